@@ -1,0 +1,1 @@
+"""Calibration and registration: pure functions, each with its covariance."""

@@ -1,0 +1,220 @@
+"""Frames: rigid transforms that know their frames, and poses that know their time, quality and covariance.
+
+A covariance of a pose is 6x6 over (rotation [rad], translation [m]) in the pose's *source* frame: the true transform
+is `T exp(delta)`, so an error of a tool's pose is told about the tool and does not grow with its distance from the
+camera (Barfoot & Furgale 2014, eq. 24, with the perturbation on the right).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinguide.errors import FrameError
+
+Array = NDArray[np.float64]
+Quality = Literal["exact", "interpolated", "predicted", "lost"]
+RIGID_TOLERANCE = 1e-6  # float32 matrices from devices pass, a scale of 1.00001 does not
+
+
+def skew(v: Array) -> Array:
+    """Return the matrix of the cross product, shape (3, 3), of a vector, shape (3,)."""
+    return np.array([[0.0, -v[2], v[1]], [v[2], 0.0, -v[0]], [-v[1], v[0], 0.0]])
+
+
+def rotation_from_vector(vector: Array) -> Array:
+    """Return the rotation, shape (3, 3), of a rotation vector [rad], shape (3,) (Rodrigues)."""
+    angle = float(np.sqrt(vector @ vector))
+    k = skew(vector)
+    if angle < 1e-9:
+        return np.eye(3) + k
+    return np.eye(3) + np.sin(angle) / angle * k + (1.0 - np.cos(angle)) / angle**2 * (k @ k)
+
+
+def vector_from_rotation(rotation: Array) -> Array:
+    """Return the rotation vector [rad], shape (3,), of a rotation, shape (3, 3)."""
+    q = quaternion_from_rotation(rotation)
+    if q[3] < 0:
+        q = -q
+    sine = float(np.sqrt(q[:3] @ q[:3]))
+    if sine < 1e-12:
+        return 2.0 * q[:3]
+    return q[:3] / sine * (2.0 * np.arctan2(sine, q[3]))
+
+
+def quaternion_from_rotation(rotation: Array) -> Array:
+    """Return the unit quaternion xyzw, shape (4,), of a rotation, shape (3, 3) (Shepperd 1978)."""
+    (a, b, c), (d, e, f), (g, h, i) = rotation.tolist()
+    squares = [1 + a - e - i, 1 - a + e - i, 1 - a - e + i, 1 + a + e + i]
+    largest = max(range(4), key=squares.__getitem__)
+    rows = (
+        (squares[0], b + d, c + g, h - f),
+        (b + d, squares[1], f + h, c - g),
+        (c + g, f + h, squares[2], d - b),
+        (h - f, c - g, d - b, squares[3]),
+    )
+    q = np.array(rows[largest])
+    return q / np.sqrt(q @ q)
+
+
+def rotation_from_quaternion(quaternion: Any) -> Array:  # noqa: ANN401 - any sequence of four numbers
+    """Return the rotation, shape (3, 3), of a quaternion xyzw, shape (4,); it is normalised."""
+    x, y, z, w = (float(v) for v in quaternion)
+    s = x * x + y * y + z * z + w * w
+    if not s > 0:
+        raise FrameError("a quaternion xyzw that is not zero", str((x, y, z, w)))
+    s = 2.0 / s
+    return np.array(
+        [
+            [1 - s * (y * y + z * z), s * (x * y - z * w), s * (x * z + y * w)],
+            [s * (x * y + z * w), 1 - s * (x * x + z * z), s * (y * z - x * w)],
+            [s * (x * z - y * w), s * (y * z + x * w), 1 - s * (x * x + y * y)],
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Transform:
+    """A rigid transform `target_from_source`: 4x4 row-major, column vectors, metres; right-handed, checked on entry."""
+
+    target: str
+    source: str
+    matrix: Array
+
+    def __post_init__(self) -> None:
+        m = np.asarray(self.matrix, dtype=np.float64)
+        where = f"{self.target}_from_{self.source}"
+        if m.shape != (4, 4) or not np.isfinite(m).all():
+            raise FrameError("a finite 4x4 matrix", f"shape {m.shape}, finite {bool(np.isfinite(m).all())}", where)
+        r = m[:3, :3]
+        error = float(np.abs(r @ r.T - np.eye(3)).max())
+        if error > RIGID_TOLERANCE or np.linalg.det(r) < 0 or not np.array_equal(m[3], (0.0, 0.0, 0.0, 1.0)):
+            got = f"R R^T off by {error:.2g}, det {np.linalg.det(r):+.4f}, last row {m[3].tolist()}"
+            raise FrameError("a rigid right-handed transform", got, where, "Check scale, axes and row order.")
+        object.__setattr__(self, "matrix", m)
+
+    @staticmethod
+    def of(target: str, source: str, rotation: Array | None = None, translation: Array | None = None) -> Transform:
+        """Build from a rotation, shape (3, 3), and a translation [m], shape (3,); each defaults to none."""
+        m = np.eye(4)
+        if rotation is not None:
+            m[:3, :3] = rotation
+        if translation is not None:
+            m[:3, 3] = translation
+        return Transform(target, source, m)
+
+    @property
+    def rotation(self) -> Array:
+        """Return the rotation, shape (3, 3)."""
+        return self.matrix[:3, :3]
+
+    @property
+    def translation(self) -> Array:
+        """Return the translation [m], shape (3,), in target."""
+        return self.matrix[:3, 3]
+
+    @property
+    def quaternion(self) -> Array:
+        """Return the unit quaternion xyzw, shape (4,)."""
+        return quaternion_from_rotation(self.rotation)
+
+    def inverse(self) -> Transform:
+        """Return `source_from_target`."""
+        m = np.eye(4)
+        m[:3, :3] = self.rotation.T
+        m[:3, 3] = -self.rotation.T @ self.translation
+        return Transform(self.source, self.target, m)
+
+    def __matmul__(self, other: Transform) -> Transform:
+        if self.source != other.target:
+            raise FrameError(
+                f"frames that meet: {self.target}_from_{self.source} @ {self.source}_from_...",
+                f"{self.target}_from_{self.source} @ {other.target}_from_{other.source}",
+                next_step="Chain neighbours that cancel, or invert one.",
+            )
+        return Transform(self.target, other.source, self.matrix @ other.matrix)
+
+    def apply(self, points: Array) -> Array:
+        """Return points [m], shape (..., 3), mapped from source into target."""
+        return points @ self.rotation.T + self.translation
+
+
+def adjoint(transform: Transform) -> Array:
+    """Return the adjoint, shape (6, 6), over (rotation, translation): `T exp(d) = exp(Ad(T) d) T`."""
+    out = np.zeros((6, 6))
+    out[:3, :3] = out[3:, 3:] = transform.rotation
+    out[3:, :3] = skew(transform.translation) @ transform.rotation
+    return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pose:
+    """A transform with the time it is valid for [ns], its quality, and its covariance, shape (6, 6)."""
+
+    transform: Transform
+    t_ns: int
+    covariance: Array
+    quality: Quality = "exact"
+
+    def __matmul__(self, other: Pose) -> Pose:
+        """Chain two independent poses; the covariance is carried through the adjoint."""
+        transform = self.transform @ other.transform
+        a = adjoint(other.transform.inverse())
+        quality = max(self.quality, other.quality, key=("exact", "interpolated", "predicted", "lost").index)
+        return Pose(transform, min(self.t_ns, other.t_ns), a @ self.covariance @ a.T + other.covariance, quality)
+
+    def inverse(self) -> Pose:
+        """Return the inverse with its covariance, told in the new source frame."""
+        a = adjoint(self.transform)
+        return Pose(self.transform.inverse(), self.t_ns, a @ self.covariance @ a.T, self.quality)
+
+    def point_covariance(self, point: Array) -> Array:
+        """Return the covariance [m2], shape (3, 3), in target, of a point [m], shape (3,), fixed in source."""
+        jacobian = np.hstack([-skew(point), np.eye(3)])
+        r = self.transform.rotation
+        return r @ (jacobian @ self.covariance @ jacobian.T) @ r.T
+
+
+class FrameGraph:
+    """Frames and the transforms between them; a path is found and its transforms chained."""
+
+    def __init__(self) -> None:
+        self._edges: dict[str, dict[str, Transform]] = {}
+
+    def set(self, transform: Transform) -> None:
+        """Add or replace `target_from_source` and its inverse."""
+        self._edges.setdefault(transform.target, {})[transform.source] = transform
+        self._edges.setdefault(transform.source, {})[transform.target] = transform.inverse()
+
+    def get(self, target: str, source: str) -> Transform:
+        """Return `target_from_source` along the shortest path; raise FrameError where there is none."""
+        if target == source:
+            return Transform.of(target, source)
+        queue = [Transform.of(target, target)]
+        seen = {target}
+        for path in queue:
+            for name, edge in self._edges.get(path.source, {}).items():
+                if name == source:
+                    return path @ edge
+                if name not in seen:
+                    seen.add(name)
+                    queue.append(path @ edge)
+        raise FrameError(f"a path {target}_from_{source}", f"known frames {sorted(self._edges)}")
+
+
+def p95_from_covariance(covariance: Array) -> float:
+    """Return the radius [m] that holds 95 % of a zero-mean 3-D normal error, covariance [m2], shape (3, 3).
+
+    The sum of weighted chi-squares is matched by a scaled one in its first two moments (Satterthwaite 1946), whose
+    quantile is taken by Wilson & Hilferty 1931; within 2 % for any shape of the ellipsoid.
+    """
+    trace = float(np.trace(covariance))
+    square = float(np.sum(covariance * covariance.T))
+    if trace <= 0.0 or square <= 0.0:
+        return 0.0
+    freedom = trace**2 / square
+    k = 2.0 / (9.0 * freedom)
+    return float(np.sqrt(trace * (1.0 - k + 1.6448536 * np.sqrt(k)) ** 3))

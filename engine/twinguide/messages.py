@@ -1,0 +1,433 @@
+"""The core's messages. A plugin brings its own: subclass `Message` with a tag and declare it on a topic.
+
+The wire is plain MessagePack in map form, so `msgpack.unpackb` reads it without a schema. Arrays are raw bytes with
+dtype and shape. Times are integer nanoseconds of the run's clock, lengths metres, angles radians.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from twinguide.errors import BusError, PluginError
+from twinguide.frames import Pose, Transform, rotation_from_quaternion
+
+Vec3 = tuple[float, float, float]
+Vec4 = tuple[float, float, float, float]
+DisplayState = Literal["valid", "predicted", "degraded", "hidden", "unconfirmed"]
+Severity = Literal["advisory", "caution", "warning"]
+M = TypeVar("M", bound="Message")
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """What travels on the bus: subclass with `tag="owner.name/major"`; fields may only ever be added, with defaults."""
+
+    t_ns: int = 0  # the moment the content is valid for
+
+
+class Array(msgspec.Struct, frozen=True):
+    """A numeric array as raw little-endian bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+    @staticmethod
+    def of(values: Any, dtype: str = "f8") -> Array:  # noqa: ANN401 - anything array-like
+        """Pack an array-like."""
+        a = np.ascontiguousarray(values, dtype=dtype)
+        return Array(dtype, a.shape, a.tobytes())
+
+    def numpy(self) -> NDArray[Any]:
+        """Return a read-only view; raise BusError where dtype, shape and bytes disagree."""
+        try:
+            return np.frombuffer(self.data, dtype=self.dtype).reshape(self.shape)
+        except (TypeError, ValueError) as error:
+            raise BusError(f"{self.shape} of {self.dtype}", f"{len(self.data)} bytes: {error}") from error
+
+
+class PoseWire(msgspec.Struct, frozen=True):
+    """A rigid transform with covariance on the wire: `target_from_source`."""
+
+    target: str
+    source: str
+    position: Vec3  # [m]
+    quaternion: Vec4  # xyzw
+    covariance: Array  # (6, 6) over rotation [rad], translation [m], in source
+
+    @staticmethod
+    def of(transform: Transform, covariance: Any) -> PoseWire:  # noqa: ANN401 - anything array-like
+        """Pack a transform and its covariance, shape (6, 6)."""
+        position, quaternion = tuple(transform.translation.tolist()), tuple(transform.quaternion.tolist())
+        return PoseWire(transform.target, transform.source, position, quaternion, Array.of(covariance))
+
+    def pose(self, t_ns: int) -> Pose:
+        """Unpack as measured at `t_ns` [ns]; raise FrameError where it is not rigid and finite."""
+        rotation = rotation_from_quaternion(self.quaternion)
+        return Pose(Transform.of(self.target, self.source, rotation, np.array(self.position)), t_ns, self._covariance())
+
+    def _covariance(self) -> NDArray[np.float64]:
+        c = self.covariance.numpy()
+        if c.shape != (6, 6) or not np.isfinite(c).all():
+            raise BusError("a finite covariance of shape (6, 6)", f"shape {c.shape}", f"{self.target}_from_{self.source}")
+        return c
+
+
+# ---- what sensors and motion models publish -------------------------------------------------------------------------
+
+
+class Exposure(Message, tag="twinguide.exposure/1"):
+    """All tools of one camera exposure, so that reference and needle belong to the same instant.
+
+    `t_ns` is the exposure on the host's clock, `sigma_t_ns` its uncertainty. A tool that was not seen is absent from
+    `tools` and named in `lost` with the reason.
+    """
+
+    sigma_t_ns: int
+    tools: dict[str, PoseWire]  # tracker_from_<tool>
+    lost: dict[str, str] = {}
+
+
+class ImageTarget(Message, tag="twinguide.image_target/1"):
+    """A structure located in a tracked image; `t_ns` is the stamp the imaging system gives, its lag unknown."""
+
+    of: str
+    position: Vec3  # [m], in reference
+    covariance: Array  # (3, 3) [m2], in reference
+
+
+class Displacement(Message, tag="twinguide.displacement/1"):
+    """How far a structure moves from where the CT shows it: a short trajectory, to be interpolated at display time."""
+
+    of: str
+    times_ns: tuple[int, ...]
+    mean: Array  # (n, 3) [m], in reference
+    covariance: Array  # (n, 3, 3) [m2], in reference
+    in_model: bool = True
+    reason: str = ""
+
+
+class Training(Message, tag="twinguide.training/1"):
+    """How far a part has learnt; the workflow goes on when every training part is done."""
+
+    progress: float  # 0..1
+    done: bool
+    note: str = ""
+    figures: dict[str, float] = {}
+
+
+class Gate(Message, tag="twinguide.gate/1"):
+    """Whether the target stands still enough to advance, with the reason; closed when unknown."""
+
+    open: bool
+    reason: str
+    seconds_left: float = 0.0
+
+
+class Lost(Message, tag="twinguide.lost/1"):
+    """A sensor says itself that it has nothing."""
+
+    of: str
+    reason: str
+
+
+# ---- bulk -----------------------------------------------------------------------------------------------------------
+
+
+class BulkRef(msgspec.Struct, frozen=True):
+    """Where an array lies in a shared-memory ring: read it with `Context.bulk(ref)` while `version` still stands."""
+
+    ring: str
+    slot: int
+    version: int
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Solution(Message, tag="twinguide.solution/1"):
+    """A solver's result: `t_ns` is the time for which it is valid."""
+
+    of: str
+    vertices: BulkRef  # (n, 3) float32 [m], in image: where the body's vertices are
+    level: str  # full | reduced | rigid, as the contract declares
+    residual: float  # [N/N], force imbalance over applied force
+    sigma_m: float
+    smallest_j: float
+    deadline_met: bool
+    t_input_ns: int = 0  # the newest boundary condition used
+
+
+# ---- state ----------------------------------------------------------------------------------------------------------
+
+
+class Landmark(msgspec.Struct, frozen=True):
+    """A touched landmark: where the pointer was."""
+
+    name: str
+    position: Vec3  # [m], in reference
+    covariance: Array  # (3, 3) [m2]
+
+
+class Registration(Message, tag="twinguide.registration/1"):
+    """How the CT lies on the patient, and how well: state, versioned."""
+
+    version: int
+    state: Literal["absent", "made", "verified", "confirmed", "suspended", "void"]
+    reason: str = ""
+    reference_from_image: PoseWire | None = None
+    fre_mm: float = 0.0
+    tre_p95_mm: float = 0.0  # predicted at the target, not the FRE
+    verification_mm: dict[str, float] = {}  # landmark not used for the fit -> measured error
+    landmarks: tuple[Landmark, ...] = ()
+
+
+class WorkflowState(Message, tag="twinguide.workflow/1"):
+    """Where the procedure stands and what it waits for."""
+
+    step: str  # setup | register | verify | confirm | train | guide | review
+    waits_for: str
+    version: int
+    touched: tuple[str, ...] = ()
+
+
+class PartState(Message, tag="twinguide.part_state/1"):
+    """What the supervisor knows of one part."""
+
+    part: str
+    state: Literal["starting", "running", "dead", "hung", "restarting", "quarantined", "stopped"]
+    placement: str
+    reason: str = ""
+    pid: int = 0
+    restarts: int = 0
+
+
+class Health(Message, tag="twinguide.health/1"):
+    """A part's progress, counted by its work loop."""
+
+    part: str
+    steps: int
+    late: int = 0
+    step_us_max: int = 0
+
+
+class Refusal(Message, tag="twinguide.refusal/1"):
+    """The hub refused a topic."""
+
+    part: str
+    topic: str
+    reason: str
+    count: int
+
+
+# ---- commands -------------------------------------------------------------------------------------------------------
+
+
+class Command(Message, tag="twinguide.command/1"):
+    """What a person, or the simulated operator, asks of the engine; repeated with the same `id` until acknowledged."""
+
+    id: str
+    kind: Literal["start", "touch", "register", "confirm", "reject", "train", "advance", "overlay", "attempt", "stop"]
+    argument: str = ""
+
+
+class Ack(Message, tag="twinguide.ack/1"):
+    """The engine's answer to a command."""
+
+    id: str
+    accepted: bool
+    reason: str = ""
+
+
+class Act(Message, tag="twinguide.act/1"):
+    """What the simulated operator's hands do: the simulated world carries it out.
+
+    `touch`: hold the pointer on landmark `of` with the tip off by `offset` [m, image]. `needle`: move the needle's
+    hand-held end towards `pose`'s tip and direction. `withdraw`: lay the tool `of` down. `breathe`: ask the patient to
+    hold (`of="hold"`) or go on (`of="free"`).
+    """
+
+    kind: Literal["touch", "needle", "withdraw", "breathe"]
+    of: str = ""
+    offset: Vec3 = (0.0, 0.0, 0.0)
+    tip: Vec3 = (0.0, 0.0, 0.0)  # [m], in reference
+    direction: Vec3 = (0.0, 0.0, 0.0)  # unit, in reference
+
+
+# ---- guidance and what was shown ------------------------------------------------------------------------------------
+
+
+class Finding(Message, tag="twinguide.finding/1"):
+    """One measured fact of guidance with its error."""
+
+    name: str
+    value: float
+    sigma: float
+    unit: str
+    severity: Severity
+    text: str
+    of: str = ""
+    lower95: float | None = None
+
+
+class StructureRecord(msgspec.Struct, frozen=True):
+    """What the wearer saw of one structure or tool."""
+
+    state: DisplayState
+    reason: str
+    silence: float  # in the stream's own periods
+    horizon_ms: float
+    p95_mm: float
+
+
+class Shown(Message, tag="twinguide.shown/1"):
+    """One frame as shown; `t_ns` is its display time."""
+
+    frame: int
+    step: str
+    stage_from_view: tuple[PoseWire, PoseWire]
+    structures: dict[str, StructureRecord]
+    tools: dict[str, StructureRecord]
+    target: Vec3 | None  # [m], in reference
+    target_covariance: Array | None  # (3, 3) [m2], in reference
+    target_displacement: Vec3 | None  # [m], in reference: the breathing part of it
+    target_displacement_covariance: Array | None
+    target_stage: Vec3 | None  # [m], in stage
+    target_stage_covariance: Array | None
+    tips: dict[str, Vec3]  # tool -> tip [m], in reference
+    tip_covariances: dict[str, Array]
+    directions: dict[str, Vec3]
+    entry: Vec3 | None
+    findings: tuple[Finding, ...]
+    text: tuple[str, ...]
+    stage_us: dict[str, int]  # wall time by loop stage; zero in a virtual run
+    input_age_ms: dict[str, float]
+    drawn: bool = True
+    gate_open: bool = False
+
+
+# ---- the simulated world --------------------------------------------------------------------------------------------
+
+
+class BodiesSeen(Message, tag="twinguide.world.bodies/1"):
+    """What light brings to a simulated camera: true tool poses. For declared simulated sensors only."""
+
+    tools: dict[str, PoseWire]  # tracker_from_<tool>, exact
+    occluded: tuple[str, ...] = ()
+
+
+class EchoSeen(Message, tag="twinguide.world.echo/1"):
+    """What sound brings to a simulated probe: a structure's true place. For declared simulated sensors only."""
+
+    of: str
+    position: Vec3  # [m], in reference
+
+
+class Truth(Message, tag="twinguide.truth/1"):
+    """The simulated world's hidden state, for recorder and scorer only."""
+
+    points: dict[str, Vec3]  # [m], in reference: target, displacement, needle_tip, landmarks ...
+    poses: dict[str, PoseWire]  # stage_from_tracker, stage_from_head, reference_from_image, tracker_from_reference ...
+    flags: dict[str, str] = {}  # phase, fault, structure hit ...
+
+
+# ---- lockstep -------------------------------------------------------------------------------------------------------
+
+
+class StepMark(Message, tag="twinguide.step/1"):
+    """The coordinator lets one part step; on the data path, so all that was published before it has arrived."""
+
+    part: str
+    round: int
+
+
+class DoneMark(Message, tag="twinguide.done/1"):
+    """A part's step is over; on the data path, behind all that the step published."""
+
+    part: str
+    round: int
+    published: tuple[str, ...] = ()  # tags
+
+
+class Header(msgspec.Struct, frozen=True, array_like=True):
+    """The second frame of a packet: who sent it, in which life, in which order."""
+
+    tag: str
+    source: str
+    boot: int
+    seq: int
+    t_pub_ns: int
+    round: int = 0  # lockstep: a step sees only smaller rounds
+
+
+class Catalogue:
+    """The message types of one run: the core's and those that declared topics bring."""
+
+    def __init__(self, types: Iterable[type[Message]] = ()) -> None:
+        self._decoders: dict[str, msgspec.msgpack.Decoder[Message]] = {}
+        self.types: dict[str, type[Message]] = {}
+        core = [kind for kind in Message.__subclasses__() if kind.__module__ == __name__]
+        for kind in (*core, *types):
+            self.add(kind)
+        self._encoder = msgspec.msgpack.Encoder()
+
+    def add(self, kind: type[Message]) -> None:
+        """Add a type; raise PluginError where its tag is taken by another."""
+        tag = tag_of(kind)
+        if self.types.setdefault(tag, kind) is not kind:
+            raise PluginError(f"one message type for the tag {tag!r}", f"{self.types[tag]} and {kind}")
+        self._decoders[tag] = msgspec.msgpack.Decoder(kind)
+
+    def encode(self, message: Message) -> bytes:
+        """Return the MessagePack bytes of a message."""
+        return self._encoder.encode(message)
+
+    def decode(self, tag: str, payload: bytes) -> Message:
+        """Return the message; raise BusError where the tag is unknown or a field does not fit, naming its path."""
+        decoder = self._decoders.get(tag)
+        if decoder is None:
+            raise BusError("a declared message type", f"tag {tag!r}", next_step="Declare it on a topic of the plugin.")
+        try:
+            return decoder.decode(payload)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise BusError(f"a valid {tag}", str(error)) from error
+
+    def schema(self, tag: str) -> dict[str, Any]:
+        """Return the JSON schema of a message type, for the recording."""
+        return msgspec.json.schema(self.types[tag])
+
+
+def tag_of(kind: type[Message]) -> str:
+    """Return the tag of a message type; raise PluginError where it has none of its own."""
+    tag = kind.__struct_config__.tag
+    if not isinstance(tag, str) or "/" not in tag:
+        raise PluginError('a message tagged "owner.name/major"', repr(tag), kind.__qualname__)
+    return tag
+
+
+class Inbox:
+    """What arrived since a part's last step, in order."""
+
+    def __init__(self, messages: Iterable[tuple[str, Message]] = ()) -> None:
+        self._messages = list(messages)
+
+    def __iter__(self) -> Iterator[Message]:
+        return (message for _, message in self._messages)
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def of(self, kind: type[M]) -> list[M]:
+        """Return all messages of a type, oldest first."""
+        return [message for _, message in self._messages if isinstance(message, kind)]
+
+    def last(self, kind: type[M]) -> M | None:
+        """Return the newest message of a type, or None."""
+        return next((message for _, message in reversed(self._messages) if isinstance(message, kind)), None)
+
+    def items(self) -> list[tuple[str, Message]]:
+        """Return (source part, message) pairs, oldest first."""
+        return list(self._messages)

@@ -1,0 +1,116 @@
+"""Find, check and load plugins: entry points for first and third party alike, no list of built-in ones."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from twinguide.errors import PluginError
+from twinguide.hookspecs import ENTRY_POINT_GROUP, Hooks, Organ, Part
+from twinguide.messages import Catalogue, Message, tag_of
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What the loaded plugins declare."""
+
+    parts: dict[str, Part] = field(default_factory=dict[str, Part])
+    plugin_of: dict[str, str] = field(default_factory=dict[str, str])  # part -> plugin
+    scenarios: dict[str, Path] = field(default_factory=dict[str, Path])
+    refused: dict[str, str] = field(default_factory=dict[str, str])  # plugin -> why it was not loaded
+
+    @staticmethod
+    def load(files: Iterable[Path] = (), *, discover: bool = True) -> Registry:
+        """Load every installed plugin, and one-off plugin files.
+
+        A broken installed plugin is refused and named in `refused`; a broken file, asked for by name, raises
+        PluginError.
+        """
+        registry = Registry()
+        for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name) if discover else ():
+            try:
+                registry._add(entry.name, entry.load())
+            except Exception as error:  # noqa: BLE001 - whatever a stranger's import raises
+                registry.refused[entry.name] = f"{type(error).__name__}: {error}"
+        for file in files:
+            registry._add(file.stem, _import_file(file))
+        return registry
+
+    def _add(self, name: str, module: ModuleType) -> None:
+        manager = pluggy.PluginManager("twinguide")
+        manager.add_hookspecs(Hooks)
+        manager.register(module, name)
+        try:
+            manager.check_pending()  # without it pluggy passes over an unknown hook in silence
+        except pluggy.PluginValidationError as error:
+            raise PluginError("only hooks of hookspecs.py", str(error), name) from error
+        for declared in manager.hook.parts():
+            for part in declared:
+                self._add_part(name, part)
+        for found in manager.hook.scenarios():
+            self.scenarios.update(found)
+
+    def _add_part(self, plugin: str, part: Part) -> None:
+        where = f"plugin {plugin}"
+        if part.name in self.parts:
+            raise PluginError("a part name of its own", f"{part.name!r}, taken by {self.plugin_of[part.name]}", where)
+        kinds = [topic.message for topic in part.publishes.values()]
+        if len(set(kinds)) != len(kinds):
+            raise PluginError("one topic for each message type", f"part {part.name!r} publishes one twice", where)
+        for kind in (*kinds, *part.subscribes, *part.wakes_on):
+            tag_of(kind)
+        self.parts[part.name] = part
+        self.plugin_of[part.name] = plugin
+
+    def part(self, name: str) -> Part:
+        """Return a declared part; raise PluginError naming those there are."""
+        if name not in self.parts:
+            refused = "".join(f"; plugin {k} was refused: {v}" for k, v in self.refused.items())
+            raise PluginError(
+                f"a part called {name!r}", f"{', '.join(sorted(self.parts)) or 'no parts'}{refused}", "the scenario",
+                "Install its plugin, or correct the name.",
+            )  # fmt: skip
+        return self.parts[name]
+
+    def organs(self) -> list[Organ]:
+        """Return the declared organs."""
+        return [part for part in self.parts.values() if isinstance(part, Organ)]
+
+    def catalogue(self) -> Catalogue:
+        """Return the core's message types and those of all declared topics."""
+        kinds: dict[type[Message], None] = {}
+        for part in self.parts.values():
+            for kind in (*(t.message for t in part.publishes.values()), *part.subscribes, *part.wakes_on):
+                kinds[kind] = None
+        return Catalogue(kinds)
+
+
+def resolve(make: str) -> Any:  # noqa: ANN401 - whatever the plugin's string names
+    """Return the object that `"package.module:name"` names; raise PluginError where there is none."""
+    module, _, name = make.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise PluginError('"package.module:name"', f"{make!r}: {error}") from error
+
+
+def _import_file(file: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if not file.is_file() or spec is None or spec.loader is None:
+        raise PluginError("a Python file", str(file))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module  # so that `make` strings of the file resolve
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise PluginError("a plugin file that imports", f"{type(error).__name__}: {error}", str(file)) from error
+    return module

@@ -1,0 +1,139 @@
+"""What one frame shows: the twin at its display time, what guidance found, and the marks; frozen, no GL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinguide.frames import Pose, Transform
+from twinguide.messages import DisplayState, Finding, Registration, WorkflowState
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far to trust what is shown of one structure or tool."""
+
+    state: DisplayState
+    reason: str = ""
+    silence: float = 0.0  # of its stream, in the stream's own periods
+    horizon_ns: int = 0  # display time minus sample time
+    p95_m: float = 0.0  # predicted 95 % error in reference
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Point:
+    """A point [m], shape (3,), in reference, with covariance [m2], shape (3, 3)."""
+
+    position: Array
+    covariance: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StructureView:
+    """One structure of the twin at display time.
+
+    Its vertices [m] lie in `image`; `vertices` is a float32 view, shape (n, 3), of the newest deformed ones, or None
+    for the case's own surface. They appear at `reference_from_image.apply(vertices) + shift`.
+    """
+
+    name: str
+    status: Status
+    shift: Array  # (3,) [m], in reference: display-time motion on top of the vertices
+    vertices: NDArray[np.float32] | None = None
+    version: int = 0  # changes when `vertices` do
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ToolView:
+    """One tracked tool at display time."""
+
+    name: str
+    status: Status
+    tip: Point
+    direction: Array  # (3,) unit, in reference, from handle to tip
+    direction_covariance: Array = field(default_factory=lambda: np.zeros((3, 3)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TwinView:
+    """The whole twin at one display time; a lost tool is absent from `tools` and named in `lost`."""
+
+    t_display_ns: int
+    structures: Mapping[str, StructureView]
+    tools: Mapping[str, ToolView]
+    lost: Mapping[str, Status]
+    registration: Registration
+    reference_from_image: Transform | None
+    stage_from_reference: Pose | None
+    target: Point | None  # the target structure's planned point, moved
+    displacement: Point | None  # how far it has moved from where the CT shows it
+    entry: Array | None  # (3,) [m], in reference
+    target_status: Status
+    workflow: WorkflowState
+    gate_open: bool = False
+    gate_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Line:
+    """A line through points [m], shape (n, 3), in reference."""
+
+    points: Array
+    colour: tuple[float, float, float]
+    of: str = ""  # takes its state from this structure or tool
+    width_px: float = 2.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ring:
+    """A ring [m] in reference."""
+
+    centre: Array
+    normal: Array
+    radius_m: float
+    colour: tuple[float, float, float]
+    of: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ellipsoid:
+    """An error ellipsoid: `scale` standard deviations of a covariance [m2], shape (3, 3), in reference."""
+
+    centre: Array
+    covariance: Array
+    colour: tuple[float, float, float]
+    scale: float = 2.7955  # holds 95 % of a 3-D normal error (chi, 3 degrees of freedom)
+    of: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Label:
+    """A short text at a point [m] in reference."""
+
+    position: Array
+    text: str
+    colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    of: str = ""
+
+
+Mark = Line | Ring | Ellipsoid | Label
+PanelRow = tuple[Literal["title", "normal", "advisory", "caution", "warning"], str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """One frozen picture at one display time."""
+
+    twin: TwinView
+    findings: tuple[Finding, ...]
+    marks: tuple[Mark, ...]
+    panel: tuple[PanelRow, ...]
+    frame: int  # moves the sign of life
+    overlay_on: bool = True
+    start_screen: bool = False
