@@ -73,7 +73,9 @@ class PoseWire(msgspec.Struct, frozen=True):
     def _covariance(self) -> NDArray[np.float64]:
         c = self.covariance.numpy()
         if c.shape != (6, 6) or not np.isfinite(c).all():
-            raise BusError("a finite covariance of shape (6, 6)", f"shape {c.shape}", f"{self.target}_from_{self.source}")
+            raise BusError(
+                "a finite covariance of shape (6, 6)", f"shape {c.shape}", f"{self.target}_from_{self.source}"
+            )
         return c
 
 
@@ -245,16 +247,17 @@ class Ack(Message, tag="twinguide.ack/1"):
 class Act(Message, tag="twinguide.act/1"):
     """What the simulated operator's hands do: the simulated world carries it out.
 
-    `touch`: hold the pointer on landmark `of` with the tip off by `offset` [m, image]. `needle`: move the needle's
-    hand-held end towards `pose`'s tip and direction. `withdraw`: lay the tool `of` down. `breathe`: ask the patient to
-    hold (`of="hold"`) or go on (`of="free"`).
+    `touch`: hold the pointer's tip on landmark `of`, off by `offset`. `needle`: pick the needle up if it lies, and move
+    it with `velocity` and `turn` until the next act (a hand sees where things appear, so it steers by differences and
+    never by places). `withdraw`: lay the tool `of` down. `breathe`: ask the patient to hold the breath at
+    end-expiration (`of="hold"`) or to go on (`of="free"`).
     """
 
     kind: Literal["touch", "needle", "withdraw", "breathe"]
     of: str = ""
-    offset: Vec3 = (0.0, 0.0, 0.0)
-    tip: Vec3 = (0.0, 0.0, 0.0)  # [m], in reference
-    direction: Vec3 = (0.0, 0.0, 0.0)  # unit, in reference
+    offset: Vec3 = (0.0, 0.0, 0.0)  # [m], in reference
+    velocity: Vec3 = (0.0, 0.0, 0.0)  # of the hand-held tip [m/s], in reference
+    turn: Vec3 = (0.0, 0.0, 0.0)  # about that tip [rad/s], in reference
 
 
 # ---- guidance and what was shown ------------------------------------------------------------------------------------
@@ -288,6 +291,7 @@ class Shown(Message, tag="twinguide.shown/1"):
 
     frame: int
     step: str
+    stage_from_head: PoseWire  # as the runtime reported it for this display time
     stage_from_view: tuple[PoseWire, PoseWire]
     structures: dict[str, StructureRecord]
     tools: dict[str, StructureRecord]
@@ -329,9 +333,9 @@ class EchoSeen(Message, tag="twinguide.world.echo/1"):
 class Truth(Message, tag="twinguide.truth/1"):
     """The simulated world's hidden state, for recorder and scorer only."""
 
-    points: dict[str, Vec3]  # [m], in reference: target, displacement, needle_tip, landmarks ...
-    poses: dict[str, PoseWire]  # stage_from_tracker, stage_from_head, reference_from_image, tracker_from_reference ...
-    flags: dict[str, str] = {}  # phase, fault, structure hit ...
+    points: dict[str, Vec3]  # [m], in reference: target, displacement (of the target), needle_tip, pointer_tip
+    poses: dict[str, PoseWire]  # stage_from_tracker, stage_from_head, reference_from_image, tracker_from_reference
+    flags: dict[str, str] = {}  # breathing: regular, hold, cough, jump; hit: structures that the needle has entered
 
 
 # ---- lockstep -------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ class Registry:
         for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name) if discover else ():
             try:
                 registry._add(entry.name, entry.load())
-            except Exception as error:  # noqa: BLE001 - whatever a stranger's import raises
+            except Exception as error:
                 registry.refused[entry.name] = f"{type(error).__name__}: {error}"
         for file in files:
             registry._add(file.stem, _import_file(file))

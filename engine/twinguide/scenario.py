@@ -1,0 +1,111 @@
+"""A scenario: what one run is made of, as strict TOML; an error names the key."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from twinguide.errors import ScenarioError
+from twinguide.registry import Registry
+
+Positive = Annotated[float, Meta(gt=0)]
+NonNegative = Annotated[float, Meta(ge=0)]
+Vec3mm = tuple[float, float, float]
+S = TypeVar("S")
+
+
+class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table whose unknown keys are errors."""
+
+
+class Loop(Strict):
+    """The frame loop."""
+
+    rate_hz: Positive = 90.0
+    draw_every: Annotated[int, Meta(ge=1)] = 1  # in virtual time: draw every n-th frame
+
+
+class HeadsetSettings(Strict):
+    """The headset: which, and what is stated about its tracking."""
+
+    backend: Literal["auto", "openxr", "simulated"] = "auto"
+    width: Annotated[int, Meta(ge=64, le=4096)] = 800
+    height: Annotated[int, Meta(ge=64, le=4096)] = 800
+    display_latency_ms: NonNegative = 22.0
+    blend: tuple[Literal["alpha", "additive", "opaque"], ...] = ("alpha", "additive", "opaque")
+    sigma_mm: NonNegative = 0.2  # stated jitter of its own tracking, per axis
+    sigma_deg: NonNegative = 0.1
+
+
+class Tool(Strict):
+    """A tracked tool: its calibrated tip in the tool's frame."""
+
+    tip_mm: Vec3mm = (0.0, 0.0, 0.0)
+    tip_sigma_mm: NonNegative = 0.1  # per axis
+    bends_mm: NonNegative = 0.0  # 1 sigma of a needle's bending at full depth, lateral
+    tolerance_mm: Positive = 6.0
+
+
+class RegistrationSettings(Strict):
+    """How landmarks are touched and checked."""
+
+    touch_sigma_mm: Positive = 0.3  # per axis: how well a person hits a landmark
+    dwell_ms: Positive = 400.0
+    still_mm: Positive = 1.5  # the chest's motion while touching, above which it is not the CT's breathing phase
+    verify_limit_mm: Positive = 4.0  # a landmark not used for the fit may be off by this much
+    bump_mm: Positive = 3.0  # a step of the reference body that voids
+
+
+class Placement(Strict):
+    """One part of the run."""
+
+    placement: Literal["inside", "process"] | None = None
+    options: dict[str, Any] = {}
+
+
+class Scenario(Strict):
+    """One run."""
+
+    title: str
+    case: str  # a case folder, or "generate:<organ>"
+    mode: Literal["guide", "rehearse"] = "guide"
+    clock: Literal["real", "virtual"] = "real"
+    seed: int = 1
+    seconds: Positive = 40.0  # of guidance
+    target_tolerance_mm: Positive = 5.0
+    loop: Loop = Loop()
+    headset: HeadsetSettings = HeadsetSettings()
+    registration: RegistrationSettings = RegistrationSettings()
+    tools: dict[str, Tool] = {}
+    parts: dict[str, Placement]
+
+
+def load(path: Path) -> Scenario:
+    """Read a scenario file; raise ScenarioError naming file and key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        tables = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError("a readable scenario file", str(error), str(path)) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError("valid TOML", str(error), str(path), "Is the file complete?") from error
+    return convert(tables, Scenario, str(path))
+
+
+def convert(tables: Any, kind: type[S], where: str) -> S:  # noqa: ANN401 - whatever TOML holds
+    """Return tables as a Struct; raise ScenarioError naming the key."""
+    try:
+        return msgspec.convert(tables, kind)
+    except msgspec.ValidationError as error:
+        raise ScenarioError("known keys with values of their type", str(error), where) from error
+
+
+def check(scenario: Scenario, registry: Registry, where: str = "the scenario") -> None:
+    """Raise PluginError for a part nobody declares, ScenarioError for an option it does not take."""
+    for name, placement in scenario.parts.items():
+        part = registry.part(name)
+        convert(placement.options, part.options, f"{where}, [parts.{name}.options]")
