@@ -17,6 +17,7 @@ from twinguide.errors import FrameError
 
 Array = NDArray[np.float64]
 Quality = Literal["exact", "interpolated", "predicted", "lost"]
+QUALITIES: tuple[Quality, ...] = ("exact", "interpolated", "predicted", "lost")  # best first
 RIGID_TOLERANCE = 1e-6  # float32 matrices from devices pass, a scale of 1.00001 does not
 
 
@@ -163,7 +164,7 @@ class Pose:
         """Chain two independent poses; the covariance is carried through the adjoint."""
         transform = self.transform @ other.transform
         a = adjoint(other.transform.inverse())
-        quality = max(self.quality, other.quality, key=("exact", "interpolated", "predicted", "lost").index)
+        quality = max(self.quality, other.quality, key=QUALITIES.index)
         return Pose(transform, min(self.t_ns, other.t_ns), a @ self.covariance @ a.T + other.covariance, quality)
 
     def inverse(self) -> Pose:

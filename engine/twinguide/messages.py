@@ -82,7 +82,7 @@ class PoseWire(msgspec.Struct, frozen=True):
 # ---- what sensors and motion models publish -------------------------------------------------------------------------
 
 
-class Exposure(Message, tag="twinguide.exposure/1"):
+class Exposure(Message, frozen=True, kw_only=True, tag="twinguide.exposure/1"):
     """All tools of one camera exposure, so that reference and needle belong to the same instant.
 
     `t_ns` is the exposure on the host's clock, `sigma_t_ns` its uncertainty. A tool that was not seen is absent from
@@ -94,7 +94,7 @@ class Exposure(Message, tag="twinguide.exposure/1"):
     lost: dict[str, str] = {}
 
 
-class ImageTarget(Message, tag="twinguide.image_target/1"):
+class ImageTarget(Message, frozen=True, kw_only=True, tag="twinguide.image_target/1"):
     """A structure located in a tracked image; `t_ns` is the stamp the imaging system gives, its lag unknown."""
 
     of: str
@@ -102,7 +102,7 @@ class ImageTarget(Message, tag="twinguide.image_target/1"):
     covariance: Array  # (3, 3) [m2], in reference
 
 
-class Displacement(Message, tag="twinguide.displacement/1"):
+class Displacement(Message, frozen=True, kw_only=True, tag="twinguide.displacement/1"):
     """How far a structure moves from where the CT shows it: a short trajectory, to be interpolated at display time."""
 
     of: str
@@ -113,7 +113,7 @@ class Displacement(Message, tag="twinguide.displacement/1"):
     reason: str = ""
 
 
-class Training(Message, tag="twinguide.training/1"):
+class Training(Message, frozen=True, kw_only=True, tag="twinguide.training/1"):
     """How far a part has learnt; the workflow goes on when every training part is done."""
 
     progress: float  # 0..1
@@ -122,7 +122,7 @@ class Training(Message, tag="twinguide.training/1"):
     figures: dict[str, float] = {}
 
 
-class Gate(Message, tag="twinguide.gate/1"):
+class Gate(Message, frozen=True, kw_only=True, tag="twinguide.gate/1"):
     """Whether the target stands still enough to advance, with the reason; closed when unknown."""
 
     open: bool
@@ -130,7 +130,7 @@ class Gate(Message, tag="twinguide.gate/1"):
     seconds_left: float = 0.0
 
 
-class Lost(Message, tag="twinguide.lost/1"):
+class Lost(Message, frozen=True, kw_only=True, tag="twinguide.lost/1"):
     """A sensor says itself that it has nothing."""
 
     of: str
@@ -150,7 +150,7 @@ class BulkRef(msgspec.Struct, frozen=True):
     shape: tuple[int, ...]
 
 
-class Solution(Message, tag="twinguide.solution/1"):
+class Solution(Message, frozen=True, kw_only=True, tag="twinguide.solution/1"):
     """A solver's result: `t_ns` is the time for which it is valid."""
 
     of: str
@@ -174,7 +174,7 @@ class Landmark(msgspec.Struct, frozen=True):
     covariance: Array  # (3, 3) [m2]
 
 
-class Registration(Message, tag="twinguide.registration/1"):
+class Registration(Message, frozen=True, kw_only=True, tag="twinguide.registration/1"):
     """How the CT lies on the patient, and how well: state, versioned."""
 
     version: int
@@ -187,7 +187,7 @@ class Registration(Message, tag="twinguide.registration/1"):
     landmarks: tuple[Landmark, ...] = ()
 
 
-class WorkflowState(Message, tag="twinguide.workflow/1"):
+class WorkflowState(Message, frozen=True, kw_only=True, tag="twinguide.workflow/1"):
     """Where the procedure stands and what it waits for."""
 
     step: str  # setup | register | verify | confirm | train | guide | review
@@ -196,7 +196,7 @@ class WorkflowState(Message, tag="twinguide.workflow/1"):
     touched: tuple[str, ...] = ()
 
 
-class PartState(Message, tag="twinguide.part_state/1"):
+class PartState(Message, frozen=True, kw_only=True, tag="twinguide.part_state/1"):
     """What the supervisor knows of one part."""
 
     part: str
@@ -207,7 +207,7 @@ class PartState(Message, tag="twinguide.part_state/1"):
     restarts: int = 0
 
 
-class Health(Message, tag="twinguide.health/1"):
+class Health(Message, frozen=True, kw_only=True, tag="twinguide.health/1"):
     """A part's progress, counted by its work loop."""
 
     part: str
@@ -216,7 +216,7 @@ class Health(Message, tag="twinguide.health/1"):
     step_us_max: int = 0
 
 
-class Refusal(Message, tag="twinguide.refusal/1"):
+class Refusal(Message, frozen=True, kw_only=True, tag="twinguide.refusal/1"):
     """The hub refused a topic."""
 
     part: str
@@ -228,7 +228,7 @@ class Refusal(Message, tag="twinguide.refusal/1"):
 # ---- commands -------------------------------------------------------------------------------------------------------
 
 
-class Command(Message, tag="twinguide.command/1"):
+class Command(Message, frozen=True, kw_only=True, tag="twinguide.command/1"):
     """What a person, or the simulated operator, asks of the engine; repeated with the same `id` until acknowledged."""
 
     id: str
@@ -236,7 +236,7 @@ class Command(Message, tag="twinguide.command/1"):
     argument: str = ""
 
 
-class Ack(Message, tag="twinguide.ack/1"):
+class Ack(Message, frozen=True, kw_only=True, tag="twinguide.ack/1"):
     """The engine's answer to a command."""
 
     id: str
@@ -244,7 +244,7 @@ class Ack(Message, tag="twinguide.ack/1"):
     reason: str = ""
 
 
-class Act(Message, tag="twinguide.act/1"):
+class Act(Message, frozen=True, kw_only=True, tag="twinguide.act/1"):
     """What the simulated operator's hands do: the simulated world carries it out.
 
     `touch`: hold the pointer's tip on landmark `of`, off by `offset`. `needle`: pick the needle up if it lies, and move
@@ -263,7 +263,7 @@ class Act(Message, tag="twinguide.act/1"):
 # ---- guidance and what was shown ------------------------------------------------------------------------------------
 
 
-class Finding(Message, tag="twinguide.finding/1"):
+class Finding(Message, frozen=True, kw_only=True, tag="twinguide.finding/1"):
     """One measured fact of guidance with its error."""
 
     name: str
@@ -286,7 +286,7 @@ class StructureRecord(msgspec.Struct, frozen=True):
     p95_mm: float
 
 
-class Shown(Message, tag="twinguide.shown/1"):
+class Shown(Message, frozen=True, kw_only=True, tag="twinguide.shown/1"):
     """One frame as shown; `t_ns` is its display time."""
 
     frame: int
@@ -316,21 +316,21 @@ class Shown(Message, tag="twinguide.shown/1"):
 # ---- the simulated world --------------------------------------------------------------------------------------------
 
 
-class BodiesSeen(Message, tag="twinguide.world.bodies/1"):
+class BodiesSeen(Message, frozen=True, kw_only=True, tag="twinguide.world.bodies/1"):
     """What light brings to a simulated camera: true tool poses. For declared simulated sensors only."""
 
     tools: dict[str, PoseWire]  # tracker_from_<tool>, exact
     occluded: tuple[str, ...] = ()
 
 
-class EchoSeen(Message, tag="twinguide.world.echo/1"):
+class EchoSeen(Message, frozen=True, kw_only=True, tag="twinguide.world.echo/1"):
     """What sound brings to a simulated probe: a structure's true place. For declared simulated sensors only."""
 
     of: str
     position: Vec3  # [m], in reference
 
 
-class Truth(Message, tag="twinguide.truth/1"):
+class Truth(Message, frozen=True, kw_only=True, tag="twinguide.truth/1"):
     """The simulated world's hidden state, for recorder and scorer only."""
 
     points: dict[str, Vec3]  # [m], in reference: target, displacement (of the target), needle_tip, pointer_tip
@@ -341,14 +341,14 @@ class Truth(Message, tag="twinguide.truth/1"):
 # ---- lockstep -------------------------------------------------------------------------------------------------------
 
 
-class StepMark(Message, tag="twinguide.step/1"):
+class StepMark(Message, frozen=True, kw_only=True, tag="twinguide.step/1"):
     """The coordinator lets one part step; on the data path, so all that was published before it has arrived."""
 
     part: str
     round: int
 
 
-class DoneMark(Message, tag="twinguide.done/1"):
+class DoneMark(Message, frozen=True, kw_only=True, tag="twinguide.done/1"):
     """A part's step is over; on the data path, behind all that the step published."""
 
     part: str

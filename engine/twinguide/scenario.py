@@ -22,14 +22,14 @@ class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A table whose unknown keys are errors."""
 
 
-class Loop(Strict):
+class Loop(Strict, frozen=True, kw_only=True):
     """The frame loop."""
 
     rate_hz: Positive = 90.0
     draw_every: Annotated[int, Meta(ge=1)] = 1  # in virtual time: draw every n-th frame
 
 
-class HeadsetSettings(Strict):
+class HeadsetSettings(Strict, frozen=True, kw_only=True):
     """The headset: which, and what is stated about its tracking."""
 
     backend: Literal["auto", "openxr", "simulated"] = "auto"
@@ -41,7 +41,7 @@ class HeadsetSettings(Strict):
     sigma_deg: NonNegative = 0.1
 
 
-class Tool(Strict):
+class Tool(Strict, frozen=True, kw_only=True):
     """A tracked tool: its calibrated tip in the tool's frame."""
 
     tip_mm: Vec3mm = (0.0, 0.0, 0.0)
@@ -50,7 +50,7 @@ class Tool(Strict):
     tolerance_mm: Positive = 6.0
 
 
-class RegistrationSettings(Strict):
+class RegistrationSettings(Strict, frozen=True, kw_only=True):
     """How landmarks are touched and checked."""
 
     touch_sigma_mm: Positive = 0.3  # per axis: how well a person hits a landmark
@@ -60,14 +60,14 @@ class RegistrationSettings(Strict):
     bump_mm: Positive = 3.0  # a step of the reference body that voids
 
 
-class Placement(Strict):
+class Placement(Strict, frozen=True, kw_only=True):
     """One part of the run."""
 
     placement: Literal["inside", "process"] | None = None
     options: dict[str, Any] = {}
 
 
-class Scenario(Strict):
+class Scenario(Strict, frozen=True, kw_only=True):
     """One run."""
 
     title: str
