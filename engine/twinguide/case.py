@@ -1,0 +1,338 @@
+"""A case: one patient's surfaces, mesh, distance grids, landmarks and plan, as everything else reads them.
+
+A case is a folder. `case.toml` is for people; its arrays lie beside it in `.npz` files whose SHA-256 it holds. All
+lengths are metres and all points are in `image` (CT, LPS); only keys that end in `_mm` are millimetres.
+Importing, which needs heavy libraries, is `twinguide.importing`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from twinguide.errors import CaseError
+
+CASE_FILE = "case.toml"
+FORMAT = 1
+Array = NDArray[np.float64]
+Role = Literal["organ", "tumour", "vessel", "bile", "bone", "pleura", "skin", "cyst", "other"]
+Risk = Literal["target", "critical", "pass", "none"]
+Vec3 = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """What a structure is and means for a needle; its geometry is `Case.surface(name)`."""
+
+    name: str
+    role: Role
+    risk: Risk
+    colour: Vec3  # display-encoded sRGB, 0..1
+    margin_m: float
+    tolerance_m: float  # predicted 95 % error up to which it is shown unmarked
+    file: str
+    generated: bool  # made by the importer, not seen in the patient
+    sha256: str
+    young_pa: float  # [Pa]; 0: the organ's own
+    young_sigma_pa: float
+    poisson: float
+    note: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Surface:
+    """A closed triangle surface: vertices [m], (n, 3), in image; triangles, (m, 3), counter-clockwise from outside."""
+
+    vertices: Array
+    triangles: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Body:
+    """The organ's tetrahedra: vertices [m], (n, 3), in image; tetrahedra, (m, 4), of positive volume.
+
+    `fractions` maps an inner structure to its share of each tetrahedron's volume, (m,), 0..1.
+    """
+
+    vertices: Array
+    tetrahedra: NDArray[np.int32]
+    fractions: dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DistanceGrid:
+    """Signed distance [m] to a surface, negative inside, on a regular grid that holds the whole surface."""
+
+    origin: Array  # (3,) [m], in image, of values[0, 0, 0]
+    spacing: float  # [m]
+    values: NDArray[np.float32]  # (nx, ny, nz) [m]
+
+    def at(self, points: Array) -> Array:
+        """Return the signed distance [m], (n,), at points [m], (n, 3), in image: trilinear inside the grid.
+
+        Outside it is a lower bound: the surface lies in the grid's box, which is convex, so with d to the box and v
+        at its nearest point the true distance is at least sqrt(d^2 + v^2).
+        """
+        last = np.array(self.values.shape) - 1
+        index = (np.asarray(points, dtype=np.float64) - self.origin) / self.spacing
+        inside = np.clip(index, 0.0, last)
+        low = np.minimum(inside.astype(np.int64), last - 1)
+        x, y, z = (inside - low).T
+        i, j, k = low.T
+        v = self.values
+        value = (
+            v[i, j, k] * (1 - x) * (1 - y) * (1 - z)
+            + v[i + 1, j, k] * x * (1 - y) * (1 - z)
+            + v[i, j + 1, k] * (1 - x) * y * (1 - z)
+            + v[i, j, k + 1] * (1 - x) * (1 - y) * z
+            + v[i + 1, j + 1, k] * x * y * (1 - z)
+            + v[i + 1, j, k + 1] * x * (1 - y) * z
+            + v[i, j + 1, k + 1] * (1 - x) * y * z
+            + v[i + 1, j + 1, k + 1] * x * y * z
+        )
+        to_box = self.spacing * np.linalg.norm(index - inside, axis=1)
+        return np.where(to_box > 0, np.hypot(to_box, value), value)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Landmark:
+    """A point [m], (3,), in image, that can be touched: fitted to, or kept back for verification."""
+
+    name: str
+    position: Array
+    kind: Literal["fiducial", "verification"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """A straight path from entry to target [m], (3,) each, in image."""
+
+    entry: Array
+    target: Array
+    target_structure: str
+    note: str = ""
+
+
+class StructureRow(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """One [[structures]] table of case.toml."""
+
+    name: str
+    role: Role
+    risk: Risk
+    colour: Vec3
+    margin_mm: float
+    tolerance_mm: float
+    young_pa: float = 0.0
+    young_sigma_pa: float = 0.0
+    poisson: float = 0.45
+    source: str = ""
+    file: str
+    sha256: str
+    distance_file: str = ""
+    distance_sha256: str = ""
+    generated: bool = False
+    note: str = ""
+
+
+class LandmarkRow(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """One [[landmarks]] table of case.toml."""
+
+    name: str
+    kind: Literal["fiducial", "verification"]
+    position: Vec3
+
+
+class PlanRow(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The [plan] table of case.toml."""
+
+    target_structure: str
+    entry: Vec3
+    target: Vec3
+    note: str = ""
+
+
+class BodyRow(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The [body] table of case.toml."""
+
+    file: str
+    sha256: str
+    note: str = ""
+
+
+class Provenance(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Where a case comes from: the importer, its libraries, and the SHA-256 of each source file."""
+
+    importer: str
+    source: str
+    libraries: dict[str, str]
+    files: dict[str, str]
+
+
+class CaseFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The whole of case.toml."""
+
+    format: int
+    title: str
+    organ: str
+    units: Literal["m"]
+    axes: Literal["lps"]
+    source_units: Literal["mm", "m"]
+    source_axes: Literal["lps", "ras"]
+    laterality: str
+    breathing_phase: str
+    missing: list[str]
+    structures: list[StructureRow]
+    body: BodyRow
+    landmarks: list[LandmarkRow]
+    plan: PlanRow
+    provenance: Provenance
+
+
+class Case:
+    """One patient's case, read from its folder; arrays are read on first use and kept."""
+
+    def __init__(self, folder: Path, content: CaseFile, content_hash: str) -> None:
+        self.folder, self.content_hash = folder, content_hash
+        self.title, self.organ, self.laterality = content.title, content.organ, content.laterality
+        self.breathing_phase = content.breathing_phase
+        self.source_units, self.source_axes = content.source_units, content.source_axes
+        self.missing = tuple(content.missing)  # structures that the organ's plugin knows and the source lacks
+        self.provenance = content.provenance
+        self.body_note = content.body.note
+        self.structures = {row.name: _structure(row) for row in content.structures}
+        self.landmarks = {row.name: Landmark(row.name, np.array(row.position), row.kind) for row in content.landmarks}
+        plan = content.plan
+        self.plan = Plan(np.array(plan.entry), np.array(plan.target), plan.target_structure, plan.note)
+        self._rows = {row.name: row for row in content.structures}
+        self._body_file = content.body.file
+        self._surfaces: dict[str, Surface] = {}
+        self._distances: dict[str, DistanceGrid] = {}
+        self._body: Body | None = None
+
+    @staticmethod
+    def load(folder: Path | str) -> Case:
+        """Read and check a case folder; raise CaseError naming the file and the key that are wrong."""
+        folder = Path(folder)
+        path = folder / CASE_FILE
+        if not path.is_file():
+            raise CaseError(f"a case folder with {CASE_FILE}", str(folder), next_step="Run `twinguide case import`.")
+        raw = path.read_bytes()
+        try:
+            content = msgspec.toml.decode(raw, type=CaseFile)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise CaseError("a case file as `twinguide case import` writes it", str(error), str(path)) from error
+        _check(content, folder)
+        return Case(folder, content, hashlib.sha256(raw).hexdigest())
+
+    def surface(self, name: str) -> Surface:
+        """Return a structure's surface [m], in image; raise CaseError for an unknown name."""
+        if name not in self._surfaces:
+            row = self._row(name)
+            arrays = read_arrays(self.folder / row.file, {"vertices": 2, "triangles": 2})
+            self._surfaces[name] = Surface(arrays["vertices"].astype(np.float64), arrays["triangles"].astype(np.int32))
+        return self._surfaces[name]
+
+    def body(self) -> Body:
+        """Return the organ's tetrahedral mesh [m], in image."""
+        if self._body is None:
+            arrays = read_arrays(self.folder / self._body_file, {"vertices": 2, "tetrahedra": 2})
+            fractions = {key[9:]: a.astype(np.float32) for key, a in arrays.items() if key.startswith("fraction:")}
+            self._body = Body(
+                arrays["vertices"].astype(np.float64), arrays["tetrahedra"].astype(np.int32), fractions
+            )  # fmt: skip
+        return self._body
+
+    def distance(self, name: str) -> DistanceGrid:
+        """Return the signed distance grid [m] of a structure that has one; raise CaseError naming those that do."""
+        if name not in self._distances:
+            file = self._row(name).distance_file
+            if not file:
+                known = ", ".join(row.name for row in self._rows.values() if row.distance_file)
+                raise CaseError(f"a distance grid of {name!r}", f"grids of {known}", str(self.folder))
+            arrays = read_arrays(self.folder / file, {"origin": 1, "spacing": 0, "values": 3})
+            self._distances[name] = DistanceGrid(
+                arrays["origin"].astype(np.float64), float(arrays["spacing"]), arrays["values"].astype(np.float32)
+            )  # fmt: skip
+        return self._distances[name]
+
+    @property
+    def gridded(self) -> tuple[str, ...]:
+        """Return the names of the structures with a distance grid."""
+        return tuple(row.name for row in self._rows.values() if row.distance_file)
+
+    def _row(self, name: str) -> StructureRow:
+        if name not in self._rows:
+            raise CaseError(f"a structure called {name!r}", f"{', '.join(self._rows)}", str(self.folder / CASE_FILE))
+        return self._rows[name]
+
+
+def _structure(row: StructureRow) -> Structure:
+    return Structure(
+        name=row.name, role=row.role, risk=row.risk, colour=row.colour,
+        margin_m=row.margin_mm * 1e-3, tolerance_m=row.tolerance_mm * 1e-3,
+        file=row.file, generated=row.generated, sha256=row.sha256,
+        young_pa=row.young_pa, young_sigma_pa=row.young_sigma_pa, poisson=row.poisson, note=row.note,
+    )  # fmt: skip
+
+
+def _check(content: CaseFile, folder: Path) -> None:
+    """Check what the types cannot: the format, names that refer to each other, finite numbers, and every hash."""
+    where = str(folder / CASE_FILE)
+    if content.format != FORMAT:
+        raise CaseError(f"format = {FORMAT}", f"format = {content.format}", where, "Import the patient again.")
+    names = [row.name for row in content.structures]
+    for kind, given in (("structures", names), ("landmarks", [row.name for row in content.landmarks])):
+        if len(set(given)) != len(given):
+            raise CaseError(f"different names in [[{kind}]]", str(sorted(given)), where)
+    for key, name in (("organ", content.organ), ("plan.target_structure", content.plan.target_structure)):
+        if name not in names:
+            raise CaseError(f"{key} to name one of the structures {names}", repr(name), where)
+    points: Mapping[str, Vec3] = {
+        "plan.entry": content.plan.entry,
+        "plan.target": content.plan.target,
+        **{f"landmarks.{row.name}.position": row.position for row in content.landmarks},
+    }
+    for key, point in points.items():
+        if not np.isfinite(point).all() or np.abs(point).max() > 5.0:
+            raise CaseError(f"{key} in metres, within a room", str(point), where)
+    for row in content.structures:
+        _check_hash(folder / row.file, row.sha256)
+        if row.distance_file:
+            _check_hash(folder / row.distance_file, row.distance_sha256)
+    _check_hash(folder / content.body.file, content.body.sha256)
+
+
+def _check_hash(path: Path, sha256: str) -> None:
+    if not path.is_file():
+        raise CaseError("a file that case.toml names", "nothing", str(path), "Import the patient again.")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256:
+        raise CaseError(
+            f"sha256 {sha256[:12]}...", f"{found[:12]}...", str(path),
+            "The file was changed after the import: import the patient again.",
+        )  # fmt: skip
+
+
+def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an .npz file; raise CaseError where one is missing, of another dimension or not finite."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            arrays: dict[str, NDArray[Any]] = {key: file[key] for key in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise CaseError("an .npz file of arrays", f"{type(error).__name__}: {error}", str(path)) from error
+    for key, count in dimensions.items():
+        if key not in arrays or arrays[key].ndim != count:
+            got = f"{arrays[key].ndim} dimensions" if key in arrays else f"only {sorted(arrays)}"
+            raise CaseError(f"array {key!r} of {count} dimensions", got, str(path))
+        if not np.isfinite(arrays[key]).all():
+            raise CaseError(f"finite numbers in array {key!r}", "NaN or infinite", str(path))
+    return arrays
