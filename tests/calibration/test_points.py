@@ -1,0 +1,133 @@
+"""Point registration against analytic truth and Monte Carlo."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+from twinguide_calibration import CalibrationRefused, register_layouts, register_points, tre_covariance
+
+FIDUCIALS = np.array([[60, 0, 0], [-50, 30, 5], [10, 80, -8], [-20, -70, 4], [70, 60, 10], [-65, -30, -12]]) * 1e-3
+TOOL = np.array([[0, 0, 0], [50, 0, 4], [10, 46, -3], [-34, 22, 12]]) * 1e-3
+ANISOTROPIC = np.diag([0.1e-3, 0.1e-3, 0.45e-3]) ** 2
+
+
+def rigid(seed):
+    rng = np.random.default_rng(seed)
+    return Rotation.random(random_state=seed).as_matrix(), rng.normal(size=3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**31), n=st.integers(3, 12))
+def test_exact_points_give_the_exact_transform(seed, n):
+    rotation, translation = rigid(seed)
+    source = np.random.default_rng(seed).normal(size=(n, 3)) * 0.1
+    fit = register_points(source, source @ rotation.T + translation, np.tile(ANISOTROPIC, (n, 1, 1)))
+    # 1e-9: float64 over metres, well under a nanometre
+    np.testing.assert_allclose(fit.rotation, rotation, atol=1e-9)
+    np.testing.assert_allclose(fit.translation, translation, atol=1e-9)
+    assert fit.fre_rms < 1e-9
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_moving_the_target_frame_moves_the_fit_with_it(seed):
+    rng = np.random.default_rng(seed)
+    target = FIDUCIALS + rng.normal(size=FIDUCIALS.shape) * 1e-3
+    turn, shift = rigid(seed + 1)
+    covariances = np.tile(ANISOTROPIC, (6, 1, 1))
+    first = register_points(FIDUCIALS, target, covariances)
+    moved = register_points(FIDUCIALS, target @ turn.T + shift, turn @ covariances @ turn.T)
+    np.testing.assert_allclose(moved.rotation, turn @ first.rotation, atol=1e-7)
+    np.testing.assert_allclose(moved.covariance, first.covariance, rtol=1e-5, atol=1e-12)
+
+
+def test_mirrored_points_never_give_a_reflection():
+    fit = register_points(TOOL, TOOL * [1, 1, -1])
+    assert np.linalg.det(fit.rotation) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("layout", "point"), [(FIDUCIALS, [0.0, 0.02, -0.1]), (TOOL, [0.0, 0.0, -0.18]), (TOOL[:3], [0.0, 0.0, -0.1])]
+)
+def test_predicted_tre_is_within_five_percent_of_monte_carlo_under_anisotropic_noise(layout, point):
+    trials, n = 6000, len(layout)
+    rotation, translation = rigid(3)
+    rng = np.random.default_rng(4)
+    noise = rng.normal(size=(trials, n, 3)) * np.sqrt(np.diag(ANISOTROPIC))
+    target = layout @ rotation.T + translation + noise
+    source = np.broadcast_to(layout, target.shape)
+    fits = register_layouts(source, target, np.tile(ANISOTROPIC, (trials, n, 1, 1)))
+    truth = rotation @ point + translation
+    errors = np.array([fit.apply(np.array(point)) for fit in fits]) - truth
+    measured = np.sqrt((errors**2).sum(axis=1).mean())
+    predicted = np.mean([np.trace(tre_covariance(fit, np.array([point]))[0]) for fit in fits]) ** 0.5
+    assert predicted == pytest.approx(measured, rel=0.05)  # the project's figure; Monte Carlo itself is good to 1 %
+
+
+def test_predicted_covariance_is_shaped_as_monte_carlo_finds_it():
+    rotation, translation = rigid(8)
+    rng = np.random.default_rng(9)
+    noise = rng.normal(size=(6000, 6, 3)) * np.sqrt(np.diag(ANISOTROPIC))
+    target = FIDUCIALS @ rotation.T + translation + noise
+    fits = register_layouts(np.broadcast_to(FIDUCIALS, target.shape), target, np.tile(ANISOTROPIC, (6000, 6, 1, 1)))
+    delta = np.array(
+        [
+            [*Rotation.from_matrix(f.rotation.T @ rotation).as_rotvec(), *f.rotation.T @ (translation - f.translation)]
+            for f in fits
+        ]
+    )
+    whitened = np.einsum("ki,kij,kj->k", delta, np.linalg.inv([f.covariance for f in fits]), delta)
+    assert whitened.mean() == pytest.approx(6.0, rel=0.05)  # chi-square with 6 degrees of freedom
+    assert np.mean([f.misfit for f in fits]) == pytest.approx(1.0, rel=0.05)
+
+
+def test_weights_beat_none_under_anisotropic_noise():
+    rotation, translation = rigid(3)
+    noise = np.random.default_rng(5).normal(size=(800, 6, 3)) * np.sqrt(np.diag(ANISOTROPIC))
+    target = FIDUCIALS @ rotation.T + translation + noise
+    source = np.broadcast_to(FIDUCIALS, target.shape)
+    point = np.array([0.0, 0.0, -0.1])
+    truth = rotation @ point + translation
+    rms = [
+        np.sqrt(np.mean([((f.apply(point) - truth) ** 2).sum() for f in register_layouts(source, target, c)]))
+        for c in (None, np.tile(ANISOTROPIC, (800, 6, 1, 1)))
+    ]
+    assert rms[1] < 0.97 * rms[0]  # the same noise for both, so 800 trials tell 4 % from none
+
+
+def test_noise_size_is_estimated_where_no_covariance_is_given():
+    rng = np.random.default_rng(1)
+    target = FIDUCIALS + rng.normal(size=(3000, 6, 3)) * 0.3e-3
+    fits = register_layouts(np.broadcast_to(FIDUCIALS, target.shape), target)
+    point = np.array([[0.0, 0.0, -0.1]])
+    measured = np.mean([((f.apply(point) - point) ** 2).sum() for f in fits])
+    predicted = np.mean([np.trace(tre_covariance(f, point)[0]) for f in fits])
+    assert predicted == pytest.approx(measured, rel=0.1)  # squares: twice the 5 % of the rms
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (FIDUCIALS[:2], "at least 3"),
+        (np.outer([0.0, 1.0, 2.0, 3.0], [0.05, 0.02, 0.01]), "on a line"),
+        (np.ones((4, 3)), "coincide"),
+        (np.where(np.eye(4, 3) > 0, np.nan, TOOL), "finite"),
+        (np.zeros((4, 2)), "shape"),
+    ],
+)
+def test_points_that_cannot_carry_a_fit_are_refused(source, reason):
+    with pytest.raises(CalibrationRefused, match=reason):
+        register_points(source, source)
+
+
+def test_nearly_collinear_points_are_refused_for_their_noise():
+    source = np.array([[0, 0, 0], [30, 0, 0], [60, 0, 0], [90, 1.5, 0]]) * 1e-3
+    covariances = np.tile(np.eye(3) * 1e-3**2, (4, 1, 1))
+    with pytest.raises(CalibrationRefused, match="rotation unknown"):
+        register_points(source, source, covariances)
+
+
+def test_a_covariance_that_is_not_positive_definite_is_refused():
+    with pytest.raises(CalibrationRefused, match="positive definite"):
+        register_points(TOOL, TOOL, np.zeros((4, 3, 3)))
