@@ -13,7 +13,8 @@ Array = NDArray[np.float64]
 def tre_covariance(fit: RigidFit, points: Array) -> Array:
     """Return the covariance [m2], shape (m, 3, 3), in target, that a fit's error causes at points in source.
 
-    `points` [m], shape (m, 3). `J C J'` with `J = R [-skew(p) | I]` (the Cramer-Rao bound, where the fit's covariances were the true ones).
+    `points` [m], shape (m, 3). `J C J'` with `J = R [-skew(p) | I]`: the Cramer-Rao bound, where the covariances given
+    to the fit were the true ones.
     """
     points = np.asarray(points, dtype=np.float64)
     x, y, z, zero = points[:, 0], points[:, 1], points[:, 2], np.zeros(len(points))

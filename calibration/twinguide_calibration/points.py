@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +78,7 @@ def register_layouts(
         if np.abs(step).max() < STEP_CONVERGED:
             break
     _, information = _gauss_newton(source, target, weights, jacobian, rotation, translation)
-    covariance: Array = np.linalg.inv(information)
+    covariance = _float(np.linalg.inv(information))
     residual = target - (source @ rotation.transpose(0, 2, 1) + translation[:, None])
     misfit = np.einsum("kni,knij,knj->k", residual, weights, residual) / (3 * n - 6)
     if covariances is None:
@@ -115,15 +116,13 @@ def _check(source: Array, target: Array, covariances: Array | None) -> Array:
 def _extents(points: Array) -> Array:
     centred = points - points.mean(axis=1, keepdims=True)
     scatter: Array = centred.transpose(0, 2, 1) @ centred / points.shape[1]
-    squares: Array = np.linalg.eigvalsh(scatter)[:, ::-1]
-    return np.sqrt(np.maximum(squares, 0.0))
+    return np.sqrt(np.maximum(_float(np.linalg.eigvalsh(scatter))[:, ::-1], 0.0))
 
 
 def _inverse(covariances: Array) -> Array:
     try:
         np.linalg.cholesky(covariances)
-        inverse: Array = np.linalg.inv(covariances)
-        return inverse
+        return _float(np.linalg.inv(covariances))
     except np.linalg.LinAlgError as error:
         raise CalibrationRefused("a point's covariance is not positive definite") from error
 
@@ -160,8 +159,7 @@ def _gauss_newton(
     product = jacobian.transpose(0, 1, 3, 2) @ weighted
     information: Array = (product @ jacobian).sum(axis=1)
     gradient = (product @ residual[..., None]).sum(axis=1)
-    step: Array = np.linalg.solve(information, gradient)[..., 0]
-    return step, information
+    return _float(np.linalg.solve(information, gradient))[..., 0], information
 
 
 def _exponential(vectors: Array) -> Array:
@@ -179,3 +177,7 @@ def _check_rotation(covariance: Array) -> None:
             f"the points leave the rotation unknown by {np.degrees(worst):.0f} deg (1 sigma). "
             "Use points that lie farther apart, or touch them more exactly."
         )
+
+
+def _float(values: NDArray[np.floating[Any]]) -> Array:
+    return np.asarray(values, dtype=np.float64)
