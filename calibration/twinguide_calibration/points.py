@@ -159,7 +159,7 @@ def _gauss_newton(
     product = jacobian.transpose(0, 1, 3, 2) @ weighted
     information: Array = (product @ jacobian).sum(axis=1)
     gradient = (product @ residual[..., None]).sum(axis=1)
-    return _float(np.linalg.solve(information, gradient))[..., 0], information
+    return (_float(np.linalg.inv(information)) @ gradient)[..., 0], information
 
 
 def _exponential(vectors: Array) -> Array:
