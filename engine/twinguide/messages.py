@@ -187,12 +187,20 @@ class Registration(Message, frozen=True, kw_only=True, tag="twinguide.registrati
     landmarks: tuple[Landmark, ...] = ()
 
 
+class Calibration(Message, frozen=True, kw_only=True, tag="twinguide.calibration/1"):
+    """How two fixed frames lie to each other, as a calibration states it, with its covariance: state, repeated."""
+
+    name: str  # stage_from_tracker
+    pose: PoseWire
+
+
 class WorkflowState(Message, frozen=True, kw_only=True, tag="twinguide.workflow/1"):
     """Where the procedure stands and what it waits for."""
 
     step: str  # setup | register | verify | confirm | train | guide | review
     waits_for: str
     version: int
+    note: str = ""  # why the last touch was refused, say
     touched: tuple[str, ...] = ()
 
 
