@@ -1,1 +1,87 @@
-"""TwinGuide: the registered, breathing twin in a headset, true to the moment it is seen."""
+"""TwinGuide: the registered, breathing twin in a headset, true to the moment it is seen.
+
+Plugin authors import from here; each name has this one path.
+"""
+
+from twinguide.errors import TwinGuideError
+from twinguide.frames import Pose, Transform
+from twinguide.hookspecs import (
+    Anatomy,
+    Context,
+    Contract,
+    Guidance,
+    Motion,
+    Operator,
+    Organ,
+    Overlay,
+    Part,
+    Sensor,
+    Solver,
+    Topic,
+    World,
+    hookimpl,
+)
+from twinguide.messages import (
+    Ack,
+    Act,
+    Array,
+    Command,
+    Displacement,
+    Exposure,
+    Finding,
+    Gate,
+    ImageTarget,
+    Inbox,
+    Lost,
+    Message,
+    PoseWire,
+    Registration,
+    Shown,
+    Solution,
+    Training,
+    WorkflowState,
+)
+from twinguide.scene import Label, Line, Point, Ring, TwinView
+
+__all__ = [
+    "Ack",
+    "Act",
+    "Anatomy",
+    "Array",
+    "Command",
+    "Context",
+    "Contract",
+    "Displacement",
+    "Exposure",
+    "Finding",
+    "Gate",
+    "Guidance",
+    "ImageTarget",
+    "Inbox",
+    "Label",
+    "Line",
+    "Lost",
+    "Message",
+    "Motion",
+    "Operator",
+    "Organ",
+    "Overlay",
+    "Part",
+    "Point",
+    "Pose",
+    "PoseWire",
+    "Registration",
+    "Ring",
+    "Sensor",
+    "Shown",
+    "Solution",
+    "Solver",
+    "Topic",
+    "Training",
+    "Transform",
+    "TwinGuideError",
+    "TwinView",
+    "World",
+    "WorkflowState",
+    "hookimpl",
+]

@@ -164,7 +164,7 @@ class Pose:
         """Chain two independent poses; the covariance is carried through the adjoint."""
         transform = self.transform @ other.transform
         a = adjoint(other.transform.inverse())
-        quality = max(self.quality, other.quality, key=QUALITIES.index)
+        quality = QUALITIES[max(QUALITIES.index(self.quality), QUALITIES.index(other.quality))]
         return Pose(transform, min(self.t_ns, other.t_ns), a @ self.covariance @ a.T + other.covariance, quality)
 
     def inverse(self) -> Pose:

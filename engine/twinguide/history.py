@@ -124,16 +124,21 @@ class PoseHistory:
         gain = 1.0 / len(slots) + ahead**2 / spread
         return Pose(self._moved(base, delta), t_ns, covariance * gain + _left_out(ahead), "predicted")
 
-    def step_m(self) -> float:
-        """Return how far the last three samples lie together from the earlier mean [m]; 0 while there are few.
+    def samples(self, since_ns: int) -> tuple[Array, Array]:
+        """Return matrices, shape (n, 4, 4), and covariances, shape (n, 6, 6), of the samples since a time [ns]."""
+        slots = self._since(since_ns)
+        return self._matrices[slots], self._covariances[slots]
 
-        The median of three rides over a single outlier; a bumped body stays away.
+    def step_m(self) -> float:
+        """Return how far the last three samples lie from the six before them [m]; 0 while there are fewer.
+
+        Medians ride over a single outlier; what was bumped stays away.
         """
-        slots = self._since(self.newest_ns - STATIC_WINDOW_NS)
-        if len(slots) < 15:
+        if len(self) < 9:
             return 0.0
+        slots = np.arange(self._count - 9, self._count) % len(self._times)
         position = self._matrices[slots, :3, 3]
-        return float(np.linalg.norm(np.median(position[-3:], axis=0) - np.median(position[:-3], axis=0)))
+        return float(np.linalg.norm(np.median(position[6:], axis=0) - np.median(position[:6], axis=0)))
 
 
 def _left_out(ahead_s: float) -> Array:

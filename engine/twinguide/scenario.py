@@ -42,8 +42,9 @@ class HeadsetSettings(Strict, frozen=True, kw_only=True):
 
 
 class Tool(Strict, frozen=True, kw_only=True):
-    """A tracked tool: its calibrated tip in the tool's frame."""
+    """A tracked tool: what it is for, and its calibrated tip in the tool's frame."""
 
+    role: Literal["reference", "needle", "pointer", "surrogate"]
     tip_mm: Vec3mm = (0.0, 0.0, 0.0)
     tip_sigma_mm: NonNegative = 0.1  # per axis
     bends_mm: NonNegative = 0.0  # 1 sigma of a needle's bending at full depth, lateral

@@ -1,0 +1,77 @@
+"""Touch landmarks, register the CT to the patient, and verify on landmarks not used for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from twinguide_calibration import CalibrationRefused, register_points
+
+from twinguide.errors import RegistrationRefused
+from twinguide.frames import Pose, Transform, p95_from_covariance
+from twinguide.messages import Array, Landmark, PoseWire, Registration
+
+Points = Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Touch:
+    """Pointer samples while a landmark was touched: tips [m] in reference, their covariance, the surrogate's motion."""
+
+    tips: NDArray[np.float64]  # (n, 3)
+    covariance: NDArray[np.float64]  # (3, 3) [m2], of one sample
+    common: NDArray[np.float64]  # (3, 3) [m2], that averaging does not reduce: tip calibration, reference
+    surrogate_motion_m: float
+
+
+def landmark_of(name: str, touch: Touch, *, touch_sigma_m: float, still_m: float) -> Landmark:
+    """Return where a landmark was touched, averaged; raise RegistrationRefused where it cannot be used.
+
+    `touch_sigma_m` [m] is how well a person hits a landmark, per axis; averaging does not reduce it.
+    """
+    if len(touch.tips) < 8:
+        raise RegistrationRefused(
+            "8 or more sightings of the pointer while touching", str(len(touch.tips)), name, "Turn it to the camera."
+        )
+    if touch.surrogate_motion_m > still_m:
+        raise RegistrationRefused(
+            f"breathing held at the CT's phase (chest still within {still_m * 1e3:.1f} mm)",
+            f"{touch.surrogate_motion_m * 1e3:.1f} mm", name, "Ask for a breath-hold and touch again.",
+        )  # fmt: skip
+    noise = touch.covariance / len(touch.tips) + touch.common + np.eye(3) * touch_sigma_m**2
+    mean = np.median(touch.tips, axis=0)
+    return Landmark(name, (float(mean[0]), float(mean[1]), float(mean[2])), Array.of(noise))
+
+
+def register(landmarks: Sequence[Landmark], image: Points, target: NDArray[np.float64], version: int) -> Registration:
+    """Fit `reference_from_image` to touched landmarks, and predict the error at the target.
+
+    `image` holds the landmarks [m], shape (3,), in image; `target` [m], shape (3,), in image. Raises
+    RegistrationRefused where the points cannot carry it.
+    """
+    source = np.array([image[mark.name] for mark in landmarks])
+    touched = np.array([mark.position for mark in landmarks])
+    covariances = np.array([mark.covariance.numpy() for mark in landmarks])
+    try:
+        fit = register_points(source, touched, covariances)
+    except CalibrationRefused as error:
+        raise RegistrationRefused("fiducials that carry a registration", str(error), "registration") from error
+    pose = Pose(Transform.of("reference", "image", fit.rotation, fit.translation), 0, fit.covariance)
+    return Registration(
+        version=version,
+        state="made",
+        reference_from_image=PoseWire.of(pose.transform, pose.covariance),
+        fre_mm=fit.fre_rms * 1e3,
+        tre_p95_mm=p95_from_covariance(pose.point_covariance(target)) * 1e3,
+        landmarks=tuple(landmarks),
+    )
+
+
+def verification_error(mark: Landmark, image: NDArray[np.float64], registration: Registration) -> tuple[float, float]:
+    """Return (measured, predicted 95 %) error [m] at a landmark kept back from the fit, `image` [m], shape (3,)."""
+    assert registration.reference_from_image is not None
+    pose = registration.reference_from_image.pose(0)
+    error = np.array(mark.position) - pose.transform.apply(image)
+    return float(np.linalg.norm(error)), p95_from_covariance(pose.point_covariance(image) + mark.covariance.numpy())

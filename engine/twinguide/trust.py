@@ -1,0 +1,72 @@
+"""Silence, horizon, tolerance: how far to trust what is shown of one structure or tool.
+
+Silence is the time since a stream's last sample, in the stream's own periods; three change the state. The horizon is
+display time minus sample time; it is bridged by prediction and judged in millimetres, by the predicted 95 % error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from twinguide.clock import SECOND
+from twinguide.scene import Status
+
+SILENT_PERIODS = 3.0
+GONE_NS = SECOND  # of silence, after which a structure's place is no longer claimed
+RELEASE = 0.85  # hysteresis: a degraded structure is unmarked again below this share of its tolerance
+RETURN_SAMPLES = 5  # valid ones in a row before a lost tool is shown again
+
+
+@dataclass(slots=True)
+class Stream:
+    """When a stream was last heard, on the run's clock."""
+
+    period_ns: int
+    heard_ns: int = -1
+
+    def silence(self, now_ns: int) -> float:
+        """Return the silence in the stream's own periods; infinite before the first sample."""
+        return float("inf") if self.heard_ns < 0 else max(0, now_ns - self.heard_ns) / self.period_ns
+
+
+class Trust:
+    """The state of one structure, with hysteresis on its tolerance [m]."""
+
+    def __init__(self, tolerance_m: float) -> None:
+        self.tolerance_m = tolerance_m
+        self._over = False
+
+    def judge(self, p95_m: float, silence: float, horizon_ns: int, period_ns: int, fault: str = "") -> Status:
+        """Return the status for a predicted 95 % error [m]; `fault` is what the motion model says against itself."""
+        self._over = p95_m > self.tolerance_m * (RELEASE if self._over else 1.0)
+        if silence * period_ns > GONE_NS:
+            return Status("hidden", "tracker silent", silence, horizon_ns, p95_m)
+        if fault:
+            return Status("degraded", fault, silence, horizon_ns, p95_m)
+        if self._over:
+            reason = f"error {p95_m * 1e3:.1f} mm > {self.tolerance_m * 1e3:.1f} mm"
+            return Status("degraded", reason, silence, horizon_ns, p95_m)
+        if silence >= SILENT_PERIODS:
+            return Status("predicted", "tracker silent", silence, horizon_ns, p95_m)
+        return Status("valid", "", silence, horizon_ns, p95_m)
+
+
+class Presence:
+    """Whether a tool is there: a lost one is removed, and returns after five valid samples in a row."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+        self._missed = 0
+        self.present = False
+        self.reason = "not seen yet"
+
+    def seen(self) -> None:
+        """Count a valid sample."""
+        self._seen, self._missed = self._seen + 1, 0
+        self.present = self.present or self._seen >= RETURN_SAMPLES
+
+    def missed(self, reason: str) -> None:
+        """Count an exposure without the tool; the third removes it."""
+        self._seen, self._missed, self.reason = 0, self._missed + 1, reason
+        if self._missed >= SILENT_PERIODS:
+            self.present = False

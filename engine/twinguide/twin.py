@@ -1,0 +1,298 @@
+"""The registered twin: registration o motion o deformation at the time of display, with its error.
+
+`p_reference(t) = reference_from_image(p_image) + displacement(t)`: one owner, this file, for the target's position.
+The displacement comes from the motion model as a short trajectory; a solver's vertices follow it and are shifted by
+what has moved since the time they are valid for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinguide.case import Case
+from twinguide.clock import SECOND
+from twinguide.deformation import Deformation
+from twinguide.frames import Pose, Transform, p95_from_covariance
+from twinguide.history import DisplacementHistory, PoseHistory
+from twinguide.messages import (
+    BulkRef,
+    Calibration,
+    Displacement,
+    Exposure,
+    Gate,
+    Message,
+    Registration,
+    Solution,
+    Training,
+    WorkflowState,
+)
+from twinguide.registering import Touch
+from twinguide.scenario import Scenario, Tool
+from twinguide.scene import Point, Status, StructureView, ToolView, TwinView
+from twinguide.trust import SILENT_PERIODS, Presence, Stream, Trust
+
+Array = NDArray[np.float64]
+MOVING_ROLES = ("organ", "tumour", "vessel", "bile", "cyst")  # these follow the organ, the rest stays
+FULL_DEPTH_M = 0.1  # of a needle in tissue, for which its bending is stated
+STILL = Point(np.zeros(3), np.zeros((3, 3)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Frame:
+    """What all structures of one frame share."""
+
+    pose: Pose | None  # reference_from_image
+    motion: Point
+    fault: str
+    silence: float
+    horizon_ns: int
+
+
+class Twin:
+    """What is known of patient and tools, asked for at one display time."""
+
+    def __init__(self, case: Case, scenario: Scenario, bulk: Callable[[BulkRef], NDArray[Any] | None]) -> None:
+        self._case, self._tools, self._bulk = case, scenario.tools, bulk
+        self._roles = {tool.role: name for name, tool in scenario.tools.items()}
+        self._histories = {n: PoseHistory(static=t.role == "reference") for n, t in scenario.tools.items()}
+        self._presence = {name: Presence() for name in scenario.tools}
+        self._stream = Stream(SECOND // 60)
+        self._displacement = DisplacementHistory()
+        self._deformation = Deformation(case, [n for n, s in case.structures.items() if s.role in MOVING_ROLES])
+        self._target_trust = Trust(scenario.target_tolerance_mm * 1e-3)
+        self._trust = {name: Trust(s.tolerance_m) for name, s in case.structures.items()}
+        self._centres = {name: case.surface(name).vertices.mean(axis=0) for name in case.structures}
+        self._bump_m = scenario.registration.bump_mm * 1e-3
+        self._gate = Gate(open=False, reason="unknown")
+        self._stage_from_tracker: Pose | None = None
+        self._fixed_stage: Pose | None = None  # stage_from_reference in rehearsal
+        self._held: dict[str, Pose] = {}  # reference_from_<tool> of tools that a controller is
+        self.training: dict[str, Training] = {}
+        self.bumped = ""  # why, until asked
+
+    # ---- what arrives -----------------------------------------------------------------------------------------------
+
+    def take(self, source: str, message: Message, now_ns: int) -> None:
+        """Take one message of a part at `now_ns` [ns]; types that the twin does not know are passed over."""
+        match message:
+            case Exposure():
+                self._take_exposure(message, now_ns)
+            case Displacement():
+                self._displacement.add(message)
+            case Solution():
+                vertices = self._bulk(message.vertices)
+                if vertices is not None:
+                    self._deformation.take(message, vertices)
+            case Calibration() if message.name == "stage_from_tracker":
+                self._stage_from_tracker = message.pose.pose(message.t_ns)
+            case Training():
+                self.training[source] = message
+            case Gate():
+                self._gate = message
+            case _:
+                pass
+
+    def _take_exposure(self, exposure: Exposure, now_ns: int) -> None:
+        self._stream.heard_ns = now_ns
+        for name, history in self._histories.items():
+            wire = exposure.tools.get(name)
+            if wire is None:
+                self._presence[name].missed(exposure.lost.get(name, "not in view"))
+            else:
+                history.add(exposure.t_ns, wire)
+                self._presence[name].seen()
+        self._look_for_bump()
+
+    def _look_for_bump(self) -> None:
+        """Tell a bump, a step of the reference alone, from a moved camera, a step that all bodies share."""
+        name = self._roles.get("reference")
+        if name is None or self._histories[name].step_m() < self._bump_m:
+            return
+        others = [self._histories[n].step_m() for n, t in self._tools.items() if t.role == "surrogate"]
+        shared = bool(others) and min(others) > 0.5 * self._bump_m
+        self.bumped = "the tracker was moved" if shared else "the reference was bumped"
+        self._histories[name].clear()
+
+    def take_bump(self) -> str:
+        """Return why the reference can no longer be trusted, once; nothing while it can."""
+        reason, self.bumped = self.bumped, ""
+        return reason
+
+    def place(self, stage_from_reference: Transform) -> None:
+        """Lay the patient down in stage, for rehearsal; nothing moves it from there."""
+        self._fixed_stage = Pose(stage_from_reference, 0, np.zeros((6, 6)))
+
+    def hold(self, tool: str, stage_from_tool: Transform, t_ns: int) -> None:
+        """Let a controller be a tool, for rehearsal."""
+        assert self._fixed_stage is not None
+        self._held[tool] = Pose(self._fixed_stage.transform.inverse() @ stage_from_tool, t_ns, np.zeros((6, 6)))
+        self._stream.heard_ns = t_ns
+
+    # ---- touching ---------------------------------------------------------------------------------------------------
+
+    def touch(self, since_ns: int, until_ns: int) -> Touch:
+        """Return the pointer's tips [m] in reference during a touch; see `Touch`."""
+        pointer, reference = self._roles["pointer"], self._histories[self._roles["reference"]]
+        base = reference.at(until_ns)
+        matrices, covariances = self._histories[pointer].samples(since_ns)
+        if base is None or not len(matrices):
+            return Touch(np.zeros((0, 3)), np.eye(3), np.eye(3), 0.0)
+        tip, sigma_m = _tip(self._tools[pointer]), self._tools[pointer].tip_sigma_mm * 1e-3
+        reference_from_tracker = base.transform.inverse()
+        tips = reference_from_tracker.apply(matrices[:, :3, :3] @ tip + matrices[:, :3, 3])
+        mean = Transform("tracker", pointer, matrices[-1])
+        one = Pose(mean, until_ns, covariances.mean(axis=0)).point_covariance(tip)
+        turn = reference_from_tracker.rotation
+        common = base.inverse().point_covariance(mean.apply(tip)) + np.eye(3) * sigma_m**2
+        return Touch(tips, turn @ one @ turn.T, common, self._surrogate_motion(since_ns))
+
+    def _surrogate_motion(self, since_ns: int) -> float:
+        """Return how far the surrogate wandered [m]: its smoothed first third against its last."""
+        name = self._roles.get("surrogate")
+        if name is None:
+            return 0.0
+        position = self._histories[name].samples(since_ns)[0][:, :3, 3]
+        third = len(position) // 3
+        if not third:
+            return 0.0
+        return float(np.linalg.norm(position[:third].mean(axis=0) - position[-third:].mean(axis=0)))
+
+    # ---- what is shown ----------------------------------------------------------------------------------------------
+
+    def at(self, t_ns: int, now_ns: int, registration: Registration, workflow: WorkflowState) -> TwinView:
+        """Return the twin at display time `t_ns` [ns], as known at `now_ns` [ns]."""
+        reference = self._histories[self._roles["reference"]].at(t_ns) if "reference" in self._roles else None
+        pose = registration.reference_from_image.pose(0) if registration.reference_from_image else None
+        moved = self._displacement.at(t_ns)
+        newest_ns = self._histories[self._roles["reference"]].newest_ns if reference else t_ns
+        frame = _Frame(pose, moved or STILL, self._fault(moved), self._stream.silence(now_ns), t_ns - newest_ns)
+        target = entry = None
+        if pose is not None:
+            plan = self._case.plan
+            target, entry = _carried(pose, plan.target, frame.motion), pose.transform.apply(plan.entry)
+        tools, lost = self._tools_at(t_ns, now_ns, reference, entry)
+        return TwinView(
+            t_display_ns=t_ns,
+            structures={n: self._structure(n, frame, registration, t_ns) for n in self._case.structures},
+            tools=tools,
+            lost=lost,
+            registration=registration,
+            reference_from_image=pose.transform if pose else None,
+            stage_from_reference=self._stage(reference),
+            target=target,
+            displacement=moved,
+            entry=entry,
+            target_status=self._status(self._target_trust, target, frame, registration, moves=True),
+            workflow=workflow,
+            gate_open=self._gate.open,
+            gate_reason=self._gate.reason,
+        )
+
+    def _stage(self, reference: Pose | None) -> Pose | None:
+        if self._fixed_stage is not None:
+            return self._fixed_stage
+        if self._stage_from_tracker is None or reference is None:
+            return None
+        return self._stage_from_tracker @ reference
+
+    def _fault(self, moved: Point | None) -> str:
+        """Return what the motion model says against itself."""
+        if self._fixed_stage is not None:
+            return ""  # a rehearsal's patient lies still by definition
+        newest = self._displacement.newest
+        if newest is None:
+            return "breathing not learnt"
+        if not newest.in_model:
+            return f"out of model: {newest.reason}"
+        return "" if moved is not None else "motion unknown"
+
+    def _structure(self, name: str, frame: _Frame, registration: Registration, t_ns: int) -> StructureView:
+        moves = self._case.structures[name].role in MOVING_ROLES
+        centre, shift, deformed = None, np.zeros(3), self._deformation.newest(name) if moves else None
+        if frame.pose is not None:
+            centre = _carried(frame.pose, self._centres[name], frame.motion if moves else STILL)
+            if moves:
+                solved = frame.pose.transform.rotation @ self._deformation.at_target()
+                shift = frame.motion.position - solved  # what the target has moved beyond the solver's vertices
+                centre = Point(centre.position, centre.covariance + np.eye(3) * self._deformation.sigma_m**2)
+        status = self._status(self._trust[name], centre, frame, registration, moves=moves)
+        vertices, version = deformed or (None, 0)
+        return StructureView(name, status, shift, vertices, version)
+
+    def _status(
+        self, trust: Trust, point: Point | None, frame: _Frame, registration: Registration, *, moves: bool
+    ) -> Status:
+        if point is None or registration.state in ("absent", "void", "suspended"):
+            return Status("hidden", registration.reason or registration.state)
+        p95 = p95_from_covariance(point.covariance)
+        fault = frame.fault if moves else ""
+        status = trust.judge(p95, frame.silence, frame.horizon_ns, self._stream.period_ns, fault)
+        if registration.state != "confirmed" and status.state != "hidden":
+            return Status("unconfirmed", registration.state, status.silence, status.horizon_ns, p95)
+        return status
+
+    def _tools_at(
+        self, t_ns: int, now_ns: int, reference: Pose | None, entry: Array | None
+    ) -> tuple[dict[str, ToolView], dict[str, Status]]:
+        tools: dict[str, ToolView] = {}
+        lost: dict[str, Status] = {}
+        silence = self._stream.silence(now_ns)
+        for name, tool in self._tools.items():
+            if tool.role not in ("needle", "pointer"):
+                continue
+            pose, reason = self._tool_pose(name, t_ns, reference, silence)
+            if pose is None:
+                lost[name] = Status("hidden", reason, silence)
+            else:
+                horizon = t_ns - (self._histories[name].newest_ns or t_ns)
+                tools[name] = _tool_view(name, tool, pose, Status("valid", "", silence, horizon), entry)
+        return tools, lost
+
+    def _tool_pose(self, name: str, t_ns: int, reference: Pose | None, silence: float) -> tuple[Pose | None, str]:
+        """Return `reference_from_<tool>`, or why there is none."""
+        if name in self._held:
+            return self._held[name], ""
+        presence = self._presence[name]
+        if silence >= SILENT_PERIODS:
+            return None, "tracker silent"
+        if not presence.present or reference is None:
+            return None, presence.reason
+        pose = self._histories[name].at(t_ns)
+        return (reference.inverse() @ pose, "") if pose is not None else (None, presence.reason)
+
+
+def _carried(pose: Pose, point: Array, motion: Point) -> Point:
+    """Return a point of the image, registered and moved, with both covariances."""
+    position = pose.transform.apply(point) + motion.position
+    return Point(position, pose.point_covariance(point) + motion.covariance)
+
+
+def _tip(tool: Tool) -> Array:
+    """Return the calibrated tip [m], shape (3,), in the tool's frame."""
+    return np.array(tool.tip_mm) * 1e-3
+
+
+def _tool_view(name: str, tool: Tool, pose: Pose, status: Status, entry: Array | None) -> ToolView:
+    """Place a tool's tip and judge it; a needle bends with the square of its depth behind the entry [m]."""
+    tip = _tip(tool)
+    length = float(np.linalg.norm(tip))
+    axis = tip / length if length else np.array([0.0, 0.0, -1.0])
+    position, direction = pose.transform.apply(tip), pose.transform.rotation @ axis
+    depth = max(0.0, float((position - entry) @ direction)) if entry is not None else 0.0
+    bend_m = tool.bends_mm * 1e-3 * min(1.0, (depth / FULL_DEPTH_M) ** 2)
+    across = np.eye(3) - np.outer(direction, direction)
+    own = np.eye(3) * (tool.tip_sigma_mm * 1e-3) ** 2 + across * bend_m**2
+    covariance = pose.point_covariance(tip) + own
+    p95 = p95_from_covariance(covariance)
+    if p95 > tool.tolerance_mm * 1e-3:
+        reason = f"error {p95 * 1e3:.1f} mm > {tool.tolerance_mm:.1f} mm"
+        status = Status("degraded", reason, status.silence, status.horizon_ns, p95)
+    else:
+        status = Status(status.state, status.reason, status.silence, status.horizon_ns, p95)
+    turned = pose.point_covariance(np.zeros(3)) / max(length, 0.01) ** 2
+    return ToolView(name, status, Point(position, covariance), direction, turned)

@@ -1,0 +1,318 @@
+"""The procedure: set up, register, verify, confirm, train, guide, review; and what voids a step.
+
+Guidance does not start before the registration was verified on landmarks not used for it and confirmed by the wearer.
+A bumped reference voids the registration; a jump of the headset suspends it until the wearer confirms again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from twinguide.clock import MS
+from twinguide.errors import RegistrationRefused
+from twinguide.messages import Ack, Command, Landmark, Message, PoseWire, Registration, WorkflowState
+from twinguide.registering import Touch, landmark_of, register, verification_error
+from twinguide.scenario import RegistrationSettings
+
+Step = Literal["setup", "register", "verify", "confirm", "train", "guide", "review"]
+Place = NDArray[np.float64]
+
+
+class Workflow:
+    """Where the procedure stands. Commands move it on; `changes()` hands out what has changed, to be published."""
+
+    def __init__(
+        self,
+        settings: RegistrationSettings,
+        landmarks: Mapping[str, tuple[Literal["fiducial", "verification"], Place]],
+        target: Place,
+        *,
+        trains: bool,
+        touch: Callable[[int, int], Touch],
+    ) -> None:
+        """Take landmarks and the target [m] in image, and `touch(since_ns, until_ns)`, which reads the pointer."""
+        self._settings, self._target, self._trains, self._touch = settings, target, trains, touch
+        self._image = {name: place for name, (_, place) in landmarks.items()}
+        self._fiducials = [name for name, (kind, _) in landmarks.items() if kind == "fiducial"]
+        self._checks = [name for name, (kind, _) in landmarks.items() if kind == "verification"]
+        self._touched: dict[str, Landmark] = {}
+        self._touching: tuple[str, int] | None = None
+        self._answered: dict[str, Ack] = {}
+        self._out: list[Message] = []
+        self.trained = not trains
+        self.step: Step = "setup"
+        self.registration = Registration(version=0, state="absent", reason="not registered yet")
+        self._version = 0
+        self.state = WorkflowState(step="setup", waits_for="start", version=0)
+
+    # ---- what a person does -----------------------------------------------------------------------------------------
+
+    def command(self, command: Command, t_ns: int) -> Ack:
+        """Carry out a command once, however often it is repeated, and answer it."""
+        if command.id in self._answered:
+            return self._answered[command.id]
+        refusal = self._carry_out(command, t_ns)
+        ack = Ack(t_ns=t_ns, id=command.id, accepted=not refusal, reason=refusal)
+        self._answered[command.id] = ack
+        return ack
+
+    def _carry_out(self, command: Command, t_ns: int) -> str:
+        """Return why a command is refused, or nothing."""
+        match command.kind, self.step:
+            case "start", "setup":
+                self._go("register", t_ns)
+            case "touch", "register" | "verify":
+                return self._begin_touch(command.argument, t_ns)
+            case "confirm", "confirm":
+                self._change_registration(t_ns, state="confirmed", reason="")
+                self._go("guide" if self.trained else "train", t_ns)
+            case "reject", "verify" | "confirm" | "train" | "guide":
+                self.void("rejected by the wearer", t_ns)
+            case "stop", _:
+                self._go("review", t_ns)
+            case _:
+                return f"{command.kind!r} does not belong to the step {self.step!r}"
+        return ""
+
+    def _begin_touch(self, name: str, t_ns: int) -> str:
+        if name not in self._open():
+            return f"wanted one of {self._open()}, got {name!r}"
+        self._touching = (name, t_ns)
+        return ""
+
+    def _open(self) -> list[str]:
+        names = self._fiducials if self.step == "register" else self._checks
+        return [name for name in names if name not in self._touched]
+
+    # ---- what happens -----------------------------------------------------------------------------------------------
+
+    def update(self, t_ns: int, *, all_trained: bool) -> None:
+        """Go on where the time or the training allows it."""
+        if self._touching and t_ns >= self._touching[1] + round(self._settings.dwell_ms * MS):
+            name, since = self._touching
+            self._touching = None
+            self._take_touch(name, since, t_ns)
+        if all_trained and not self.trained:
+            self.trained = True
+            if self.step == "train":
+                self._go("guide", t_ns)
+
+    def void(self, reason: str, t_ns: int) -> None:
+        """Throw the registration away: it must be made again."""
+        if self.registration.state in ("absent", "void") or self.step == "review":
+            return
+        self._touched.clear()
+        self._touching = None
+        self._change_registration(t_ns, state="void", reason=reason)
+        self._go("register", t_ns)
+
+    def suspend(self, reason: str, t_ns: int) -> None:
+        """Hide the overlay until the wearer confirms again; registration and training are kept."""
+        if self.registration.state == "confirmed" and self.step != "review":
+            self._change_registration(t_ns, state="suspended", reason=reason)
+            self._go("confirm", t_ns)
+
+    def place(self, reference_from_image: PoseWire, t_ns: int) -> None:
+        """Lay the twin down without a patient, for rehearsal: registered by definition, without error."""
+        self.registration = Registration(version=0, state="absent", reference_from_image=reference_from_image)
+        self._change_registration(t_ns, state="confirmed", reason="rehearsal: no patient")
+        self.trained = True
+        self._go("guide", t_ns)
+
+    def changes(self) -> list[Message]:
+        """Return the state messages since the last call, oldest first."""
+        out, self._out = self._out, []
+        return out
+
+    def _take_touch(self, name: str, since_ns: int, t_ns: int) -> None:
+        touch, s = self._touch(since_ns, t_ns), self._settings
+        try:
+            mark = landmark_of(name, touch, touch_sigma_m=s.touch_sigma_mm * 1e-3, still_m=s.still_mm * 1e-3)
+            self._touched[name] = mark
+            if self.step == "register" and not self._open():
+                self._register(t_ns)
+            elif self.step == "verify":
+                self._verify(mark, t_ns)
+            else:
+                self._go(self.step, t_ns)
+        except RegistrationRefused as error:
+            self._go(self.step, t_ns, str(error))
+
+    def _register(self, t_ns: int) -> None:
+        marks = [self._touched[name] for name in self._fiducials]
+        try:
+            made = register(marks, self._image, self._target, self.registration.version)
+        except RegistrationRefused:
+            self._touched.clear()
+            raise
+        self.registration = made
+        self._change_registration(t_ns, state="made", reason="")
+        self._go("verify" if self._checks else "confirm", t_ns)
+
+    def _verify(self, mark: Landmark, t_ns: int) -> None:
+        error, predicted = verification_error(mark, self._image[mark.name], self.registration)
+        measured = {**self.registration.verification_mm, mark.name: error * 1e3}
+        limit = self._settings.verify_limit_mm
+        if error * 1e3 > limit:
+            off = f"{mark.name}, not used for the fit, is off by {error * 1e3:.1f} mm"
+            reason = f"{off} (limit {limit:.1f}, predicted 95 % {predicted * 1e3:.1f})"
+            self.void(f"verification failed: {reason}", t_ns)
+            return
+        state = "made" if self._open() else "verified"
+        self._change_registration(t_ns, state=state, reason="", verification_mm=measured)
+        self._go("verify" if self._open() else "confirm", t_ns)
+
+    # ---- states -----------------------------------------------------------------------------------------------------
+
+    def _change_registration(self, t_ns: int, **fields: object) -> None:
+        version = self.registration.version + 1
+        self.registration = msgspec.structs.replace(self.registration, t_ns=t_ns, version=version, **fields)
+        self._out.append(self.registration)
+
+    def _go(self, step: Step, t_ns: int, note: str = "") -> None:
+        self.step = step
+        self._version += 1
+        waits = {"setup": "start", "confirm": "confirm", "train": "training"}.get(step, "")
+        if step in ("register", "verify"):
+            waits = f"touch {next(iter(self._open()), '')}"
+        self.state = WorkflowState(step="setup", waits_for="start", version=0)
+
+    # ---- what a person does -----------------------------------------------------------------------------------------
+
+    def command(self, command: Command, t_ns: int) -> Ack:
+        """Carry out a command once, however often it is repeated, and answer it."""
+        if command.id in self._answered:
+            return self._answered[command.id]
+        refusal = self._carry_out(command, t_ns)
+        ack = Ack(t_ns=t_ns, id=command.id, accepted=not refusal, reason=refusal)
+        self._answered[command.id] = ack
+        return ack
+
+    def _carry_out(self, command: Command, t_ns: int) -> str:
+        """Return why a command is refused, or nothing."""
+        match command.kind, self.step:
+            case "start", "setup":
+                self._go("register", t_ns)
+            case "touch", "register" | "verify":
+                return self._begin_touch(command.argument, t_ns)
+            case "confirm", "confirm":
+                self._change_registration(t_ns, state="confirmed", reason="")
+                self._go("guide" if self.trained else "train", t_ns)
+            case "reject", "verify" | "confirm" | "train" | "guide":
+                self.void("rejected by the wearer", t_ns)
+            case "stop", _:
+                self._go("review", t_ns)
+            case _:
+                return f"{command.kind!r} does not belong to the step {self.step!r}"
+        return ""
+
+    def _begin_touch(self, name: str, t_ns: int) -> str:
+        if name not in self._open():
+            return f"wanted one of {self._open()}, got {name!r}"
+        self._touching = (name, t_ns)
+        return ""
+
+    def _open(self) -> list[str]:
+        names = self._fiducials if self.step == "register" else self._checks
+        return [name for name in names if name not in self._touched]
+
+    # ---- what happens -----------------------------------------------------------------------------------------------
+
+    def update(self, t_ns: int, *, all_trained: bool) -> None:
+        """Go on where the time or the training allows it."""
+        if self._touching and t_ns >= self._touching[1] + round(self._settings.dwell_ms * MS):
+            name, since = self._touching
+            self._touching = None
+            self._take_touch(name, since, t_ns)
+        if all_trained and not self.trained:
+            self.trained = True
+            if self.step == "train":
+                self._go("guide", t_ns)
+
+    def void(self, reason: str, t_ns: int) -> None:
+        """Throw the registration away: it must be made again."""
+        if self.registration.state in ("absent", "void") or self.step == "review":
+            return
+        self._touched.clear()
+        self._touching = None
+        self._change_registration(t_ns, state="void", reason=reason)
+        self._go("register", t_ns)
+
+    def suspend(self, reason: str, t_ns: int) -> None:
+        """Hide the overlay until the wearer confirms again; registration and training are kept."""
+        if self.registration.state == "confirmed" and self.step != "review":
+            self._change_registration(t_ns, state="suspended", reason=reason)
+            self._go("confirm", t_ns)
+
+    def place(self, reference_from_image: PoseWire, t_ns: int) -> None:
+        """Lay the twin down without a patient, for rehearsal: registered by definition, without error."""
+        self.registration = Registration(version=0, state="absent", reference_from_image=reference_from_image)
+        self._change_registration(t_ns, state="confirmed", reason="rehearsal: no patient")
+        self.trained = True
+        self._go("guide", t_ns)
+
+    def changes(self) -> list[Message]:
+        """Return the state messages since the last call, oldest first."""
+        out, self._out = self._out, []
+        return out
+
+    def _take_touch(self, name: str, since_ns: int, t_ns: int) -> None:
+        touch, s = self._touch(since_ns, t_ns), self._settings
+        try:
+            mark = landmark_of(name, touch, touch_sigma_m=s.touch_sigma_mm * 1e-3, still_m=s.still_mm * 1e-3)
+            self._touched[name] = mark
+            if self.step == "register" and not self._open():
+                self._register(t_ns)
+            elif self.step == "verify":
+                self._verify(mark, t_ns)
+            else:
+                self._go(self.step, t_ns)
+        except RegistrationRefused as error:
+            self._go(self.step, t_ns, str(error))
+
+    def _register(self, t_ns: int) -> None:
+        marks = [self._touched[name] for name in self._fiducials]
+        try:
+            made = register(marks, self._image, self._target, self.registration.version)
+        except RegistrationRefused:
+            self._touched.clear()
+            raise
+        self.registration = made
+        self._change_registration(t_ns, state="made", reason="")
+        self._go("verify" if self._checks else "confirm", t_ns)
+
+    def _verify(self, mark: Landmark, t_ns: int) -> None:
+        error, predicted = verification_error(mark, self._image[mark.name], self.registration)
+        measured = {**self.registration.verification_mm, mark.name: error * 1e3}
+        limit = self._settings.verify_limit_mm
+        if error * 1e3 > limit:
+            off = f"{mark.name}, not used for the fit, is off by {error * 1e3:.1f} mm"
+            reason = f"{off} (limit {limit:.1f}, predicted 95 % {predicted * 1e3:.1f})"
+            self.void(f"verification failed: {reason}", t_ns)
+            return
+        state = "made" if self._open() else "verified"
+        self._change_registration(t_ns, state=state, reason="", verification_mm=measured)
+        self._go("verify" if self._open() else "confirm", t_ns)
+
+    # ---- states -----------------------------------------------------------------------------------------------------
+
+    def _change_registration(self, t_ns: int, **fields: object) -> None:
+        version = self.registration.version + 1
+        self.registration = msgspec.structs.replace(self.registration, t_ns=t_ns, version=version, **fields)
+        self._out.append(self.registration)
+
+    def _go(self, step: Step, t_ns: int, note: str = "") -> None:
+        self.step = step
+        self._version += 1
+        waits = {
+            "setup": "start", "confirm": "confirm", "train": "training", "guide": "", "review": "",
+        }.get(step) if step not in ("register", "verify") else f"touch {next(iter(self._open()), '')}"  # fmt: skip
+        self.state = WorkflowState(
+            t_ns=t_ns, step=step, waits_for=waits, note=note, version=self._version, touched=tuple(self._touched)
+        )
+        self._out.append(self.state)

@@ -1,0 +1,1 @@
+"""A simulated operator, who sees only what is shown."""

@@ -1,0 +1,1 @@
+"""Guidance of a needle along a planned path."""

@@ -1,0 +1,117 @@
+"""Measure a needle against its plan: depth, angle, offset, and the way to what must not be hit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinguide import Context, Finding, Point, TwinView
+from twinguide.case import Case, DistanceGrid
+
+from .plugin import PunctureOptions
+
+Array = NDArray[np.float64]
+ONE_SIDED_95 = 1.6448536  # standard normal quantile: a distance is to hold with 95 %, on one side
+PATH_SAMPLES = 24  # along the remaining path, up to 150 mm: one each 6 mm or closer, as fine as the margins
+MOVING = ("organ", "tumour", "vessel", "bile", "cyst")
+
+
+class Puncture:
+    """Assess one needle against one plan, once a frame."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._options: PunctureOptions = ctx.options
+        self._case: Case = ctx.case
+        self._critical = [s for s in self._case.structures.values() if s.risk == "critical"]
+        self._grids = {s.name: self._case.distance(s.name) for s in self._critical}
+        self._organ = self._case.distance(self._case.organ)
+        self._plan_findings = list(self._assess_plan())
+        self._share = np.linspace(0.0, 1.0, PATH_SAMPLES)[:, None]
+
+    def assess(self, twin: TwinView) -> list[Finding]:
+        """Return the frame's findings; those of the plan stay, those of the needle need needle and target."""
+        findings = list(self._plan_findings)
+        needle = twin.tools.get(self._options.needle)
+        if needle is None or twin.target is None or twin.target_status.state == "hidden":
+            return findings
+        findings.extend(self._assess_aim(needle.tip, needle.direction, twin.target))
+        findings.extend(self._assess_path(needle.tip, twin.target, twin))
+        return findings
+
+    def _assess_aim(self, tip: Point, direction: Array, target: Point) -> Iterator[Finding]:
+        gap = target.position - tip.position
+        distance = float(np.linalg.norm(gap))
+        line = gap / distance if distance > 1e-6 else direction
+        covariance = target.covariance + tip.covariance
+        along = float(np.sqrt(line @ covariance @ line))
+        across = float(np.sqrt(max(0.0, (np.trace(covariance) - along**2) / 2)))
+        yield Finding(
+            name="depth", value=distance * 1e3, sigma=along * 1e3, unit="mm", severity="advisory", text="to target"
+        )
+        if distance < 5e-3:
+            return  # this near, the direction to the target is noise
+        angle = float(np.degrees(np.arccos(np.clip(direction @ line, -1.0, 1.0))))
+        sigma = float(np.degrees(across / distance))
+        off = angle > self._options.angle_caution_deg
+        yield Finding(
+            name="angle", value=angle, sigma=sigma, unit="deg", severity="caution" if off else "advisory",
+            text="needle points past the target" if off else "to target",
+        )  # fmt: skip
+        offset = float(np.linalg.norm(gap - (gap @ direction) * direction))
+        yield Finding(
+            name="offset", value=offset * 1e3, sigma=across * 1e3, unit="mm", severity="advisory", text="beside target"
+        )
+
+    def _assess_path(self, tip: Point, target: Point, twin: TwinView) -> Iterator[Finding]:
+        """Measure the rest of the path, from tip to target, against each critical structure where it is now."""
+        image_from_reference = twin.reference_from_image.inverse() if twin.reference_from_image else None
+        if image_from_reference is None:
+            return
+        path = tip.position + self._share * (target.position - tip.position)
+        moved = twin.displacement.position if twin.displacement else np.zeros(3)
+        at_rest, carried = image_from_reference.apply(path), image_from_reference.apply(path - moved)
+        sigma = float(np.sqrt(np.linalg.eigvalsh(target.covariance + tip.covariance)[-1]))
+        for structure in self._critical:
+            points = carried if structure.role in MOVING else at_rest
+            nearest = float(self._grids[structure.name].at(points).min())
+            lower = nearest - ONE_SIDED_95 * sigma
+            severity = "warning" if lower < 0 else "caution" if lower < structure.margin_m else "advisory"
+            yield Finding(
+                name="distance", of=structure.name, value=nearest * 1e3, sigma=sigma * 1e3, lower95=lower * 1e3,
+                unit="mm", severity=severity, text=f"{structure.name.replace('_', ' ')} from path",
+            )  # fmt: skip
+
+    def _assess_plan(self) -> Iterator[Finding]:
+        """Judge the planned path once: a veto stays in view until the plan is changed."""
+        plan = self._case.plan
+        path = plan.entry + np.linspace(0.0, 1.0, 200)[:, None] * (plan.target - plan.entry)
+        for structure in self._critical:
+            grid = self._grids[structure.name]
+            margin = np.full(len(path), structure.margin_m)
+            if structure.role == "bone":
+                margin += self._options.rib_underside_mm * 1e-3 * _below(grid, path)
+            distance = grid.at(path)
+            worst = int(np.argmin(distance - margin))
+            if distance[worst] < margin[worst]:
+                yield Finding(
+                    name="plan", of=structure.name, value=float(distance[worst]) * 1e3, sigma=0.0, unit="mm",
+                    severity="warning", text=f"planned path too near {structure.name.replace('_', ' ')}",
+                )  # fmt: skip
+        step = float(np.linalg.norm(plan.target - plan.entry)) / (len(path) - 1)
+        tissue = self._organ.at(path) < 0
+        inside_target = self._case.distance(plan.target_structure).at(path) < 0
+        before = float(np.count_nonzero(tissue & ~inside_target)) * step * 1e3
+        if before < self._options.organ_before_target_mm:
+            yield Finding(
+                name="plan", of=self._case.organ, value=before, sigma=0.0, unit="mm", severity="warning",
+                text=f"too little {self._case.organ} before the target",
+            )  # fmt: skip
+
+
+def _below(grid: DistanceGrid, points: Array) -> Array:
+    """Return 1.0 for points, shape (n, 3), on the caudal side of a structure, else 0.0; the gradient points away."""
+    step = np.array([0.0, 0.0, grid.spacing])
+    slope = (grid.at(points + step) - grid.at(points - step)) / (2 * grid.spacing)
+    return (slope < -0.5).astype(np.float64)
