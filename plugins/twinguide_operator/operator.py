@@ -20,6 +20,7 @@ REACH_S = 1.3  # to bring the pointer to a landmark
 DWELL_S = 0.7  # to keep it there, somewhat longer than the engine listens
 HELD_TOUCHES = 3  # landmarks touched in one breath-hold
 RETRY_NS = 100 * MS
+Script = Iterator[tuple[float, list[Message]]]  # (seconds to wait afterwards, messages)
 
 
 class OperatorSimulated:
@@ -31,7 +32,7 @@ class OperatorSimulated:
         self._seen: deque[Shown] = deque(maxlen=64)
         self._state = WorkflowState(step="setup", waits_for="", version=-1)
         self._busy_until_ns = 0
-        self._script: Iterator[tuple[float, list[Message]]] | None = None
+        self._script: Script = iter(())
         self._pending: dict[str, tuple[Command, int]] = {}
         self._commands = 0
         self._touches = 0
@@ -59,20 +60,21 @@ class OperatorSimulated:
         self._script = self._script_of(state)
         self._busy_until_ns = t_ns + self._reaction_ns()
 
-    def _script_of(self, state: WorkflowState) -> Iterator[tuple[float, list[Message]]] | None:
-        """Return what to do in this state, as (seconds to wait afterwards, messages)."""
+    def _script_of(self, state: WorkflowState) -> Script:
+        """Yield what to do in this state."""
         match state.step:
             case "setup":
-                return iter([(1.0, []), (0.0, [self._command("start")])])
+                yield 1.0, []
+                yield 0.0, [self._command("start")]
             case "register" | "verify" if state.waits_for.startswith("touch "):
-                return self._touch(state.waits_for.removeprefix("touch "))
+                yield from self._touch(state.waits_for.removeprefix("touch "))
             case "confirm":
-                free = Act(kind="breathe", of="free")
-                return iter([(2.0, [Act(kind="withdraw", of="pointer"), free]), (0.0, [self._command("confirm")])])
+                yield 2.0, [Act(kind="withdraw", of="pointer"), Act(kind="breathe", of="free")]
+                yield 0.0, [self._command("confirm")]
             case _:
-                return None
+                pass
 
-    def _touch(self, landmark: str) -> Iterator[tuple[float, list[Message]]]:
+    def _touch(self, landmark: str) -> Script:
         if self._touches % HELD_TOUCHES == 0:
             yield HOLD_S, [Act(kind="breathe", of="free"), Act(kind="breathe", of="hold")]
         self._touches += 1
@@ -85,7 +87,7 @@ class OperatorSimulated:
             return []
         if self._state.step == "guide":
             return self._steering.act(self._seen_late(t_ns))
-        step = next(self._script, None) if self._script else None
+        step = next(self._script, None)
         if step is None:
             return []
         wait_s, messages = step
