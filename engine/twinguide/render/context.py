@@ -1,0 +1,75 @@
+"""The GL context without a display, and programs from the files in `shaders/`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import moderngl
+
+from twinguide.errors import RenderError
+
+GL_VERSION = 450
+PACKAGES = "libegl1 libgl1"
+INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
+
+
+def create_context(device_index: int = 0) -> moderngl.Context:
+    """Return a GL 4.5 core context on EGL, without a window; raise RenderError naming the packages where it cannot.
+
+    Give it back with `ctx.release()`.
+    """
+    try:
+        ctx = moderngl.create_context(standalone=True, backend="egl", require=GL_VERSION, device_index=device_index)
+    except Exception as error:  # glcontext raises Exception itself, ValueError or ImportError by what is missing
+        raise RenderError(
+            f"OpenGL {GL_VERSION // 100}.{GL_VERSION % 100 // 10} core through EGL",
+            f"{type(error).__name__}: {error}",
+            f"EGL device {device_index}",
+            f"On Debian or Ubuntu: apt-get install {PACKAGES}",
+        ) from error
+    ctx.gc_mode = None  # every object is released by its owner; what leaks shows in the tests
+    return ctx
+
+
+def shader_folder() -> Path:
+    """Return the checkout's `shaders` folder, else the copy inside the installed package."""
+    # An editable install leaves a stale copy in the package, so the checkout comes first.
+    checkout = Path(__file__).parents[3] / "shaders"
+    return checkout if (checkout / "mesh.vert").is_file() else Path(__file__).parents[1] / "_shaders"
+
+
+def shader_source(name: str, folder: Path | None = None) -> str:
+    """Return a shader's text with every line `#include "file"` replaced by that file; raise RenderError if missing."""
+    folder = folder or shader_folder()
+    try:
+        source = (folder / name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise RenderError(f"the shader {name!r}", str(error), str(folder), "Install TwinGuide again.") from error
+    return INCLUDE.sub(lambda found: shader_source(found[1], folder), source)
+
+
+def load_program(ctx: moderngl.Context, name: str, define: Mapping[str, int] | None = None) -> moderngl.Program:
+    """Compile `name.vert` and `name.frag`; raise RenderError with the compiler's words."""
+    try:
+        return ctx.program(
+            vertex_shader=_defined(shader_source(f"{name}.vert"), define),
+            fragment_shader=_defined(shader_source(f"{name}.frag"), define),
+        )
+    except moderngl.Error as error:
+        raise RenderError("a shader that compiles", str(error).strip(), name) from error
+
+
+def load_compute(ctx: moderngl.Context, name: str) -> moderngl.ComputeShader:
+    """Compile `name.comp`; raise RenderError with the compiler's words."""
+    try:
+        return ctx.compute_shader(shader_source(f"{name}.comp"))
+    except moderngl.Error as error:
+        raise RenderError("a shader that compiles", str(error).strip(), name) from error
+
+
+def _defined(source: str, define: Mapping[str, int] | None) -> str:
+    version, rest = source.split("\n", 1)
+    lines = [f"#define {key} {value}" for key, value in (define or {}).items()]
+    return "\n".join([version, *lines, rest])
