@@ -21,8 +21,19 @@ from twinguide.errors import BusError, RecordingError
 from twinguide.messages import Catalogue, Message
 from twinguide.recording import RUN_METADATA, BulkCopy, segments
 
-# whatever MCAP's reader, lz4 and the field decoders raise on bytes that are not what they say
-TORN = (McapError, struct.error, RuntimeError, ValueError, EOFError, KeyError, TypeError, MemoryError, OverflowError)
+# whatever the disk, lz4, the MCAP reader and its field decoders raise on bytes that are not what they say
+TORN = (
+    McapError,
+    struct.error,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    MemoryError,
+    ArithmeticError,
+    OSError,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import msgpack
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mcap.reader import make_reader
 
@@ -171,6 +171,7 @@ def test_a_killed_recorder_loses_at_most_a_quarter_of_a_second(tmp_path):
 
 @settings(max_examples=60, deadline=None)
 @given(cut=st.floats(0.0, 1.0))
+@example(cut=0.0001)  # the magic and no footer: the index reader seeks before the start
 def test_a_file_torn_anywhere_gives_what_stands_before_the_tear(cut):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
