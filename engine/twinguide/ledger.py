@@ -1,0 +1,87 @@
+"""The frame ledger: where each frame's time went, how old its inputs were, which frames were missed, and the price.
+
+The loop writes into rings made beforehand, so that telemetry costs no growing containers, which the collector would
+traverse in a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinguide.clock import MS
+
+Spread = dict[str, float]  # p50, p99, max
+
+
+class Ledger:
+    """Keep the newest `capacity` frames; stages and inputs are told by their index in the names given here."""
+
+    def __init__(self, stages: Sequence[str], inputs: Sequence[str], capacity: int = 65536) -> None:
+        self.stages, self.inputs = tuple(stages), tuple(inputs)
+        self.frames = 0
+        self.missed = 0
+        self._stage_ns = np.zeros((capacity, len(self.stages)), dtype=np.int64)
+        self._age_ns = np.full((capacity, len(self.inputs)), -1, dtype=np.int64)
+        self._row = 0
+        self._shown_ns = -1
+
+    def stage(self, index: int, ns: int) -> None:
+        """Note that a stage of this frame took `ns` [ns]."""
+        self._stage_ns[self._row, index] = ns
+
+    def age(self, index: int, ns: int) -> None:
+        """Note that an input was `ns` [ns] old at this frame's display time; an input not noted was absent."""
+        self._age_ns[self._row, index] = ns
+
+    def end_frame(self, t_display_ns: int, period_ns: int) -> None:
+        """Close the frame shown at `t_display_ns` [ns] on a display of `period_ns` [ns], and count what it skipped."""
+        if self._shown_ns >= 0:
+            self.missed += missed_between(self._shown_ns, t_display_ns, period_ns)
+        self._shown_ns = t_display_ns
+        self.frames += 1
+        self._row = self.frames % len(self._stage_ns)
+        self._stage_ns[self._row] = 0
+        self._age_ns[self._row] = -1
+
+    def newest_us(self) -> dict[str, int]:
+        """Return the stages of the last closed frame [us]."""
+        row = self._stage_ns[self._row - 1]
+        return {name: int(row[index]) // 1000 for index, name in enumerate(self.stages)}
+
+    def stage_ms(self) -> dict[str, Spread]:
+        """Return the spread of each stage [ms] over the frames kept."""
+        rows = self._kept(self._stage_ns)
+        return {name: spread(rows[:, index] / MS) for index, name in enumerate(self.stages)}
+
+    def age_ms(self) -> dict[str, Spread]:
+        """Return the spread of each input's age [ms] over the frames kept; an input never seen is left out."""
+        rows = self._kept(self._age_ns)
+        seen = {name: rows[rows[:, index] >= 0, index] for index, name in enumerate(self.inputs)}
+        return {name: spread(ages / MS) for name, ages in seen.items() if len(ages)}
+
+    def _kept(self, ring: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the closed frames' rows; the open frame's row is not one of them."""
+        if self.frames < len(ring):
+            return ring[: self.frames]
+        return np.delete(ring, self._row, axis=0)
+
+
+def missed_between(earlier_ns: int, later_ns: int, period_ns: int) -> int:
+    """Return how many display periods [ns] passed without a frame between two display times [ns]."""
+    return max(0, round((later_ns - earlier_ns) / period_ns) - 1)
+
+
+def spread(values: NDArray[np.float64] | Sequence[float]) -> Spread:
+    """Return p50, p99 and max of values, shape (n,), in their own unit; empty gives {}."""
+    if len(values) == 0:
+        return {}
+    p50, p99, largest = np.percentile(values, (50, 99, 100)).tolist()
+    return {"p50": p50, "p99": p99, "max": largest}
+
+
+def latency_cost_mm(age_ns: float, speed_m_s: float) -> float:
+    """Return how far [mm] something at a speed [m/s] moves in an age [ns]: the error, were the age not bridged."""
+    return age_ns * 1e-9 * speed_m_s * 1e3
