@@ -321,6 +321,24 @@ class Shown(Message, frozen=True, kw_only=True, tag="twinguide.shown/1"):
     gate_open: bool = False
 
 
+class Picture(Message, frozen=True, kw_only=True, tag="twinguide.picture/1"):
+    """A still that was kept, and the SHA-256 of its pixels."""
+
+    name: str
+    sha256: str
+
+
+class Attempt(Message, frozen=True, kw_only=True, tag="twinguide.attempt/1"):
+    """One rehearsed puncture, from trigger to trigger."""
+
+    number: int
+    seconds: float
+    tip_error_mm: float
+    angle_deg: float
+    path_mm: float  # travelled by the tip
+    closest: dict[str, float]  # critical structure -> least distance [mm]
+
+
 # ---- the simulated world --------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -85,16 +86,19 @@ class Scenario(Strict, frozen=True, kw_only=True):
     parts: dict[str, Placement]
 
 
-def load(path: Path) -> Scenario:
-    """Read a scenario file; raise ScenarioError naming file and key."""
+def read(path: Path) -> dict[str, Any]:
+    """Return the tables of a scenario file; raise ScenarioError naming the file."""
     try:
-        text = path.read_text(encoding="utf-8")
-        tables = tomllib.loads(text)
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ScenarioError("a readable scenario file", str(error), str(path)) from error
     except tomllib.TOMLDecodeError as error:
         raise ScenarioError("valid TOML", str(error), str(path), "Is the file complete?") from error
-    return convert(tables, Scenario, str(path))
+
+
+def load(path: Path) -> Scenario:
+    """Read a scenario file; raise ScenarioError naming file and key."""
+    return convert(read(path), Scenario, str(path))
 
 
 def convert(tables: Any, kind: type[S], where: str) -> S:  # noqa: ANN401 - whatever TOML holds
@@ -110,3 +114,34 @@ def check(scenario: Scenario, registry: Registry, where: str = "the scenario") -
     for name, placement in scenario.parts.items():
         part = registry.part(name)
         convert(placement.options, part.options, f"{where}, [parts.{name}.options]")
+
+
+def find(name: str, registry: Registry) -> dict[str, Any]:
+    """Return the tables of a scenario file, or of one that a plugin brings by name."""
+    path = Path(name)
+    if path.suffix != ".toml" and name in registry.scenarios:
+        path = registry.scenarios[name]
+    if not path.is_file():
+        known = ", ".join(sorted(registry.scenarios)) or "none"
+        raise ScenarioError("a scenario file, or the name of an installed one", f"{name!r}", f"known: {known}")
+    return read(path)
+
+
+def overridden(tables: dict[str, Any], settings: Iterable[str]) -> Scenario:
+    """Return the scenario with `dotted.key=value` settings laid over it; values are TOML, or else plain text."""
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ScenarioError("KEY=VALUE", repr(setting))
+        try:
+            parsed = tomllib.loads(f"v = {value}")["v"]
+        except tomllib.TOMLDecodeError:
+            parsed = value
+        *path, last = key.strip().split(".")
+        table = tables
+        for part in path:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise ScenarioError("a table", f"{part!r} is a value", key)
+        table[last] = parsed
+    return convert(tables, Scenario, "the scenario")

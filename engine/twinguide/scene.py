@@ -78,6 +78,7 @@ class TwinView:
     workflow: WorkflowState
     gate_open: bool = False
     gate_reason: str = ""
+    gate_seconds: float = 0.0  # left of an open gate, as predicted
 
 
 @dataclass(frozen=True, slots=True, eq=False)

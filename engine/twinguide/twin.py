@@ -118,6 +118,16 @@ class Twin:
         self.bumped = "the tracker was moved" if shared else "the reference was bumped"
         self._histories[name].clear()
 
+    @property
+    def training_progress(self) -> float:
+        """How far the slowest part has learnt, 0..1."""
+        return min((training.progress for training in self.training.values()), default=0.0)
+
+    @property
+    def all_trained(self) -> bool:
+        """Whether every part that announced training is done."""
+        return bool(self.training) and all(training.done for training in self.training.values())
+
     def take_bump(self) -> str:
         """Return why the reference can no longer be trusted, once; nothing while it can."""
         reason, self.bumped = self.bumped, ""
@@ -191,6 +201,7 @@ class Twin:
             workflow=workflow,
             gate_open=self._gate.open,
             gate_reason=self._gate.reason,
+            gate_seconds=self._gate.seconds_left,
         )
 
     def _stage(self, reference: Pose | None) -> Pose | None:

@@ -1,0 +1,180 @@
+"""The command line: look at the machine, import a case, run a scenario, report on a session."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from twinguide.errors import TwinGuideError
+
+
+class Group(click.Group):
+    """A group whose commands end with one clear line where TwinGuide refuses something."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
+        """Run, and turn a TwinGuideError into a message and exit status 1."""
+        try:
+            return super().invoke(ctx)
+        except TwinGuideError as error:
+            click.echo(f"{type(error).__name__}: {error}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="twinguide")
+def main() -> None:
+    """Digital-twin-assisted surgery in a headset. Research use only."""
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
+    """Look at the machine and name the remedy for each lack; exit 1 where TwinGuide cannot run."""
+    from twinguide.doctor import as_tables, examine
+
+    checks = examine()
+    if as_json:
+        click.echo(json.dumps(as_tables(checks), indent=2))
+    else:
+        for check in checks:
+            click.echo(f"{check.state:5}  {check.name}: {check.found}")
+            if check.remedy:
+                click.echo(f"       -> {check.remedy}")
+    sys.exit(any(check.state == "fault" for check in checks))
+
+
+@main.group()
+def case() -> None:
+    """Import a patient's surfaces, and look at a case."""
+
+
+@case.command("import")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--units", type=click.Choice(["mm", "m"]), required=True, prompt=True, help="Units of the files.")
+@click.option("--axes", type=click.Choice(["lps", "ras"]), required=True, prompt=True, help="Axes of the files.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The case folder to write.")
+def case_import(source: Path, units: str, axes: str, out: Path) -> None:
+    """Import SOURCE, a folder of closed surfaces (VTK, VTP, STL, OBJ, PLY), as a case."""
+    from rich.progress import Progress
+
+    from twinguide.importing import import_case
+    from twinguide.registry import Registry
+
+    with Progress(transient=True) as bar:
+        task = bar.add_task("importing", total=1.0)
+        report = import_case(
+            source, out, units=units, axes=axes, organs=Registry.load().organs(),  # pyright: ignore[reportArgumentType]
+            progress=lambda what, share: bar.update(task, description=what, completed=share),
+        )  # fmt: skip
+    click.echo(str(report))
+    click.echo(f"case written to {out}")
+
+
+@case.command("show")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--stills", type=click.Path(path_type=Path), help="Where to put pictures (default: FOLDER/stills).")
+def case_show(folder: Path, stills: Path | None) -> None:
+    """Print a case as a table and draw it."""
+    from twinguide.case import Case, table
+    from twinguide.render.stills import draw_stills
+
+    loaded = Case.load(folder)
+    click.echo(table(loaded))
+    for path in draw_stills(loaded, stills or folder / "stills"):
+        click.echo(f"drew {path}")
+
+
+RUN_OPTIONS = [
+    click.option("--out", type=click.Path(path_type=Path), default=Path("out/session"), help="The session folder."),
+    click.option("--seed", type=int, help="Seed of everything drawn by chance."),
+    click.option("--seconds", type=float, help="Seconds of guidance."),
+    click.option("--headset", type=click.Choice(["auto", "openxr", "simulated"]), help="Which headset."),
+    click.option("--clock", type=click.Choice(["real", "virtual"]), help="Real time, or lockstep."),
+    click.option("--draw-every", type=int, help="Draw every n-th frame (virtual clock)."),
+    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a scenario key, dotted."),
+    click.option("--plugin", "plugins", multiple=True, type=click.Path(path_type=Path), help="A plugin file to add."),
+]
+
+
+def run_options(command: Any) -> Any:  # noqa: ANN401 - click decorates what it likes
+    """Give a command the options of a run."""
+    for option in reversed(RUN_OPTIONS):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("scenario")
+@run_options
+def run(scenario: str, **options: Any) -> None:  # noqa: ANN401 - click's options
+    """Run SCENARIO: a TOML file, or the name of one that a plugin brings."""
+    _run(scenario, **options)
+
+
+@main.command()
+@run_options
+def demo(**options: Any) -> None:  # noqa: ANN401 - click's options
+    """Guide a needle to a breathing liver's tumour, simulated from patient to headset."""
+    _run("liver_puncture", **options)
+
+
+def _run(
+    scenario: str,
+    out: Path,
+    settings: tuple[str, ...],
+    plugins: tuple[Path, ...],
+    draw_every: int | None,
+    headset: str | None,
+    **changed: object,
+) -> None:
+    from twinguide.app import run_scenario
+    from twinguide.registry import Registry
+    from twinguide.scenario import find, overridden
+
+    registry = Registry.load(plugins)
+    for plugin, why in registry.refused.items():
+        click.echo(f"plugin {plugin} was refused: {why}", err=True)
+    changes = [f"{key}={json.dumps(value)}" for key, value in changed.items() if value is not None]
+    changes += [f'headset.backend="{headset}"'] if headset else []
+    changes += [f"loop.draw_every={draw_every}"] if draw_every else []
+    ready = overridden(find(scenario, registry), [*changes, *settings])
+    result = run_scenario(ready, registry, out, say=click.echo)
+    click.echo(result)
+
+
+@main.command()
+@click.argument("session", type=click.Path(path_type=Path))
+def report(session: Path) -> None:
+    """Rebuild summary, timing and report of SESSION from its recording."""
+    from twinguide.report import build_report
+
+    click.echo(f"wrote {build_report(session)}")
+
+
+@main.group()
+def plugins() -> None:
+    """Look at the plugins that are installed."""
+
+
+@plugins.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plugins_list(as_json: bool) -> None:
+    """List plugins and the parts they declare."""
+    from twinguide.registry import Registry
+
+    registry = Registry.load()
+    rows = [
+        {"plugin": registry.plugin_of[name], "part": name, "kind": type(part).__name__, "placement": part.placement}
+        for name, part in sorted(registry.parts.items(), key=lambda item: (registry.plugin_of[item[0]], item[0]))
+    ]
+    if as_json:
+        click.echo(json.dumps({"parts": rows, "refused": registry.refused}, indent=2))
+        return
+    for row in rows:
+        click.echo(f"{row['plugin']:22} {row['part']:12} {row['kind']:9} {row['placement']}")
+    for name, why in registry.refused.items():
+        click.echo(f"{name:22} REFUSED: {why}")

@@ -1,0 +1,102 @@
+"""Compose one frame: the texts and marks that say what the twin shows, how sure it is, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from twinguide.frames import p95_from_covariance
+from twinguide.messages import Finding
+from twinguide.render.catalogue import text
+from twinguide.scene import Ellipsoid, Line, Mark, PanelRow, Scene, TwinView
+
+TARGET_COLOUR = (1.0, 0.85, 0.25)
+PATH_COLOUR = (0.45, 0.9, 1.0)
+TIP_COLOUR = (0.6, 1.0, 0.6)
+RANK = {"warning": 0, "caution": 1, "advisory": 2}
+
+
+def compose(
+    twin: TwinView,
+    findings: Iterable[Finding],
+    overlays: Iterable[Mark],
+    frame: int,
+    *,
+    training: float = 0.0,
+    faults: Iterable[str] = (),
+    overlay_on: bool = True,
+) -> Scene:
+    """Return the frozen scene of one frame; `training` is 0..1, `faults` say which parts were withdrawn and why."""
+    found = tuple(sorted(findings, key=lambda f: (RANK[f.severity], f.value)))
+    return Scene(
+        twin=twin,
+        findings=found,
+        marks=(*_marks(twin), *overlays),
+        panel=tuple(_panel(twin, found, training, faults)),
+        frame=frame,
+        overlay_on=overlay_on,
+        start_screen=twin.workflow.step == "setup",
+    )
+
+
+def _marks(twin: TwinView) -> Iterator[Mark]:
+    """Yield path and error ellipsoids; nothing of what is hidden."""
+    if twin.target is None or twin.target_status.state == "hidden":
+        return
+    structure = "target"
+    if twin.entry is not None:
+        yield Line(np.stack([twin.entry, twin.target.position]), PATH_COLOUR, of=structure)
+    yield Ellipsoid(twin.target.position, twin.target.covariance, TARGET_COLOUR, of=structure)
+    for tool in twin.tools.values():
+        yield Ellipsoid(tool.tip.position, tool.tip.covariance, TIP_COLOUR, of=tool.name)
+
+
+def _panel(twin: TwinView, findings: tuple[Finding, ...], training: float, faults: Iterable[str]) -> Iterator[PanelRow]:
+    yield "title", _title(twin, training)
+    if twin.workflow.note:
+        yield "caution", twin.workflow.note
+    for fault in faults:
+        yield "caution", fault
+    if twin.target is not None and twin.target_status.state != "hidden":
+        yield "normal", text("target_error", value_mm=p95_from_covariance(twin.target.covariance) * 1e3)
+    if twin.workflow.step == "guide":
+        yield "normal", _gate(twin)
+        yield from _measures(findings)
+    elif twin.registration.state not in ("absent", "void"):
+        yield "normal", text("registration", tre_mm=twin.registration.tre_p95_mm)
+        for name, error in twin.registration.verification_mm.items():
+            yield "normal", text("verified", name=name, value_mm=error)
+
+
+def _title(twin: TwinView, training: float) -> str:
+    step = twin.workflow.step
+    if step in ("register", "verify"):
+        return text(step, name=twin.workflow.waits_for.removeprefix("touch "))
+    return text(step, percent=training * 100.0) if step == "train" else text(step)
+
+
+def _gate(twin: TwinView) -> str:
+    if twin.gate_open:
+        return text("gate_open", seconds=twin.gate_seconds)
+    return text("gate_closed", reason=twin.gate_reason)
+
+
+def _measures(findings: tuple[Finding, ...]) -> Iterator[PanelRow]:
+    """Yield depth and angle, every caution and warning, and of the harmless distances the least."""
+    calm = [f for f in findings if f.severity == "advisory" and f.name == "distance"]
+    for f in findings:
+        if f.name == "depth":
+            yield "normal", text("target_depth", value_mm=f.value, sigma_mm=f.sigma)
+        elif f.name == "angle" and f.severity == "advisory":
+            yield "normal", text("angle", value_deg=f.value)
+        elif f.severity != "advisory":
+            yield f.severity, _sentence(f)
+    if calm:
+        yield "advisory", _sentence(calm[0])
+
+
+def _sentence(f: Finding) -> str:
+    if f.lower95 is None:
+        return text("finding", what=f.text, value=f.value, unit=f.unit)
+    return text("finding_bound", what=f.text, value=f.value, unit=f.unit, lower=f.lower95)

@@ -1,0 +1,158 @@
+"""The frame loop, top to bottom: read `Loop.frame`, and you have seen the whole program."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinguide.composing import compose
+from twinguide.frames import Transform
+from twinguide.guarding import Guarded
+from twinguide.hosting.session import Session
+from twinguide.ledger import Ledger
+from twinguide.messages import Command, Finding, Message, Shown
+from twinguide.pictures import Pictures
+from twinguide.rehearsal import Rehearsal
+from twinguide.render import Renderer
+from twinguide.scene import Mark, Scene
+from twinguide.showing import shown_of
+from twinguide.twin import Twin
+from twinguide.workflow import Workflow
+from twinguide.xr.base import FrameTiming, Headset, HeadsetEvent, View
+
+STAGES = ("wait", "bus", "twin", "guidance", "draw", "submit", "record")
+
+
+class Steps(Protocol):
+    """What a person does with keys or controllers."""
+
+    def commands(self, headset: Headset, workflow: Workflow) -> Iterable[Command]:
+        """Return the commands since the last frame."""
+        ...
+
+
+@dataclass(eq=False)
+class Loop:
+    """One run's frame loop over its parts; `renderer` and `pictures` are None where nothing is drawn."""
+
+    headset: Headset
+    session: Session
+    twin: Twin
+    workflow: Workflow
+    ledger: Ledger
+    head_covariance: NDArray[np.float64]  # (6, 6): the headset's stated tracking error
+    guidance: list[Guarded[Finding]]
+    overlays: list[Guarded[Mark]]
+    renderer: Renderer | None = None
+    pictures: Pictures | None = None
+    rehearsal: Rehearsal | None = None
+    person: Steps | None = None
+    draw_every: int = 1
+    frames: int = 0
+    stopping: str = ""  # why the loop is to end
+    _lap_ns: int = 0
+    _head: Transform = field(default_factory=lambda: Transform.of("stage", "headset"))
+
+    def frame(self) -> Shown:
+        """Make one frame, seen at one display time, from what is known now."""
+        self._lap_ns = time.perf_counter_ns()
+        timing = self.headset.wait_frame()
+        now = timing.t_wake_ns
+        self._lap(0)
+
+        for event in self.headset.poll():
+            self._react(event, now)
+        self.session.advance(now)
+        for header, message in self.session.drain():
+            self._take(header.source, message, now)
+        self._follow_hands(now)
+        self.workflow.update(now, all_trained=self.twin.all_trained)
+        self._lap(1)
+
+        view = self.twin.at(timing.t_display_ns, now, self.workflow.registration, self.workflow.state)
+        self._lap(2)
+
+        findings = [f for part in self.guidance for f in part(view)]
+        overlays = [m for part in self.overlays for m in part(view)]
+        if self.rehearsal:
+            self.rehearsal.watch(view, findings)
+        scene = compose(
+            view, findings, overlays, self.frames, training=self.twin.training_progress, faults=self._faults()
+        )
+        self._lap(3)
+
+        self._head = self.headset.head(timing.t_display_ns) or self._head
+        views = self.headset.views()
+        drawn = self._draw(scene, views, timing)
+        self._lap(4)
+        self.headset.end_frame()
+        self._lap(5)
+
+        shown = shown_of(scene, self._head, views, self.head_covariance, self.ledger.newest_us(), drawn=drawn)
+        for message in (*self.workflow.changes(), shown):
+            self.session.publish(message)
+        self.frames += 1
+        gc.collect(0)  # the young only, in the frame's slack; the old are frozen, see app.py
+        self._lap(6)
+        self.ledger.end_frame(timing.t_display_ns, timing.period_ns)
+        return shown
+
+    def _lap(self, stage: int) -> None:
+        now = time.perf_counter_ns()
+        self.ledger.stage(stage, now - self._lap_ns)
+        self._lap_ns = now
+
+    def _draw(self, scene: Scene, views: tuple[View, View], timing: FrameTiming) -> bool:
+        if self.renderer is None or not timing.should_render or self.frames % self.draw_every:
+            return False
+        drawn = False
+        for eye, framebuffer in self.headset.eyes():
+            self.renderer.draw(scene, views[eye], framebuffer, self.headset.info.blend_mode)
+            if self.pictures:
+                self.pictures.take(eye, framebuffer)
+            drawn = True
+        if drawn and self.pictures:
+            for picture in self.pictures.keep(scene):
+                self.session.publish(picture)
+        return drawn
+
+    def _take(self, source: str, message: Message, now_ns: int) -> None:
+        if isinstance(message, Command):
+            self.session.publish(self.workflow.command(message, now_ns))
+        else:
+            self.twin.take(source, message, now_ns)
+        bumped = self.twin.take_bump()
+        if bumped:
+            self.workflow.void(bumped, now_ns)
+
+    def _follow_hands(self, now_ns: int) -> None:
+        for command in self.person.commands(self.headset, self.workflow) if self.person else ():
+            self.session.publish(command)
+            self.workflow.command(command, now_ns)
+        if self.rehearsal:
+            attempt = self.rehearsal.follow(self.headset.hands(), self.twin, now_ns)
+            if attempt:
+                self.session.publish(attempt)
+                self.headset.haptic("right", 0.1, 0.6)
+
+    def _react(self, event: HeadsetEvent, now_ns: int) -> None:
+        match event.kind:
+            case "space_changed":
+                self.workflow.suspend(f"the headset has lost its place: {event.reason}", now_ns)
+            case "stopping":
+                self.stopping = event.reason or "the headset was closed"
+            case _:
+                pass  # lost and recovered: the twin lives on, pacing goes on
+
+    def _faults(self) -> list[str]:
+        parts = [part.fault for part in (*self.guidance, *self.overlays) if part.fault]
+        return parts + [f"{s.part}: {s.state}, {s.reason}" for s in self.session.part_states.values() if s.state in BAD]
+
+
+BAD = ("dead", "hung", "restarting", "quarantined")
