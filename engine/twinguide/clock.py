@@ -9,6 +9,7 @@ import numpy as np
 
 MS = 1_000_000
 SECOND = 1_000_000_000
+UNUSED = np.iinfo(np.int64).min
 
 
 class Clock(Protocol):
@@ -54,7 +55,7 @@ class ClockMapping:
         self.latency_ns, self.latency_sigma_ns = latency_ns, latency_sigma_ns
         self._device = np.zeros(window)
         self._delay = np.zeros(window)
-        self._second = np.full(window, -1, dtype=np.int64)
+        self._second = np.full(window, UNUSED, dtype=np.int64)
         self._origin: tuple[int, int] | None = None
         self._line = (0.0, 0.0)
         self.sigma_ns = float("inf")
@@ -72,7 +73,7 @@ class ClockMapping:
             self._fit()
 
     def _fit(self) -> None:
-        known = self._second >= 0
+        known = self._second != UNUSED
         device, delay = self._device[known], self._delay[known]
         if len(device) < 3:
             self._line = (float(delay.min()), 0.0)

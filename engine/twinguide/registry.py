@@ -27,6 +27,7 @@ class Registry:
     plugin_of: dict[str, str] = field(default_factory=dict[str, str])  # part -> plugin
     scenarios: dict[str, Path] = field(default_factory=dict[str, Path])
     refused: dict[str, str] = field(default_factory=dict[str, str])  # plugin -> why it was not loaded
+    files: list[Path] = field(default_factory=list[Path])  # one-off plugin files that were loaded
 
     @staticmethod
     def load(files: Iterable[Path] = (), *, discover: bool = True) -> Registry:
@@ -43,6 +44,7 @@ class Registry:
                 registry.refused[entry.name] = f"{type(error).__name__}: {error}"
         for file in files:
             registry._add(file.stem, _import_file(file))
+            registry.files.append(file.resolve())
         return registry
 
     def _add(self, name: str, module: ModuleType) -> None:

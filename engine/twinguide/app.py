@@ -1,0 +1,249 @@
+"""Compose one run from a scenario: case, parts, headset, twin, loop; leave a valid folder, whatever ends it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from twinguide.case import Case
+from twinguide.clock import MS, SECOND, Clock, ClockReal, ClockVirtual
+from twinguide.errors import HeadsetError, ScenarioError
+from twinguide.frames import Transform
+from twinguide.guarding import Guarded
+from twinguide.hookspecs import Guidance, Motion, Organ, Overlay, World
+from twinguide.hosting.context import PartContext
+from twinguide.hosting.plan import PartPlan, RunPlan
+from twinguide.hosting.session import Session
+from twinguide.ledger import Ledger
+from twinguide.loop import STAGES, Loop
+from twinguide.messages import PoseWire
+from twinguide.registry import Registry, resolve
+from twinguide.rehearsal import Rehearsal
+from twinguide.scenario import Scenario, check
+from twinguide.twin import Twin
+from twinguide.workflow import Workflow
+from twinguide.xr.base import Headset
+
+Say = Callable[[str], None]
+PREPARATION_LIMIT_S = 300.0  # of the run's clock, from setup to guidance
+LYING = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])  # LPS to stage: on the back, head away
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run is made of before it starts."""
+
+    scenario: Scenario
+    registry: Registry
+    out: Path
+    say: Say
+
+
+def run_scenario(scenario: Scenario, registry: Registry, out: Path, *, say: Say, draw: bool = True) -> str:
+    """Run a scenario into the session folder `out`, and return a line about what it left.
+
+    Raises ScenarioError, PluginError, CaseError or HeadsetError before anything starts. From then on the folder stays
+    valid: an interrupt, a lost runtime or a full disk ends the run, not the recording.
+    """
+    check(scenario, registry)
+    _fresh(out)
+    run = Run(scenario, registry, out, say)
+    case = prepare_case(run)
+    say(f"case {case.title}: {len(case.structures)} structures, target {case.plan.target_structure}")
+    ended = ""
+    with ExitStack() as stack:
+        loop = compose_loop(run, case, stack, draw=draw)
+        with quiet_collector():
+            ended = drive(loop, run)
+    say(f"ended: {ended}")
+    from twinguide.report import build_report
+
+    return f"report: {build_report(out)}"
+
+
+def _fresh(out: Path) -> None:
+    if out.exists() and any(out.iterdir()):
+        if not (out / "session.mcap").exists():
+            raise ScenarioError("a new folder, or an earlier session's", str(out), "--out", "Name another folder.")
+        for file in sorted(out.rglob("*"), reverse=True):
+            file.rmdir() if file.is_dir() else file.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def prepare_case(run: Run) -> Case:
+    """Return the scenario's case; `generate:<organ>` makes a patient and passes it through the importer."""
+    kind, _, name = run.scenario.case.partition(":")
+    if kind != "generate":
+        return Case.load(Path(run.scenario.case))
+    organ = run.registry.part(name)
+    if not isinstance(organ, Organ):
+        raise ScenarioError("generate:<organ>", f"{name!r}, a {type(organ).__name__}", "case")
+    from twinguide.importing import import_case
+
+    run.say(f"making a patient from seed {run.scenario.seed}")
+    with tempfile.TemporaryDirectory() as surfaces:
+        resolve(organ.make)(Path(surfaces), run.scenario.seed)
+        import_case(
+            Path(surfaces), run.out / "case", units="mm", axes="lps", organs=run.registry.organs(),
+            progress=lambda what, share: None,
+        )  # fmt: skip
+    return Case.load(run.out / "case")
+
+
+def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool) -> Loop:
+    """Start parts and headset, each to be closed by `stack`, and return the loop over them."""
+    scenario = run.scenario
+    clock: Clock = ClockVirtual() if scenario.clock == "virtual" else ClockReal()
+    plan = plan_of(run, case)
+    session = stack.enter_context(Session(plan, run.registry))
+    headset = make_headset(run, plan, clock, session.folder, draw=draw)
+    stack.callback(headset.stop)
+    headset.start()
+    twin = Twin(case, scenario, session.bulk)
+    workflow = Workflow(
+        scenario.registration,
+        {name: (mark.kind, mark.position) for name, mark in case.landmarks.items()},
+        case.plan.target,
+        trains=any(isinstance(p, Motion) and p.trains for p in _declared(run)),
+        touch=twin.touch,
+    )
+    loop = Loop(
+        headset=headset,
+        session=session,
+        twin=twin,
+        workflow=workflow,
+        ledger=Ledger(STAGES, ()),
+        head_covariance=_head_covariance(scenario),
+        guidance=[_guarded(p, plan, session, "assess") for p in _declared(run) if isinstance(p, Guidance)],
+        overlays=[_guarded(p, plan, session, "marks") for p in _declared(run) if isinstance(p, Overlay)],
+        draw_every=scenario.loop.draw_every if scenario.clock == "virtual" else 1,
+    )
+    if scenario.mode == "rehearse":
+        _lay_down(loop, case, scenario)
+    if headset.ctx is not None:
+        _give_pictures(loop, run, case, stack)
+    return loop
+
+
+def _declared(run: Run) -> list[Any]:
+    return [run.registry.part(name) for name in run.scenario.parts]
+
+
+def plan_of(run: Run, case: Case) -> RunPlan:
+    """Return what hub and hosts are told."""
+    s = run.scenario
+    parts = [
+        PartPlan(name, placed.placement or run.registry.part(name).placement, placed.options)
+        for name, placed in s.parts.items()
+    ]
+    return RunPlan(
+        run_id=f"{os.getpid()}", seed=s.seed, clock=s.clock, parts=tuple(parts), session_folder=str(run.out.resolve()),
+        case_folder=str(case.folder.resolve()), plugin_files=tuple(str(file) for file in run.registry.files),
+        about={"title": s.title, "mode": s.mode, "case": case.title, "case_hash": case.content_hash},
+    )  # fmt: skip
+
+
+def make_headset(run: Run, plan: RunPlan, clock: Clock, folder: Path, *, draw: bool) -> Headset:
+    """Return the headset of a scenario; `auto` takes OpenXR where a runtime answers, else the simulated one."""
+    s = run.scenario
+    if s.headset.backend in ("auto", "openxr"):
+        from twinguide.xr.openxr import HeadsetOpenXR
+        from twinguide.xr.probe import probe
+
+        found = probe()
+        if found.available and s.clock == "real":
+            return HeadsetOpenXR(clock, blend_preference=s.headset.blend)
+        if s.headset.backend == "openxr":
+            raise HeadsetError(
+                "an OpenXR runtime and the real clock", f"{found.text}, clock {s.clock}", "", found.remedy
+            )
+        run.say(f"no OpenXR: {found.text}; using the simulated headset")
+    from twinguide.xr.simulated import HeadsetSimulated, SimulatedOptions
+
+    worlds = [p for p in _declared(run) if isinstance(p, World) and p.head]
+    head = resolve(worlds[0].head)(PartContext(plan, worlds[0], folder)) if worlds else None
+    options = SimulatedOptions(
+        size=(s.headset.width, s.headset.height),
+        rate_hz=s.loop.rate_hz,
+        display_latency_ns=round(s.headset.display_latency_ms * MS),
+        blend_mode=s.headset.blend[0],
+        render=draw,
+    )
+    return HeadsetSimulated(clock, head, None, options)
+
+
+def _head_covariance(scenario: Scenario) -> np.ndarray:
+    turn, shift = np.radians(scenario.headset.sigma_deg), scenario.headset.sigma_mm * 1e-3
+    return np.diag([turn**2] * 3 + [shift**2] * 3)
+
+
+def _guarded(part: Guidance | Overlay, plan: RunPlan, session: Session, method: str) -> Guarded[Any]:
+    made = resolve(part.make)(PartContext(plan, part, session.folder))
+    return Guarded(part.name, getattr(made, method), part.budget_ms)
+
+
+def _lay_down(loop: Loop, case: Case, scenario: Scenario) -> None:
+    """Place the patient before the wearer, target at table height, and let the needle follow a hand."""
+    stage_from_reference = Transform.of(
+        "stage", "reference", LYING, np.array([0.0, 1.0, -0.4]) - LYING @ case.plan.target
+    )
+    loop.twin.place(stage_from_reference)
+    loop.workflow.place(PoseWire.of(Transform.of("reference", "image"), np.zeros((6, 6))), 0)
+    loop.rehearsal = Rehearsal(next(name for name, tool in scenario.tools.items() if tool.role == "needle"))
+
+
+def _give_pictures(loop: Loop, run: Run, case: Case, stack: ExitStack) -> None:
+    from twinguide.pictures import Pictures
+    from twinguide.render import Renderer
+
+    assert loop.headset.ctx is not None
+    loop.renderer = Renderer.of_case(loop.headset.ctx, case)
+    stack.callback(loop.renderer.release)
+    virtual = run.scenario.clock == "virtual"
+    fps = run.scenario.loop.rate_hz / loop.draw_every
+    loop.pictures = Pictures(run.out, loop.headset.info.view_size, fps, threaded=not virtual)
+    stack.callback(lambda: [loop.session.publish(p) for p in loop.pictures.close()] if loop.pictures else None)
+
+
+def drive(loop: Loop, run: Run) -> str:
+    """Make frames until guidance has lasted its seconds, someone stops, or nothing more can come; return why."""
+    guided_ns: int | None = None
+    step = ""
+    try:
+        while not loop.stopping:
+            shown = loop.frame()
+            if shown.step != step:
+                step = shown.step
+                run.say(f"{shown.t_ns / SECOND:7.2f} s  {step}")
+            if step == "guide" and guided_ns is None:
+                guided_ns = shown.t_ns
+            if guided_ns is not None and shown.t_ns - guided_ns >= run.scenario.seconds * SECOND:
+                return f"{run.scenario.seconds:g} s of guidance"
+            if step == "review":
+                return "stopped"
+            if guided_ns is None and loop.frames > PREPARATION_LIMIT_S * run.scenario.loop.rate_hz:
+                return f"preparation did not end: {step} waits for {loop.workflow.state.waits_for!r}"
+    except KeyboardInterrupt:
+        return "interrupted"
+    return loop.stopping
+
+
+@contextmanager
+def quiet_collector() -> Iterator[None]:
+    """Freeze what was loaded and collect only the young: a full collection takes longer than a frame."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
