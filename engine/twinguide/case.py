@@ -80,16 +80,18 @@ class DistanceGrid:
         """Return the signed distance [m], (n,), at points [m], (n, 3), in image: trilinear inside the grid.
 
         Outside it is a lower bound: the surface lies in the grid's box, which is convex, so with d to the box and v
-        at its nearest point the true distance is at least sqrt(d^2 + v^2).
+        at its nearest point the true distance is at least sqrt(d^2 + v^2). A point that is not finite gives NaN.
         """
         last = np.array(self.values.shape) - 1
-        index = (np.asarray(points, dtype=np.float64) - self.origin) / self.spacing
+        index: Array = (np.asarray(points, dtype=np.float64) - self.origin) / self.spacing
+        known: NDArray[np.bool_] = np.isfinite(index).all(axis=1)
+        index[~known] = 0.0
         inside = np.clip(index, 0.0, last)
         low = np.minimum(inside.astype(np.int64), last - 1)
         x, y, z = (inside - low).T
         i, j, k = low.T
         v = self.values
-        value = (
+        value: Array = (
             v[i, j, k] * (1 - x) * (1 - y) * (1 - z)
             + v[i + 1, j, k] * x * (1 - y) * (1 - z)
             + v[i, j + 1, k] * (1 - x) * y * (1 - z)
@@ -100,7 +102,10 @@ class DistanceGrid:
             + v[i + 1, j + 1, k + 1] * x * y * z
         )
         to_box = self.spacing * np.linalg.norm(index - inside, axis=1)
-        return np.where(to_box > 0, np.hypot(to_box, value), value)
+        outside = to_box > 0
+        value[outside] = np.hypot(to_box, value)[outside]
+        value[~known] = np.nan
+        return value
 
 
 @dataclass(frozen=True, slots=True, eq=False)

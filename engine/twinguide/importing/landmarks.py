@@ -1,0 +1,85 @@
+"""Landmarks: read the source's own, or place them on the skin about the planned entry."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinguide.case import Landmark, Surface
+from twinguide.errors import CaseError
+from twinguide.importing.geometry import vertex_normals
+from twinguide.importing.reading import Axes, Units, to_image
+
+Array = NDArray[np.float64]
+COLUMNS = ["name", "kind", "x", "y", "z"]
+KINDS = ("fiducial", "verification")
+FIDUCIALS = 6
+VERIFICATIONS = 3
+NEAREST_M, FARTHEST_M = 0.025, 0.085  # from the entry: out of the needle's way, yet near what is guided
+APART_M = 0.015
+POSTERIOR_LIMIT = 0.3  # skin that faces the table cannot be touched
+
+
+def read_landmarks(path: Path, units: Units, axes: Axes) -> list[Landmark]:
+    """Return the landmarks of a CSV file with the columns name, kind, x, y, z; raise CaseError naming the line."""
+    out: list[Landmark] = []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        if rows.fieldnames != COLUMNS:
+            raise CaseError(f"the columns {','.join(COLUMNS)}", str(rows.fieldnames), str(path))
+        for number, row in enumerate(rows, start=2):
+            try:
+                point = np.array([float(row[key]) for key in ("x", "y", "z")])
+            except (TypeError, ValueError) as error:
+                raise CaseError("three numbers x, y, z", str(error), f"{path}, line {number}") from error
+            if row["kind"] not in KINDS or not row["name"] or not np.isfinite(point).all():
+                raise CaseError(f"a name and one kind of {KINDS}", str(dict(row)), f"{path}, line {number}")
+            out.append(Landmark(row["name"], to_image(point, units, axes), row["kind"]))
+    if len({landmark.name for landmark in out}) != len(out):
+        raise CaseError("names that differ", str([landmark.name for landmark in out]), str(path))
+    check_spread(out, str(path))
+    return out
+
+
+def place_landmarks(skin: Surface, entry: Array) -> list[Landmark]:
+    """Return six fiducials and three verification landmarks [m] on the skin, spread about the entry.
+
+    Farthest-point choice, deterministic; raises CaseError where the skin has no room for them.
+    """
+    normals = vertex_normals(skin)
+    distance = np.linalg.norm(skin.vertices - entry, axis=1)
+    free = (distance > NEAREST_M) & (distance < FARTHEST_M) & (normals[:, 1] < POSTERIOR_LIMIT)
+    candidates = skin.vertices[free]
+    if len(candidates) < FIDUCIALS + VERIFICATIONS:
+        got = f"{len(candidates)} points"
+        raise CaseError("skin about the entry for nine landmarks", got, "landmarks", "Give a landmarks.csv.")
+    chosen = [int(np.linalg.norm(candidates - entry, axis=1).round(7).argmax())]
+    while len(chosen) < FIDUCIALS + VERIFICATIONS:
+        apart = np.linalg.norm(candidates[:, None] - candidates[chosen][None], axis=2).min(axis=1)
+        chosen.append(int(apart.round(7).argmax()))
+    points = candidates[chosen].round(6)
+    kinds = ["fiducial"] * FIDUCIALS + ["verification"] * VERIFICATIONS
+    out = [
+        Landmark(f"{'F' if kind == 'fiducial' else 'V'}{k % FIDUCIALS + 1}", point, kind)  # pyright: ignore[reportArgumentType]
+        for k, (point, kind) in enumerate(zip(points, kinds, strict=True))
+    ]
+    check_spread(out, "landmarks placed on the skin")
+    return out
+
+
+def check_spread(landmarks: list[Landmark], where: str) -> None:
+    """Refuse fewer than three fiducials, fiducials on a line, and landmarks that coincide."""
+    points = np.array([landmark.position for landmark in landmarks if landmark.kind == "fiducial"])
+    if len(points) < 3:
+        raise CaseError("at least three fiducials", str(len(points)), where)
+    spread = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
+    if spread[1] < APART_M:
+        got = f"{spread[1] * 1e3:.1f} mm off a line"
+        raise CaseError("fiducials that do not lie on one line", got, where, "Spread them over the skin.")
+    everything = np.array([landmark.position for landmark in landmarks])
+    gaps = np.linalg.norm(everything[:, None] - everything[None], axis=2) + np.eye(len(everything))
+    if gaps.min() < APART_M / 3:
+        raise CaseError("landmarks apart from each other", f"{gaps.min() * 1e3:.1f} mm", where)

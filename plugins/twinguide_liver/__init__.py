@@ -1,0 +1,1 @@
+"""The liver: its structures, what they mean for a needle, and a seeded patient."""
