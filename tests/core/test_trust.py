@@ -1,0 +1,66 @@
+import pytest
+
+from twinguide.clock import SECOND
+from twinguide.trust import Presence, Stream, Trust
+
+PERIOD = SECOND // 60
+
+
+def judge(trust, p95_mm, silence=0.5, fault=""):
+    return trust.judge(p95_mm * 1e-3, silence, 45_000_000, PERIOD, fault)
+
+
+def test_a_healthy_structure_is_unmarked():
+    status = judge(Trust(0.005), 2.0)
+    assert (status.state, status.reason) == ("valid", "")
+
+
+def test_an_error_over_the_tolerance_degrades_with_hysteresis():
+    trust = Trust(0.005)
+    assert judge(trust, 5.1).state == "degraded"
+    assert judge(trust, 4.9).state == "degraded"  # above 85 % of the tolerance
+    assert judge(trust, 4.2).state == "valid"
+    assert judge(trust, 4.9).state == "valid"
+
+
+def test_the_reason_names_error_and_tolerance():
+    assert judge(Trust(0.005), 7.25).reason == "error 7.2 mm > 5.0 mm"
+
+
+@pytest.mark.parametrize(
+    ("silence", "state"), [(2.9, "valid"), (3.0, "predicted"), (59.0, "predicted"), (61.0, "hidden")]
+)
+def test_silence_changes_the_state_after_three_periods_and_hides_after_a_second(silence, state):
+    assert judge(Trust(0.005), 2.0, silence).state == state
+
+
+def test_a_model_that_speaks_against_itself_degrades():
+    assert judge(Trust(0.005), 1.0, fault="out of model: cough").reason == "out of model: cough"
+
+
+def test_a_stream_never_heard_is_silent_for_ever():
+    stream = Stream(PERIOD)
+    assert stream.silence(0) == float("inf")
+    stream.heard_ns = 0
+    assert stream.silence(3 * PERIOD) == 3.0
+
+
+def test_a_tool_appears_after_five_samples_and_goes_at_the_third_miss():
+    presence = Presence()
+    for _ in range(4):
+        presence.seen()
+    assert not presence.present
+    presence.seen()
+    assert presence.present
+    presence.missed("occluded")
+    presence.missed("occluded")
+    assert presence.present
+    presence.missed("occluded")
+    assert not presence.present
+    assert presence.reason == "occluded"
+    for _ in range(4):
+        presence.seen()
+    presence.missed("occluded")
+    for _ in range(4):
+        presence.seen()
+    assert not presence.present  # five in a row

@@ -1,0 +1,184 @@
+import numpy as np
+import pytest
+
+from twinguide.clock import MS, SECOND
+from twinguide.frames import Transform, rotation_from_vector
+from twinguide.messages import Command, Registration, WorkflowState
+from twinguide.registering import Touch
+from twinguide.scenario import RegistrationSettings
+from twinguide.workflow import Workflow
+
+TRUE = Transform.of(
+    "reference", "image", rotation_from_vector(np.array([0.1, -0.2, 0.4])), np.array([0.02, 0.1, -0.05])
+)
+FIDUCIALS = {f"F{k}": np.array(p) for k, p in enumerate([(0, 0, 0), (0.1, 0, 0), (0, 0.12, 0), (0.05, 0.05, 0.08)])}
+CHECKS = {"V1": np.array([0.03, 0.08, 0.02]), "V2": np.array([0.08, 0.02, 0.05])}
+TARGET = np.array([0.05, 0.05, -0.05])
+
+
+class Pointer:
+    """Holds where the tip is; the workflow asks it at the end of each touch."""
+
+    def __init__(self):
+        self.tip, self.chest_m, self.count = np.zeros(3), 0.0, 24
+
+    def __call__(self, since_ns, until_ns):
+        assert until_ns - since_ns >= 400 * MS
+        return Touch(np.tile(self.tip, (self.count, 1)), np.eye(3) * 1e-7, np.eye(3) * 1e-8, self.chest_m)
+
+
+class Procedure:
+    """Drives a workflow as a person would."""
+
+    def __init__(self, trains=True):
+        self.pointer, self.t, self.count = Pointer(), 0, 0
+        landmarks = {n: ("fiducial", p) for n, p in FIDUCIALS.items()} | {
+            n: ("verification", p) for n, p in CHECKS.items()
+        }
+        self.flow = Workflow(RegistrationSettings(), landmarks, TARGET, trains=trains, touch=self.pointer)
+        self.seen = []
+
+    def say(self, kind, argument=""):
+        self.count += 1
+        ack = self.flow.command(Command(id=str(self.count), kind=kind, argument=argument), self.t)
+        self.wait(0)
+        return ack
+
+    def wait(self, ns, trained=False):
+        self.t += ns
+        self.flow.update(self.t, all_trained=trained)
+        self.seen += self.flow.changes()
+
+    def touch(self, name, offset=(0.0, 0.0, 0.0)):
+        self.pointer.tip = TRUE.apply({**FIDUCIALS, **CHECKS}[name]) + np.array(offset)
+        ack = self.say("touch", name)
+        self.wait(500 * MS)
+        return ack
+
+    def to_verify(self):
+        self.say("start")
+        for name in FIDUCIALS:
+            self.touch(name)
+        return self
+
+    def to_guide(self):
+        self.to_verify()
+        for name in CHECKS:
+            self.touch(name)
+        self.say("confirm")
+        self.wait(SECOND, trained=True)
+        return self
+
+
+def test_the_whole_procedure_leads_to_guidance():
+    p = Procedure().to_guide()
+    assert [m.step for m in p.seen if isinstance(m, WorkflowState) and not m.waits_for.startswith("touch")] == [
+        "confirm", "train", "guide",
+    ]  # fmt: skip
+    assert p.flow.registration.state == "confirmed"
+    pose = p.flow.registration.reference_from_image.pose(0)
+    np.testing.assert_allclose(pose.transform.apply(TARGET), TRUE.apply(TARGET), atol=1e-9)
+    assert set(p.flow.registration.verification_mm) == set(CHECKS)
+
+
+def test_guidance_does_not_start_before_the_wearer_confirms():
+    p = Procedure().to_verify()
+    for name in CHECKS:
+        p.touch(name)
+    p.wait(10 * SECOND, trained=True)
+    assert p.flow.step == "confirm"
+
+
+def test_guidance_does_not_start_before_the_breathing_is_learnt():
+    p = Procedure().to_verify()
+    for name in CHECKS:
+        p.touch(name)
+    p.say("confirm")
+    p.wait(60 * SECOND)
+    assert p.flow.step == "train"
+
+
+def test_the_fit_never_uses_a_verification_landmark():
+    p = Procedure().to_verify()
+    assert {mark.name for mark in p.flow.registration.landmarks} == set(FIDUCIALS)
+    assert not p.touch("F0").accepted
+
+
+def test_a_failed_verification_voids_the_registration_and_says_by_how_much():
+    p = Procedure().to_verify()
+    p.touch("V1", offset=(0.006, 0.0, 0.0))
+    assert p.flow.step == "register"
+    assert p.flow.registration.state == "void"
+    assert "V1" in p.flow.registration.reason
+    assert "6.0 mm" in p.flow.registration.reason
+
+
+def test_the_error_told_is_that_at_the_target_and_grows_with_its_depth():
+    near, far = Procedure(), Procedure()
+    far.flow._target = TARGET + np.array([0.0, 0.0, -0.2])
+    assert far.to_verify().flow.registration.tre_p95_mm > 1.5 * near.to_verify().flow.registration.tre_p95_mm > 0
+
+
+def test_a_touch_while_the_chest_moves_is_refused_and_can_be_repeated():
+    p = Procedure()
+    p.say("start")
+    p.pointer.chest_m = 0.004
+    p.touch("F0")
+    assert p.flow.state.touched == ()
+    assert "breath" in p.flow.state.note
+    p.pointer.chest_m = 0.0
+    p.touch("F0")
+    assert p.flow.state.touched == ("F0",)
+
+
+def test_a_touch_that_the_tracker_hardly_saw_is_refused():
+    p = Procedure()
+    p.say("start")
+    p.pointer.count = 3
+    p.touch("F0")
+    assert "camera" in p.flow.state.note
+
+
+def test_fiducials_on_a_line_are_refused_and_touched_anew():
+    p = Procedure()
+    p.say("start")
+    for k, name in enumerate(FIDUCIALS):
+        p.flow._image[name] = np.array([0.02 * k, 0.0, 0.0])
+        p.pointer.tip = TRUE.apply(p.flow._image[name])
+        p.say("touch", name)
+        p.wait(500 * MS)
+    assert p.flow.step == "register"
+    assert p.flow.state.note
+    assert p.flow.state.touched == ()
+
+
+@pytest.mark.parametrize("kind", ["touch", "confirm", "train"])
+def test_a_command_out_of_turn_is_refused_with_the_reason(kind):
+    ack = Procedure().say(kind)
+    assert not ack.accepted
+    assert "setup" in ack.reason
+
+
+def test_a_repeated_command_is_carried_out_once():
+    p = Procedure()
+    command = Command(id="one", kind="start")
+    assert p.flow.command(command, 0) == p.flow.command(command, 5)
+    assert len([m for m in p.flow.changes() if isinstance(m, WorkflowState)]) == 1
+
+
+def test_a_bump_voids_everything_and_a_headset_jump_only_suspends():
+    p = Procedure().to_guide()
+    p.flow.suspend("the headset has lost its place", p.t)
+    assert (p.flow.step, p.flow.registration.state) == ("confirm", "suspended")
+    p.say("confirm")
+    assert (p.flow.step, p.flow.registration.state) == ("guide", "confirmed")
+    p.flow.void("the reference was bumped", p.t)
+    assert (p.flow.step, p.flow.registration.state) == ("register", "void")
+    assert p.flow.state.touched == ()
+
+
+def test_registration_versions_only_grow():
+    p = Procedure().to_guide()
+    p.flow.void("bump", p.t)
+    versions = [m.version for m in [*p.seen, *p.flow.changes()] if isinstance(m, Registration)]
+    assert versions == sorted(set(versions))
