@@ -50,11 +50,11 @@ class Registry:
     def _add(self, name: str, module: ModuleType) -> None:
         manager = pluggy.PluginManager("twinguide")
         manager.add_hookspecs(Hooks)
-        manager.register(module, name)
         try:
+            manager.register(module, name)
             manager.check_pending()  # without it pluggy passes over an unknown hook in silence
         except pluggy.PluginValidationError as error:
-            raise PluginError("only hooks of hookspecs.py", str(error), name) from error
+            raise PluginError("hooks and arguments of hookspecs.py", str(error), name) from error
         for declared in manager.hook.parts():
             for part in declared:
                 self._add_part(name, part)

@@ -1,0 +1,90 @@
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+
+from twinguide.hookspecs import Hooks
+from twinguide.registry import Registry
+
+ROOT = Path(__file__).parents[2]
+HOOKS = {name: f for name, f in vars(Hooks).items() if inspect.isfunction(f) and not name.startswith("_")}
+FROZEN = {  # a hook's arguments may be added to within a major, never renamed or removed
+    "parts": (),
+    "scenarios": (),
+}
+
+
+def test_hook_signatures_are_frozen():
+    assert {name: tuple(inspect.signature(f).parameters)[1:] for name, f in HOOKS.items()} == FROZEN
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_every_hook_is_documented_with_its_exact_signature(name):
+    arguments = ", ".join(FROZEN[name])
+    assert f"### {name}({arguments})" in (ROOT / "docs/plugins.md").read_text()
+
+
+def test_every_declared_part_is_documented():
+    tree = ast.parse((ROOT / "engine/twinguide/hookspecs.py").read_text())
+    kinds = [
+        n.name for n in tree.body if isinstance(n, ast.ClassDef) and any(ast.unparse(b) == "Part" for b in n.bases)
+    ]
+    text = (ROOT / "docs/plugins.md").read_text()
+    assert len(kinds) >= 8
+    for kind in kinds:
+        assert f"`{kind}`" in text
+
+
+def plugin(tmp_path, text):
+    file = tmp_path / "acme.py"
+    file.write_text("from twinguide import Sensor, Topic, Lost, hookimpl\n" + text)
+    return Registry.load([file], discover=False)
+
+
+def test_a_plugin_file_is_loaded_by_its_parts_hook(tmp_path):
+    text = (
+        "@hookimpl\ndef parts():\n    return [Sensor('force', make='acme:Driver', publishes={'lost': Topic(Lost)})]\n"
+    )
+    registry = plugin(tmp_path, text)
+    assert registry.plugin_of == {"force": "acme"}
+
+
+def test_a_scenarios_hook_names_files(tmp_path):
+    registry = plugin(
+        tmp_path, "from pathlib import Path\n@hookimpl\ndef scenarios():\n    return {'x': Path('x.toml')}\n"
+    )
+    assert registry.scenarios == {"x": Path("x.toml")}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("@hookimpl\ndef partz():\n    return []\n", "partz"),
+        ("@hookimpl\ndef parts(scene):\n    return []\n", "scene"),
+        ("@hookimpl\ndef parts():\n    return [Sensor('a', make='m:A'), Sensor('a', make='m:B')]\n", "'a'"),
+        (
+            "@hookimpl\ndef parts():\n    two = {'x': Topic(Lost), 'y': Topic(Lost)}\n"
+            "    return [Sensor('a', make='m:A', publishes=two)]\n",
+            "twice",
+        ),
+        ("import nowhere_to_be_found\n", "nowhere_to_be_found"),
+        ("def f(:\n", "SyntaxError"),
+    ],
+    ids=["unknown hook", "wrong argument", "name taken", "type twice", "missing import", "broken"],
+)
+def test_a_faulty_plugin_is_refused_with_the_reason(tmp_path, text, says):
+    with pytest.raises(Exception, match=says) as caught:
+        plugin(tmp_path, text)
+    assert type(caught.value).__name__ == "PluginError"
+
+
+def test_an_unknown_plugin_file_is_named(tmp_path):
+    from twinguide.errors import PluginError
+
+    with pytest.raises(PluginError, match="nothing_here"):
+        Registry.load([tmp_path / "nothing_here.py"], discover=False)
+
+
+def test_all_first_party_plugins_load():
+    assert Registry.load().refused == {}

@@ -1,0 +1,102 @@
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ENGINE = ROOT / "engine/twinguide"
+LOWEST = {"errors": set(), "clock": set(), "frames": {"errors"}, "messages": {"errors", "frames"}}
+OWNERS = {  # heavy packages, and the only files that may import them
+    "xr": "engine/twinguide/xr/",
+    "moderngl": "engine/twinguide/render/",
+    "cupy": "engine/twinguide/compute.py",
+    "av": "engine/twinguide/render/",
+    "mcap": "engine/twinguide/",
+    "vtk": "engine/twinguide/importing/",
+    "vtkmodules": "engine/twinguide/importing/",
+    "trimesh": "engine/twinguide/importing/",
+    "igl": ("engine/twinguide/importing/", "plugins/twinguide_liver/"),
+    "matplotlib": "engine/twinguide/",
+}
+
+
+def sources(*folders):
+    files = [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py")) if "tests" not in file.parts]
+    assert files
+    return files
+
+
+def imports(file, *, typing_too=False):
+    """Return the modules that a file imports at run time, absolute."""
+    found = set()
+    skip = set()
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
+        if not typing_too and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            skip.update(id(inner) for inner in ast.walk(node))
+    for node in ast.walk(tree):
+        if id(node) in skip:
+            continue
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+@pytest.mark.parametrize("module", LOWEST)
+def test_the_lowest_layer_knows_only_what_lies_below(module):
+    allowed = {f"twinguide.{name}" for name in LOWEST[module]}
+    ours = {".".join(name.split(".")[:2]) for name in imports(ENGINE / f"{module}.py") if name.startswith("twinguide.")}
+    assert ours <= allowed
+
+
+def test_the_calibration_library_knows_nothing_of_ours():
+    for file in sources("calibration"):
+        ours = {n for n in imports(file, typing_too=True) if n.split(".")[0].startswith("twinguide")}
+        assert all(name.startswith("twinguide_calibration") for name in ours), file
+
+
+def test_nothing_imports_a_plugin():
+    plugins = {folder.name for folder in (ROOT / "plugins").iterdir() if (folder / "plugin.py").exists()}
+    for file in sources("engine", "calibration", "plugins"):
+        own = file.relative_to(ROOT / "plugins").parts[0] if file.is_relative_to(ROOT / "plugins") else ""
+        others = {name.split(".")[0] for name in imports(file, typing_too=True)} & plugins - {own}
+        assert not others, f"{file} imports {others}"
+
+
+def test_plugins_import_themselves_relatively_so_that_their_folder_can_leave():
+    for file in sources("plugins"):
+        own = file.relative_to(ROOT / "plugins").parts[0]
+        assert not {n for n in imports(file) if n.split(".")[0] == own}, file
+
+
+def test_no_plugin_reaches_into_the_engines_rooms():
+    rooms = {folder.name for folder in ENGINE.iterdir() if folder.is_dir() and (folder / "__init__.py").exists()}
+    private = rooms | {"app", "loop", "twin", "workflow", "registry", "recording", "scenario", "composing", "showing"}
+    for file in sources("plugins"):
+        reached = {
+            n for n in imports(file, typing_too=True) if n.startswith("twinguide.") and n.split(".")[1] in private
+        }
+        assert not reached, f"{file} imports {reached}"
+
+
+def test_a_plugin_uses_no_private_name():
+    for file in sources("plugins"):
+        private = {n for n in imports(file) if n.startswith("twinguide") and n.rsplit(".", 1)[-1].startswith("_")}
+        assert not private, f"{file} imports {private}"
+
+
+@pytest.mark.parametrize("package", OWNERS)
+def test_a_heavy_package_is_imported_only_by_its_owner(package):
+    for file in sources("engine", "calibration", "plugins"):
+        if package in {name.split(".")[0] for name in imports(file)}:
+            assert file.relative_to(ROOT).as_posix().startswith(OWNERS[package]), file
+
+
+def test_declaring_a_plugin_imports_nothing_heavy():
+    heavy = {*OWNERS, "scipy", "numba"}
+    for file in sources("plugins"):
+        if file.name == "plugin.py":
+            assert not {name.split(".")[0] for name in imports(file)} & heavy, file
