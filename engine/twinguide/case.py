@@ -84,7 +84,7 @@ class DistanceGrid:
         """
         last = np.array(self.values.shape) - 1
         index: Array = (np.asarray(points, dtype=np.float64) - self.origin) / self.spacing
-        known: NDArray[np.bool_] = np.isfinite(index).all(axis=1)
+        known = np.asarray(np.isfinite(index).all(axis=1))
         index[~known] = 0.0
         inside = np.clip(index, 0.0, last)
         low = np.minimum(inside.astype(np.int64), last - 1)
