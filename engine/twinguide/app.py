@@ -19,22 +19,21 @@ from twinguide.errors import HeadsetError, ScenarioError
 from twinguide.frames import Transform
 from twinguide.guarding import Guarded
 from twinguide.hookspecs import Guidance, Motion, Organ, Overlay, World
-from twinguide.hosting.context import PartContext
 from twinguide.hosting.plan import PartPlan, RunPlan
 from twinguide.hosting.session import Session
 from twinguide.ledger import Ledger
 from twinguide.loop import STAGES, Loop
 from twinguide.messages import PoseWire
 from twinguide.registry import Registry, resolve
-from twinguide.rehearsal import Rehearsal
+from twinguide.rehearsal import ATTEMPT_S, Rehearsal, laid_down, trainee
 from twinguide.scenario import Scenario, check
 from twinguide.twin import Twin
 from twinguide.workflow import Workflow
 from twinguide.xr.base import Headset
+from twinguide.xr.scripted import HandSource
 
 Say = Callable[[str], None]
 PREPARATION_LIMIT_S = 300.0  # of the run's clock, from setup to guidance
-LYING = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])  # LPS to stage: on the back, head away
 
 
 @dataclass(frozen=True)
@@ -102,9 +101,8 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool) -> Loop:
     """Start parts and headset, each to be closed by `stack`, and return the loop over them."""
     scenario = run.scenario
     clock: Clock = ClockVirtual() if scenario.clock == "virtual" else ClockReal()
-    plan = plan_of(run, case)
-    session = stack.enter_context(Session(plan, run.registry))
-    headset = make_headset(run, plan, clock, session.folder, draw=draw)
+    session = stack.enter_context(Session(plan_of(run, case), run.registry))
+    headset = make_headset(run, case, session, clock, draw=draw)
     stack.callback(headset.stop)
     headset.start()
     twin = Twin(case, scenario, session.bulk)
@@ -122,8 +120,8 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool) -> Loop:
         workflow=workflow,
         ledger=Ledger(STAGES, ()),
         head_covariance=_head_covariance(scenario),
-        guidance=[_guarded(p, plan, session, "assess") for p in _declared(run) if isinstance(p, Guidance)],
-        overlays=[_guarded(p, plan, session, "marks") for p in _declared(run) if isinstance(p, Overlay)],
+        guidance=[_guarded(p, session, "assess") for p in _declared(run) if isinstance(p, Guidance)],
+        overlays=[_guarded(p, session, "marks") for p in _declared(run) if isinstance(p, Overlay)],
         draw_every=scenario.loop.draw_every if scenario.clock == "virtual" else 1,
     )
     if scenario.mode == "rehearse":
@@ -151,7 +149,7 @@ def plan_of(run: Run, case: Case) -> RunPlan:
     )  # fmt: skip
 
 
-def make_headset(run: Run, plan: RunPlan, clock: Clock, folder: Path, *, draw: bool) -> Headset:
+def make_headset(run: Run, case: Case, session: Session, clock: Clock, *, draw: bool) -> Headset:
     """Return the headset of a scenario; `auto` takes OpenXR where a runtime answers, else the simulated one."""
     s = run.scenario
     if s.headset.backend in ("auto", "openxr"):
@@ -169,7 +167,8 @@ def make_headset(run: Run, plan: RunPlan, clock: Clock, folder: Path, *, draw: b
     from twinguide.xr.simulated import HeadsetSimulated, SimulatedOptions
 
     worlds = [p for p in _declared(run) if isinstance(p, World) and p.head]
-    head = resolve(worlds[0].head)(PartContext(plan, worlds[0], folder)) if worlds else None
+    head = resolve(worlds[0].head)(session.context(worlds[0].name)) if worlds else None
+    hands = _trainee(run, case) if s.mode == "rehearse" else None
     options = SimulatedOptions(
         size=(s.headset.width, s.headset.height),
         rate_hz=s.loop.rate_hz,
@@ -177,7 +176,14 @@ def make_headset(run: Run, plan: RunPlan, clock: Clock, folder: Path, *, draw: b
         blend_mode=s.headset.blend[0],
         render=draw,
     )
-    return HeadsetSimulated(clock, head, None, options)
+    return HeadsetSimulated(clock, head, hands, options)
+
+
+def _trainee(run: Run, case: Case) -> HandSource:
+    s, plan = run.scenario, case.plan
+    stage_from_image = laid_down(plan.target) @ Transform.of("reference", "image")
+    tip = np.array(s.tools[_needle(s)].tip_mm) * 1e-3
+    return trainee(stage_from_image, plan.entry, plan.target, tip, s.seed, attempts=round(s.seconds // ATTEMPT_S[-1]))
 
 
 def _head_covariance(scenario: Scenario) -> np.ndarray:
@@ -185,32 +191,39 @@ def _head_covariance(scenario: Scenario) -> np.ndarray:
     return np.diag([turn**2] * 3 + [shift**2] * 3)
 
 
-def _guarded(part: Guidance | Overlay, plan: RunPlan, session: Session, method: str) -> Guarded[Any]:
-    made = resolve(part.make)(PartContext(plan, part, session.folder))
+def _guarded(part: Guidance | Overlay, session: Session, method: str) -> Guarded[Any]:
+    made = resolve(part.make)(session.context(part.name))
     return Guarded(part.name, getattr(made, method), part.budget_ms)
 
 
 def _lay_down(loop: Loop, case: Case, scenario: Scenario) -> None:
-    """Place the patient before the wearer, target at table height, and let the needle follow a hand."""
-    stage_from_reference = Transform.of(
-        "stage", "reference", LYING, np.array([0.0, 1.0, -0.4]) - LYING @ case.plan.target
-    )
-    loop.twin.place(stage_from_reference)
+    """Place the patient before the wearer, and let the needle follow a hand."""
+    loop.twin.place(laid_down(case.plan.target))
     loop.workflow.place(PoseWire.of(Transform.of("reference", "image"), np.zeros((6, 6))), 0)
-    loop.rehearsal = Rehearsal(next(name for name, tool in scenario.tools.items() if tool.role == "needle"))
+    loop.rehearsal = Rehearsal(_needle(scenario))
+
+
+def _needle(scenario: Scenario) -> str:
+    names = [name for name, tool in scenario.tools.items() if tool.role == "needle"]
+    if not names:
+        raise ScenarioError('a tool with role = "needle"', f"{', '.join(scenario.tools) or 'no tools'}", "[tools]")
+    return names[0]
 
 
 def _give_pictures(loop: Loop, run: Run, case: Case, stack: ExitStack) -> None:
-    from twinguide.pictures import Pictures
-    from twinguide.render import Renderer
+    from twinguide.footage import Footage
+    from twinguide.render.meshes import SurfaceInput
+    from twinguide.render.pipeline import Renderer
 
     assert loop.headset.ctx is not None
-    loop.renderer = Renderer.of_case(loop.headset.ctx, case)
+    surfaces = {name: (case.surface(name), s) for name, s in case.structures.items()}
+    inputs = {n: SurfaceInput(mesh.vertices, mesh.triangles, s.colour, s.role) for n, (mesh, s) in surfaces.items()}
+    loop.renderer = Renderer(loop.headset.ctx, inputs)
     stack.callback(loop.renderer.release)
     virtual = run.scenario.clock == "virtual"
     fps = run.scenario.loop.rate_hz / loop.draw_every
-    loop.pictures = Pictures(run.out, loop.headset.info.view_size, fps, threaded=not virtual)
-    stack.callback(lambda: [loop.session.publish(p) for p in loop.pictures.close()] if loop.pictures else None)
+    loop.footage = Footage(run.out, loop.headset.info.view_size, fps, threaded=not virtual)
+    stack.callback(lambda: [loop.session.publish(p) for p in loop.footage.close()] if loop.footage else None)
 
 
 def drive(loop: Loop, run: Run) -> str:

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.composing import compose
+from twinguide.footage import Footage
 from twinguide.frames import Transform
 from twinguide.guarding import Guarded
 from twinguide.hosting.session import Session
 from twinguide.ledger import Ledger
 from twinguide.messages import Command, Finding, Message, Shown
-from twinguide.pictures import Pictures
 from twinguide.rehearsal import Rehearsal
-from twinguide.render import Renderer
+from twinguide.render.pipeline import Renderer
 from twinguide.scene import Mark, Scene
 from twinguide.showing import shown_of
 from twinguide.twin import Twin
@@ -39,7 +39,7 @@ class Steps(Protocol):
 
 @dataclass(eq=False)
 class Loop:
-    """One run's frame loop over its parts; `renderer` and `pictures` are None where nothing is drawn."""
+    """One run's frame loop over its parts; `renderer` and `footage` are None where nothing is drawn."""
 
     headset: Headset
     session: Session
@@ -50,7 +50,7 @@ class Loop:
     guidance: list[Guarded[Finding]]
     overlays: list[Guarded[Mark]]
     renderer: Renderer | None = None
-    pictures: Pictures | None = None
+    footage: Footage | None = None
     rehearsal: Rehearsal | None = None
     person: Steps | None = None
     draw_every: int = 1
@@ -113,12 +113,13 @@ class Loop:
             return False
         drawn = False
         for eye, framebuffer in self.headset.eyes():
-            self.renderer.draw(scene, views[eye], framebuffer, self.headset.info.blend_mode)
-            if self.pictures:
-                self.pictures.take(eye, framebuffer)
+            blend = self.headset.info.blend_mode
+            self.renderer.draw(scene, views[eye], framebuffer, blend, head=self._head)
+            if self.footage:
+                self.footage.take(eye, framebuffer)
             drawn = True
-        if drawn and self.pictures:
-            for picture in self.pictures.keep(scene):
+        if drawn and self.footage:
+            for picture in self.footage.keep(scene):
                 self.session.publish(picture)
         return drawn
 

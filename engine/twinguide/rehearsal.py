@@ -1,30 +1,45 @@
-"""Rehearse: a controller is the needle, each pull of its trigger begins and ends an attempt, and each is measured."""
+"""Rehearse: a controller is the needle, each pull of its trigger begins or ends an attempt, and each is measured.
+
+The grip's frame is the needle's: OpenXR's grip points forward along -Z, as the needle's tip does.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twinguide.frames import Transform
 from twinguide.messages import Attempt, Finding
 from twinguide.scene import ToolView, TwinView
 from twinguide.twin import Twin
 from twinguide.xr.base import Hand, HandName
+from twinguide.xr.scripted import HandsKeyframed
 
+Array = NDArray[np.float64]
 PULLED, RELEASED = 0.7, 0.3  # of the trigger's way, with hysteresis
-NEEDLE_FROM_GRIP = np.diag([1.0, 1.0, 1.0, 1.0])  # the grip's -Z points forward, as the needle's tip does
+LYING = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])  # LPS to stage: on the back, head away
+AIM_M = 0.005  # per axis, of a trainee's first attempt
+ATTEMPT_S = (0.2, 0.6, 2.0, 5.5, 5.9, 7.0)  # of a trainee: wait, pull, to the entry, to the target, pull, back
+TABLE_M = np.array([0.0, 1.0, -0.4])  # where the target lies in stage, within reach of a standing person
+
+
+def laid_down(target: Array) -> Transform:
+    """Return `stage_from_reference` of a patient lying before the wearer, target [m], shape (3,), in image."""
+    return Transform.of("stage", "reference", LYING, TABLE_M - LYING @ target)
 
 
 class Rehearsal:
     """Follow one hand as one tool, and keep the table of attempts."""
 
     def __init__(self, tool: str, hand: HandName = "right") -> None:
-        self._tool, self._hand = tool, hand
+        self._tool = tool
+        self._hand: HandName = hand
         self._pulled = False
         self._begun_ns: int | None = None
         self._path_m = 0.0
-        self._last: np.ndarray | None = None
+        self._last: Array | None = None
         self._closest: dict[str, float] = {}
         self._latest: tuple[TwinView, ToolView] | None = None
         self.attempts: list[Attempt] = []
@@ -33,7 +48,7 @@ class Rehearsal:
         """Let the hand hold the tool; return the attempt that its trigger has just ended."""
         hand = hands[self._hand]
         if hand.pose_grip is not None:
-            twin.hold(self._tool, Transform("stage", self._tool, hand.pose_grip.matrix @ NEEDLE_FROM_GRIP), t_ns)
+            twin.hold(self._tool, Transform("stage", self._tool, hand.pose_grip.matrix), t_ns)
         was, self._pulled = self._pulled, hand.trigger > (RELEASED if self._pulled else PULLED)
         if not self._pulled or was:
             return None
@@ -74,3 +89,27 @@ class Rehearsal:
         )
         self.attempts.append(attempt)
         return attempt
+
+
+def trainee(
+    stage_from_image: Transform, entry: Array, target: Array, tip: Array, seed: int, attempts: int
+) -> HandsKeyframed:
+    """Return the scripted right hand of a simulated trainee, whose aim gets better from attempt to attempt.
+
+    `entry`, `target` [m], shape (3,), in image; `tip` [m], shape (3,), in the needle's frame.
+    """
+    rng = np.random.default_rng(seed)
+    a, b = stage_from_image.apply(entry), stage_from_image.apply(target)
+    path = (b - a) / np.linalg.norm(b - a)
+    side = np.cross(path, (0.0, 1.0, 0.0) if abs(path[1]) < 0.9 else (1.0, 0.0, 0.0))
+    side /= np.linalg.norm(side)
+    rotation = np.column_stack([side, np.cross(-path, side), -path])
+    keys: list[tuple[int, Hand]] = []
+    for k in range(attempts):
+        missed = rng.normal(0.0, AIM_M / (1 + k), 3)
+        places = [a - 0.08 * path, a - 0.08 * path, a - 0.01 * path, b + missed, b + missed, a - 0.08 * path]
+        triggers = [0.0, 1.0, 0.0, 0.0, 1.0, 0.0]
+        for second, place, trigger in zip(ATTEMPT_S, places, triggers, strict=True):
+            grip = Transform.of("stage", "grip_right", rotation, place - rotation @ tip)
+            keys.append((round((k * ATTEMPT_S[-1] + second) * 1e9), Hand(pose_grip=grip, trigger=trigger, active=True)))
+    return HandsKeyframed(right=keys)

@@ -138,7 +138,7 @@ def overridden(tables: dict[str, Any], settings: Iterable[str]) -> Scenario:
         except tomllib.TOMLDecodeError:
             parsed = value
         *path, last = key.strip().split(".")
-        table = tables
+        table: Any = tables
         for part in path:
             table = table.setdefault(part, {})
             if not isinstance(table, dict):
