@@ -74,9 +74,10 @@ class ClockMapping:
 
     def _fit(self) -> None:
         known = self._second != UNUSED
-        device, delay = self._device[known], self._delay[known]
+        whole = known & (self._second < self._second.max())  # the running second has not had its earliest arrival yet
+        device, delay = self._device[whole], self._delay[whole]
         if len(device) < 3:
-            self._line = (float(delay.min()), 0.0)
+            self._line = (float(self._delay[known].min()), 0.0)
             self.sigma_ns = float(self.latency_sigma_ns + MS)
             return
         slope, offset = np.polyfit(device, delay, 1)
