@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from twinguide.frames import Transform, rotation_from_vector
+from twinguide import Transform
+from twinguide.frames import rotation_from_vector
 
 from . import faults
 from .noise import Wobble, generator
@@ -14,7 +15,7 @@ from .options import PatientOptions
 from .room import furnish, look_at
 
 if TYPE_CHECKING:
-    from twinguide.hookspecs import Context
+    from twinguide import Context
 
 SWAY_M = np.array([0.015, 0.008, 0.012])
 GAZE_M = 0.02

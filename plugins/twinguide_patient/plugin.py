@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from twinguide.hookspecs import Part, Topic, World, hookimpl
-from twinguide.messages import Act, BodiesSeen, Calibration, EchoSeen, Truth
+from twinguide import Act, Part, Topic, World, hookimpl
+from twinguide.messages import BodiesSeen, Calibration, EchoSeen, Truth
 
 from .options import PatientOptions
 

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.frames import Transform, adjoint, rotation_from_quaternion, rotation_from_vector
+from twinguide import Transform
+from twinguide.frames import adjoint, rotation_from_quaternion, rotation_from_vector
 
 from .noise import generator
 from .options import PatientOptions
 from .tissue import Tissue
 
 if TYPE_CHECKING:
+    from twinguide import Context
     from twinguide.case import Case
-    from twinguide.hookspecs import Context
 
 Array = NDArray[np.float64]
 TABLE_M = 0.9  # height of the patient's back

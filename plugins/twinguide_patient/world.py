@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.frames import Transform, quaternion_from_rotation, rotation_from_vector
-from twinguide.messages import Act, BodiesSeen, Calibration, EchoSeen, Inbox, Message, PoseWire, Truth, Vec3
-from twinguide.messages import Array as ArrayWire
+from twinguide import Act, Inbox, Message, PoseWire, Transform
+from twinguide import Array as ArrayWire
+from twinguide.frames import quaternion_from_rotation, rotation_from_vector
+from twinguide.messages import BodiesSeen, Calibration, EchoSeen, Truth, Vec3
 
 from . import faults
 from .breathing import Breath, Breathing
@@ -24,7 +25,7 @@ from .tissue import push_at, pushed
 from .tools import Held, Needle, Pointer, axes_along
 
 if TYPE_CHECKING:
-    from twinguide.hookspecs import Context
+    from twinguide import Context
 
 Array = NDArray[np.float64]
 EXACT = ArrayWire.of(np.zeros((6, 6)))

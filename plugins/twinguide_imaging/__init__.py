@@ -1,0 +1,1 @@
+"""Simulated tracked ultrasound of the target."""

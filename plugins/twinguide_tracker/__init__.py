@@ -1,0 +1,1 @@
+"""A simulated optical tracker: spheres seen with noise, poses fitted with their covariance."""
