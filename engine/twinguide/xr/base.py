@@ -149,7 +149,7 @@ class Headset(Protocol):
         ...
 
     def views(self) -> tuple[View, View]:
-        """Return the left and right eye at the frame's display time; the last known ones while untracked."""
+        """Return the left and right eye at the frame's display time, the best known where `head` is None."""
         ...
 
     def hands(self) -> Mapping[HandName, Hand]:

@@ -1,0 +1,37 @@
+"""Calls that may never return, made on a thread of their own so that the caller waits only up to a deadline."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Caller:
+    """Make one call after the other on a daemon thread; a call that hangs costs the thread, not the program."""
+
+    def __init__(self, name: str) -> None:
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name=name, daemon=True).start()
+
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        """Return the future of a call; its `result(seconds)` raises TimeoutError while there is none."""
+        future: Future[T] = Future()
+        self._jobs.put((call, future))
+        return future
+
+    def close(self) -> None:
+        """Let the thread end after the calls made so far."""
+        self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            call, future = job
+            try:
+                future.set_result(call())
+            except BaseException as error:  # it belongs to whoever asks for the result
+                future.set_exception(error)
