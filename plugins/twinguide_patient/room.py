@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide import Transform
-from twinguide.frames import adjoint, rotation_from_quaternion, rotation_from_vector
+from twinguide.frames import adjoint, rotation_from_quaternion, rotation_from_vector, skew
 
 from .noise import generator
 from .options import PatientOptions
@@ -79,8 +79,8 @@ def nominal_stage_from_tracker(ctx: Context) -> tuple[Transform, Array]:
 def look_at(source: str, eye: Array, at: Array, *, forward: float) -> Transform:
     """Return stage_from_`source` of something at `eye` [m] that looks at `at` [m] along `forward` (+1, -1) times z."""
     z = _unit(at - eye) * forward
-    x = _unit(np.cross(np.array([0.0, 1.0, 0.0]), z))
-    return Transform.of("stage", source, np.column_stack([x, np.cross(z, x), z]), eye)
+    x = _unit(np.array([z[2], 0.0, -z[0]]))  # up x z: level
+    return Transform.of("stage", source, np.array([x, skew(z) @ x, z]).T, eye)
 
 
 def _lay(rng: np.random.Generator, entry: Array, skin: Array) -> Transform:

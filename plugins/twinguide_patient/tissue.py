@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from twinguide.frames import skew
+
 Array = NDArray[np.float64]
 SKIN_REACH_M = 0.15  # how far from the chest marker the skin moves with it
 PUSH_REACH_M = 0.02  # how far from the needle's tip tissue is pushed along
@@ -32,7 +34,7 @@ class Tissue:
         """
         rel = points - self.target
         share = 1.0 + 0.3 * np.tanh(rel[:, 2] / 0.12) - 0.1 * np.tanh(rel[:, 0] / 0.15)
-        return breath * (share[:, None] * self.motion + np.cross(self.turn, rel))
+        return breath * (share[:, None] * self.motion + rel @ skew(self.turn).T)
 
     def skin(self, points: Array, breath: float) -> Array:
         """Return the displacement [m], shape (n, 3), of skin points [m], shape (n, 3)."""

@@ -61,6 +61,8 @@ class Patient:
         self._landmarks = {name: mark.position for name, mark in ctx.case.landmarks.items()}
         self._room = furnish(ctx.seed, options, ctx.case)
         self._tissue = self._room.tissue
+        self._tracker_from_image = (self._room.stage_from_tracker.inverse() @ self._room.stage_from_image).matrix
+        self._stage_from_tracker = _wire("stage", "tracker", self._room.stage_from_tracker.matrix)
         self._head = Head(ctx)
         self._breathing = Breathing(generator(ctx.seed, "breathing"), options)
         self._vibration = Wobble(generator(ctx.seed, "vibration"), 3, (3.0, 15.0))
@@ -143,7 +145,7 @@ class Patient:
         poses = {name: parked if held is None else held.pose(self._room.tips[name]) for name, held in in_hand.items()}
         poses |= {"reference": now.reference_from_image.inverse().matrix, "chest": chest}
         t_s = now.t_ns * 1e-9
-        tracker_from_image = (self._room.stage_from_tracker.inverse() @ self._room.stage_from_image).matrix.copy()
+        tracker_from_image = self._tracker_from_image.copy()
         tracker_from_image[:3, 3] += self._vibration.at(t_s) * self._options.vibration_mm * 1e-3
         laid = {name for name, held in in_hand.items() if held is None}
         return BodiesSeen(
@@ -162,7 +164,7 @@ class Patient:
             t_ns=now.t_ns,
             points=points,
             poses={
-                "stage_from_tracker": _wire("stage", "tracker", self._room.stage_from_tracker.matrix),
+                "stage_from_tracker": self._stage_from_tracker,
                 "stage_from_head": _wire("stage", "headset", self._head.true(now.t_ns).matrix),
                 "reference_from_image": _wire("reference", "image", reference.matrix),
                 "tracker_from_reference": tracker_from_reference,
