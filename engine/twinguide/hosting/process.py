@@ -1,0 +1,59 @@
+"""What a process of ours asks of Linux: die with its parent, adopt orphans, know another by its pidfd."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+
+# One thread a process for linear algebra, hashes alike in all, and none of the loop's GL or XR overrides.
+CLEAN = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+OVERRIDES = (
+    "LIBGL_",
+    "__EGL_",
+    "__GLX_",
+    "EGL_",
+    "GALLIUM_",
+    "MESA_",
+    "LP_",
+    "XR_",
+    "XRT_",
+    "LD_",
+    "DISPLAY",
+    "WAYLAND_",
+)
+
+
+def clean_environment() -> dict[str, str]:
+    """Return this process's environment without overrides of GL, OpenXR and the linker, one BLAS thread."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(OVERRIDES)} | CLEAN
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every orphaned descendant, so that a part forked elsewhere is this process's child."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with(parent: int, with_signal: int = signal.SIGKILL) -> None:
+    """Be sent a signal when the parent ends; end at once where it has ended already.
+
+    A part is forked by way of a process that ends, and is adopted a moment later.
+    """
+    until = time.monotonic() + 2.0
+    while os.getppid() != parent:
+        if time.monotonic() > until:
+            raise SystemExit(f"process {parent} has gone before this one could begin")
+        time.sleep(0.0005)
+    _prctl(PR_SET_PDEATHSIG, with_signal)
+    if os.getppid() != parent:
+        raise SystemExit(f"process {parent} has gone before this one could begin")
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl({option}, {value}): {os.strerror(number)}")

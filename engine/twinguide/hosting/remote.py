@@ -1,0 +1,225 @@
+"""The parts in processes, as the loop's process sees them: lockstep's marks, and the hub's lives."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twinguide.bus.packets import Packet
+from twinguide.bus.topics import LOOP, RECORDER
+from twinguide.errors import BusError
+from twinguide.hosting.host import READY
+from twinguide.hosting.link import HUB_START_S, HubLink
+from twinguide.hosting.plan import Control, RunPlan
+from twinguide.hosting.router import Router
+from twinguide.hosting.schedule import Member, Schedule
+from twinguide.messages import DoneMark, PartState, StepMark
+
+log = logging.getLogger("twinguide.hosting")
+
+RECORDER_DEADLINE_S = 30.0
+HUB_LIVES, WITHIN_S = 3, 10.0  # more deaths of the hub than this in that time: it stays down
+SETTLED_S = 0.5  # dead for so long: it will not be started again
+GONE = ("dead", "hung", "restarting", "quarantined", "stopped")
+
+
+class Remote:
+    """All parts in processes, by way of one hub at a time; nothing here raises once the run has begun."""
+
+    def __init__(self, plan: RunPlan, folder: Path, names: list[str], router: Router, schedule: Schedule) -> None:
+        self._plan, self._folder, self._router, self._schedule = plan, folder, router, schedule
+        self._names = list(names)
+        self._recorder = Member(RECORDER, 0, 0.0, alive=False)
+        self._link: HubLink | None = None
+        self._connected = False
+        self._life = 0
+        self._deaths: deque[float] = deque()
+        self._done: dict[str, DoneMark] = {}
+        self._changed_s: dict[str, float] = {}
+
+    @property
+    def hub_pid(self) -> int:
+        """The hub's process; 0 where there is none."""
+        return self._link.pid if self._link else 0
+
+    # ---- the hub's lives ---------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start the hub's process; `bring_up` waits for it."""
+        self._life += 1
+        self._connected = False
+        self._link = HubLink(self._plan, self._folder, self._life)
+
+    def bring_up(self, t_ns: int) -> None:
+        """Wait for the hub, connect, and have it launch the parts; raise BusError where it does not start."""
+        if self._link is None or not self._link.up(HUB_START_S):
+            raise BusError(f"a hub that is up after {HUB_START_S} s", "silence")
+        self._join(t_ns)
+
+    def _join(self, t_ns: int) -> None:
+        assert self._link is not None
+        for (name, topic), reason in self._link.connect(self._router.asks()).items():
+            self._router.refuse(name, topic, reason, t_ns)
+        self._connected = True
+        for packet in self._router.states():
+            self._link.send(packet)
+        self._link.control(Control("", "launch"))
+
+    def wait_ready(self, receive: Callable[[], None], states: dict[str, PartState]) -> None:
+        """Wait until each part can be stepped, or was given up, or its time to begin is over."""
+        until = time.monotonic() + self._plan.start_deadline_s + 1.0
+        while time.monotonic() < until and self._link is not None and not self._link.dead():
+            receive()
+            if all(self._settled(name, states.get(name)) for name in self._names):
+                return
+            self._link.wait(100)
+
+    def _settled(self, name: str, state: PartState | None) -> bool:
+        if state is None:
+            return False
+        if state.state == "dead":
+            return time.monotonic() - self._changed_s[name] > SETTLED_S
+        if state.state == "running":
+            return not self._plan.virtual or self._member(name).alive
+        return state.state in ("quarantined", "stopped")
+
+    def look_after(self, states: dict[str, PartState], t_ns: int) -> None:
+        """See whether the hub lives; where it has died, start it and all parts again, without waiting in real time."""
+        if self._link is None:
+            return
+        try:
+            if self._link.dead():
+                if self._bury(states, t_ns) and self._plan.virtual:
+                    self.bring_up(t_ns)
+            elif not self._connected and self._link.up(0):
+                self._join(t_ns)
+        except BusError as error:
+            self._give_up(states, str(error))
+
+    def _bury(self, states: dict[str, PartState], t_ns: int) -> bool:
+        """Say what died with the hub, and begin its next life; False where it had too many."""
+        assert self._link is not None
+        self._link.close()
+        reason = f"the hub has died: {self._link.last_word()}"
+        log.error("%s", reason)
+        now = time.monotonic()
+        self._deaths.append(now)
+        while now - self._deaths[0] > WITHIN_S:
+            self._deaths.popleft()
+        if len(self._deaths) > HUB_LIVES:
+            self._give_up(states, f"the hub died {len(self._deaths)} times in {WITHIN_S:g} s")
+            return False
+        for name in self._names:
+            state = PartState(part=name, state="restarting", placement="process", reason=reason, t_ns=t_ns)
+            states[name] = state
+            self.state_changed(state)
+        self.begin()
+        return True
+
+    def _give_up(self, states: dict[str, PartState], reason: str) -> None:
+        log.error("the run goes on without its processes: %s", reason)
+        if self._link is not None:
+            self._link.close()
+        self._link, self._connected = None, False
+        for name in self._names:
+            states[name] = PartState(part=name, state="quarantined", placement="process", reason=reason)
+            self._member(name).alive = False
+
+    def stats(self) -> dict[str, Any]:
+        """Return the hub's counts, parts and topics; raise BusError where it does not answer."""
+        if self._link is None:
+            return {}
+        return self._link.control(Control("", "stats")).stats
+
+    def close(self) -> None:
+        """End the hub and all it runs, the recorder last."""
+        if self._link is not None:
+            self._link.stop()
+            self._link = None
+
+    # ---- packets -----------------------------------------------------------------------------------------------------
+
+    def send(self, packet: Packet) -> None:
+        """Send a packet, where there is a hub to take it."""
+        if self._link is not None and self._connected:
+            self._link.send(packet)
+
+    def receive(self) -> Packet | None:
+        """Return the next packet from the hub, or None."""
+        return self._link.client.receive() if self._link is not None and self._connected else None
+
+    # ---- lockstep ----------------------------------------------------------------------------------------------------
+
+    def _member(self, name: str) -> Member:
+        """Return a part as lockstep sees it; in real time processes are not stepped from here."""
+        return self._recorder if name == RECORDER else self._schedule.members.get(name, Member(name, 0, 0.0))
+
+    def state_changed(self, state: PartState) -> None:
+        """Take the supervisor's word: what is gone is not waited for."""
+        if state.part in self._names:
+            self._changed_s[state.part] = time.monotonic()
+            if state.state in GONE:
+                self._member(state.part).alive = False
+
+    def done(self, mark: DoneMark, t_ns: int) -> None:
+        """Take a part's mark: its step is over, or it says that it can be stepped."""
+        if mark.round != READY:
+            self._done[mark.part] = mark
+        elif mark.part == RECORDER:
+            self._recorder.alive = True
+        elif mark.part in self._schedule.members:
+            self._schedule.revive(mark.part, t_ns if self._schedule.round else t_ns - 1)
+
+    def ask_steps(self, names: set[str], t_ns: int, round_: int) -> None:
+        """Let parts step: a mark to each, behind all that was published before."""
+        for name in sorted(names):
+            mark = StepMark(part=name, round=round_, t_ns=t_ns)
+            self._router.emit(LOOP, mark, t_ns, round_, f"sync/{LOOP}/{name}")
+
+    def await_done(
+        self, names: set[str], round_: int, receive: Callable[[], None], deadline_s: float = 0.0
+    ) -> list[tuple[str, str]]:
+        """Wait for the marks of all these steps; return what they published as (source, tag).
+
+        A part that died is not waited for; one that is late is ended, and joins again when it was started anew.
+        """
+        waiting, published = set(names), list[tuple[str, str]]()
+        until = time.monotonic() + (deadline_s or self._plan.step_deadline_s)
+        while waiting and self._link is not None and self._connected:
+            receive()
+            for name in sorted(waiting):
+                mark = self._done.get(name)
+                if mark is not None and mark.round == round_:
+                    published += [(name, tag) for tag in mark.published]
+                    waiting.discard(name)
+                elif not self._member(name).alive:
+                    waiting.discard(name)
+            left = until - time.monotonic()
+            if not waiting or self._link.dead():
+                break
+            if left <= 0:
+                self._end_late(waiting, deadline_s or self._plan.step_deadline_s)
+                break
+            self._link.wait(max(1, round(left * 1000)))
+        return published
+
+    def _end_late(self, names: set[str], deadline_s: float) -> None:
+        assert self._link is not None
+        for name in sorted(names):
+            self._member(name).alive = False
+            log.error("part %s: no end of its step after %g s", name, deadline_s)
+            try:
+                self._link.control(Control("", "restart", name, f"no end of its step after {deadline_s:g} s"))
+            except BusError as error:
+                log.error("the hub: %s", error)
+
+    def sync_recorder(self, t_ns: int, receive: Callable[[], None]) -> None:
+        """Wait until the recorder has written what was published so far, so that it never falls far behind."""
+        if self._recorder.alive:
+            round_ = self._schedule.round
+            self.ask_steps({RECORDER}, t_ns, round_)
+            self.await_done({RECORDER}, round_, receive, RECORDER_DEADLINE_S)

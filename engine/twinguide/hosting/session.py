@@ -1,0 +1,215 @@
+"""The loop's side of a run: its parts, inside and in processes, behind one small interface.
+
+    with Session(plan, registry) as session:
+        session.advance(t_ns); session.drain(); session.publish(message)
+
+A run whose parts are all inside and that records nothing has no hub: the same interface, the same bits.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from twinguide.bus.packets import Packet
+from twinguide.bus.ring import RingReader
+from twinguide.bus.topics import LOOP, RECORDER, steps
+from twinguide.clock import SECOND, ClockReal, ClockVirtual
+from twinguide.hosting.context import PartContext
+from twinguide.hosting.host import HEALTH_NS
+from twinguide.hosting.inside import InsidePart, Mailbox, StepTimes
+from twinguide.hosting.plan import RunPlan, permissions_of, rings_folder
+from twinguide.hosting.remote import Remote
+from twinguide.hosting.router import Router
+from twinguide.hosting.runtime import RuntimeFolder, make_runtime_folder
+from twinguide.hosting.schedule import Member, Schedule
+from twinguide.messages import BulkRef, DoneMark, Header, Health, Message, PartState, Refusal
+from twinguide.registry import Registry, resolve
+
+RECORDER_SYNC_NS = SECOND // 2  # lockstep: the recorder catches up, and copies bulk, this often
+ALL_ROUNDS = 2**62
+
+
+class Session:
+    """One run, from `start` to `close`."""
+
+    def __init__(self, plan: RunPlan, registry: Registry, runtime_base: Path | None = None) -> None:
+        """Check the plan; raise PluginError or TopicRefused where it cannot be run. Nothing is started yet."""
+        self.plan, self._registry = plan, registry
+        self._permissions = permissions_of(plan, registry)
+        self._clock = ClockVirtual() if plan.virtual else ClockReal()
+        parts = self._permissions.parts
+        self._inside = {
+            name: InsidePart(part)
+            for name, part in parts.items()
+            if steps(part) and name not in self._permissions.remote
+        }
+        self._mailbox = Mailbox()
+        mailboxes = {LOOP: self._mailbox} | {name: inside.mailbox for name, inside in self._inside.items()}
+        self._router = Router(self._permissions, registry.catalogue(), mailboxes, self._send, self._watch)
+        stepped = [*self._inside, *(n for n in self._permissions.remote if plan.virtual and n != RECORDER)]
+        members = [Member(n, parts[n].order, parts[n].rate_hz, alive=n in self._inside) for n in stepped]
+        self._schedule = Schedule(members, self._permissions.woken_by(stepped))
+        self._runtime: RuntimeFolder = make_runtime_folder(runtime_base)
+        self.folder = self._runtime.path  # sockets and rings
+        self._bulk = RingReader(rings_folder(self.folder))
+        self._remote = Remote(plan, self.folder, self._permissions.remote, self._router, self._schedule)
+        self._synced_ns = self._health_ns = self._advances = 0
+        self._closed = False
+        self.part_states: dict[str, PartState] = {}
+        self.health: dict[str, Health] = {}  # newest of each part in a process; real time only
+        self.refusals: list[Refusal] = []  # what was refused so far: the 1st, 2nd, 4th ... of each kind
+
+    def __enter__(self) -> Session:
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # ---- what the loop calls -----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the hub and all parts, and wait until each can be stepped or has been given up.
+
+        Raises BusError where the hub does not start. A part that fails does not raise: see `part_states`.
+        """
+        try:
+            if self._permissions.remote:
+                self._remote.begin()  # it imports while the parts inside are made
+            for name, inside in self._inside.items():
+                inside.make(lambda n=name, p=inside.part: resolve(p.make)(self.context(n)))
+            if self._permissions.remote:
+                self._remote.bring_up(self.now_ns())
+            for name in self._inside:
+                self._schedule.revive(name, self.now_ns() - 1)
+                self._tell_inside(name)
+            self._router.say_denied(self.now_ns())
+            if self._permissions.remote:
+                self._remote.wait_ready(self._receive, self.part_states)
+        except BaseException:
+            self.close()
+            raise
+
+    def publish(self, message: Message) -> None:
+        """Publish a message of the loop; what is not in LOOP_TOPICS, or not finite, is withheld and counted."""
+        round_ = self._schedule.round if self.plan.virtual else 0
+        tag = self._router.emit(LOOP, message, self.now_ns(), round_)
+        if tag:
+            self._schedule.wake(LOOP, tag)
+
+    def advance(self, t_ns: int) -> None:
+        """Virtual time: make all steps up to `t_ns` [ns]. Real time: take what came, step parts inside that are due."""
+        self._advances += 1
+        self._remote.look_after(self.part_states, self.now_ns())
+        if isinstance(self._clock, ClockVirtual):
+            self._schedule.advance(t_ns, self._step)
+            self._clock.advance_to(t_ns)
+            if t_ns - self._synced_ns >= RECORDER_SYNC_NS:
+                self._synced_ns = t_ns
+                self._remote.sync_recorder(t_ns, self._receive)
+            return
+        self._receive()
+        self._schedule.run_at(t_ns, self._step)
+        if t_ns - self._health_ns >= HEALTH_NS:  # by it the hub sees a stalled loop
+            self._health_ns = t_ns
+            self._router.emit(LOOP, Health(part=LOOP, steps=self._advances, t_ns=t_ns), t_ns, 0)
+
+    def drain(self) -> list[tuple[Header, Message]]:
+        """Return what came for the loop since the last call; in virtual time by (round, source, seq)."""
+        self._receive()
+        return self._mailbox.take(ALL_ROUNDS if self.plan.virtual else None)
+
+    def bulk(self, ref: BulkRef) -> NDArray[Any] | None:
+        """Return a copy of a shared array, or None where it has been overwritten."""
+        return self._bulk.read(ref)
+
+    def now_ns(self) -> int:
+        """Return the run's time [ns]."""
+        return self._clock.now_ns()
+
+    def context(self, name: str) -> PartContext:
+        """Return the `Context` of a part that runs in this process: guidance, overlays, a world's head."""
+        return PartContext(self.plan, self._registry.part(name), self.folder)
+
+    @property
+    def times(self) -> dict[str, StepTimes]:
+        """What the steps of the parts inside have cost."""
+        return {name: inside.times for name, inside in self._inside.items()}
+
+    @property
+    def hub_pid(self) -> int:
+        """The hub's process; 0 where the run has none."""
+        return self._remote.hub_pid
+
+    def stats(self) -> dict[str, Any]:
+        """Return the hub's counts, parts and topics; raise BusError where it does not answer."""
+        return self._remote.stats()
+
+    def close(self) -> None:
+        """End all parts, wait until the recorder has written everything, remove the runtime folder."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._remote.close()
+        finally:
+            self._runtime.remove()
+
+    # ---- within ------------------------------------------------------------------------------------------------------
+
+    def _send(self, packet: Packet) -> None:
+        self._remote.send(packet)
+
+    def _receive(self) -> None:
+        while (packet := self._remote.receive()) is not None:
+            self._router.deliver(packet)
+            if not self.plan.virtual:  # in lockstep the marks of the finished steps tell it
+                self._schedule.wake(packet.header.source, packet.header.tag)
+
+    def _watch(self, header: Header, message: Message) -> bool:
+        """Take what is about the run itself and not for the loop's own use."""
+        match message:
+            case DoneMark():
+                self._remote.done(message, self.now_ns())
+            case PartState():
+                self.part_states[message.part] = message
+                self._remote.state_changed(message)
+            case Health():
+                self.health[message.part] = message
+            case Refusal():
+                self.refusals.append(message)
+            case _:
+                return False
+        return True
+
+    def _step(self, batch: list[Member], t_ns: int, round_: int) -> list[tuple[str, str]]:
+        if isinstance(self._clock, ClockVirtual):
+            self._clock.advance_to(t_ns)
+        remote = {member.name for member in batch if member.name not in self._inside}
+        self._remote.ask_steps(remote, t_ns, round_)
+        published: list[tuple[str, str]] = []
+        for member in batch:
+            if member.name in self._inside:
+                published += self._step_inside(member, t_ns, round_)
+        return published + self._remote.await_done(remote, round_, self._receive)
+
+    def _step_inside(self, member: Member, t_ns: int, round_: int) -> list[tuple[str, str]]:
+        name, virtual = member.name, self.plan.virtual
+        inside = self._inside[name]
+        messages = inside.step(t_ns, round_ if virtual else None)
+        if inside.fault:
+            member.alive = False
+            self._tell_inside(name)
+        tags = [self._router.emit(name, message, self.now_ns(), round_ if virtual else 0) for message in messages]
+        return [(name, tag) for tag in tags if tag]
+
+    def _tell_inside(self, name: str) -> None:
+        fault = self._inside[name].fault
+        state = PartState(
+            part=name, state="dead" if fault else "running", placement="inside", reason=fault, t_ns=self.now_ns()
+        )
+        self.part_states[name] = state
+        self._router.emit(LOOP, state, self.now_ns(), 0, f"v1/state/{name}/part")

@@ -1,0 +1,44 @@
+"""How a process ended, and its last word."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+TAIL = 4096  # bytes of a log that may hold the last line
+WORD = 300  # characters of a reason
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a process ended: `signal` says by which, else `code` is its exit status."""
+
+    code: int
+    signal: str = ""
+
+
+def ending_of(pidfd: int) -> Ending | None:
+    """Reap an ended child; None where it is not this process's child yet."""
+    try:
+        told = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        return None
+    if told is None:
+        return None
+    if told.si_code == os.CLD_EXITED:
+        return Ending(told.si_status)
+    return Ending(-told.si_status, f"killed by {signal.Signals(told.si_status).name}")
+
+
+def last_line(log: Path, start: int = 0) -> str:
+    """Return the last line that is not empty of what was logged since `start` [bytes]; empty where there is none."""
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(start, size - TAIL))
+            lines = file.read().decode("utf-8", "replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip()[:WORD] for line in reversed(lines) if line.strip()), "")

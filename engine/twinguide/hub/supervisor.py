@@ -1,0 +1,196 @@
+"""The supervisor, parent of all parts: sees their ends, ends what hangs, starts anew, gives up on crash loops."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from twinguide.bus.topics import LOOP, RECORDER
+from twinguide.clock import SECOND
+from twinguide.hub.ending import Ending, ending_of, last_line
+from twinguide.messages import PartState
+
+State = Literal["starting", "running", "dead", "hung", "restarting", "quarantined", "stopped"]
+RESTARTS, WITHIN_NS = 3, 10 * SECOND  # more restarts than this in that time: quarantined
+SILENT_PERIODS = 3
+RECORDER_SILENT_NS = 5 * SECOND  # a slow disk is not a hang
+GRACE_NS = SECOND  # for a part to end after it was asked
+FINAL_EXIT = 78  # the process says itself that starting it again would not help
+
+
+@dataclass
+class Child:
+    """One part's process, over all its lives."""
+
+    name: str
+    silent_ns: int  # real time: how long without a packet is a hang; 0: not watched
+    boot: int
+    log: Path
+    state: State = "starting"
+    pid: int = 0
+    pidfd: int = -1
+    begun_ns: int = 0
+    log_start: int = 0
+    restarts: int = 0
+    recent: deque[int] = field(default_factory=deque[int])
+    hung: str = ""  # why this life was ended by the supervisor
+    kill_at_ns: int = 0
+
+
+class Supervisor:
+    """Start, watch, restart and end children.
+
+    `spawn(child)` asks for a process, whose pid comes by `born`; `watch(pidfd, name)` has the hub's loop wait for its
+    end; `tell(state)` publishes; `seen(name)` is when the child's last packet came [ns, monotonic].
+    """
+
+    def __init__(
+        self,
+        children: Mapping[str, Child],
+        spawn: Callable[[Child], None],
+        watch: Callable[[int, str], None],
+        tell: Callable[[PartState], None],
+        seen: Callable[[str], int],
+        start_deadline_ns: int,
+    ) -> None:
+        self.children = dict(children)
+        self._spawn, self._watch, self._tell, self._seen = spawn, watch, tell, seen
+        self._start_deadline_ns = start_deadline_ns
+        self._loop_state: State = "starting"
+        self.stopping = False
+
+    def launch(self) -> None:
+        """Start every child."""
+        for child in self.children.values():
+            self._begin(child, "starting")
+
+    def _begin(self, child: Child, state: State, reason: str = "") -> None:
+        child.begun_ns, child.hung = time.monotonic_ns(), ""
+        child.log_start = child.log.stat().st_size if child.log.exists() else 0
+        self._become(child, state, reason)
+        self._spawn(child)
+
+    def _become(self, child: Child, state: State, reason: str = "") -> None:
+        child.state = state
+        told = PartState(
+            part=child.name, state=state, placement="process", reason=reason, pid=child.pid, restarts=child.restarts
+        )
+        self._tell(told)
+
+    def born(self, name: str, boot: int, pid: int) -> None:
+        """Take the pid of a child's new process."""
+        child = self.children[name]
+        if boot == child.boot:
+            child.pid, child.pidfd = pid, os.pidfd_open(pid)
+            self._watch(child.pidfd, name)
+            if self.stopping:
+                self.kill(child)
+
+    def ended(self, name: str) -> int:
+        """Reap a child whose pidfd told its end; start it anew, or give it up. Return the pidfd, closed."""
+        child = self.children[name]
+        self._end_group(child.pid)  # before it is reaped: until then its number is nobody else's
+        ending = ending_of(child.pidfd)
+        if ending is None:
+            return -1  # not adopted yet: it is told again
+        pidfd, child.pidfd = child.pidfd, -1
+        os.close(pidfd)
+        reason = child.hung or self._reason(child, ending)
+        if self.stopping:
+            self._become(child, "stopped", reason if child.hung or ending.code else "")
+        else:
+            self._become(child, "dead", reason)
+            if ending.code != FINAL_EXIT:
+                self._again(child, reason)
+        return pidfd
+
+    def _reason(self, child: Child, ending: Ending) -> str:
+        line = last_line(child.log, child.log_start)
+        return ending.signal or line or f"exit code {ending.code} without a word"
+
+    def _again(self, child: Child, reason: str) -> None:
+        now = time.monotonic_ns()
+        while child.recent and now - child.recent[0] > WITHIN_NS:
+            child.recent.popleft()
+        if len(child.recent) >= RESTARTS:
+            self._become(child, "quarantined", f"ended {RESTARTS + 1} times in {WITHIN_NS // SECOND} s: {reason}")
+            return
+        child.recent.append(now)
+        child.restarts += 1
+        child.boot += 1
+        child.pid = 0
+        self._begin(child, "restarting", reason)
+
+    def restart(self, name: str, reason: str) -> bool:
+        """End a child that the coordinator found silent; its end starts it anew."""
+        child = self.children.get(name)
+        if child is None or child.pidfd < 0 or child.state not in ("running", "starting", "restarting"):
+            return False
+        self._hang(child, reason)
+        return True
+
+    def _hang(self, child: Child, reason: str) -> None:
+        child.hung = reason
+        self._become(child, "hung", reason)
+        self.kill(child)
+
+    def kill(self, child: Child) -> None:
+        """End a child and all that it started."""
+        if child.pidfd >= 0:
+            self._end_group(child.pid)
+            signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+
+    def _end_group(self, pid: int) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has no group of its own yet, or nobody is left in it
+            os.killpg(pid, signal.SIGKILL)
+
+    def check(self, *, virtual: bool) -> None:
+        """Look for children that began to work, that hang, or that outstay their grace."""
+        now = time.monotonic_ns()
+        for child in self.children.values():
+            seen = self._seen(child.name)
+            if child.state in ("starting", "restarting") and child.pidfd >= 0:
+                if seen > child.begun_ns:
+                    self._become(child, "running")
+                elif now - child.begun_ns > self._start_deadline_ns and not child.hung:
+                    self._hang(child, f"not ready after {self._start_deadline_ns / SECOND:g} s")
+            elif child.state == "running" and not virtual and not self.stopping and now - seen > child.silent_ns:
+                self._hang(child, f"no progress for {(now - seen) / SECOND:.2f} s")
+            if child.kill_at_ns and now > child.kill_at_ns:
+                child.kill_at_ns = 0
+                child.hung = child.hung or "killed: it did not end when asked"
+                self.kill(child)
+
+    def check_loop(self, silent_ns: int) -> None:
+        """Say when the loop itself stalls (real time), and when it goes on; it is never ended from here."""
+        seen = self._seen(LOOP)
+        if not seen or self.stopping:
+            return
+        silence = time.monotonic_ns() - seen
+        state: State = "hung" if silence > silent_ns else "running"
+        if state != self._loop_state:
+            self._loop_state = state
+            reason = f"no frame for {silence / SECOND:.2f} s" if state == "hung" else ""
+            self._tell(PartState(part=LOOP, state=state, placement="inside", reason=reason))
+
+    def ask_to_end(self, child: Child, tell_stop: Callable[[str], None], grace_ns: int = GRACE_NS) -> None:
+        """Ask a child to end, and end it after its grace."""
+        if child.pidfd >= 0 and not child.kill_at_ns and child.state != "stopped":
+            tell_stop(child.name)
+            child.kill_at_ns = time.monotonic_ns() + grace_ns
+
+    def alive(self, *, recorder: bool) -> list[Child]:
+        """Return the living children: the recorder, or all others."""
+        return [c for c in self.children.values() if c.pidfd >= 0 and (c.name == RECORDER) == recorder]
+
+
+def silence_allowed_ns(rate_hz: float, hung_after_s: float) -> int:
+    """Return how long a free-running part may be silent [ns]: 3 of its periods, but not less than `hung_after_s`."""
+    return round(max(SILENT_PERIODS / rate_hz if rate_hz else 0.0, hung_after_s) * SECOND)

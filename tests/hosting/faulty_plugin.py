@@ -1,0 +1,98 @@
+"""Parts that fail in the ways that parts fail, for the tests of hosting."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterable
+
+import msgspec
+
+from twinguide.hookspecs import Context, Part, Sensor, Solver, Topic, hookimpl
+from twinguide.messages import Array, Inbox, Message, Registration
+
+
+class Beat(Message, frozen=True, kw_only=True, tag="faulty.beat/1"):
+    """One beat; `life` tells how often the part was made."""
+
+    count: int
+    pid: int
+    value: float = 0.0
+    field: Array | None = None
+
+
+class Echo(Message, frozen=True, kw_only=True, tag="faulty.echo/1"):
+    """What a part saw."""
+
+    seen: int
+    version: int = -1
+
+
+class Secret(Message, frozen=True, kw_only=True, tag="faulty.secret/1"):
+    """Declared by nobody."""
+
+
+class How(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What goes wrong, after how many beats."""
+
+    fault: str = ""
+    after: int = 5
+
+
+class Heart:
+    def __init__(self, ctx: Context) -> None:
+        self.how: How = ctx.options
+        self.count = 0
+        if self.how.fault == "raise-on-start":
+            raise ValueError("no device on this port")
+
+    def step(self, t_ns: int, inbox: Inbox) -> Iterable[Message]:
+        self.count += 1
+        beat = Beat(t_ns=t_ns, count=self.count, pid=os.getpid())
+        if self.count < self.how.after:
+            return [beat]
+        match self.how.fault:
+            case "raise":
+                raise ValueError("the cable is out")
+            case "spin":
+                while True:
+                    pass
+            case "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case "sleep":
+                time.sleep(3600)
+            case "nan":
+                return [msgspec.structs.replace(beat, value=float("nan"))]
+            case "nan-array":
+                return [msgspec.structs.replace(beat, field=Array.of([1.0, float("inf")]))]
+            case "undeclared":
+                return [beat, Secret(t_ns=t_ns)]
+            case _:
+                pass
+        return [beat]
+
+
+class Ear:
+    """Answers each beat at once."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.seen, self.version = 0, -1
+
+    def step(self, t_ns: int, inbox: Inbox) -> Iterable[Message]:
+        self.seen += len(inbox.of(Beat))
+        registration = inbox.last(Registration)
+        if registration is not None:
+            self.version = registration.version
+        return [Echo(t_ns=t_ns, seen=self.seen, version=self.version)]
+
+
+@hookimpl
+def parts() -> list[Part]:
+    beat, echo = {"beat": Topic(Beat)}, {"echo": Topic(Echo)}
+    return [
+        Sensor("heart", make="faulty_plugin:Heart", rate_hz=50, options=How, publishes=beat),
+        Sensor("heart2", make="faulty_plugin:Heart", rate_hz=50, options=How, publishes=beat),
+        Solver("ear", make="faulty_plugin:Ear", subscribes=[Beat, Registration], wakes_on=[Beat], publishes=echo),
+        Solver("waiter", make="faulty_plugin:Ear", subscribes=[Registration], wakes_on=[Registration], publishes=echo),
+    ]

@@ -1,0 +1,196 @@
+"""What is killed, hangs, raises or lies costs its own messages, never the run."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from twinguide.messages import Registration
+
+FAULTY = "faulty_plugin.py"
+
+
+def frames(session, start: int, count: int) -> list[tuple[str, object]]:
+    """Run `count` frames of 20 ms from frame `start` in virtual time; return what came."""
+    got = []
+    for frame in range(start, start + count):
+        session.advance(frame * 20_000_000)
+        got += [(header.source, message) for header, message in session.drain()]
+    return got
+
+
+def gone(pid: int) -> bool:
+    """Tell whether a process has ended, reaped or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def children_of(pid: int) -> set[int]:
+    return {int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def beats(session) -> list[int]:
+    session.advance(session.now_ns())
+    return [m.count for h, m in session.drain() if h.source == "heart"]
+
+
+# ---- real time ------------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_part_is_started_again(runs, until):
+    session = runs(["heart", "ear"], plugin=FAULTY, clock="real")
+    pid = session.part_states["heart"].pid
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: session.part_states["heart"].restarts == 1, session)
+    until(lambda: session.part_states["heart"].state == "running", session)
+    assert session.part_states["heart"].pid != pid
+    assert session.part_states["ear"].restarts == 0
+    assert beats(session) is not None
+    until(lambda: bool(beats(session)))
+
+
+@pytest.mark.parametrize("fault", ["spin", "stop", "sleep"])
+def test_a_hanging_part_is_ended_and_started_again(runs, until, fault):
+    session = runs(["heart"], plugin=FAULTY, clock="real", options={"heart": {"fault": fault}}, hung_after_s=0.4)
+    seen = []
+    until(
+        lambda: seen.append(session.part_states["heart"].state) or session.part_states["heart"].restarts >= 1, session
+    )
+    assert "no progress for" in session.part_states["heart"].reason
+
+
+def test_a_part_that_raises_is_started_again_with_its_reason_told(runs, until):
+    session = runs(["heart"], plugin=FAULTY, clock="real", options={"heart": {"fault": "raise", "after": 3}})
+    until(lambda: session.part_states["heart"].restarts >= 1, session)
+    assert session.part_states["heart"].reason == "ValueError: the cable is out"
+    log = (runs.folder / "logs" / "heart.log").read_text()
+    assert "Traceback" in log
+
+
+def test_a_crash_loop_is_quarantined_and_the_others_go_on(runs, until):
+    session = runs(["heart", "ear"], plugin=FAULTY, clock="real", options={"heart": {"fault": "raise-on-start"}})
+    until(lambda: session.part_states["heart"].state == "quarantined", session)
+    assert "no device on this port" in session.part_states["heart"].reason
+    assert session.part_states["heart"].restarts == 3
+    assert session.part_states["ear"].state == "running"
+
+
+def test_a_killed_hub_is_started_again_with_all_parts_and_states(runs, until):
+    session = runs(["heart", "waiter"], plugin=FAULTY, clock="real")
+    session.publish(Registration(version=4, state="made"))
+    old_hub, old_part = session.hub_pid, session.part_states["heart"].pid
+    os.kill(old_hub, signal.SIGKILL)
+    until(lambda: session.hub_pid != old_hub, session)
+    assert "the hub has died" in session.part_states["heart"].reason
+    versions: list[int] = []
+
+    def registration_is_known_again() -> bool:
+        session.advance(session.now_ns())
+        versions.extend(m.version for h, m in session.drain() if h.source == "waiter" and h.boot > 1)
+        return 4 in versions
+
+    until(registration_is_known_again)
+    assert session.part_states["heart"].pid != old_part
+    assert gone(old_part)
+
+
+def test_a_killed_zygote_costs_only_time(runs, until):
+    session = runs(["heart"], plugin=FAULTY, clock="real")
+    (zygote,) = children_of(session.hub_pid) - {session.part_states["heart"].pid}
+    os.kill(zygote, signal.SIGKILL)
+    until(lambda: gone(zygote))
+    os.kill(session.part_states["heart"].pid, signal.SIGKILL)
+    until(lambda: session.part_states["heart"].restarts == 1, session)
+    until(lambda: session.part_states["heart"].state == "running", session)
+
+
+def test_a_stalled_loop_is_said(runs):
+    session = runs(["heart"], plugin=FAULTY, clock="real", hung_after_s=0.3)
+    session.advance(session.now_ns())
+    time.sleep(0.8)  # the loop does nothing
+    session.advance(session.now_ns())
+    assert session.part_states["loop"].state == "hung"
+
+
+# ---- lockstep -------------------------------------------------------------------------------------------------------
+
+
+def test_a_part_killed_in_lockstep_is_left_out_until_it_is_back(runs, until):
+    session = runs(["heart", "heart2"], plugin=FAULTY)
+    frames(session, 0, 10)
+    os.kill(session.part_states["heart"].pid, signal.SIGKILL)
+    sources: list[str] = []
+    frame = 10
+
+    def back() -> bool:
+        nonlocal frame
+        got = frames(session, frame, 1)
+        frame += 1
+        sources.extend(source for source, _ in got)
+        return session.part_states["heart"].restarts == 1 and [s for s, _ in got].count("heart") == 1
+
+    until(back)
+    assert sources.count("heart2") == frame - 10  # the other one did not miss a step
+
+
+@pytest.mark.parametrize("fault", ["spin", "stop"])
+def test_a_part_that_hangs_in_lockstep_is_ended_after_the_deadline(runs, until, fault):
+    session = runs(["heart", "heart2"], plugin=FAULTY, options={"heart": {"fault": fault}}, step_deadline_s=0.5)
+    got = frames(session, 0, 20)
+    assert [source for source, _ in got].count("heart2") == 20
+    until(lambda: session.part_states["heart"].restarts >= 1, session)
+    assert "no end of its step after 0.5 s" in session.part_states["heart"].reason
+
+
+def test_a_hub_killed_in_lockstep_is_replaced_and_the_run_goes_on(runs, until):
+    session = runs(["heart"], plugin=FAULTY)
+    frames(session, 0, 10)
+    os.kill(session.hub_pid, signal.SIGKILL)
+    frame = 10
+
+    def back() -> bool:
+        nonlocal frame
+        frame += 1
+        return any(source == "heart" and message.count == 1 for source, message in frames(session, frame, 1))
+
+    until(back)
+
+
+def test_a_part_inside_that_raises_is_dead_and_the_others_go_on(runs):
+    session = runs(
+        ["heart", "heart2"], plugin=FAULTY, placement="inside", options={"heart": {"fault": "raise", "after": 3}}
+    )
+    got = [source for source, _ in frames(session, 0, 10)]
+    assert got.count("heart") == 2
+    assert got.count("heart2") == 10
+    assert session.part_states["heart"].state == "dead"
+    assert session.part_states["heart"].reason == "ValueError: the cable is out"
+
+
+# ---- messages that nobody can use -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("placement", ["inside", "process"])
+@pytest.mark.parametrize(("fault", "said"), [("nan", "value is nan"), ("nan-array", "1 of 2 numbers")])
+def test_numbers_that_are_not_finite_are_withheld_and_counted(runs, placement, fault, said):
+    session = runs(["heart"], plugin=FAULTY, placement=placement, options={"heart": {"fault": fault}})
+    got = [m for _, m in frames(session, 0, 20)]
+    assert [m.count for m in got] == [1, 2, 3, 4]  # from the fifth beat on they are withheld
+    assert all(math.isfinite(m.value) for m in got)
+    assert said in session.refusals[0].reason
+    assert session.refusals[-1].count == 16
+    assert session.part_states["heart"].state == "running"
+
+
+@pytest.mark.parametrize("placement", ["inside", "process"])
+def test_an_undeclared_message_is_withheld_and_the_declared_ones_come(runs, placement):
+    session = runs(["heart"], plugin=FAULTY, placement=placement, options={"heart": {"fault": "undeclared"}})
+    assert len(frames(session, 0, 20)) == 20
+    assert "does not declare Secret" in session.refusals[0].reason
