@@ -7,6 +7,7 @@ a hand in goes to `timing.json`.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +28,7 @@ from twinguide.modelling import out_of_model
 Array = NDArray[np.float64]
 CHI2_95 = 7.814727903251179  # 95 % quantile of chi-square with 3 degrees of freedom
 SMALLEST_VARIANCE = 1e-14  # [m2], (0.1 um)2: keeps a flat covariance invertible, far below any sensor
-ABOUT_THE_RUN = ("seed", "scenario", "mode", "clock", "headset", "case")  # metadata that no wall clock touches
+ABOUT_THE_RUN = ("seed", "scenario", "mode", "clock", "headset")  # metadata that neither clock nor folder touches
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,7 +273,8 @@ def write_whole(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         raise RecordingError(
             f"room for {path.name}", str(error), str(path.parent), "Free some space, then run `twinguide report`."
         ) from error

@@ -1,0 +1,45 @@
+"""Rebuild what a session leaves from its recording: `summary.json`, `timing.json`, a self-contained `report.html`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twinguide.evidence import Evidence, load
+from twinguide.messages import Catalogue
+from twinguide.report import curves, page, tables
+from twinguide.scoring import Scores, score, series_of, write_scores, write_whole
+
+
+def build_report(folder: Path, catalogue: Catalogue | None = None) -> Path:
+    """Score a session folder, write its figures and its report, and return the report's path.
+
+    Raises RecordingError where the recording cannot be read or the report not written.
+    """
+    evidence = load(folder, catalogue)
+    scores = score(evidence)
+    write_scores(folder, scores)
+    path = folder / "report.html"
+    write_whole(path, report_page(evidence, scores))
+    return path
+
+
+def report_page(evidence: Evidence, scores: Scores) -> str:
+    """Return the report of a session as one HTML page."""
+    frames, series, summary = evidence.guide(), series_of(evidence), scores.summary
+    about = [f"{key} {summary[key]}" for key in ("scenario", "seed", "headset", "clock") if summary[key] is not None]
+    sections = [
+        page.notice("Research use. The display must not be the sole source of position."),
+        tables.cards(scores),
+        page.section("Errors", tables.errors(scores), curves.errors(evidence, series)),
+        page.section("Breathing", curves.breathing(evidence, frames, series), tables.training(evidence)),
+        page.section("Horizon and silence", curves.horizon(frames)),
+        page.section("Needle", curves.approach(evidence, frames)),
+        page.section("Latency", curves.latency(frames, scores), tables.stages(scores)),
+        page.section("Workflow", curves.timeline(evidence, frames), tables.registration(scores)),
+        page.section("Findings", tables.findings(scores)),
+        page.section("Attempts", tables.attempts(evidence)),
+        page.section("Parts", tables.parts(evidence, scores)),
+        page.section("Pictures", tables.pictures(evidence.folder)),
+        page.section("What this report rests on", page.bullets(tables.honesty(evidence, scores))),
+    ]
+    return page.page("TwinGuide session", " · ".join(about), sections)

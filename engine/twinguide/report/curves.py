@@ -1,0 +1,176 @@
+"""The report's sections that stand over time: each takes the evidence and returns HTML, or nothing where none is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinguide.evidence import Evidence
+from twinguide.frames import p95_from_covariance
+from twinguide.ledger import latency_cost_mm
+from twinguide.marking import MARKED
+from twinguide.messages import Gate, Shown, Vec3, WorkflowState
+from twinguide.modelling import episodes
+from twinguide.report import page, plots
+from twinguide.report.plots import Span
+from twinguide.scoring import Scores, Series
+
+Array = NDArray[np.float64]
+
+
+def errors(evidence: Evidence, series: Series) -> str:
+    """Return the errors over time by source."""
+    if not series.target.known.any():
+        return ""
+    tracks = {
+        name: getattr(series, name).size * 1e3 for name in ("target", "breathing", "registration", "needle", "overlay")
+    }
+    predicted = [p95_from_covariance(c) * 1e3 if np.isfinite(c).all() else np.nan for c in series.target.covariance]
+    uri = plots.errors(_seconds(series.t_ns), tracks, np.array(predicted), _out_of_model(evidence))
+    caption = (
+        "Error by source. Breathing: the part that motion brings; registration: the target's error without it. "
+        "Means by source do not add; mean squares do."
+    )
+    return page.picture(uri, caption, "errors over time")
+
+
+def breathing(evidence: Evidence, frames: Sequence[Shown], series: Series) -> str:
+    """Return how the target moved, as shown and as it was, and the times out of model."""
+    shown = _points([f.target_displacement for f in frames])
+    if not np.isfinite(shown).any():
+        return ""
+    true = evidence.true_point("displacement").at(series.t_ns)
+    gate = _spans([(g.t_ns, g.open) for g in evidence.of(Gate)], frames)
+    uri = plots.breathing(_seconds(series.t_ns), shown * 1e3, true * 1e3, _out_of_model(evidence), gate)
+    return page.picture(uri, "The target's motion in reference, as shown and as it was.", "breathing fit") + page.table(
+        ("out of model from [s]", "to [s]", "reason", "false"),
+        [(e.start_ns * 1e-9, e.end_ns * 1e-9, e.reason, e.false) for e in episodes(evidence)],
+    )
+
+
+def horizon(frames: Sequence[Shown]) -> str:
+    """Return how far ahead of its samples each frame was, and how long each stream was silent."""
+    names = [
+        n
+        for n in ("target", *(frames[0].tools if frames else ()))
+        if any(n in f.structures or n in f.tools for f in frames)
+    ]
+    if not names:
+        return ""
+    records = {name: [f.structures.get(name) or f.tools.get(name) for f in frames] for name in names}
+    horizon = {
+        n: np.array([r.horizon_ms if r and r.state != "hidden" else np.nan for r in rows])
+        for n, rows in records.items()
+    }
+    silence = {n: np.array([r.silence if r else np.nan for r in rows]) for n, rows in records.items()}
+    states = [(f.t_ns, f.structures["target"].state in MARKED) for f in frames if "target" in f.structures]
+    uri = plots.horizon(_seconds(np.array([f.t_ns for f in frames])), horizon, silence, _spans(states, frames))
+    caption = "Horizon: display time minus sample time, bridged by prediction. Silence: since the newest sample came."
+    return page.picture(uri, caption, "horizon and silence over time")
+
+
+def approach(evidence: Evidence, frames: Sequence[Shown]) -> str:
+    """Return the needle's way to the target."""
+    t_ns = np.array([f.t_ns for f in frames], dtype=np.int64)
+    tip, target = _points([f.tips.get("needle") for f in frames]), _points([f.target for f in frames])
+    if not np.isfinite(tip).any():
+        return ""
+    entry, along = _points([f.entry for f in frames]), _points([f.directions.get("needle") for f in frames])
+    path = target - entry
+    path /= np.linalg.norm(path, axis=1, keepdims=True)
+    depth = np.sum((tip - entry) * path, axis=1)
+    angle = np.degrees(np.arccos(np.clip(np.sum(along * path, axis=1), -1.0, 1.0)))
+    true = np.linalg.norm(evidence.true_point("needle_tip").at(t_ns) - evidence.true_point("target").at(t_ns), axis=1)
+    shown = np.linalg.norm(tip - target, axis=1)
+    uri = plots.approach(_seconds(t_ns), shown * 1e3, true * 1e3, depth * 1e3, angle)
+    return page.picture(uri, "The needle's way: path from the planned entry to the moved target.", "needle approach")
+
+
+def timeline(evidence: Evidence, frames: Sequence[Shown]) -> str:
+    """Return what held when."""
+    states = sorted(evidence.of(WorkflowState), key=lambda s: s.version)
+    if not states:
+        return ""
+    end_ns = max([r.t_pub_ns for r in evidence.recorded])
+    steps: list[tuple[float, float, str]] = []
+    starts = [s for i, s in enumerate(states) if i == 0 or states[i - 1].step != s.step]
+    for state, following in zip(starts, [s.t_ns for s in starts[1:]] + [end_ns], strict=True):
+        steps.append((state.t_ns * 1e-9, following * 1e-9, state.step))
+    marked = _spans([(f.t_ns, any(r.state in MARKED for r in f.structures.values())) for f in frames], frames)
+    rows = {
+        "workflow": steps,
+        "gate open": [(*span, "") for span in _spans([(g.t_ns, g.open) for g in evidence.of(Gate)], frames)],
+        "out of model": [(*span, "") for span in _out_of_model(evidence)],
+        "structures marked": [(*span, "") for span in marked],
+    }
+    return page.picture(plots.timeline(rows), "What held when; the lower rows while guiding.", "timeline")
+
+
+def latency(frames: Sequence[Shown], scores: Scores) -> str:
+    """Return how old each input was when shown, and what that would have cost."""
+    ages = scores.timing["input_age_ms"]
+    speeds = {
+        "target": _speed95(frames, "target"),
+        **{n: _speed95(frames, n) for n in (frames[0].tools if frames else ())},
+    }
+    rows: list[list[object]] = []
+    for name, speed in speeds.items():
+        if name in ages and speed is not None:
+            found: dict[str, Any] = scores.summary.get(f"{'breathing' if name == 'target' else name}_error_mm") or {}
+            cost = latency_cost_mm(ages[name]["p50"] * 1e6, speed)
+            rows.append([name, ages[name]["p50"], ages[name]["p99"], speed * 1e3, cost, found.get("p95")])
+    head = (
+        "input",
+        "age p50 [ms]",
+        "age p99 [ms]",
+        "speed p95 [mm/s]",
+        "cost if not bridged [mm]",
+        "what remained, p95 [mm]",
+    )
+    said = "Age at display time; cost: the median age times the speed that 95 % of the frames stay under."
+    return page.table(head, rows) + (page.text(said) if rows else "")
+
+
+def _speed95(frames: Sequence[Shown], name: str) -> float | None:
+    """Return the 95th percentile [m/s] of how fast something shown moved, over 0.1 s so that noise counts little."""
+    places = _points([f.target_displacement if name == "target" else f.tips.get(name) for f in frames])
+    t_s = _seconds(np.array([f.t_ns for f in frames], dtype=np.int64))
+    if len(frames) < 20:
+        return None
+    stride = max(1, round(0.1 / max(float(np.median(np.diff(t_s))), 1e-3)))
+    speed = np.linalg.norm(places[stride:] - places[:-stride], axis=1) / (t_s[stride:] - t_s[:-stride])
+    speed = speed[np.isfinite(speed)]
+    return float(np.percentile(speed, 95)) if len(speed) else None
+
+
+def _out_of_model(evidence: Evidence) -> list[Span]:
+    return [(e.start_ns * 1e-9, e.end_ns * 1e-9) for e in episodes(evidence)]
+
+
+def _spans(samples: Sequence[tuple[int, bool]], frames: Sequence[Shown]) -> list[Span]:
+    """Return when [s] a condition held while guiding, from (time [ns], held) samples, oldest first."""
+    if not frames:
+        return []
+    first_ns, last_ns = frames[0].t_ns, frames[-1].t_ns
+    spans: list[Span] = []
+    since: int | None = None
+    for t_ns, held in [*samples, (last_ns, False)]:
+        at_ns = min(max(t_ns, first_ns), last_ns)
+        if held and since is None:
+            since = at_ns
+        elif not held and since is not None:
+            if at_ns > since:
+                spans.append((since * 1e-9, at_ns * 1e-9))
+            since = None
+    return spans
+
+
+def _points(values: Sequence[Vec3 | None]) -> Array:
+    return np.array([v if v is not None else (np.nan,) * 3 for v in values], dtype=float).reshape(-1, 3)
+
+
+def _seconds(t_ns: NDArray[np.int64]) -> Array:
+    return t_ns.astype(np.float64) * 1e-9

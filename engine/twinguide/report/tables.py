@@ -1,0 +1,148 @@
+"""The report's sections without a time axis: key figures, tables, pictures, and what the report rests on."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from twinguide.evidence import Evidence
+from twinguide.messages import Attempt, PartState, Refusal, Training, Truth
+from twinguide.recording import SYNC_S
+from twinguide.report import page, plots
+from twinguide.scoring import Scores
+
+STILL_WIDTH_PX = 640
+MOST_STILLS = 24
+ERRORS = ("target", "needle", "overlay", "breathing")
+
+
+def cards(scores: Scores) -> str:
+    """Return the key figures."""
+    summary = scores.summary
+    entries: list[tuple[str, str, str]] = []
+    for name in ERRORS:
+        found = summary[f"{name}_error_mm"]
+        value = f"{found['mean']:.2f} mm" if found else "-"
+        note = f"mean; p95 {found['p95']:.2f}, predicted {found['predicted_p95']:.2f}" if found else "not scored"
+        entries.append((f"{name} error", value, note))
+    marked = summary["marked_fraction"]
+    tip = summary["puncture"]["tip_error_mm"]
+    hit = ", ".join(summary["puncture"]["structures_hit"]) or "nothing on the way"
+    model = summary["out_of_model"]
+    entries += [
+        ("frames marked", "-" if marked is None else f"{100 * marked:.1f} %", f"of {summary['frames']} while guiding"),
+        ("out of model", str(len(model["episodes"])), f"{model['false']} of them false"),
+        ("tip to target at the end", "-" if tip is None else f"{tip:.2f} mm", f"hit: {hit}"),
+        ("frames missed", str(scores.timing["missed_frames"]), f"of {scores.timing['frames']}, by display time"),
+    ]
+    return page.cards(entries)
+
+
+def errors(scores: Scores) -> str:
+    """Return the errors as a table, with what was not scored and why."""
+    keys = ("mean", "p95", "max", "predicted_p95", "coverage")
+    rows: list[list[object]] = []
+    for name in ERRORS:
+        found: dict[str, Any] = scores.summary[f"{name}_error_mm"] or {}
+        rows.append([name, *(found.get(key) for key in keys), scores.summary["frames_scored"][name]])
+    head = ("error", "mean [mm]", "p95 [mm]", "max [mm]", "predicted p95 [mm]", "inside its 95 % region", "frames")
+    why = sorted(set(scores.summary["not_scored"].values()))
+    said = "Shown against true at each display time; overlay in stage, with the headset's own error."
+    return page.table(head, rows) + page.text(said) + page.bullets([f"Not scored: {reason}." for reason in why])
+
+
+def training(evidence: Evidence) -> str:
+    """Return what the motion model said of its training."""
+    done = [t for t in evidence.of(Training) if t.done]
+    rows = [(name, value) for name, value in sorted(done[-1].figures.items())] if done else []
+    return page.table(("training", "figure"), rows)
+
+
+def stages(scores: Scores) -> str:
+    """Return where the frame's wall time went."""
+    stages = {name: row for name, row in scores.timing["stage_ms"].items() if row}
+    if not stages or not any(row["max"] for row in stages.values()):
+        return ""
+    rows = [(name, row["p50"], row["p99"], row["max"]) for name, row in stages.items()]
+    uri = plots.stages(stages, scores.timing["period_ms"])
+    return page.picture(uri, "The loop's stages, all steps.", "stages") + page.table(
+        ("stage", "p50 [ms]", "p99 [ms]", "max [ms]"), rows
+    )
+
+
+def registration(scores: Scores) -> str:
+    """Return the registration's figures."""
+    made = scores.summary["registration"]
+    if made is None:
+        return ""
+    rows: list[tuple[str, object]] = [("state", made["state"]), ("FRE [mm]", made["fre_mm"])]
+    rows += [("TRE at the target, predicted p95 [mm]", made["tre_p95_mm"])]
+    rows += [(f"verified on {name} [mm]", error) for name, error in made["verification_mm"].items()]
+    return page.table(("registration", "figure"), rows)
+
+
+def findings(scores: Scores) -> str:
+    """Return the findings that were raised."""
+    found = scores.summary["findings"]
+    rows = [(n, severity, c["raised"], c["frames"]) for n, by in found.items() for severity, c in by.items()]
+    return page.table(("finding", "severity", "times raised", "frames"), rows) or page.text("No finding was raised.")
+
+
+def attempts(evidence: Evidence) -> str:
+    """Return the rehearsed attempts."""
+    rows = [(a.number, a.seconds, a.tip_error_mm, a.angle_deg, a.path_mm) for a in evidence.of(Attempt)]
+    return page.table(("attempt", "time [s]", "tip to target [mm]", "angle [deg]", "way of the tip [mm]"), rows)
+
+
+def parts(evidence: Evidence, scores: Scores) -> str:
+    """Return the parts' last states, and what the hub refused."""
+    newest: dict[str, PartState] = {state.part: state for state in evidence.of(PartState)}
+    restarts = scores.timing["restarts"]
+    rows = [(n, s.placement, s.state, restarts.get(n, 0), s.reason) for n, s in sorted(newest.items())]
+    refusals = [(r.part, r.topic, r.reason, r.count) for r in evidence.of(Refusal)]
+    return page.table(("part", "placement", "last state", "restarts", "reason"), rows) + page.table(
+        ("refused part", "topic", "reason", "count"), refusals
+    )
+
+
+def pictures(folder: Path) -> str:
+    """Return film and stills that lie in the session's folder."""
+    files = sorted((folder / "stills").glob("*.png"))[:MOST_STILLS]
+    films = [name for name in ("stereo.mp4", "stereo.webm") if (folder / name).is_file()]
+    return "".join(page.video(name) for name in films) + page.stills([(_still(f), f.stem) for f in files])
+
+
+def _still(file: Path) -> str:
+    """Return a still as a data URI, small enough that a page of them can be sent."""
+    from PIL import Image  # only a report with pictures pays for it
+
+    with Image.open(file) as image:
+        small = image.convert("RGB")
+        small.thumbnail((STILL_WIDTH_PX, STILL_WIDTH_PX))
+        buffer = io.BytesIO()
+        small.save(buffer, "PNG", optimize=True)
+    return plots.data_uri(buffer.getvalue(), "image/png")
+
+
+def honesty(evidence: Evidence, scores: Scores) -> list[str]:
+    """Return what was simulated, what is missing, and what the figures cannot tell."""
+    worlds = sorted({r.source for r in evidence.recorded if isinstance(r.message, Truth)})
+    notes = [
+        f"The patient and the room were simulated by {', '.join(worlds)}; errors are told against that truth, and say "
+        "nothing of a real patient, tracker or headset."
+        if worlds
+        else "No truth was recorded: this report holds no error, only what was shown and how sure it claimed to be."
+    ]
+    if scores.summary["headset"] == "simulated":
+        notes.append("The headset was simulated: no runtime, display or wearer took part.")
+    if scores.summary["clock"] == "virtual":
+        notes.append("The clock was virtual: ages and horizons are the scenario's, stage times are this machine's.")
+    notes.append("One run holds one registration: its constant error does not average out over frames.")
+    recording = scores.timing["recording"]
+    segments = "one segment" if recording["segments"] == 1 else f"{recording['segments']} segments"
+    notes.append(f"{recording['messages']} messages in {segments}; a killed recorder loses at most {SYNC_S} s.")
+    notes += [
+        f"{count} messages of {source} never reached the recorder." for source, count in recording["never_came"].items()
+    ]
+    return notes + [f"Damaged: {where}." for where in recording["damage"]]

@@ -1,0 +1,175 @@
+"""The report as a reader gets it: one page that needs nothing beside it, built from the recording alone."""
+
+import base64
+import io
+import re
+import resource
+from html.parser import HTMLParser
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from twinguide.errors import RecordingError
+from twinguide.messages import Catalogue, Header, PartState
+from twinguide.recording import Recorder
+from twinguide.report import build_report, page, plots
+
+SECTIONS = ("Errors", "Breathing", "Horizon and silence", "Needle", "Latency", "Workflow", "Findings", "Parts")
+
+
+class Tags(HTMLParser):
+    """Check that what is opened is closed, and collect sources."""
+
+    VOID = frozenset({"meta", "img"})
+    OPTIONAL = frozenset({"html"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sources: list[str] = []
+        self.seen: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.add(tag)
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in self.VOID | self.OPTIONAL:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.OPTIONAL:
+            assert self.open.pop() == tag
+
+
+def checked(path) -> tuple[str, Tags]:
+    text = path.read_text(encoding="utf-8")
+    tags = Tags(text)
+    assert tags.open == []
+    return text, tags
+
+
+def pictures(tags: Tags) -> list[Image.Image]:
+    uris = [source for source in tags.sources if source.startswith("data:image/png;base64,")]
+    return [Image.open(io.BytesIO(base64.b64decode(uri.split(",", 1)[1]))) for uri in uris]
+
+
+def test_the_report_needs_nothing_beside_it(session):
+    folder = session(cough_at=2.0, word_at=2.2, stage_us=700)
+    (folder / "stills").mkdir()
+    Image.new("RGB", (1600, 800), (0, 90, 0)).save(folder / "stills" / "guide-0001.png")
+    text, tags = checked(build_report(folder))
+    assert all(source.startswith("data:") for source in tags.sources)
+    for title in SECTIONS:
+        assert f"<h2>{title}</h2>" in text
+    drawn = pictures(tags)
+    assert len(drawn) == 7  # errors, breathing, horizon, needle, stages, timeline, and the still
+    assert drawn[-1].getpixel((10, 10)) == (0, 90, 0)
+    assert all(image.width >= 600 for image in drawn)
+
+
+def test_the_report_carries_the_summary_s_figures(session):
+    folder = session(seconds=1.0, constant={"target": (3e-3, 0.0, 4e-3)})
+    text, _ = checked(build_report(folder))
+    assert "<b>5.00 mm</b>" in text
+    summary = msgspec.json.decode((folder / "summary.json").read_bytes())
+    assert summary["target_error_mm"]["mean"] == pytest.approx(5.0, abs=0.001)
+    assert (folder / "timing.json").is_file()
+
+
+def test_a_film_beside_the_page_is_linked(session):
+    folder = session(seconds=0.1)
+    (folder / "stereo.mp4").write_bytes(b"film")
+    _, tags = checked(build_report(folder))
+    assert "stereo.mp4" in tags.sources
+
+
+def test_words_from_outside_cannot_become_markup(tmp_path):
+    recorder, catalogue = Recorder(tmp_path, Catalogue()), Catalogue()
+    state = PartState(part="<script>alert(1)</script>", state="dead", placement="process", reason='"><img src=x>')
+    recorder.write("v1/state/hub/part", Header("twinguide.part_state/1", "hub", 1, 1, 0), catalogue.encode(state))
+    recorder.close()
+    text, tags = checked(build_report(tmp_path))
+    assert "script" not in tags.seen
+    assert "&lt;script&gt;" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seconds": 0.5, "truth": False}, "Not scored: the recording holds no truth"),
+        ({"seconds": 0.0}, "Not scored: no frame was shown while guiding"),
+        ({"seconds": 0.5, "hidden": (0.0, 9.0)}, "Not scored: not shown"),
+        ({"seconds": 0.02}, "of 2 while guiding"),
+    ],
+)
+def test_a_session_that_lacks_something_still_has_a_report(session, changes, said):
+    text, _ = checked(build_report(session(**changes)))
+    assert said in text
+
+
+def test_the_report_says_what_was_simulated_and_what_is_missing(session):
+    folder = session()
+    file = folder / "session.mcap"
+    file.write_bytes(file.read_bytes()[:-400])
+    text, _ = checked(build_report(folder))
+    assert "simulated by patient" in text
+    assert "Damaged: session.mcap" in text
+    assert "must not be the sole source of position" in text
+
+
+def test_building_the_report_again_changes_no_figure(session):
+    folder = session(seconds=0.5, sigma={"target": 5e-4})
+    build_report(folder)
+    first = (folder / "summary.json").read_bytes()
+    build_report(folder)
+    assert (folder / "summary.json").read_bytes() == first
+
+
+def test_a_disk_without_room_leaves_no_half_written_page(session):
+    folder = session(seconds=0.5)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # room for the figures, none for the page
+    try:
+        with pytest.raises(RecordingError, match=r"report\.html"):
+            build_report(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(folder.glob("report*"))
+    assert (folder / "summary.json").is_file()
+
+
+def test_the_error_plot_shows_the_curve_where_the_error_is():
+    t_s, flat = np.linspace(0.0, 10.0, 200), np.full(200, 1.0)
+    uri = plots.errors(t_s, {"target": flat}, flat * 4.0, [(5.0, 6.0)])
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",", 1)[1]))).convert("RGB")).astype(int)
+    curve = np.argwhere(np.abs(pixels - (0x00, 0x72, 0xB2)).sum(axis=2) < 12)
+    rows = curve[curve[:, 1] > pixels.shape[1] // 2, 0]  # right half: no legend there
+    # the axis ends a little above 4 mm, so 1 mm lies in the lower third of the picture
+    assert rows.min() > pixels.shape[0] * 0.6
+    shade = np.argwhere(np.abs(pixels - (0xF7, 0xE6, 0xD9)).sum(axis=2) < 16)[:, 1]
+    assert 0.45 < np.median(shade) / pixels.shape[1] < 0.75
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (None, "-"),
+        (True, "yes"),
+        (1234.5, "1234"),
+        (0.0, "0.00"),
+        (1.239, "1.24"),
+        (0.01234, "0.012"),
+        (7, "7"),
+        ("x", "x"),
+    ],
+)
+def test_figures_are_told_for_a_person(value, told):
+    assert page.figure(value) == told
+
+
+def test_a_table_without_rows_and_a_section_without_content_are_absent():
+    assert page.table(("a", "b"), []) == ""
+    assert page.section("Title", "", "") == ""
+    assert re.search(r'<td class="number">2</td>', page.table(("a",), [(2,)]))
