@@ -422,7 +422,7 @@ class Catalogue:
             raise BusError("a declared message type", f"tag {tag!r}", next_step="Declare it on a topic of the plugin.")
         try:
             return decoder.decode(payload)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: text that is not UTF-8
             raise BusError(f"a valid {tag}", str(error)) from error
 
     def schema(self, tag: str) -> dict[str, Any]:

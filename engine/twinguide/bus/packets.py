@@ -40,7 +40,7 @@ def header_from_frame(frame: bytes) -> Header:
         raise BusError(f"a header of at most {HEADER_LIMIT} bytes", f"{len(frame)} bytes")
     try:
         return _decode_header(frame)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BusError("a valid header", str(error)) from error
 
 

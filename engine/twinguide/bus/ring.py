@@ -49,7 +49,7 @@ class RingWriter:
 
     def write(self, values: NDArray[Any]) -> BulkRef:
         """Copy an array into the oldest slot and return where it lies."""
-        a = np.ascontiguousarray(values)
+        a = np.asarray(values, order="C")
         if a.dtype.kind not in "biuf" or a.nbytes > self.capacity:
             raise BusError(f"numbers, at most {self.capacity} bytes", f"{a.nbytes} bytes of {a.dtype}", self.name)
         slot, version = self._version % self.slots, self._version
