@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from twinguide.clock import MS, SECOND, ClockVirtual
 from twinguide.errors import HeadsetError
 from twinguide.frames import Transform, rotation_from_vector

@@ -1,0 +1,224 @@
+"""Scenes that run against a real runtime, each in a process of its own; they tell what happened as lines of JSON."""
+
+import json
+import os
+import select
+import sys
+import time
+
+import numpy as np
+from monado_puppet import Puppet
+
+from twinguide.clock import ClockReal
+from twinguide.errors import HeadsetError
+from twinguide.xr.openxr import HeadsetOpenXR, OpenXROptions
+
+COLOURS = ((0.8, 0.2, 0.4, 1.0), (0.2, 0.6, 1.0, 1.0))
+PATIENCE_S = 25.0
+
+
+def tell(kind, **content):
+    print(json.dumps({"kind": kind, **content}), flush=True)
+
+
+class Told:
+    """Run frames and keep what the headset told."""
+
+    def __init__(self, **options):
+        self.headset = HeadsetOpenXR(ClockReal(), OpenXROptions(**options))
+        self.headset.start()
+        self.events, self.timings = [], []
+
+    @property
+    def states(self):
+        return [event.state for event in self.events if event.kind == "session_state"]
+
+    def frame(self, each=lambda headset, timing: None):
+        for event in self.headset.poll():
+            self.events.append(event)
+            if event.kind != "session_state":
+                tell(event.kind, reason=event.reason, t_ns=event.t_ns)
+        timing = self.headset.wait_frame()
+        self.timings.append(timing)
+        each(self.headset, timing)
+        if timing.should_render:
+            for eye, framebuffer in self.headset.eyes():
+                framebuffer.clear(*COLOURS[eye])
+        self.headset.end_frame()
+        return timing
+
+    def until(self, done, each=lambda headset, timing: None):
+        """Run frames until `done()`; the last of them has been drawn."""
+        give_up = time.monotonic() + PATIENCE_S
+        while not done():
+            self.frame(each)
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"waited {PATIENCE_S} s; states {self.states}")
+
+    def rendered(self, count):
+        first = len(self.timings)
+        self.until(lambda: sum(t.should_render for t in self.timings[first:]) >= count)
+
+    def stop(self):
+        self.headset.stop()
+        self.events += self.headset.poll()
+
+
+def session():
+    told = Told()
+    told.rendered(20)
+    errors = told.headset.ctx.error
+    for hand in ("left", "right"):
+        told.headset.haptic(hand, 0.05, 0.5)
+    told.rendered(2)
+    told.stop()
+    info, timings = told.headset.info, [t for t in told.timings if t.should_render]
+    tell(
+        "result",
+        states=told.states,
+        gl_error=errors,
+        info={"name": info.name, "blend": info.blend_mode, "space": info.space, "size": info.view_size},
+        leads_ms=[(t.t_display_ns - t.t_wake_ns) / 1e6 for t in timings],
+        steps=np.diff([t.t_display_ns for t in timings]).tolist(),
+        period_ns=timings[-1].period_ns,
+        context_released=told.headset.ctx is None,
+    )
+
+
+def poses():
+    """Scripted head and hands, read back through the whole chain."""
+    puppet = Puppet(position=(0.1, 1.7, 0.3), quaternion=(0.0, float(np.sin(0.25)), 0.0, float(np.cos(0.25))), ipd=0.07)
+    puppet.left.active = False
+    puppet.right.position, puppet.right.trigger, puppet.right.a = (0.21, 1.12, -0.43), 0.75, True
+    puppet.connect(int(os.environ["TWINGUIDE_MONADO_PORT"]))
+    puppet.send()
+    told, seen = Told(), {}
+    told.rendered(5)
+
+    def look(headset, timing):
+        left, right = headset.views()
+        hands = headset.hands()
+        seen.update(
+            head=headset.head(timing.t_display_ns).matrix.tolist(),
+            head_before=headset.head(timing.t_display_ns - 10_000_000).matrix.tolist(),
+            eyes=[view.stage_from_eye.matrix.tolist() for view in (left, right)],
+            fov=[left.fov, right.fov],
+            right_grip=hands["right"].pose_grip.matrix.tolist(),
+            has_aim=hands["right"].pose_aim is not None,
+            trigger=hands["right"].trigger,
+            buttons=sorted(hands["right"].buttons),
+            active={name: hand.active for name, hand in hands.items()},
+        )
+
+    told.frame(look)
+    puppet.right.trigger, puppet.right.a, puppet.right.b = 0.0, False, True
+    puppet.send()
+    told.rendered(2)
+    later = sorted(told.headset.hands()["right"].buttons)
+    told.frame(lambda headset, timing: later.extend(sorted(headset.hands()["right"].buttons)))
+    told.stop()
+    puppet.close()
+    tell("result", **seen, later=later)
+
+
+def survive():
+    """Run through whatever the test does to the runtime, until frames are shown again."""
+    told = Told(hang_after_s=0.4)
+    context = told.headset.ctx
+    buffer = context.buffer(np.arange(8, dtype=np.float32).tobytes())  # GL that lives on through the loss
+    told.rendered(5)
+    tell("ready")
+    told.until(lambda: any(event.kind == "recovered" for event in told.events))
+    told.rendered(10)
+    lost, recovered = (next(e for e in told.events if e.kind == kind) for kind in ("lost", "recovered"))
+    meanwhile = [t for t in told.timings if lost.t_ns < t.t_wake_ns < recovered.t_ns]
+    alive = np.frombuffer(buffer.read(), dtype=np.float32).tolist()
+    same = told.headset.ctx is context
+    told.stop()
+    tell(
+        "result",
+        frames_meanwhile=len(meanwhile),
+        seconds_lost=(recovered.t_ns - lost.t_ns) / 1e9,
+        period_ns=meanwhile[0].period_ns if meanwhile else 0,
+        rendered_meanwhile=sum(t.should_render for t in meanwhile),
+        kinds=[event.kind for event in told.events if event.kind != "session_state"],
+        buffer=alive,
+        same_context=same,
+        states=told.states,
+    )
+
+
+def lost_at_stop():
+    """Stop while the runtime is away."""
+    told = Told()
+    told.rendered(5)
+    tell("ready")
+    told.until(lambda: any(event.kind == "lost" for event in told.events))
+    told.stop()
+    tell("result")
+
+
+def absent():
+    try:
+        HeadsetOpenXR(ClockReal()).start()
+    except HeadsetError as error:
+        tell("result", error=str(error))
+
+
+def wrong():
+    """Make one call that core validation must catch, to prove that it listens."""
+    from twinguide.xr.openxr_runtime import Runtime, xr
+
+    runtime = Runtime.open("wrong")
+    try:
+        xr.get_system(runtime.instance, xr.SystemGetInfo(xr.FormFactor.HEAD_MOUNTED_DISPLAY, type=xr.StructureType(12)))
+    except xr.XrException as error:
+        tell("caught", error=str(error))
+    runtime.close()
+    tell("result")
+
+
+def blend():
+    """Show frames through a layer that offers the blend modes of see-through displays."""
+    from layer import Layer
+
+    layer = Layer()
+    told = Told(blend_modes=tuple(os.environ["BLEND"].split(",")))
+    told.rendered(4)
+    told.headset.haptic("left", 0.05, 0.5)
+    told.rendered(4)
+    chosen = told.headset.info.blend_mode
+    told.stop()
+    tell("result", chosen=chosen, ended=layer.ended, pulses=layer.pulses, flags=layer.layer_flags)
+
+
+def events():
+    """Be told by a layer of a moved space, then of a session about to be lost."""
+    from layer import Layer
+
+    layer = Layer()
+    told = Told()
+    told.rendered(3)
+    layer.move_space()
+    told.until(lambda: any(event.kind == "space_changed" for event in told.events))
+    changed = [event.reason for event in told.events if event.kind == "space_changed"]
+    layer.announce_loss()
+    told.until(lambda: any(event.kind == "recovered" for event in told.events))
+    told.rendered(3)
+    told.stop()
+    tell("result", changed=changed, kinds=[e.kind for e in told.events if e.kind != "session_state"])
+
+
+def picture():
+    """Show two colours until told to end by a line on standard input."""
+    told = Told()
+    told.rendered(5)
+    tell("ready", size=told.headset.info.view_size)
+    told.until(lambda: select.select([sys.stdin], [], [], 0)[0])
+    told.stop()
+    tell("result")
+
+
+if __name__ == "__main__":
+    scenes = (session, poses, survive, lost_at_stop, absent, wrong, blend, events, picture)
+    {scene.__name__: scene for scene in scenes}[sys.argv[1]]()
