@@ -153,6 +153,7 @@ HEADER = ENCODE(Header("chain.reading/1", "gauge", 1, 1, 0, 0))
         ([b"KEY", b"v1/stream/gauge/reading\0", HEADER, b"\x80"], "does not declare"),
         ([b"KEY", b"v1/shown/frame\0", HEADER, b"\x80"], "in the name of gauge"),
         ([b"KEY", b"v1/shown/frame\0", b"\xc1", b"\x80"], "header"),
+        ([b"KEY", b"v1/shown/frame\0", b"\x96\xa1\x80" + HEADER[1:], b"\x80"], "header"),
         ([b"KEY", b"v1/shown/frame\0", b"\x00" * 70_000, b"\x80"], "header"),
         ([b"KEY", b"v1/shown/frame\0"], "2 frames"),
         ([b"KEY"], "frames"),

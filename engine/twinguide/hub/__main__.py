@@ -27,6 +27,8 @@ def main() -> None:
         sockets.mkdir(mode=0o700)
         adopt_orphans()
         registry = registry_of(spec.plan)
+        if spec.plan.record:
+            import twinguide.hosting.recorder  # noqa: F401 - once, for the process that forks it
         hub = Hub(spec, sockets, registry, fork_zygote(registry))
     except TwinGuideError as error:
         _answer(HubReady({}, str(error)))

@@ -64,12 +64,22 @@ class Supervisor:
         self._spawn, self._watch, self._tell, self._seen = spawn, watch, tell, seen
         self._start_deadline_ns = start_deadline_ns
         self._loop_state: State = "starting"
+        self._held: list[Child] = []
         self.stopping = False
 
     def launch(self) -> None:
-        """Start every child."""
-        for child in self.children.values():
-            self._begin(child, "starting")
+        """Start every child: the recorder first, and the others once it listens, or cannot."""
+        if RECORDER in self.children:
+            self._begin(self.children[RECORDER], "starting")
+        self._held = [child for child in self.children.values() if child.name != RECORDER]
+        self._launch_held()
+
+    def _launch_held(self) -> None:
+        recorder = self.children.get(RECORDER)
+        if recorder is None or recorder.state not in ("starting", "restarting"):
+            held, self._held = self._held, []
+            for child in held:
+                self._begin(child, "starting")
 
     def _begin(self, child: Child, state: State, reason: str = "") -> None:
         child.begun_ns, child.hung = time.monotonic_ns(), ""
@@ -153,6 +163,8 @@ class Supervisor:
 
     def check(self, *, virtual: bool) -> None:
         """Look for children that began to work, that hang, or that outstay their grace."""
+        if not self.stopping:
+            self._launch_held()
         now = time.monotonic_ns()
         for child in self.children.values():
             seen = self._seen(child.name)
