@@ -12,6 +12,11 @@ Array = NDArray[np.float64]
 FAR_MM = 1e3
 
 
+def point(x: float, y: float, z: float) -> Array:
+    """Return a point or step [mm], (3,)."""
+    return np.array([x, y, z], dtype=np.float64)
+
+
 def ellipsoid(p: Array, centre: Array, radii: Array) -> Array:
     """Return the distance to an ellipsoid, exact on it and to first order near it."""
     q = (p - centre) / radii
@@ -79,12 +84,12 @@ class Grid:
         nx, ny, nz = self.shape
         rounded = values.reshape(-1).round(6)
         rounded[np.abs(rounded) < 1e-4] = 1e-4  # a zero at a grid point would give triangles without area
-        vertices, triangles, _ = igl.marching_cubes(rounded, self.points().reshape(-1, 3), nz, ny, nx, 0.0)
-        triangles = np.asarray(triangles, dtype=np.int64)
+        found = igl.marching_cubes(rounded, self.points().reshape(-1, 3), nz, ny, nx, 0.0)
+        vertices, triangles = np.asarray(found[0], dtype=np.float64), np.asarray(found[1], dtype=np.int64)
         a, b, c = (vertices[triangles[:, k]] for k in range(3))
         if np.einsum("ij,ij->", a - vertices.mean(axis=0), np.cross(b - a, c - a)) < 0:
             triangles = triangles[:, ::-1]
-        return np.asarray(vertices, dtype=np.float64), triangles
+        return vertices, triangles
 
 
 def tubes(grid: Grid, segments: list[tuple[Array, Array, float, float]], blend: float) -> Array:

@@ -7,7 +7,7 @@ same seed gives the same files.
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +15,19 @@ import trimesh
 from numpy.typing import NDArray
 
 from . import vessels
-from .fields import Grid, common, cone, ellipsoid, smooth, tubes, union, waves, without
+from .fields import Grid, common, cone, ellipsoid, point, smooth, tubes, union, waves, without
 from .torso import Torso, pleura, ribs
 
 Array = NDArray[np.float64]
 Triangles = NDArray[np.int64]
 VOLUME_ML = (1300.0, 1750.0)
-LIVER_LOW, LIVER_HIGH = np.array([-165.0, -115.0, -110.0]), np.array([105.0, 115.0, 130.0])
-VISCERAL = np.array([0.54, 0.26, -0.80])  # the liver's lower face looks left, back and down
-HILUM = np.array([-24.0, 4.0, 2.0])
+LIVER_LOW, LIVER_HIGH = np.array([-165.0, -115.0, -125.0]), np.array([125.0, 115.0, 130.0])
+VISCERAL = np.array([0.56, 0.30, -0.77])  # the liver's lower face looks left, back and down
+HILUM = np.array([-26.0, 4.0, 6.0])
 CAVA = np.array([-18.0, 60.0, 0.0])
 BLEND = 22.0
+EDGE = 9.0  # the lower edge is sharp
+HEART = np.array([28.0, -30.0, 168.0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,15 +39,14 @@ class Anatomy:
     torso: Torso
     right_centre: Array
     right_radii: Array
-    left_centre: Array
-    left_radii: Array
+    left_tip: Array
+    left_radii: tuple[float, float]
     visceral_radius: float
 
     def dome(self, p: Array) -> Array:
         """Return the distance [mm] to the lobes within the rib cage, before the lower face is cut."""
-        lobes = union(
-            ellipsoid(p, self.right_centre, self.right_radii), ellipsoid(p, self.left_centre, self.left_radii), 35.0
-        )
+        left = cone(p, np.array([-34.0, -26.0, 38.0]), self.left_tip, *self.left_radii)
+        lobes = union(ellipsoid(p, self.right_centre, self.right_radii), left, 30.0)
         return common(lobes, self.torso.cage(p), BLEND)
 
     def liver(self, p: Array) -> Array:
@@ -54,10 +55,11 @@ class Anatomy:
         q = p + waves(p, rng, 3.0)
         normal = VISCERAL / np.linalg.norm(VISCERAL)
         organs_below = np.linalg.norm(q - HILUM - normal * self.visceral_radius, axis=-1) - self.visceral_radius
-        liver = without(self.dome(q), organs_below, BLEND)
+        liver = without(self.dome(q), organs_below, EDGE)
+        liver = without(liver, np.linalg.norm(q - HEART, axis=-1) - 90.0, 16.0)
         fissure = cone(q, np.array([-12.0, -110.0, -25.0]), np.array([-12.0, -10.0, 2.0]), 7.0, 4.0)
         liver = without(liver, fissure, 10.0)
-        return without(liver, cone(p, CAVA - [0, 0, 80], CAVA + [0, 0, 120], 13.0, 13.0), 8.0)
+        return without(liver, cone(p, CAVA - point(0, 0, 80), CAVA + point(0, 0, 120), 13.0, 13.0), 8.0)
 
 
 def generate(folder: Path, seed: int, detail: float = 1.0) -> None:
@@ -89,7 +91,7 @@ def generate(folder: Path, seed: int, detail: float = 1.0) -> None:
             vertices = smooth(vertices, triangles)
         mesh = trimesh.Trimesh((vertices * body.scale).round(4), triangles, process=False)
         mesh.export(folder / f"{name}.ply", encoding="binary")
-    _write_landmarks(folder / "landmarks.csv", body, rng)
+    _write_landmarks(folder / "landmarks.csv", body, tumour[0], rng)
 
 
 def _draw(seed: int) -> Anatomy:
@@ -100,31 +102,31 @@ def _draw(seed: int) -> Anatomy:
         seed,
         1.0,
         torso,
-        np.array([-68.0, 4.0, 12.0]) + rng.normal(size=3) * [3, 3, 3],
-        np.array([72.0, 80.0, 86.0]) * rng.uniform(0.94, 1.06, size=3),
-        np.array([10.0, -38.0, 42.0]) + rng.normal(size=3) * [8, 3, 4],
-        np.array([76.0, 40.0, 40.0]) * rng.uniform(0.86, 1.12, size=3),
-        rng.uniform(120.0, 190.0),
+        np.array([-72.0, 4.0, 2.0]) + rng.normal(size=3) * 3.0,
+        np.array([72.0, 82.0, 100.0]) * rng.uniform([0.95, 0.92, 0.92], [1.05, 1.06, 1.12]),
+        np.array([rng.uniform(52.0, 92.0), -48.0, rng.uniform(38.0, 58.0)]),
+        (rng.uniform(46.0, 54.0), rng.uniform(10.0, 17.0)),
+        rng.uniform(150.0, 260.0),
     )
     coarse = Grid.over(LIVER_LOW, LIVER_HIGH, 8.0)
     volume_ml = float((nominal.liver(coarse.points()) < 0).sum()) * 8.0**3 / 1e3
     scale = round((rng.uniform(*VOLUME_ML) / volume_ml) ** (1 / 3), 4)
-    return Anatomy(**{**nominal.__dict__, "scale": scale})
+    return replace(nominal, scale=scale)
 
 
-def _on_lower_face(body: Anatomy, point: Array) -> Array:
+def _on_lower_face(body: Anatomy, start: Array) -> Array:
     """Return the point of the lower face under a point [mm], by stepping along the face's normal."""
     normal = VISCERAL / np.linalg.norm(VISCERAL)
     steps = np.arange(-60.0, 60.0, 1.0)
-    line = point + steps[:, None] * normal
+    line = start + steps[:, None] * normal
     inside = np.flatnonzero(body.liver(line) < 0)
-    return line[inside[-1]] if len(inside) else point
+    return line[inside[-1]] if len(inside) else start
 
 
 def _gallbladder(body: Anatomy, rng: np.random.Generator) -> list[vessels.Segment]:
     """Return a pear under the liver, from the neck near the hilum to the fundus at the front edge."""
     size = rng.uniform(0.85, 1.2)
-    neck, fundus = HILUM + [-14.0, -14.0, 0.0], HILUM + [-34.0, -74.0, 0.0] + rng.normal(size=3) * 4
+    neck, fundus = HILUM + point(-14.0, -14.0, 0.0), HILUM + point(-34.0, -74.0, 0.0) + rng.normal(size=3) * 4
     places = [_on_lower_face(body, neck * (1 - t) + fundus * t) for t in (0.0, 0.35, 0.7, 1.0)]
     radii = np.array([3.5, 8.0, 12.5, 11.5]) * size
     normal = VISCERAL / np.linalg.norm(VISCERAL)
@@ -137,7 +139,7 @@ def _tumour_place(grid: Grid, field: Array, rng: np.random.Generator) -> tuple[A
     radius = rng.uniform(7.5, 12.5)
     points = grid.points()
     x, y, z = points[..., 0], points[..., 1], points[..., 2]
-    right_lobe = (x < -48) & (x > -105) & (y > -35) & (y < 25) & (z > -22) & (z < 30)
+    right_lobe = (x < -48) & (x > -95) & (y > -35) & (y < 25) & (z > -22) & (z < 30)
     deep = points[(field < -radius - 14.0) & right_lobe]
     return deep[int(rng.integers(len(deep)))], float(radius)
 
@@ -162,12 +164,16 @@ def _trees(
     fork = gate - 14.0 * normal
     trunk_radius = rng.uniform(6.0, 7.5)
     portal: list[vessels.Segment] = [
-        (gate + normal * 34 + [8.0, 6.0, -12.0], gate + normal * 14, trunk_radius, trunk_radius),
-        (gate + normal * 14, fork, trunk_radius, trunk_radius * 0.95),
+        (gate + point(24.0, 8.0, -44.0), gate + point(13.0, 6.0, -26.0), trunk_radius, trunk_radius),
+        (gate + point(13.0, 6.0, -26.0), gate + normal * 5, trunk_radius, trunk_radius),
+        (gate + normal * 5, fork, trunk_radius, trunk_radius * 0.95),
     ]
     portal += vessels.grow(tissue, fork, -normal, trunk_radius, 4, [vessels.Avoid()], keep)
-    top = CAVA + [0.0, 0.0, 74.0]
-    hepatic: list[vessels.Segment] = [(CAVA - [0, 0, 60], top, 10.5, 10.5), (top, CAVA + [4, -4, 112], 10.5, 10.5)]
+    top = CAVA + point(0.0, 0.0, 74.0)
+    hepatic: list[vessels.Segment] = [
+        (CAVA - point(0, 0, 60), top, 10.5, 10.5),
+        (top, CAVA + point(4, -4, 112), 10.5, 10.5),
+    ]
     sectors = tissue[:, 0] + 0.25 * tissue[:, 1] + rng.uniform(-8, 8)
     away = [vessels.along(portal)]
     for low, high, radius in ((-400.0, -75.0, 5.6), (-75.0, -22.0, 5.0), (-22.0, 400.0, 4.8)):
@@ -185,15 +191,20 @@ def _tubes(segments: list[vessels.Segment], spacing: float) -> tuple[Array, Tria
     return grid.contour(tubes(grid, segments, 2.0))
 
 
-def _write_landmarks(path: Path, body: Anatomy, rng: np.random.Generator) -> None:
-    """Write six fiducials and three verification landmarks: markers stuck round the right costal margin."""
-    fiducials = [(4, 22), (6, -62), (38, 48), (40, -88), (74, 24), (76, -58)]
-    checks = [(22, -22), (56, -16), (40, 14)]
+def _write_landmarks(path: Path, body: Anatomy, tumour: Array, rng: np.random.Generator) -> None:
+    """Write six fiducials in a ring and three verification landmarks in it, on the skin nearest to the tumour.
+
+    Markers are stuck on before the CT where the needle will go in, and not further back than a hand can reach.
+    """
+    middle_deg = float(np.clip(np.degrees(np.arctan2(-tumour[0], -tumour[1])), 15.0, 62.0))
+    fiducials = [(-28, 40), (-26, -44), (0, 64), (2, -68), (28, 42), (30, -40)]
+    checks = [(-13, -20), (15, -12), (0, 22)]
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["name", "kind", "x", "y", "z"])
         for kind, letter, places in (("fiducial", "F", fiducials), ("verification", "V", checks)):
-            for number, (azimuth_deg, z) in enumerate(places, start=1):
-                angle = np.radians(azimuth_deg + rng.normal() * 2)
-                point = body.torso.on_skin(float(angle), z + float(rng.normal()) * 3) * body.scale
-                rows.writerow([f"{letter}{number}", kind, *(f"{value:.3f}" for value in point)])
+            for number, (step_deg, height) in enumerate(places, start=1):
+                azimuth = np.radians(middle_deg + step_deg + rng.normal() * 2)
+                z = tumour[2] - 8.0 + height + rng.normal() * 3
+                place = body.torso.on_skin(float(azimuth), float(z)) * body.scale
+                rows.writerow([f"{letter}{number}", kind, *(f"{value:.3f}" for value in place)])

@@ -75,13 +75,12 @@ def _curve(start: Array, end: Array, direction: Array, radius: float, avoid: lis
     ahead = (end - start) / max(span, 1e-9)
     side = np.cross(ahead, np.eye(3)[np.abs(ahead).argmin()])
     side = side / np.linalg.norm(side)
-    best, best_gap = None, -np.inf
+    t = np.linspace(0, 1, BENDS + 1)[:, None]
+    best, best_gap = start * (1 - t) + end * t, -np.inf
     for shift in (0 * side, side, -side, np.cross(ahead, side), -np.cross(ahead, side)):
         control = start + 0.25 * span * (direction + ahead) + 0.3 * span * shift
-        t = np.linspace(0, 1, BENDS + 1)[:, None]
-        line = start * (1 - t) ** 2 + 2 * control * t * (1 - t) + end * t**2
+        line = start * (1 - t) * (1 - t) + 2 * control * t * (1 - t) + end * t * t
         gap = min(a.clearance(line[1:], radius) for a in avoid)
         if min(gap, APART_MM) > best_gap + 1e-6:
             best, best_gap = line, min(gap, APART_MM)
-    assert best is not None
     return best
