@@ -79,7 +79,8 @@ class Tracker:
         share = (t_ns - before.t_ns) / max(after.t_ns - before.t_ns, 1)
         names = sorted(after.tools)
         draw = self._noise.normal(size=(len(names), *self._camera.spheres.shape))
-        lost = self._dropouts(names) | dict.fromkeys({*before.occluded, *after.occluded}, "not in the camera's view")
+        hidden = sorted({*before.occluded, *after.occluded})  # a set has another order in each process
+        lost = self._dropouts(names) | dict.fromkeys(hidden, "not in the camera's view")
         lost |= {name: "just come into view" for name in names if name not in before.tools}
         seen = [i for i, name in enumerate(names) if name not in lost]
         places = [

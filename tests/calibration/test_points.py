@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
+
 from twinguide_calibration import CalibrationRefused, register_layouts, register_points, tre_covariance
 
 FIDUCIALS = np.array([[60, 0, 0], [-50, 30, 5], [10, 80, -8], [-20, -70, 4], [70, 60, 10], [-65, -30, -12]]) * 1e-3
@@ -80,6 +81,20 @@ def test_predicted_covariance_is_shaped_as_monte_carlo_finds_it():
     whitened = np.einsum("ki,kij,kj->k", delta, np.linalg.inv([f.covariance for f in fits]), delta)
     assert whitened.mean() == pytest.approx(6.0, rel=0.05)  # chi-square with 6 degrees of freedom
     assert np.mean([f.misfit for f in fits]) == pytest.approx(1.0, rel=0.05)
+
+
+def test_target_covariance_is_the_jacobians_whole_product():
+    rng = np.random.default_rng(2)
+    fit = register_points(FIDUCIALS + 0.2, FIDUCIALS @ rigid(6)[0].T + rng.normal(size=(6, 3)) * 1e-3)
+    point, step = np.array([0.1, -0.2, 0.3]), 1e-6
+
+    def moved(delta):
+        turned = Rotation.from_rotvec(delta[:3]).as_matrix() @ point + delta[3:]
+        return fit.rotation @ turned + fit.translation
+
+    jacobian = np.column_stack([(moved(step * e) - moved(-step * e)) / (2 * step) for e in np.eye(6)])
+    expected = jacobian @ fit.covariance @ jacobian.T
+    np.testing.assert_allclose(tre_covariance(fit, point[None])[0], expected, rtol=1e-6, atol=1e-12)
 
 
 def test_weights_beat_none_under_anisotropic_noise():
