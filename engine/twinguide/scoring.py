@@ -11,54 +11,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from twinguide.comparing import ErrorTrack, inside95, series_of
 from twinguide.errors import RecordingError
-from twinguide.evidence import Evidence, Times, load, rotations_from_quaternions
+from twinguide.evidence import Evidence, load
 from twinguide.frames import p95_from_covariance
 from twinguide.ledger import missed_between, spread
 from twinguide.marking import findings_raised, marked_by, marked_share
-from twinguide.messages import Array as WireArray
-from twinguide.messages import Catalogue, PartState, Registration, Shown, Truth, Vec3, WorkflowState
+from twinguide.messages import Catalogue, PartState, Registration, Shown, Truth, WorkflowState
 from twinguide.modelling import out_of_model
 
-Array = NDArray[np.float64]
-CHI2_95 = 7.814727903251179  # 95 % quantile of chi-square with 3 degrees of freedom
-SMALLEST_VARIANCE = 1e-14  # [m2], (0.1 um)2: keeps a flat covariance invertible, far below any sensor
-ABOUT_THE_RUN = ("seed", "scenario", "mode", "clock", "headset")  # metadata that neither clock nor folder touches
-
-
-@dataclass(frozen=True, eq=False)
-class ErrorTrack:
-    """Shown minus true [m] and the covariance that was shown [m2], per guide frame; NaN where not shown or unknown."""
-
-    error: Array  # (n, 3)
-    covariance: Array  # (n, 3, 3)
-
-    @property
-    def known(self) -> NDArray[np.bool_]:
-        """Return which frames count, shape (n,)."""
-        return np.isfinite(self.error.sum(axis=1))
-
-    @property
-    def size(self) -> Array:
-        """Return the length of the error [m], shape (n,)."""
-        return np.linalg.norm(self.error, axis=1)
-
-
-@dataclass(frozen=True, eq=False)
-class Series:
-    """The guide frames' errors by source, at their display times [ns], shape (n,)."""
-
-    t_ns: Times
-    target: ErrorTrack  # in reference
-    breathing: ErrorTrack  # the part of it that motion brings
-    registration: ErrorTrack  # the rest; without a covariance of its own
-    needle: ErrorTrack
-    overlay: ErrorTrack  # in stage, as the wearer perceives it: the headset's own error included
+ABOUT_THE_RUN = ("title", "mode", "clock", "headset", "case", "case_hash")  # what neither clock nor folder touches
 
 
 @dataclass(frozen=True)
@@ -67,69 +33,6 @@ class Scores:
 
     summary: dict[str, Any]
     timing: dict[str, Any]
-
-
-def series_of(evidence: Evidence) -> Series:
-    """Compare every guide frame with the truth at its display time."""
-    frames = evidence.guide()
-    t_ns = np.array([f.t_ns for f in frames], dtype=np.int64)
-    target, moved = _points([f.target for f in frames]), _points([f.target_displacement for f in frames])
-    tip = _points([f.tips.get("needle") for f in frames])
-    true_target = evidence.true_point("target").at(t_ns)
-    true_moved = evidence.true_point("displacement").at(t_ns)
-    target_error, breathing_error = target - true_target, moved - true_moved
-    unknown = np.full((len(frames), 3, 3), np.nan)
-    return Series(
-        t_ns=t_ns,
-        target=ErrorTrack(target_error, _covariances([f.target_covariance for f in frames])),
-        breathing=ErrorTrack(breathing_error, _covariances([f.target_displacement_covariance for f in frames])),
-        registration=ErrorTrack(target_error - breathing_error, unknown),
-        needle=ErrorTrack(
-            tip - evidence.true_point("needle_tip").at(t_ns),
-            _covariances([f.tip_covariances.get("needle") for f in frames]),
-        ),
-        overlay=ErrorTrack(
-            _perceived(evidence, frames, t_ns) - _in_stage(evidence, true_target, t_ns),
-            _covariances([f.target_stage_covariance for f in frames]),
-        ),
-    )
-
-
-def _perceived(evidence: Evidence, frames: list[Shown], t_ns: Times) -> Array:
-    """Return where the wearer sees the target [m], shape (n, 3), in stage.
-
-    The picture is made for the head that was reported and seen from the true one.
-    """
-    if not frames:
-        return np.empty((0, 3))
-    reported = rotations_from_quaternions(np.array([f.stage_from_head.quaternion for f in frames]))
-    origin = np.array([f.stage_from_head.position for f in frames])
-    in_head = np.einsum("nji,nj->ni", reported, _points([f.target_stage for f in frames]) - origin)
-    rotation, position = evidence.true_pose("stage_from_head").at(t_ns)
-    return np.einsum("nij,nj->ni", rotation, in_head) + position
-
-
-def _in_stage(evidence: Evidence, in_reference: Array, t_ns: Times) -> Array:
-    """Carry true points [m], shape (n, 3), from reference into stage."""
-    tracker, at_tracker = evidence.true_pose("tracker_from_reference").at(t_ns)
-    stage, at_stage = evidence.true_pose("stage_from_tracker").at(t_ns)
-    in_tracker = np.einsum("nij,nj->ni", tracker, in_reference) + at_tracker
-    return np.einsum("nij,nj->ni", stage, in_tracker) + at_stage
-
-
-def _points(values: list[Vec3 | None]) -> Array:
-    return np.array([v if v is not None else (np.nan,) * 3 for v in values], dtype=float).reshape(-1, 3)
-
-
-def _covariances(values: list[WireArray | None]) -> Array:
-    unknown = np.full((3, 3), np.nan)
-    return np.array([v.numpy() if v is not None else unknown for v in values], dtype=float).reshape(-1, 3, 3)
-
-
-def inside95(error: Array, covariance: Array) -> NDArray[np.bool_]:
-    """Tell which errors [m], shape (n, 3), lie in their 95 % ellipsoid, covariance [m2], shape (n, 3, 3)."""
-    solved = np.linalg.solve(covariance + np.eye(3) * SMALLEST_VARIANCE, error[:, :, None])[:, :, 0]
-    return np.sum(error * solved, axis=1) < CHI2_95
 
 
 def error_score(track: ErrorTrack) -> dict[str, float] | None:
@@ -154,39 +57,57 @@ def _round(value: float | np.floating[Any]) -> float:
 
 def score(evidence: Evidence) -> Scores:
     """Return the figures of a session; those that cannot be known are None, with the reason under `not_scored`."""
-    frames, series = evidence.guide(), series_of(evidence)
-    tracks = {"target": series.target, "needle": series.needle, "overlay": series.overlay}
-    errors = {f"{name}_error_mm": error_score(track) for name, track in tracks.items()}
-    breathing = error_score(series.breathing)
-    if breathing is not None:
-        breathing = {key: breathing[key] for key in ("mean", "p95", "predicted_p95")}
-    errors["breathing_error_mm"] = breathing
-    reason = _why_not(evidence, frames)
+    frames = evidence.guide()
+    figures, scored, reasons = _errors(evidence, frames)
+    about = {key: evidence.metadata[key] for key in ABOUT_THE_RUN if key in evidence.metadata}
+    marked = marked_share(evidence)
     summary = {
-        **{key: evidence.metadata.get(key) for key in ABOUT_THE_RUN},
+        "seed": evidence.metadata.get("seed"),
+        **about,
         "frames": len(frames),
         "frames_drawn": sum(f.drawn for f in frames),
         "frames_all_steps": len(evidence.of(Shown)),
-        "frames_scored": {
-            **{k: int(v.known.sum()) for k, v in tracks.items()},
-            "breathing": int(series.breathing.known.sum()),
-        },
-        **errors,
-        "marked_fraction": _maybe(marked_share(evidence)),
+        "frames_scored": scored,
+        **figures,
+        "marked_fraction": None if marked is None else _round(marked),
         "marked_by": {name: _round(share) for name, share in marked_by(evidence).items()},
         "out_of_model": out_of_model(evidence),
         "findings": findings_raised(evidence.of(Shown)),
         "puncture": _puncture(evidence, frames),
         "registration": _registration(evidence),
         "workflow": _workflow(evidence),
-        "plugins": {state.part: state.placement for state in sorted(evidence.of(PartState), key=lambda s: s.part)},
-        "not_scored": {key: reason for key, value in errors.items() if value is None},
+        "plugins": _placements(evidence),
+        "not_scored": reasons,
     }
     return Scores(summary, timing_of(evidence))
 
 
-def _maybe(value: float | None) -> float | None:
-    return None if value is None else _round(value)
+def _errors(evidence: Evidence, frames: list[Shown]) -> tuple[dict[str, Any], dict[str, int], dict[str, str]]:
+    """Return the errors' figures, how many frames they rest on, and why some are None."""
+    series = series_of(evidence)
+    tracks = {"target": series.target, "needle": series.needle, "overlay": series.overlay}
+    figures = {f"{name}_error_mm": error_score(track) for name, track in tracks.items()}
+    breathing = error_score(series.breathing)
+    figures["breathing_error_mm"] = breathing and {key: breathing[key] for key in ("mean", "p95", "predicted_p95")}
+    scored = {name: int(track.known.sum()) for name, track in {**tracks, "breathing": series.breathing}.items()}
+    reasons = {key: _why_not(evidence, frames) for key, value in figures.items() if value is None}
+    if not head_is_simulated(evidence):
+        figures["overlay_error_mm"], scored["overlay"] = None, 0
+        reasons["overlay_error_mm"] = "the true pose of a headset that is not simulated is unknown"
+    return figures, scored, reasons
+
+
+def head_is_simulated(evidence: Evidence) -> bool:
+    """Tell whether the truth knows the pose of the head that the frames were made for."""
+    return evidence.metadata.get("headset", "simulated") == "simulated"
+
+
+def _placements(evidence: Evidence) -> dict[str, Any]:
+    """Return part -> placement and plugin, as the run was planned; else as the supervisor said."""
+    planned = evidence.metadata.get("plugins")
+    if isinstance(planned, dict):
+        return dict(sorted(cast(dict[str, Any], planned).items()))
+    return {s.part: {"placement": s.placement} for s in sorted(evidence.of(PartState), key=lambda s: s.part)}
 
 
 def _why_not(evidence: Evidence, frames: list[Shown]) -> str:

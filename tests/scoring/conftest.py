@@ -59,6 +59,7 @@ class Spec:
     missed: int = 0  # frames left out in the middle
     stage_us: int = 0
     head_sways: bool = True
+    headset: str = "simulated"
 
 
 def breathing(t_s: float) -> np.ndarray:
@@ -222,7 +223,16 @@ def write(folder, spec: Spec, *, shuffle: int = 0, close: bool = True):
     """Write a session; `shuffle` changes the order of arrival among sources, as concurrent parts do."""
     catalogue = Catalogue()
     recorder = Recorder(folder, catalogue)
-    recorder.metadata({"seed": spec.seed, "scenario": "made-up", "clock": "virtual", "headset": "simulated"})
+    recorder.metadata(
+        {
+            "run_id": "731",
+            "seed": spec.seed,
+            "title": "Made up",
+            "clock": "virtual",
+            "headset": spec.headset,
+            "plugins": {"puncture": {"placement": "inside", "plugin": "twinguide_puncture"}},
+        }
+    )
     packets, seqs = [], {}
     for source, topic, t_pub_ns, message in messages_of(spec):
         seqs[source] = seqs.get(source, 0) + 1

@@ -170,8 +170,17 @@ def test_missed_frames_and_stages_stand_in_the_timing(session):
     assert timing["recording"]["never_came"] == {}
 
 
-def test_parts_stand_with_their_placement(session):
-    assert summary_of(session())["plugins"] == {"breathing": "process", "puncture": "inside", "tracker": "process"}
+def test_parts_stand_with_plugin_and_placement_as_planned(session):
+    summary = summary_of(session())
+    assert summary["plugins"] == {"puncture": {"placement": "inside", "plugin": "twinguide_puncture"}}
+    assert "run_id" not in summary  # another process number, another run of the same seed
+
+
+def test_the_overlay_of_a_headset_whose_true_pose_is_unknown_is_not_scored(session):
+    summary = summary_of(session(headset="openxr"))
+    assert summary["overlay_error_mm"] is None
+    assert "headset" in summary["not_scored"]["overlay_error_mm"]
+    assert summary["target_error_mm"] is not None
 
 
 def test_a_torn_recording_is_scored_as_far_as_it_goes(session):

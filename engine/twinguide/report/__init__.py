@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from twinguide.comparing import series_of
 from twinguide.evidence import Evidence, load
 from twinguide.messages import Catalogue
 from twinguide.report import curves, page, tables
-from twinguide.scoring import Scores, score, series_of, write_scores, write_whole
+from twinguide.scoring import Scores, score, write_scores, write_whole
 
 
 def build_report(folder: Path, catalogue: Catalogue | None = None) -> Path:
@@ -26,7 +27,7 @@ def build_report(folder: Path, catalogue: Catalogue | None = None) -> Path:
 def report_page(evidence: Evidence, scores: Scores) -> str:
     """Return the report of a session as one HTML page."""
     frames, series, summary = evidence.guide(), series_of(evidence), scores.summary
-    about = [f"{key} {summary[key]}" for key in ("scenario", "seed", "headset", "clock") if summary[key] is not None]
+    about = [f"{key} {summary[key]}" for key in ("case", "seed", "mode", "headset", "clock") if key in summary]
     sections = [
         page.notice("Research use. The display must not be the sole source of position."),
         tables.cards(scores),
@@ -42,4 +43,4 @@ def report_page(evidence: Evidence, scores: Scores) -> str:
         page.section("Pictures", tables.pictures(evidence.folder)),
         page.section("What this report rests on", page.bullets(tables.honesty(evidence, scores))),
     ]
-    return page.page("TwinGuide session", " · ".join(about), sections)
+    return page.page(f"TwinGuide: {summary.get('title', 'session')}", " · ".join(about), sections)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twinguide.comparing import Series
 from twinguide.evidence import Evidence
 from twinguide.frames import p95_from_covariance
 from twinguide.ledger import latency_cost_mm
@@ -16,7 +17,7 @@ from twinguide.messages import Gate, Shown, Vec3, WorkflowState
 from twinguide.modelling import episodes
 from twinguide.report import page, plots
 from twinguide.report.plots import Span
-from twinguide.scoring import Scores, Series
+from twinguide.scoring import Scores
 
 Array = NDArray[np.float64]
 

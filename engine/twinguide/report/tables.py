@@ -10,7 +10,7 @@ from twinguide.evidence import Evidence
 from twinguide.messages import Attempt, PartState, Refusal, Training, Truth
 from twinguide.recording import SYNC_S
 from twinguide.report import page, plots
-from twinguide.scoring import Scores
+from twinguide.scoring import Scores, head_is_simulated
 
 STILL_WIDTH_PX = 640
 MOST_STILLS = 24
@@ -134,9 +134,9 @@ def honesty(evidence: Evidence, scores: Scores) -> list[str]:
         if worlds
         else "No truth was recorded: this report holds no error, only what was shown and how sure it claimed to be."
     ]
-    if scores.summary["headset"] == "simulated":
+    if head_is_simulated(evidence):
         notes.append("The headset was simulated: no runtime, display or wearer took part.")
-    if scores.summary["clock"] == "virtual":
+    if scores.summary.get("clock") == "virtual":
         notes.append("The clock was virtual: ages and horizons are the scenario's, stage times are this machine's.")
     notes.append("One run holds one registration: its constant error does not average out over frames.")
     recording = scores.timing["recording"]
