@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import moderngl
 
@@ -21,7 +22,8 @@ def create_context(device_index: int = 0) -> moderngl.Context:
     Give it back with `ctx.release()`.
     """
     try:
-        ctx = moderngl.create_context(standalone=True, backend="egl", require=GL_VERSION, device_index=device_index)
+        settings: Any = {"backend": "egl", "device_index": device_index}  # typed as a dict of dicts in the stubs
+        ctx = moderngl.create_context(require=GL_VERSION, standalone=True, **settings)
     except Exception as error:  # glcontext raises Exception itself, ValueError or ImportError by what is missing
         raise RenderError(
             f"OpenGL {GL_VERSION // 100}.{GL_VERSION % 100 // 10} core through EGL",
@@ -29,7 +31,6 @@ def create_context(device_index: int = 0) -> moderngl.Context:
             f"EGL device {device_index}",
             f"On Debian or Ubuntu: apt-get install {PACKAGES}",
         ) from error
-    ctx.gc_mode = None  # every object is released by its owner; what leaks shows in the tests
     return ctx
 
 
@@ -50,12 +51,14 @@ def shader_source(name: str, folder: Path | None = None) -> str:
     return INCLUDE.sub(lambda found: shader_source(found[1], folder), source)
 
 
-def load_program(ctx: moderngl.Context, name: str, define: Mapping[str, int] | None = None) -> moderngl.Program:
-    """Compile `name.vert` and `name.frag`; raise RenderError with the compiler's words."""
+def load_program(
+    ctx: moderngl.Context, name: str, define: Mapping[str, int] | None = None, fragment: str = ""
+) -> moderngl.Program:
+    """Compile `name.vert` and `fragment.frag` (default `name.frag`); raise RenderError with the compiler's words."""
     try:
         return ctx.program(
             vertex_shader=_defined(shader_source(f"{name}.vert"), define),
-            fragment_shader=_defined(shader_source(f"{name}.frag"), define),
+            fragment_shader=_defined(shader_source(f"{fragment or name}.frag"), define),
         )
     except moderngl.Error as error:
         raise RenderError("a shader that compiles", str(error).strip(), name) from error
@@ -67,6 +70,24 @@ def load_compute(ctx: moderngl.Context, name: str) -> moderngl.ComputeShader:
         return ctx.compute_shader(shader_source(f"{name}.comp"))
     except moderngl.Error as error:
         raise RenderError("a shader that compiles", str(error).strip(), name) from error
+
+
+def make_array(
+    ctx: moderngl.Context,
+    program: moderngl.Program,
+    content: Sequence[tuple[moderngl.Buffer, str, str]] = (),
+    index: moderngl.Buffer | None = None,
+) -> moderngl.VertexArray:
+    """Return a vertex array of buffers (buffer, format, attribute), or one whose shader reads buffers by itself."""
+    return ctx.vertex_array(program, [*content], index_buffer=index)  # pyright: ignore[reportUnknownMemberType]
+
+
+def uniform_of(program: moderngl.Program, name: str) -> moderngl.Uniform:
+    """Return a program's uniform; raise RenderError where it has none of that name."""
+    found = program.get(name, None)
+    if not isinstance(found, moderngl.Uniform):
+        raise RenderError(f"a uniform {name!r}", repr(found), next_step="Compare the shader with its caller.")
+    return found
 
 
 def _defined(source: str, define: Mapping[str, int] | None) -> str:

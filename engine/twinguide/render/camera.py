@@ -1,0 +1,104 @@
+"""One eye's numbers for the shaders: projection, where the tips are on the screen, how fine the display is. No GL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinguide.errors import RenderError
+from twinguide.frames import Array, Transform
+from twinguide.xr.base import View
+
+NEAR, FAR = 0.05, 20.0  # [m]; with 24 bits of depth still 0.3 um apart at arm's length
+HOLES = 4  # tips that stay uncovered; a fifth tool in the field would be the first
+PIXELS_PER_TANGENT = 500.0  # of a display of 9 pixels a degree: widths in pixels are meant for it
+HOLE_M = 0.0045  # kept free around a tip [m]
+CORE_PIXELS = 2.5  # the tip itself, which not even its own marks may cover
+
+# std140, row_major: as `camera.glsl` declares it
+CAMERA = np.dtype(
+    [
+        ("clip_from_stage", "f4", (4, 4)),
+        ("clip_from_reference", "f4", (4, 4)),
+        ("stage_from_clip", "f4", (4, 4)),
+        ("eye_in_stage", "f4", 4),
+        ("eye_in_reference", "f4", 4),
+        ("viewport", "f4", 4),  # width, height [px], pixel scale, focus distance [m]
+        ("flags", "f4", 4),  # see-through, pixels per tangent, holes, unused
+        ("holes", "f4", (HOLES, 4)),  # x, y [px from below left], radius, core radius [px]
+    ]
+)
+
+
+def clip_from_eye(fov: tuple[float, float, float, float], near: float = NEAR, far: float = FAR) -> Array:
+    """Return the projection, shape (4, 4), of a field of view (left, right, up, down) [rad], left and down negative.
+
+    The eye looks along -Z; depth -1 lies at `near`, +1 at `far` [m]. Raises RenderError where the field is empty.
+    """
+    left, right, up, down = np.tan(fov)
+    if not (right > left and up > down):
+        raise RenderError("a field of view with left < right and down < up", str(fov))
+    m = np.zeros((4, 4))
+    m[0, 0], m[0, 2] = 2.0 / (right - left), (right + left) / (right - left)
+    m[1, 1], m[1, 2] = 2.0 / (up - down), (up + down) / (up - down)
+    m[2, 2], m[2, 3] = -(far + near) / (far - near), -2.0 * far * near / (far - near)
+    m[3, 2] = -1.0
+    return m
+
+
+def clip_from_stage(view: View) -> Array:
+    """Return the whole projection of one eye, shape (4, 4)."""
+    return clip_from_eye(view.fov) @ view.stage_from_eye.inverse().matrix
+
+
+def pixel_of(matrix: Array, point: Array, width: int, height: int) -> tuple[float, float] | None:
+    """Return where a point [m], shape (3,), falls [px from below left]; None behind the eye.
+
+    `matrix` is clip_from_(the point's frame), shape (4, 4).
+    """
+    x, y, _, w = matrix[:, :3] @ point + matrix[:, 3]
+    if w < NEAR:
+        return None
+    return float((x / w * 0.5 + 0.5) * width), float((y / w * 0.5 + 0.5) * height)
+
+
+def pixels_per_tangent(view: View) -> float:
+    """Return how many pixels a unit of tangent takes, at the middle of the picture."""
+    return view.height / float(np.tan(view.fov[2]) - np.tan(view.fov[3]))
+
+
+def pixel_scale(view: View) -> float:
+    """Return the factor on line widths that keeps them visible on dense displays."""
+    return float(np.clip(pixels_per_tangent(view) / PIXELS_PER_TANGENT, 0.8, 4.0))
+
+
+def fill_camera(
+    record: NDArray[np.void],
+    view: View,
+    stage_from_reference: Transform | None,
+    tips: Iterable[Array],
+    focus: Array | None,
+    see_through: bool,
+) -> None:
+    """Fill a record of `CAMERA` for one eye; `tips` and `focus` [m], each shape (3,), in reference."""
+    eye = view.stage_from_eye
+    projection = clip_from_stage(view)
+    clip_from_reference = projection @ (stage_from_reference.matrix if stage_from_reference else np.eye(4))
+    eye_in_reference = stage_from_reference.inverse().apply(eye.translation) if stage_from_reference else np.zeros(3)
+    scale, density = pixel_scale(view), pixels_per_tangent(view)
+    record["clip_from_stage"], record["clip_from_reference"] = projection, clip_from_reference
+    record["stage_from_clip"] = np.linalg.inv(projection)
+    record["eye_in_stage"][:3], record["eye_in_reference"][:3] = eye.translation, eye_in_reference
+    distance = 0.0 if focus is None else float(np.linalg.norm(focus - eye_in_reference))
+    record["viewport"] = view.width, view.height, scale, distance
+    count = 0
+    for tip in tips:
+        pixel = pixel_of(clip_from_reference, tip, view.width, view.height) if count < HOLES else None
+        if pixel is not None:
+            depth = max(NEAR, float(np.linalg.norm(tip - eye_in_reference)))
+            radius = max(HOLE_M / depth * density, 2.0 * CORE_PIXELS * scale)
+            record["holes"][count] = *pixel, radius, CORE_PIXELS * scale
+            count += 1
+    record["flags"] = float(see_through), density, count, 0.0

@@ -1,0 +1,71 @@
+"""The one catalogue of what stands on the screen: change a text here and it changes everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from twinguide.errors import RenderError
+from twinguide.messages import DisplayState, Severity
+
+INTENDED_USE = (
+    "Research use only. Not a medical device.",
+    "The display must not be the sole source of position information.",
+    "Confirm every position by an independent means before you act on it.",
+    "What is degraded, unconfirmed or hidden is marked by shape and word. If the bar stands still, the picture is old.",
+)
+
+SEVERITY_WORDS: Mapping[Severity, str] = {"advisory": "ADVISORY", "caution": "CAUTION", "warning": "WARNING"}
+
+STATE_WORDS: Mapping[DisplayState, str] = {
+    "valid": "",
+    "predicted": "",  # bridged within its tolerance: shown as valid
+    "degraded": "DEGRADED",
+    "unconfirmed": "UNCONFIRMED",
+    "hidden": "HIDDEN",
+}
+
+TEXTS: Mapping[str, str] = {
+    "title": "TwinGuide",
+    "start": "Start when ready",
+    "overlay_off": "Overlay off",
+    "not_placed": "No overlay: {reason}",
+    "not_placed_reason": "the patient is not registered",
+    "reference_lost": "the reference is not seen",
+    "structure_state": "{word} {names}: {reason}",
+    "structure_state_bare": "{word} {names}",
+    "tool_lost": "{name} lost: {reason}",
+    "tool_lost_bare": "{name} lost",
+    "more_rows": "and {count} more",
+    "right": "R",
+    "left": "L",
+    "anterior": "A",
+    "posterior": "P",
+    "superior": "S",
+    "inferior": "I",
+    "setup": "Set up",
+    "register": "Register: touch {name} with the pointer",
+    "verify": "Verify: touch {name}, which the fit has not used",
+    "confirm": "Confirm that the overlay lies on the patient",
+    "train": "Learning the breathing: {percent:.0f}\u00a0%",
+    "guide": "Guidance",
+    "review": "Review",
+    "registration": "Registration: error at the target 95 % {tre_mm:.1f} mm",
+    "verified": "Verified at {name}: {value_mm:.1f}\u00a0mm off",
+    "target_depth": "To the target {value_mm:.1f} ± {sigma_mm:.1f} mm",
+    "finding": "{what}: {value:.1f} {unit}",
+    "finding_bound": "{what}: {value:.1f} {unit}, at least {lower:.1f}",
+    "target_error": "Target error 95\u00a0% {value_mm:.1f}\u00a0mm",
+    "angle": "Angle to the path {value_deg:.1f}°",
+    "gate_open": "Breath gate OPEN {seconds:.1f}\u00a0s",
+    "gate_closed": "Breath gate CLOSED: {reason}",
+}
+
+
+def text(key: str, **values: object) -> str:
+    """Return a text with its values filled in; raise RenderError where the key or a value is unknown."""
+    if key not in TEXTS:
+        raise RenderError(f"one of the catalogue's texts {sorted(TEXTS)}", repr(key), "twinguide.render.catalogue")
+    try:
+        return TEXTS[key].format(**values)
+    except (KeyError, ValueError) as error:
+        raise RenderError(f"the values of {TEXTS[key]!r}", f"{sorted(values)}", "twinguide.render.catalogue") from error

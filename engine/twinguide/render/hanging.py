@@ -1,0 +1,148 @@
+"""Where text hangs in the room: the panel beside the field, labels facing the wearer, the sign of life. No GL.
+
+A capital letter is never under 0.6 degrees high, nor so small that the display's pixels cannot show it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinguide.frames import Array, Transform
+from twinguide.render.camera import pixels_per_tangent
+from twinguide.render.glyphs import CAPITAL_EM
+from twinguide.render.marks import Words
+from twinguide.render.panels import PADDING_EM, SPINNER_EM, Page
+from twinguide.xr.base import View
+
+CAPITAL_TANGENT = float(np.tan(np.deg2rad(0.62)))  # least height of a capital letter
+LEAST_EM_PIXELS = 13.0  # below it letters run together
+WIDTHS_EM = (13.0, 19.0)  # of the panel's text, least and most
+START_WIDTH_EM = 30.0
+GAP_TANGENT = 0.03  # between the field and the panel
+MARGIN_TANGENT = 0.02  # from the edge of the view
+HALF_IPD_M = 0.032
+QUAD_NUMBERS = 24  # as struct Quad in quad.vert
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hanging:
+    """Where a page hangs: its top left corner [m], its axes (unit) and one em [m], all in stage."""
+
+    corner: Array
+    right: Array
+    up: Array
+    em: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What both eyes of a display share: pixels per unit of tangent, and how far they see, as tangents."""
+
+    density: float
+    aside: float  # the narrower side's, so that mirrored eyes give the same
+    up: float
+    down: float  # negative
+
+    @staticmethod
+    def of(view: View) -> Sight:
+        """Return an eye's."""
+        left, right, up, down = (float(np.tan(angle)) for angle in view.fov)
+        return Sight(pixels_per_tangent(view), min(-left, right), up, down)
+
+    @property
+    def em(self) -> float:
+        """One em as a tangent: high enough to read, and for the display's pixels."""
+        return max(CAPITAL_TANGENT / CAPITAL_EM, LEAST_EM_PIXELS / self.density)
+
+    def half_width(self, depth: float) -> float:
+        """Return the half width [tangent] that both eyes see at a depth [m]."""
+        return self.aside - HALF_IPD_M / depth - MARGIN_TANGENT
+
+
+def hang(page: Page, head: Transform, target: Array | None, field_radius: float, sight: Sight) -> Hanging:
+    """Hang the panel right of the field, as far as the view reaches; centred before the wearer where there is none.
+
+    `target` [m], shape (3,), in stage; `field_radius` [m]. A pure function of the head: the panel stands still beside
+    the patient and slides only where it would leave the view.
+    """
+    em = sight.em
+    width, height = page.width * em, page.height * em
+    place = None if target is None else head.inverse().apply(target)
+    if place is None or place[2] > -0.2:
+        depth, x, y = 1.0, -width / 2, height / 2
+    else:
+        depth = _depth(place)
+        half = sight.half_width(depth)
+        x = (float(place[0]) + field_radius) / depth + GAP_TANGENT
+        x = max(-half, min(x, half - width))
+        y = float(place[1]) / depth + height / 2
+        y = min(max(y, sight.down + MARGIN_TANGENT + height), sight.up - MARGIN_TANGENT)
+    corner = head.apply(np.array([x, y, -1.0]) * depth)
+    return Hanging(corner, head.rotation[:, 0], head.rotation[:, 1], em * depth)
+
+
+def panel_width(head: Transform, target: Array | None, field_radius: float, sight: Sight) -> float:
+    """Return how wide the panel's text may be [em] so that it stays beside the field; see `hang`."""
+    if target is None:
+        return min(START_WIDTH_EM, 1.8 * sight.half_width(1.0) / sight.em - 2.0 * PADDING_EM)
+    place = head.inverse().apply(target)
+    depth = _depth(place)
+    room = sight.half_width(depth) - (float(place[0]) + field_radius) / depth - GAP_TANGENT
+    return float(np.clip(np.floor(room / sight.em - 2.0 * PADDING_EM), *WIDTHS_EM))
+
+
+def face(line: Page, position: Array, head: Transform, sight: Sight, words: Words) -> Hanging:
+    """Hang a line of text centred at `position` [m], shape (3,), in stage, turned to the wearer, upright."""
+    distance = float(np.linalg.norm(position - head.translation))
+    em = max(float(np.tan(np.deg2rad(words.size))) / CAPITAL_EM, LEAST_EM_PIXELS / sight.density) * distance
+    right, up = head.rotation[:, 0], head.rotation[:, 1]
+    corner = position - 0.5 * line.width * em * right + (words.lift - 0.5 * CAPITAL_EM) * em * up
+    return Hanging(corner, right, up, em)
+
+
+def _depth(place: Array) -> float:
+    """Return how far before the wearer the panel hangs [m]: as far as the field, within reason."""
+    return float(np.clip(-place[2], 0.3, 1.5))
+
+
+def quads(page: Page, hanging: Hanging, out: NDArray[np.float32]) -> int:
+    """Write a page's rectangles as struct Quad, shape (n, 24), into `out`; return n."""
+    n = len(page.rectangles)
+    em, r = hanging.em, page.rectangles
+    axes = np.array([hanging.right, hanging.up], dtype=np.float32) * np.float32(em)
+    rows = out[:n]
+    rows[:, 0:3] = r[:, :2] @ axes + hanging.corner.astype(np.float32)
+    rows[:, 3] = page.style[:, 3]
+    rows[:, 4:7] = r[:, 2:3] * axes[0]
+    rows[:, 7] = r[:, 2]
+    rows[:, 8:11] = r[:, 3:4] * axes[1]
+    rows[:, 11] = r[:, 3]
+    rows[:, 12:16], rows[:, 16:20] = page.place, page.colour
+    rows[:, 20:22] = page.style[:, :2]
+    rows[:, 22:24] = 0.0
+    return n
+
+
+def sign_of_life(page: Page, hanging: Hanging, frame: int, out: NDArray[np.float32]) -> int:
+    """Write the turning bar in the panel's upper right corner, one turn in 90 frames, into `out`; return 2."""
+    angle = 2.0 * np.pi * (frame % 90) / 90.0
+    middle = np.array([page.width - PADDING_EM - SPINNER_EM / 2 - 0.1, -PADDING_EM - 0.8])
+    long, wide = 1.25 * SPINNER_EM, 0.24
+    axes = np.stack([hanging.right, hanging.up]) * hanging.em
+    along = np.array([np.cos(angle), -np.sin(angle)])  # clockwise
+    aside = np.array([-along[1], along[0]])
+    colour = (0.55, 1.0, 0.75, 1.0)
+    circle = 2.0 * SPINNER_EM
+    ring = (middle - circle / 2, np.array([circle, 0.0]), np.array([0.0, circle]), circle, circle, 0.5 * circle, 0.06)
+    start = middle - 0.12 * long * along
+    bar = (start - wide / 2 * aside, 0.85 * long * along, wide * aside, 0.85 * long, wide, wide / 2, 0.0)
+    for row, (origin, right, up, width, height, radius, border) in enumerate((ring, bar)):
+        out[row, 0:3], out[row, 3] = hanging.corner + origin @ axes, 1.0
+        out[row, 4:7], out[row, 7] = right @ axes, width
+        out[row, 8:11], out[row, 11] = up @ axes, height
+        out[row, 12:16], out[row, 16:20] = (radius, border, 0.0, 0.0), colour
+        out[row, 20:24] = 0.0
+    return 2

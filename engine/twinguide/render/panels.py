@@ -1,0 +1,200 @@
+"""The text panel: which rows it has and how they are set, in em of its text. No GL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinguide.render import catalogue
+from twinguide.render.glyphs import CELL, EM, PAD, Atlas
+from twinguide.scene import PanelRow, Scene
+
+Colour = tuple[float, float, float]
+Rows = NDArray[np.float32]
+PanelKind = Literal["title", "normal", "advisory", "caution", "warning"]
+
+LINE_EM, TITLE_EM, PADDING_EM, SPINNER_EM = 1.32, 1.25, 0.75, 0.62
+MOST_LINES = 22
+COLOURS: dict[str, Colour] = {
+    "title": (1.0, 1.0, 1.0),
+    "normal": (0.86, 0.90, 0.94),
+    "advisory": (0.55, 0.85, 1.0),
+    "caution": (1.0, 0.80, 0.25),
+    "warning": (1.0, 0.45, 0.38),
+}
+PLATE: tuple[float, float, float, float] = (0.03, 0.04, 0.055, 0.78)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Page:
+    """Rectangles of a set text: place and size [em] from its top left, y up, and what quad.vert takes of each."""
+
+    rectangles: Rows  # (n, 4): left, bottom, width, height [em]
+    place: Rows  # (n, 4)
+    colour: Rows  # (n, 4)
+    style: Rows  # (n, 4): weight [em], dark border, 0, kind
+    width: float  # [em]
+    height: float
+
+
+def panel_rows(scene: Scene) -> tuple[PanelRow, ...]:
+    """Return all rows of a scene's panel: its own, and why something is hidden, lost, degraded or unconfirmed."""
+    if scene.start_screen:
+        title: tuple[PanelRow, ...] = (("title", catalogue.text("title")),)
+        use: list[PanelRow] = [("normal", row) for row in catalogue.INTENDED_USE[1:]]
+        return (*title, ("caution", catalogue.INTENDED_USE[0]), *use, *scene.panel)
+    titles = tuple(row for row in scene.panel if row[0] == "title")
+    return (*titles, *_own_rows(scene), *(row for row in scene.panel if row[0] != "title"))
+
+
+def _own_rows(scene: Scene) -> list[PanelRow]:
+    """Return what the wearer must know before anything else: why something is not shown as usual."""
+    twin, rows = scene.twin, list[PanelRow]()
+    if not scene.overlay_on:
+        rows.append(("advisory", catalogue.text("overlay_off")))
+    if twin.reference_from_image is None:
+        reason = twin.registration.reason or catalogue.text("not_placed_reason")
+        rows.append(("advisory", catalogue.text("not_placed", reason=reason)))
+    elif twin.stage_from_reference is None:
+        rows.append(("caution", catalogue.text("not_placed", reason=catalogue.text("reference_lost"))))
+    else:
+        rows.extend(_state_rows(scene))
+    for name, status in twin.lost.items():
+        key = "tool_lost" if status.reason else "tool_lost_bare"
+        rows.append(("caution", catalogue.text(key, name=name, reason=status.reason)))
+    return rows
+
+
+def panel_text(scene: Scene) -> tuple[str, ...]:
+    """Return the panel's rows as they read, with the severity's word, for the record of what was shown."""
+    words = {**dict.fromkeys(COLOURS, ""), **catalogue.SEVERITY_WORDS}
+    return tuple(f"{words[kind]} {row}".strip() for kind, row in panel_rows(scene))
+
+
+def _state_rows(scene: Scene) -> list[PanelRow]:
+    """Name what is not shown as valid, once for each different state and reason."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, view in scene.twin.structures.items():
+        if catalogue.STATE_WORDS[view.status.state]:
+            groups.setdefault((catalogue.STATE_WORDS[view.status.state], view.status.reason), []).append(name)
+    out: list[PanelRow] = []
+    for (word, reason), names in groups.items():
+        listed = "all" if len(names) == len(scene.twin.structures) else ", ".join(names)
+        key = "structure_state" if reason else "structure_state_bare"
+        out.append(("caution", catalogue.text(key, word=word, names=listed.replace("_", " "), reason=reason)))
+    return out
+
+
+def wrap(atlas: Atlas, words: str, width: float) -> list[str]:
+    """Return a text's lines, none wider than `width` [em] unless a single word is."""
+    lines = [""]
+    for word in words.split(" "):  # not at non-breaking spaces
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if lines[-1] and atlas.width(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+class Typesetter:
+    """Sets lines and pages, and keeps lines that were set before: most of a panel is the same in the next frame."""
+
+    KEPT = 512
+
+    def __init__(self, atlas: Atlas) -> None:
+        self.atlas = atlas
+        self._lines: dict[tuple[str, Colour, float, bool], tuple[Rows, Rows, Rows, Rows]] = {}
+        self._page: tuple[tuple[PanelRow, ...], float, Page] | None = None
+
+    def line(self, words: str, colour: Colour, size: float = 1.0, bold: bool = False, border: float = 0.0) -> Page:
+        """Set one line with its baseline's left end at the origin; `size` in em of the page."""
+        rectangles, place, colours, style = self._set(words, colour, size, bold)
+        if border:
+            style = style.copy()
+            style[:, 1] = border
+        return Page(rectangles, place, colours, style, self.atlas.width(words) * size, size)
+
+    def _set(self, words: str, colour: Colour, size: float, bold: bool) -> tuple[Rows, Rows, Rows, Rows]:
+        key = (words, colour, size, bold)
+        found = self._lines.get(key)
+        if found is None:
+            if len(self._lines) >= self.KEPT:
+                self._lines.clear()
+            found = self._lines[key] = self._glyphs(self.atlas.indices(words), colour, size, bold)
+        return found
+
+    def _glyphs(
+        self, glyphs: NDArray[np.intp], colour: Colour, size: float, bold: bool
+    ) -> tuple[Rows, Rows, Rows, Rows]:
+        advances = self.atlas.advances[glyphs]
+        count = len(advances)
+        rectangles = np.zeros((count, 4), dtype=np.float32)
+        rectangles[:, 0] = (np.cumsum(advances) - advances - PAD / EM) * size
+        rectangles[:, 1] = -(CELL - PAD - EM) / EM * size
+        rectangles[:, 2:] = CELL / EM * size
+        colours = np.empty((count, 4), dtype=np.float32)
+        colours[:] = (*colour, 1.0)
+        style = np.zeros((count, 4), dtype=np.float32)
+        style[:, 0] = 0.018 if bold else 0.0
+        return rectangles, self.atlas.corners[glyphs], colours, style
+
+    def page(self, rows: tuple[PanelRow, ...], width: float) -> Page:
+        """Set a panel `width` [em] wide, its plate first."""
+        if self._page is None or self._page[:2] != (rows, width):
+            self._page = (rows, width, self._lay_out(rows, width))
+        return self._page[2]
+
+    def _lay_out(self, rows: Sequence[PanelRow], width: float) -> Page:
+        parts: list[tuple[Rows, Rows, Rows, Rows]] = []
+        y, lines = -PADDING_EM, 0
+        for number, (kind, words) in enumerate(rows):
+            if lines >= MOST_LINES:
+                words, kind = catalogue.text("more_rows", count=len(rows) - number), "normal"
+            y, used = self._row(parts, kind, words, width, y)
+            lines += used
+            if lines > MOST_LINES:
+                break
+        full, height = width + 2.0 * PADDING_EM, PADDING_EM - y
+        plate = _plate(0.0, -height, full, height, 0.6, 0.0, PLATE)
+        edge = _plate(0.0, -height, full, height, 0.6, 0.05, (0.45, 0.55, 0.65, 0.55))
+        joined = [np.concatenate(arrays) for arrays in zip(plate, edge, *parts, strict=True)]
+        return Page(joined[0], joined[1], joined[2], joined[3], full, height)
+
+    def _row(
+        self, parts: list[tuple[Rows, Rows, Rows, Rows]], kind: PanelKind, words: str, width: float, y: float
+    ) -> tuple[float, int]:
+        """Set one row below `y` [em]; return the new `y` and how many lines it took."""
+        size = TITLE_EM if kind == "title" else 1.0
+        left, colour = PADDING_EM, COLOURS[kind]
+        severe = kind not in ("title", "normal")
+        if severe:
+            y -= LINE_EM
+            parts.append(_moved(self._glyphs(np.array([self.atlas.index[kind]]), colour, 1.0, False), left, y))
+            parts.append(_moved(self._set(catalogue.SEVERITY_WORDS[kind], colour, 0.9, True), left + 1.25, y))
+            left, width, colour = left + 1.25, width - 1.25, COLOURS["normal"]
+        room = width - 2.0 * SPINNER_EM if kind == "title" else width
+        lines = wrap(self.atlas, words, room / size)
+        for one in lines:
+            y -= LINE_EM * size
+            parts.append(_moved(self._set(one, colour, size, kind == "title"), left, y))
+        return y - (0.25 if kind != "normal" else 0.0), len(lines) + severe
+
+
+def _moved(line: tuple[Rows, Rows, Rows, Rows], x: float, y: float) -> tuple[Rows, Rows, Rows, Rows]:
+    rectangles = line[0].copy()
+    rectangles[:, 0] += x
+    rectangles[:, 1] += y
+    return rectangles, line[1], line[2], line[3]
+
+
+def _plate(
+    x: float, y: float, width: float, height: float, radius: float, border: float, colour: Sequence[float]
+) -> tuple[Rows, Rows, Rows, Rows]:
+    rows = [(x, y, width, height), (radius, border, 0.0, 0.0), tuple(colour), (0.0, 0.0, 0.0, 1.0)]
+    made = [np.array([row], dtype=np.float32) for row in rows]
+    return made[0], made[1], made[2], made[3]

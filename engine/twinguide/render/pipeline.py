@@ -1,0 +1,217 @@
+"""The renderer: one eye after the other in one path, from a frozen scene to premultiplied, display-encoded pixels.
+
+Order: backdrop, surfaces (solid, then x-ray), strokes that surfaces hide, text, and on top what must never be hidden:
+target, error and tip. Colour is premultiplied by alpha in every mode. `opaque` has a dark backdrop; `additive` and
+`alpha` start from black and transparent, so what is not drawn shows the real world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import moderngl
+import numpy as np
+
+from twinguide.errors import RenderError
+from twinguide.frames import Array, Transform
+from twinguide.render import camera, hanging, marks, panels
+from twinguide.render.context import load_program, make_array
+from twinguide.render.glyphs import make_atlas
+from twinguide.render.meshes import Shown, SurfaceInput, Surfaces
+from twinguide.render.strokes import Quads, Strokes
+from twinguide.scene import Scene, StructureView
+from twinguide.xr.base import BlendMode, View
+
+DEFAULT_FIELD_M = 0.10  # half size of the field where there is no surface
+SAMPLES = (0, 2, 4)
+
+
+class Renderer:
+    """Draws scenes of one case; owns its GL objects until `release`."""
+
+    def __init__(
+        self,
+        ctx: moderngl.Context,
+        surfaces: Mapping[str, SurfaceInput],
+        *,
+        show_skin: bool = False,
+        samples: int = 0,
+    ) -> None:
+        """Upload the surfaces; `samples` > 0 smooths edges by multisampling, at about three times the cost on a CPU."""
+        if samples not in SAMPLES:
+            raise RenderError(f"samples of {SAMPLES}", str(samples))
+        self._ctx, self._samples = ctx, samples
+        self._surfaces = Surfaces(ctx, surfaces, show_skin)
+        atlas = make_atlas()
+        self._typesetter = panels.Typesetter(atlas)
+        self._strokes, self._quads = Strokes(ctx), Quads(ctx, atlas)
+        self._backdrop = load_program(ctx, "backdrop")
+        self._backdrop_array = make_array(ctx, self._backdrop)
+        self._camera = np.zeros((), dtype=camera.CAMERA)
+        self._camera_buffer = ctx.buffer(reserve=camera.CAMERA.itemsize, dynamic=True)
+        self._multisampled: tuple[tuple[int, int], list[moderngl.Renderbuffer], moderngl.Framebuffer] | None = None
+        self._taken: tuple[Scene, Transform, hanging.Sight] | None = None  # what the buffers hold
+        self._centre, self._extent = _field_of(surfaces)
+
+    def draw(
+        self,
+        scene: Scene,
+        view: View,
+        target: moderngl.Framebuffer,
+        blend: BlendMode,
+        *,
+        head: Transform | None = None,
+    ) -> None:
+        """Draw one eye into a framebuffer with depth; `head` (stage_from_headset) places what faces the wearer.
+
+        Without `head`, the eye's own pose stands for it: right for parallel displays only.
+        """
+        if target.size != (view.width, view.height) or not _has_depth(target):
+            got = f"{target.size}, depth {_has_depth(target)}"
+            raise RenderError(f"a framebuffer of {(view.width, view.height)} with depth", got)
+        head = head or view.stage_from_eye
+        sight = hanging.Sight.of(view)
+        if (scene, head, sight) != self._taken:
+            self._take(scene, head, sight)
+        self._take_eye(scene, view, see_through=blend != "opaque")
+        canvas = self._canvas(target)
+        canvas.use()
+        canvas.color_mask, canvas.depth_mask = (True, True, True, True), True
+        canvas.viewport = (0, 0, view.width, view.height)
+        canvas.clear(0.0, 0.0, 0.0, 0.0)
+        self._draw_layers(canvas, blend)
+        if canvas is not target:
+            self._ctx.copy_framebuffer(target, canvas)
+            target.use()  # so that the canvas may be released: GL refuses to come back to a deleted one
+
+    def _draw_layers(self, canvas: moderngl.Framebuffer, blend: BlendMode) -> None:
+        ctx = self._ctx
+        self._camera_buffer.bind_to_uniform_block(0)
+        ctx.blend_func = moderngl.ONE, moderngl.ONE_MINUS_SRC_ALPHA
+        if blend == "opaque":
+            ctx.enable_only(moderngl.NOTHING)
+            self._backdrop_array.render(moderngl.TRIANGLES, vertices=3)
+        ctx.enable_only(moderngl.DEPTH_TEST | moderngl.CULL_FACE | moderngl.BLEND)
+        ctx.depth_func = "<"
+        self._surfaces.draw_solid()
+        canvas.depth_mask = False  # what is transparent hides nothing
+        self._surfaces.draw_xray()
+        ctx.enable_only(moderngl.DEPTH_TEST | moderngl.BLEND)
+        self._strokes.draw_hidden_by_surfaces(ctx)
+        ctx.enable_only(moderngl.BLEND)
+        self._quads.draw()
+        self._strokes.draw_on_top()
+        canvas.depth_mask = True
+
+    def _take(self, scene: Scene, head: Transform, sight: hanging.Sight) -> None:
+        """Make what both eyes of a frame share."""
+        stage = _stage_of(scene)
+        drawn, middle, shown, labels = marks.FrameMarks(), None, {}, []
+        if stage and scene.twin.reference_from_image:
+            middle = stage.apply(scene.twin.reference_from_image.apply(self._centre))
+            if scene.overlay_on:
+                shown = _shown(scene, stage, scene.twin.reference_from_image)
+                drawn = marks.build(scene, self._field(stage, head, middle))
+                labels = [(words, stage.apply(words.position)) for words in drawn.words]
+        self._surfaces.show(shown)
+        self._strokes.take(drawn)
+        self._set_text(scene, head, sight, middle, labels)
+        self._taken = scene, head, sight
+
+    def _field(self, stage: Transform, head: Transform, middle: Array) -> marks.Field:
+        reference_from_head = stage.inverse() @ head
+        distance = float(np.linalg.norm(middle - head.translation))
+        return marks.Field(
+            centre=self._centre,
+            extent=self._extent,
+            right=reference_from_head.rotation[:, 0],
+            up=reference_from_head.rotation[:, 1],
+            eye=reference_from_head.translation,
+            metres_per_pixel=distance / camera.PIXELS_PER_TANGENT,
+        )
+
+    def _set_text(
+        self,
+        scene: Scene,
+        head: Transform,
+        sight: hanging.Sight,
+        middle: Array | None,
+        labels: list[tuple[marks.Words, Array]],
+    ) -> None:
+        radius = float(self._extent.max()) + marks.LETTER_GAP_M
+        width = hanging.panel_width(head, middle, radius, sight)
+        page = self._typesetter.page(panels.panel_rows(scene), width)
+        place = hanging.hang(page, head, middle, radius, sight)
+        self._quads.begin()
+        self._quads.add_page(page, place)
+        self._quads.add_sign_of_life(page, place, scene.frame)
+        for words, position in labels:
+            line = self._typesetter.line(words.text, words.colour, border=0.75)
+            self._quads.add_page(line, hanging.face(line, position, head, sight, words))
+        self._quads.upload()
+
+    def _take_eye(self, scene: Scene, view: View, see_through: bool) -> None:
+        twin, stage = scene.twin, _stage_of(scene)
+        on = stage is not None and scene.overlay_on
+        tips = [tool.tip.position for tool in twin.tools.values() if tool.status.state != "hidden"] if on else []
+        focus = twin.target.position if on and twin.target else None
+        camera.fill_camera(self._camera, view, stage, tips, focus, see_through)
+        self._camera_buffer.write(self._camera)
+
+    def _canvas(self, target: moderngl.Framebuffer) -> moderngl.Framebuffer:
+        """Return where to draw: the target itself, or a multisampled buffer of its size, resolved into it per eye."""
+        if self._samples == 0:
+            return target
+        if self._multisampled is None or self._multisampled[0] != target.size:
+            self._release_multisampled()
+            colour = self._ctx.renderbuffer(target.size, 4, samples=self._samples)
+            depth = self._ctx.depth_renderbuffer(target.size, samples=self._samples)
+            self._multisampled = target.size, [colour, depth], self._ctx.framebuffer([colour], depth)
+        return self._multisampled[2]
+
+    def _release_multisampled(self) -> None:
+        if self._multisampled is not None:
+            for owned in (self._multisampled[2], *self._multisampled[1]):
+                owned.release()
+            self._multisampled = None
+
+    def release(self) -> None:
+        """Free every GL object of the renderer; the context stays."""
+        self._release_multisampled()
+        for owned in (
+            self._surfaces, self._strokes, self._quads, self._backdrop_array, self._backdrop, self._camera_buffer
+        ):  # fmt: skip
+            owned.release()
+
+
+def _has_depth(framebuffer: moderngl.Framebuffer) -> bool:
+    return bool(framebuffer.depth_attachment)  # None where there is none
+
+
+def _field_of(surfaces: Mapping[str, SurfaceInput]) -> tuple[Array, Array]:
+    """Return middle and half size [m], each shape (3,), in image, of the organ, else of the first surface."""
+    organs = [surface for surface in surfaces.values() if surface.role == "organ"] or [*surfaces.values()][:1]
+    if not organs:
+        return np.zeros(3), np.full(3, DEFAULT_FIELD_M)
+    low, high = organs[0].vertices.min(axis=0), organs[0].vertices.max(axis=0)
+    return (low + high) / 2, (high - low) / 2
+
+
+def _stage_of(scene: Scene) -> Transform | None:
+    """Return stage_from_reference where there is a place for the twin, else None."""
+    twin = scene.twin
+    if scene.start_screen or twin.reference_from_image is None or twin.stage_from_reference is None:
+        return None
+    return twin.stage_from_reference.transform
+
+
+def _shown(scene: Scene, stage: Transform, reference_from_image: Transform) -> dict[str, Shown]:
+    """Return how each structure is drawn; the rigid transform is the same for all but its motion."""
+    base = stage.matrix @ reference_from_image.matrix
+
+    def one(view: StructureView) -> Shown:
+        matrix = base.copy()
+        matrix[:3, 3] += stage.rotation @ view.shift
+        return Shown(view.status.state, matrix, view.vertices, view.version)
+
+    return {name: one(view) for name, view in scene.twin.structures.items()}

@@ -1,0 +1,12 @@
+// One eye, as twinguide/render/camera.py fills it.
+// Spaces: stage (room), reference (tracked body on the patient), clip, screen [px, from below left]. Lengths [m].
+layout(std140, row_major, binding = 0) uniform Camera {
+    mat4 clip_from_stage;
+    mat4 clip_from_reference;
+    mat4 stage_from_clip;
+    vec4 eye_in_stage;
+    vec4 eye_in_reference;
+    vec4 viewport;  // width, height [px]; pixel scale; distance of the field from the eye [m], 0 where there is none
+    vec4 flags;     // see-through display; pixels per unit of tangent; number of holes
+    vec4 holes[4];  // a tip's place x, y [px]; radius kept free by surfaces; core kept free by marks [px]
+};

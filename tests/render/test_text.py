@@ -1,0 +1,128 @@
+"""The panel: legible, complete, beside the field, from one catalogue."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twinguide.errors import RenderError
+from twinguide.frames import Transform
+from twinguide.render import catalogue, hanging, panels
+from twinguide.render.glyphs import CAPITAL_EM, make_atlas
+from twinguide.xr.base import View
+
+ATLAS = make_atlas()
+HEAD = Transform.of("stage", "headset", translation=np.array([0.0, 1.5, 0.4]))
+
+
+def view_of(half_fov, pixels):
+    return View(HEAD, (-half_fov, half_fov, half_fov, -half_fov), pixels, pixels)
+
+
+@pytest.mark.parametrize(("half_fov", "pixels"), [(0.436, 800), (0.785, 800), (0.8, 1024), (0.9, 2000)])
+def test_capitals_are_at_least_0_6_degrees_and_nine_pixels_high(half_fov, pixels):
+    sight = hanging.Sight.of(view_of(half_fov, pixels))
+    capital = sight.em * CAPITAL_EM
+    assert np.rad2deg(np.arctan(capital)) >= 0.6
+    assert capital * sight.density >= 9.0
+
+
+def test_a_drawn_capital_has_the_height_that_was_promised(renderer, scene_of, eyes_of, picture):
+    """Measure a row of text on the screen, in degrees."""
+    head, (left, _) = eyes_of((1024, 1024), half_fov=0.5, ipd=0.0)
+    scene = scene_of(tools={}, target=None, entry=None, panel=(("normal", "HHHH"),), reference_from_image=None)
+    scene = replace(scene, overlay_on=True)
+    page_row = picture(scene, left, head=head)[..., :3].max(axis=2) > 120
+    sight = hanging.Sight.of(left)
+    columns = slice(512 - 350, 512 - 150)
+    rows = np.flatnonzero(page_row[:, columns].any(axis=1))
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+    heights = [len(run) for run in runs]
+    expected = sight.em * CAPITAL_EM * sight.density
+    assert any(abs(height - expected) <= 2 for height in heights), (heights, expected)
+    assert np.rad2deg(np.arctan(max(heights) / sight.density)) >= 0.6
+
+
+@given(st.text(max_size=200), st.floats(8, 40))
+def test_wrapped_lines_fit_and_lose_no_word(words, width):
+    lines = panels.wrap(ATLAS, words, width)
+    assert [w for one in lines for w in one.split(" ") if w] == [w for w in words.split(" ") if w]
+    for one in lines:
+        assert ATLAS.width(one) <= width + 1e-4 or " " not in one
+
+
+@given(st.floats(-0.5, 0.5), st.floats(-0.4, 0.4), st.floats(0.3, 1.2), st.floats(0.5, 0.9))
+def test_the_panel_never_leaves_the_view(x, y, depth, half_fov):
+    sight = hanging.Sight.of(view_of(half_fov, 900))
+    place = HEAD.apply(np.array([x, y, -depth]))
+    typesetter = panels.Typesetter(ATLAS)
+    width = hanging.panel_width(HEAD, place, 0.1, sight)
+    page = typesetter.page((("title", "Guidance"), ("normal", "To the target 12.3 mm")), width)
+    at = hanging.hang(page, HEAD, place, 0.1, sight)
+    corner = HEAD.inverse().apply(at.corner)
+    left, top = corner[0] / -corner[2], corner[1] / -corner[2]
+    em = at.em / -corner[2]
+    limit = np.tan(half_fov)
+    assert -limit <= left
+    assert left + page.width * em <= limit + 1e-6
+    assert top <= limit
+    assert top - page.height * em >= -limit
+
+
+def test_the_panel_hangs_beside_the_field_where_there_is_room():
+    sight = hanging.Sight.of(view_of(0.785, 800))
+    place = HEAD.apply(np.array([0.0, 0.0, -0.55]))
+    page = panels.Typesetter(ATLAS).page((("title", "Guidance"),), hanging.panel_width(HEAD, place, 0.1, sight))
+    corner = HEAD.inverse().apply(hanging.hang(page, HEAD, place, 0.1, sight).corner)
+    assert corner[0] > 0.1
+    assert corner[2] == pytest.approx(-0.55)
+
+
+def test_severities_are_told_by_shape_and_word():
+    rows = (("advisory", "a"), ("caution", "b"), ("warning", "c"))
+    page = panels.Typesetter(ATLAS).page(rows, 20.0)
+    icons = {ATLAS.index[name] for name in ("advisory", "caution", "warning")}
+    corners = {tuple(ATLAS.corners[i]) for i in icons}
+    assert corners <= {tuple(place) for place in page.place}
+    for kind, word in catalogue.SEVERITY_WORDS.items():
+        expected = [tuple(ATLAS.corners[i]) for i in ATLAS.indices(word)]
+        placed = [tuple(place) for place in page.place]
+        assert any(placed[i : i + len(word)] == expected for i in range(len(placed))), kind
+
+
+def test_icons_differ_in_shape():
+    def cell(name):
+        left, bottom, right, top = ATLAS.corners[ATLAS.index[name]]
+        h, w = ATLAS.pixels.shape
+        return ATLAS.pixels[round(top * h) : round(bottom * h), round(left * w) : round(right * w)] > 127
+
+    shapes = [cell(name) for name in ("advisory", "caution", "warning")]
+    for a, b in ((0, 1), (1, 2), (0, 2)):
+        assert (shapes[a] ^ shapes[b]).sum() > 0.08 * shapes[a].sum()
+
+
+def test_too_many_rows_are_counted_and_not_lost_silently():
+    rows = tuple(("normal", f"row {n}") for n in range(60))
+    page = panels.Typesetter(ATLAS).page(rows, 20.0)
+    more = catalogue.text("more_rows", count=60 - panels.MOST_LINES)
+    expected = [tuple(ATLAS.corners[i]) for i in ATLAS.indices(more)]
+    assert [tuple(place) for place in page.place][-len(more) :] == expected
+
+
+def test_an_unknown_character_shows_as_a_question_mark():
+    assert ATLAS.indices("嗨µ²").tolist() == [ATLAS.index[c] for c in "?u2"]
+
+
+def test_an_unknown_text_or_a_missing_value_is_named():
+    with pytest.raises(RenderError, match="no_such_text"):
+        catalogue.text("no_such_text")
+    with pytest.raises(RenderError, match="value_mm"):
+        catalogue.text("target_depth")
+
+
+def test_every_display_state_and_severity_has_a_word():
+    assert set(catalogue.STATE_WORDS) == {"valid", "predicted", "degraded", "hidden", "unconfirmed"}
+    words = [w for w in catalogue.STATE_WORDS.values() if w] + list(catalogue.SEVERITY_WORDS.values())
+    assert len(set(words)) == len(words)
