@@ -12,6 +12,7 @@ from monado_puppet import Puppet
 from twinguide.clock import ClockReal
 from twinguide.errors import HeadsetError
 from twinguide.xr.openxr import HeadsetOpenXR, OpenXROptions
+from twinguide.xr.probe import probe
 
 COLOURS = ((0.8, 0.2, 0.4, 1.0), (0.2, 0.6, 1.0, 1.0))
 PATIENCE_S = 25.0
@@ -24,8 +25,8 @@ def tell(kind, **content):
 class Told:
     """Run frames and keep what the headset told."""
 
-    def __init__(self, **options):
-        self.headset = HeadsetOpenXR(ClockReal(), OpenXROptions(**options))
+    def __init__(self, blend_preference=("alpha", "additive", "opaque"), **options):
+        self.headset = HeadsetOpenXR(ClockReal(), blend_preference, OpenXROptions(**options))
         self.headset.start()
         self.events, self.timings = [], []
 
@@ -165,6 +166,11 @@ def absent():
         tell("result", error=str(error))
 
 
+def probed():
+    found = probe()
+    tell("result", available=found.available, text=found.text, remedy=found.remedy, extensions=found.extensions)
+
+
 def wrong():
     """Make one call that core validation must catch, to prove that it listens."""
     from twinguide.xr.openxr_runtime import Runtime, xr
@@ -183,7 +189,7 @@ def blend():
     from layer import Layer
 
     layer = Layer()
-    told = Told(blend_modes=tuple(os.environ["BLEND"].split(",")))
+    told = Told(blend_preference=tuple(os.environ["BLEND"].split(",")))
     told.rendered(4)
     told.headset.haptic("left", 0.05, 0.5)
     told.rendered(4)
@@ -220,5 +226,5 @@ def picture():
 
 
 if __name__ == "__main__":
-    scenes = (session, poses, survive, lost_at_stop, absent, wrong, blend, events, picture)
+    scenes = (session, poses, survive, lost_at_stop, absent, probed, wrong, blend, events, picture)
     {scene.__name__: scene for scene in scenes}[sys.argv[1]]()

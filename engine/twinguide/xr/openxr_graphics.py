@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Generator
-
-import moderngl
+from typing import TYPE_CHECKING
 
 from twinguide.clock import MS
 from twinguide.errors import HeadsetError, RuntimeLost
 from twinguide.xr.openxr_runtime import Runtime, xr
+
+if TYPE_CHECKING:
+    import moderngl
 
 EGL_CONFIG_ID, EGL_NONE = 0x3028, 0x3038
 GL_SRGB8_ALPHA8, GL_RGBA8 = 0x8C43, 0x8058

@@ -9,9 +9,7 @@ import contextlib
 import ctypes
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import moderngl
+from typing import TYPE_CHECKING, Any, Literal
 
 from twinguide.clock import Clock
 from twinguide.errors import RuntimeLost
@@ -20,6 +18,9 @@ from twinguide.xr.base import EYE_FRAMES, BlendMode, Hand, HandName, HeadsetEven
 from twinguide.xr.openxr_graphics import ContextEgl, EyeTarget, require_gl
 from twinguide.xr.openxr_input import ControllerInput
 from twinguide.xr.openxr_runtime import BLEND_MODES, STEREO, Runtime, choose_blend_mode, transform_of, xr
+
+if TYPE_CHECKING:
+    import moderngl
 
 TRACKED = xr.SpaceLocationFlags.ALL.value  # orientation and position, both valid and tracked
 VALID = (xr.ViewStateFlags.ORIENTATION_VALID_BIT | xr.ViewStateFlags.POSITION_VALID_BIT).value

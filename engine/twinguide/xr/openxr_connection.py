@@ -1,0 +1,121 @@
+"""The life of a runtime: opened, lost, hung, found again. The GL context and the caller's loop outlive it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from twinguide.clock import SECOND, Clock
+from twinguide.errors import HeadsetError, RuntimeLost
+from twinguide.xr.base import BlendMode, HeadsetEvent
+from twinguide.xr.deadline import Caller
+from twinguide.xr.openxr_graphics import ContextEgl
+from twinguide.xr.openxr_runtime import Runtime, headset_error, xr
+from twinguide.xr.openxr_session import Session
+
+T = TypeVar("T")
+OPEN_S = 10.0  # a runtime that has not answered by then at the start will not
+GONE = (xr.XrException, RuntimeLost)
+
+
+class Connection:
+    """One runtime after the other, each with a session on the same GL context.
+
+    `session` is None while there is none. `ask` makes a call that may hang. A call of OpenXR outside of `ask` that
+    raises one of `GONE` is reported with `lose`; `recover`, called once a frame, then brings the runtime back.
+    """
+
+    def __init__(
+        self, egl: ContextEgl, clock: Clock, application: str, blend_preference: Sequence[BlendMode], hang_s: float
+    ) -> None:
+        self._egl, self._clock, self._application, self._hang_s = egl, clock, application, hang_s
+        self._blend_preference = blend_preference
+        self._caller = Caller("openxr")
+        self._hung: Future[Any] | None = None
+        self._opening: Future[Runtime] | None = None
+        self._retry_ns = 0
+        self.session: Session | None = None
+        self.lost = False
+        self.restarted = False  # a session was opened anew and has not shown a frame yet
+        self.late_answer: Any = None  # what a call answered after its deadline
+
+    def open(self) -> Session:
+        """Connect and make a session; raise HeadsetError, with the remedy, where it cannot."""
+        opening = self._caller.submit(lambda: Runtime.open(self._application))
+        try:
+            self.session = self._make_session(opening.result(OPEN_S))
+        except TimeoutError as error:
+            raise HeadsetError(
+                "an answer of the OpenXR runtime", f"none in {OPEN_S:.0f} s", next_step="Restart the runtime."
+            ) from error
+        return self.session
+
+    def _make_session(self, runtime: Runtime) -> Session:
+        try:
+            return Session(runtime, self._egl, self._clock, self._blend_preference)
+        except (xr.XrException, HeadsetError) as error:
+            runtime.close()
+            raise headset_error("an OpenXR session on this GL context", error) from error
+
+    def ask(self, call: Callable[[], T]) -> T:
+        """Return what a call answers; raise RuntimeLost where it does not within the deadline."""
+        future = self._caller.submit(call)
+        try:
+            return future.result(self._hang_s)
+        except TimeoutError as error:
+            self._hung = future
+            raise RuntimeLost("an answer of the runtime", f"none in {self._hang_s:g} s") from error
+
+    def tell(self, call: Callable[[], object]) -> None:
+        """Make a call whose end nobody waits for."""
+        if not self.lost:
+            self._caller.submit(call)
+
+    def lose(self, error: Exception) -> list[HeadsetEvent]:
+        """Take note of the loss; give the session back unless the runtime still holds a call."""
+        events: list[HeadsetEvent] = []
+        if not self.lost:
+            events.append(HeadsetEvent("lost", self._clock.now_ns(), f"{type(error).__name__}: {error}"))
+        self.lost = True
+        with contextlib.suppress(RuntimeLost):
+            if self._hung is None:
+                self.ask(lambda: None)  # a pulse may still be under way: nothing is destroyed beneath it
+        if self._hung is None:
+            self._close_session()
+        return events
+
+    def recover(self, retry_s: float) -> list[HeadsetEvent]:
+        """Take up what hung, or open the runtime again, at most every `retry_s` [s]; return what was regained."""
+        if self._hung is not None:
+            if not self._hung.done():
+                return []
+            hung, self._hung = self._hung, None
+            if hung.exception() is None:
+                self.late_answer, self.lost = hung.result(), False
+                return [HeadsetEvent("recovered", self._clock.now_ns(), "the runtime answers again")]
+            self._close_session()
+        if self._opening is None and self._clock.now_ns() >= self._retry_ns:
+            self._opening = self._caller.submit(lambda: Runtime.open(self._application))
+        if self._opening is not None and self._opening.done():
+            opening, self._opening = self._opening, None
+            try:
+                self.session = self._make_session(opening.result())
+                self.lost, self.restarted = False, True
+            except HeadsetError:  # not back yet
+                self._retry_ns = self._clock.now_ns() + round(retry_s * SECOND)
+        return []
+
+    def _close_session(self) -> None:
+        if self.session is not None:
+            self.session.close()
+            self.session = None
+
+    def close(self) -> bool:
+        """End the session; return False where the runtime still holds a call, and with it the GL context."""
+        self._caller.close()
+        if self._hung is not None:
+            return False
+        self._close_session()
+        return True
