@@ -121,7 +121,8 @@ class Evidence:
     gaps: dict[str, int]  # source -> messages that never came, by its sequence
     topics: dict[str, int]  # topic -> messages
     segments: int
-    recorded: tuple[Recorded, ...]
+    by_kind: Mapping[type[Message], tuple[Recorded, ...]]  # oldest content first
+    end_ns: int  # the newest publication
 
     def of(self, kind: type[M]) -> list[M]:
         """Return all messages of a type, oldest content first."""
@@ -129,7 +130,11 @@ class Evidence:
 
     def published(self, kind: type[M]) -> list[tuple[int, M]]:
         """Return (publication time [ns], message) of a type, oldest content first."""
-        return [(r.t_pub_ns, r.message) for r in self.recorded if isinstance(r.message, kind)]
+        return [(r.t_pub_ns, r.message) for r in self.by_kind.get(kind, ()) if isinstance(r.message, kind)]
+
+    def sources(self, kind: type[Message]) -> list[str]:
+        """Return which parts published a type."""
+        return sorted({r.source for r in self.by_kind.get(kind, ())})
 
     def guide(self) -> list[Shown]:
         """Return the frames shown while guiding."""
@@ -149,16 +154,17 @@ def load(folder: Path, catalogue: Catalogue | None = None) -> Evidence:
     recording = Recording(folder, catalogue)
     topics: Counter[str] = Counter()
     lives: dict[tuple[str, int], set[int]] = {}
-    recorded: list[Recorded] = []
+    kinds: dict[type[Message], list[Recorded]] = {}
+    end_ns = 0
     for item in recording:
         topics[item.topic] += 1
         lives.setdefault((item.source, item.boot), set()).add(item.seq)
+        end_ns = max(end_ns, item.t_pub_ns)
         if isinstance(item.message, Message) and not isinstance(item.message, BulkCopy):
-            recorded.append(item)
+            kinds.setdefault(type(item.message), []).append(item)
     if not topics:
         got = "; ".join(recording.damage) or "none"
         raise RecordingError("a recording with messages", got, str(folder), "The run ended before its first message.")
-    recorded.sort(key=_order)
     return Evidence(
         folder=folder,
         metadata=recording.metadata,
@@ -166,7 +172,8 @@ def load(folder: Path, catalogue: Catalogue | None = None) -> Evidence:
         gaps=_gaps(lives),
         topics=dict(sorted(topics.items())),
         segments=len(recording.segments),
-        recorded=tuple(recorded),
+        by_kind={kind: tuple(sorted(items, key=_order)) for kind, items in kinds.items()},
+        end_ns=end_ns,
     )
 
 

@@ -34,8 +34,8 @@ def out_of_model(evidence: Evidence) -> dict[str, Any]:
 
     A negative latency is a warning given before the error was large; None is a large error without a word.
     """
-    found = episodes(evidence)
     t_ns, error = model_error(evidence)
+    found = _episodes(evidence, t_ns, error)
     onsets = _onsets(t_ns, error)
     latencies = [_latency_s(onset, found) for onset in onsets]
     return {
@@ -49,14 +49,13 @@ def out_of_model(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def episodes(evidence: Evidence) -> list[Episode]:
+def _episodes(evidence: Evidence, t_ns: Times, error: Array) -> list[Episode]:
     """Return the times out of model while guiding, by publication, oldest first."""
     frames = evidence.guide()
     published = sorted(evidence.published(Displacement), key=lambda item: item[0])
     if not frames:
         return []
     first_ns, last_ns = frames[0].t_ns, frames[-1].t_ns
-    t_ns, error = model_error(evidence)
     found: list[Episode] = []
     since: tuple[int, str] | None = None
     for at_ns, message in [item for item in published if item[0] <= last_ns]:

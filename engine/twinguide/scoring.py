@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from twinguide.comparing import ErrorTrack, inside95, series_of
+from twinguide.comparing import ErrorTrack, Series, inside95, series_of
 from twinguide.errors import RecordingError
 from twinguide.evidence import Evidence, load
 from twinguide.frames import p95_from_covariance
@@ -27,12 +27,13 @@ from twinguide.modelling import out_of_model
 ABOUT_THE_RUN = ("title", "mode", "clock", "headset", "case", "case_hash")  # what neither clock nor folder touches
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scores:
     """What a session comes to."""
 
     summary: dict[str, Any]
     timing: dict[str, Any]
+    series: Series  # what the errors rest on, frame by frame
 
 
 def error_score(track: ErrorTrack) -> dict[str, float] | None:
@@ -57,8 +58,8 @@ def _round(value: float | np.floating[Any]) -> float:
 
 def score(evidence: Evidence) -> Scores:
     """Return the figures of a session; those that cannot be known are None, with the reason under `not_scored`."""
-    frames = evidence.guide()
-    figures, scored, reasons = _errors(evidence, frames)
+    frames, series = evidence.guide(), series_of(evidence)
+    figures, scored, reasons = _errors(evidence, frames, series)
     about = {key: evidence.metadata[key] for key in ABOUT_THE_RUN if key in evidence.metadata}
     marked = marked_share(evidence)
     summary = {
@@ -79,12 +80,13 @@ def score(evidence: Evidence) -> Scores:
         "plugins": _placements(evidence),
         "not_scored": reasons,
     }
-    return Scores(summary, timing_of(evidence))
+    return Scores(summary, timing_of(evidence), series)
 
 
-def _errors(evidence: Evidence, frames: list[Shown]) -> tuple[dict[str, Any], dict[str, int], dict[str, str]]:
+def _errors(
+    evidence: Evidence, frames: list[Shown], series: Series
+) -> tuple[dict[str, Any], dict[str, int], dict[str, str]]:
     """Return the errors' figures, how many frames they rest on, and why some are None."""
-    series = series_of(evidence)
     tracks = {"target": series.target, "needle": series.needle, "overlay": series.overlay}
     figures = {f"{name}_error_mm": error_score(track) for name, track in tracks.items()}
     breathing = error_score(series.breathing)

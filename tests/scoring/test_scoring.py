@@ -5,10 +5,13 @@ import json
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
+from twinguide.comparing import CHI2_95, inside95
 from twinguide.errors import RecordingError
 from twinguide.evidence import PointTrack, PoseTrack, load
-from twinguide.frames import Transform, p95_from_covariance, rotation_from_vector
+from twinguide.frames import Transform, p95_from_covariance, rotation_from_vector, vector_from_rotation
 from twinguide.messages import Catalogue, PoseWire
 from twinguide.recording import Recorder
 from twinguide.scoring import score, score_folder
@@ -213,3 +216,33 @@ def test_true_poses_go_along_the_great_arc_whatever_the_quaternion_s_sign():
         wires[1] = msgspec.structs.replace(wires[1], quaternion=tuple(-q for q in wires[1].quaternion))
     rotation, _ = PoseTrack.of([(0, wires[0]), (50_000_000, wires[1])]).at(np.array([25_000_000]))
     np.testing.assert_allclose(rotation[0], rotation_from_vector(np.array([0.0, 0.0, 3.2])), atol=1e-12)
+
+
+finite = st.floats(-3.0, 3.0)
+vectors = st.tuples(finite, finite, finite).map(np.array)
+
+
+@given(turn=vectors, errors=st.lists(vectors, min_size=1, max_size=8), spread=st.tuples(*[st.floats(0.1, 3.0)] * 3))
+def test_the_95_percent_region_turns_with_the_frame(turn, errors, spread):
+    rotation, error = rotation_from_vector(turn), np.array(errors) * 1e-3
+    covariance = np.repeat(np.diag(np.square(spread))[None] * 1e-6, len(error), axis=0)
+    distance = np.sum(error**2 / np.diagonal(covariance, axis1=1, axis2=2), axis=1)
+    assume((np.abs(distance - CHI2_95) > 1e-3).all())  # on the border, rounding decides
+    inside = inside95(error, covariance)
+    np.testing.assert_array_equal(inside, distance < CHI2_95)
+    np.testing.assert_array_equal(inside95(error @ rotation.T, rotation @ covariance @ rotation.T), inside)
+
+
+@given(start=vectors, end=vectors, share=st.floats(0.0, 1.0))
+def test_a_true_pose_between_two_samples_turns_by_its_share_about_one_axis(start, end, share):
+    wires = [
+        PoseWire.of(Transform.of("stage", "headset", rotation_from_vector(v), v), np.zeros((6, 6)))
+        for v in (start, end)
+    ]
+    between = vector_from_rotation(rotation_from_vector(start).T @ rotation_from_vector(end))
+    assume(np.linalg.norm(between) < 3.1)  # near half a turn the shorter arc is anyone's guess
+    t_ns = round(share * 10_000_000)
+    rotation, position = PoseTrack.of([(0, wires[0]), (10_000_000, wires[1])]).at(np.array([t_ns]))
+    expected = rotation_from_vector(start) @ rotation_from_vector(between * t_ns / 10_000_000)
+    np.testing.assert_allclose(rotation[0], expected, atol=1e-6)  # arccos near one loses half the digits
+    np.testing.assert_allclose(position[0], start + (end - start) * t_ns / 10_000_000, atol=1e-12)

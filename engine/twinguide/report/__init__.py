@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from twinguide.comparing import series_of
 from twinguide.evidence import Evidence, load
 from twinguide.messages import Catalogue
 from twinguide.report import curves, page, tables
@@ -26,17 +25,17 @@ def build_report(folder: Path, catalogue: Catalogue | None = None) -> Path:
 
 def report_page(evidence: Evidence, scores: Scores) -> str:
     """Return the report of a session as one HTML page."""
-    frames, series, summary = evidence.guide(), series_of(evidence), scores.summary
+    frames, summary = evidence.guide(), scores.summary
     about = [f"{key} {summary[key]}" for key in ("case", "seed", "mode", "headset", "clock") if key in summary]
     sections = [
         page.notice("Research use. The display must not be the sole source of position."),
         tables.cards(scores),
-        page.section("Errors", tables.errors(scores), curves.errors(evidence, series)),
-        page.section("Breathing", curves.breathing(evidence, frames, series), tables.training(evidence)),
+        page.section("Errors", tables.errors(scores), curves.errors(scores)),
+        page.section("Breathing", curves.breathing(evidence, frames, scores), tables.training(evidence)),
         page.section("Horizon and silence", curves.horizon(frames)),
         page.section("Needle", curves.approach(evidence, frames)),
         page.section("Latency", curves.latency(frames, scores), tables.stages(scores)),
-        page.section("Workflow", curves.timeline(evidence, frames), tables.registration(scores)),
+        page.section("Workflow", curves.timeline(evidence, frames, scores), tables.registration(scores)),
         page.section("Findings", tables.findings(scores)),
         page.section("Attempts", tables.attempts(evidence)),
         page.section("Parts", tables.parts(evidence, scores)),

@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.comparing import Series
 from twinguide.evidence import Evidence
 from twinguide.frames import p95_from_covariance
 from twinguide.ledger import latency_cost_mm
 from twinguide.marking import MARKED
 from twinguide.messages import Gate, Shown, Vec3, WorkflowState
-from twinguide.modelling import episodes
 from twinguide.report import page, plots
 from twinguide.report.plots import Span
 from twinguide.scoring import Scores
@@ -22,15 +20,16 @@ from twinguide.scoring import Scores
 Array = NDArray[np.float64]
 
 
-def errors(evidence: Evidence, series: Series) -> str:
+def errors(scores: Scores) -> str:
     """Return the errors over time by source."""
+    series = scores.series
     if not series.target.known.any():
         return ""
     tracks = {
         name: getattr(series, name).size * 1e3 for name in ("target", "breathing", "registration", "needle", "overlay")
     }
     predicted = [p95_from_covariance(c) * 1e3 if np.isfinite(c).all() else np.nan for c in series.target.covariance]
-    uri = plots.errors(_seconds(series.t_ns), tracks, np.array(predicted), _out_of_model(evidence))
+    uri = plots.errors(_seconds(series.t_ns), tracks, np.array(predicted), _out_of_model(scores))
     caption = (
         "Error by source. Breathing: the part that motion brings; registration: the target's error without it. "
         "Means by source do not add; mean squares do."
@@ -38,17 +37,17 @@ def errors(evidence: Evidence, series: Series) -> str:
     return page.picture(uri, caption, "errors over time")
 
 
-def breathing(evidence: Evidence, frames: Sequence[Shown], series: Series) -> str:
+def breathing(evidence: Evidence, frames: Sequence[Shown], scores: Scores) -> str:
     """Return how the target moved, as shown and as it was, and the times out of model."""
     shown = _points([f.target_displacement for f in frames])
     if not np.isfinite(shown).any():
         return ""
-    true = evidence.true_point("displacement").at(series.t_ns)
+    true = evidence.true_point("displacement").at(scores.series.t_ns)
     gate = _spans([(g.t_ns, g.open) for g in evidence.of(Gate)], frames)
-    uri = plots.breathing(_seconds(series.t_ns), shown * 1e3, true * 1e3, _out_of_model(evidence), gate)
+    uri = plots.breathing(_seconds(scores.series.t_ns), shown * 1e3, true * 1e3, _out_of_model(scores), gate)
     return page.picture(uri, "The target's motion in reference, as shown and as it was.", "breathing fit") + page.table(
         ("out of model from [s]", "to [s]", "reason", "false"),
-        [(e.start_ns * 1e-9, e.end_ns * 1e-9, e.reason, e.false) for e in episodes(evidence)],
+        [tuple(e.values()) for e in scores.summary["out_of_model"]["episodes"]],
     )
 
 
@@ -90,21 +89,20 @@ def approach(evidence: Evidence, frames: Sequence[Shown]) -> str:
     return page.picture(uri, "The needle's way: path from the planned entry to the moved target.", "needle approach")
 
 
-def timeline(evidence: Evidence, frames: Sequence[Shown]) -> str:
+def timeline(evidence: Evidence, frames: Sequence[Shown], scores: Scores) -> str:
     """Return what held when."""
     states = sorted(evidence.of(WorkflowState), key=lambda s: s.version)
     if not states:
         return ""
-    end_ns = max([r.t_pub_ns for r in evidence.recorded])
     steps: list[tuple[float, float, str]] = []
     starts = [s for i, s in enumerate(states) if i == 0 or states[i - 1].step != s.step]
-    for state, following in zip(starts, [s.t_ns for s in starts[1:]] + [end_ns], strict=True):
+    for state, following in zip(starts, [s.t_ns for s in starts[1:]] + [evidence.end_ns], strict=True):
         steps.append((state.t_ns * 1e-9, following * 1e-9, state.step))
     marked = _spans([(f.t_ns, any(r.state in MARKED for r in f.structures.values())) for f in frames], frames)
     rows = {
         "workflow": steps,
         "gate open": [(*span, "") for span in _spans([(g.t_ns, g.open) for g in evidence.of(Gate)], frames)],
-        "out of model": [(*span, "") for span in _out_of_model(evidence)],
+        "out of model": [(*span, "") for span in _out_of_model(scores)],
         "structures marked": [(*span, "") for span in marked],
     }
     return page.picture(plots.timeline(rows), "What held when; the lower rows while guiding.", "timeline")
@@ -147,8 +145,8 @@ def _speed95(frames: Sequence[Shown], name: str) -> float | None:
     return float(np.percentile(speed, 95)) if len(speed) else None
 
 
-def _out_of_model(evidence: Evidence) -> list[Span]:
-    return [(e.start_ns * 1e-9, e.end_ns * 1e-9) for e in episodes(evidence)]
+def _out_of_model(scores: Scores) -> list[Span]:
+    return [(e["from_s"], e["to_s"]) for e in scores.summary["out_of_model"]["episodes"]]
 
 
 def _spans(samples: Sequence[tuple[int, bool]], frames: Sequence[Shown]) -> list[Span]:

@@ -127,7 +127,7 @@ def _still(file: Path) -> str:
 
 def honesty(evidence: Evidence, scores: Scores) -> list[str]:
     """Return what was simulated, what is missing, and what the figures cannot tell."""
-    worlds = sorted({r.source for r in evidence.recorded if isinstance(r.message, Truth)})
+    worlds = evidence.sources(Truth)
     notes = [
         f"The patient and the room were simulated by {', '.join(worlds)}; errors are told against that truth, and say "
         "nothing of a real patient, tracker or headset."
