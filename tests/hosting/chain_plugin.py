@@ -78,6 +78,38 @@ class Plate:
         ]  # fmt: skip
 
 
+class Word(Message, frozen=True, kw_only=True, tag="chain.word/1"):
+    """What one of two equals says."""
+
+    heard: tuple[tuple[str, int], ...]
+
+
+class Peer:
+    """Tells what it heard of its equals, who step at the same instants."""
+
+    def __init__(self, ctx: Context) -> None:
+        pass
+
+    def step(self, t_ns: int, inbox: Inbox) -> Iterable[Message]:
+        return [Word(t_ns=t_ns, heard=tuple((source, m.t_ns) for source, m in inbox.items()))]
+
+
+class Gist(Message, frozen=True, kw_only=True, tag="chain.gist/1"):
+    """What a slow part heard of many, in the order in which it heard it."""
+
+    heard: tuple[tuple[str, int], ...]
+
+
+class Listener:
+    """Tells what came since its last step, from whom and in which order."""
+
+    def __init__(self, ctx: Context) -> None:
+        pass
+
+    def step(self, t_ns: int, inbox: Inbox) -> Iterable[Message]:
+        return [Gist(t_ns=t_ns, heard=tuple((source, m.t_ns) for source, m in inbox.items()))]
+
+
 class Nosy:
     """Keeps what it should never get, and says so."""
 
@@ -99,6 +131,10 @@ def parts() -> list[Part]:
                publishes={"estimate": Topic(Estimate)}),
         Solver("plate", make="chain_plugin:Plate", rate_hz=30, subscribes=[Estimate],
                publishes={"solution": Topic(Solution)}),
+        Sensor("peer-a", make="chain_plugin:Peer", rate_hz=60, subscribes=[Word], publishes={"word": Topic(Word)}),
+        Sensor("peer-b", make="chain_plugin:Peer", rate_hz=60, subscribes=[Word], publishes={"word": Topic(Word)}),
+        Motion("listener", make="chain_plugin:Listener", rate_hz=7, subscribes=[Word, Reading, Estimate],
+               publishes={"gist": Topic(Gist)}),
         Motion("nosy", make="chain_plugin:Nosy", rate_hz=10, subscribes=[Truth, Pulse],
                publishes={"lost": Topic(Lost)}),
     ]  # fmt: skip

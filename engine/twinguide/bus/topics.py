@@ -103,14 +103,14 @@ class Permissions:
     def wanted_by(self, client: str) -> list[str]:
         """Return the topics that a client asks for: those of the types it lists; for the loop all that it may see.
 
-        A part that lists a type it may not see asks all the same, so that the refusal is said and counted.
+        Nobody hears itself. A part that lists a type it may not see asks all the same, so that the refusal is said.
         """
         if client == RECORDER:
             return ["*", f"sync/{LOOP}/{RECORDER}"]
         if client == LOOP:
             return [t.name for t in self.topics.values() if t.publisher != LOOP and not self.refusal(LOOP, t.name)]
         kinds = _wanted_types(self.parts[client])
-        topics = self.topics.values()
+        topics = [t for t in self.topics.values() if t.publisher != client]
         return [t.name for t in topics if t.seen_by == client or (not t.seen_by and t.message in kinds)]
 
     def refusal(self, client: str, topic: str) -> str:
@@ -142,7 +142,7 @@ class Permissions:
         for name in names:
             kinds = self.parts[name].wakes_on
             for topic in self.topics.values():
-                if topic.message in kinds and not self.refusal(name, topic.name):
+                if topic.message in kinds and topic.publisher != name and not self.refusal(name, topic.name):
                     key = (topic.publisher, topic.tag)
                     wakes[key] = (*wakes.get(key, ()), name)
         return wakes

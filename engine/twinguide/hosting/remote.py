@@ -87,7 +87,7 @@ class Remote:
             return not self._plan.virtual or self._member(name).alive
         return state.state in ("quarantined", "stopped")
 
-    def look_after(self, states: dict[str, PartState], t_ns: int) -> None:
+    def look_after(self, receive: Callable[[], None], states: dict[str, PartState], t_ns: int) -> None:
         """See whether the hub lives; where it has died, start it and all parts again, without waiting in real time."""
         if self._link is None:
             return
@@ -95,6 +95,7 @@ class Remote:
             if self._link.dead():
                 if self._bury(states, t_ns) and self._plan.virtual:
                     self.bring_up(t_ns)
+                    self.wait_ready(receive, states)  # virtual time can wait, and no step is left out
             elif not self._connected and self._link.up(0):
                 self._join(t_ns)
         except BusError as error:

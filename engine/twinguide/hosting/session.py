@@ -103,7 +103,7 @@ class Session:
     def advance(self, t_ns: int) -> None:
         """Virtual time: make all steps up to `t_ns` [ns]. Real time: take what came, step parts inside that are due."""
         self._advances += 1
-        self._remote.look_after(self.part_states, self.now_ns())
+        self._remote.look_after(self._receive, self.part_states, self.now_ns())
         if isinstance(self._clock, ClockVirtual):
             self._schedule.advance(t_ns, self._step)
             self._clock.advance_to(t_ns)
