@@ -2,7 +2,8 @@
 """Run a program against Monado, a real OpenXR runtime, without root, display or graphics card.
 
     tools/monado.py fetch                                             unpack Monado and Mesa into the cache (once)
-    tools/monado.py run -- python -m twinguide run liver --headset openxr
+    tools/monado.py run -- python -m twinguide run SCENARIO --headset openxr
+    tools/monado.py run --head 0 1.45 0.1 --look 0 1 -0.4 -- ...      a wearer who stands there and looks at a point
     tools/monado.py run --display xvfb -- python -m pytest tests/xr   with a compositor whose picture can be read
 
 Monado and Mesa (lavapipe, llvmpipe) come from Debian trixie through this machine's own apt: about 165 MB to download
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -28,11 +28,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-SUITE = "trixie"
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-PACKAGES = (
-    "monado-service libopenxr1-monado mesa-vulkan-drivers libegl1 libgl1 libegl-mesa0 libglx-mesa0 libgl1-mesa-dri"
-)
+from monado_prefix import MonadoError, fetch, libraries
+from monado_puppet import Puppet
+
 # Set for the program, and wrong for children that run on the host's own libraries: they drop these.
 GL_VARIABLES = (
     "VK_DRIVER_FILES",
@@ -43,99 +41,6 @@ GL_VARIABLES = (
     "GBM_BACKENDS_PATH",
 )
 READY_S = 20.0
-
-
-class MonadoError(Exception):
-    """Say why Monado cannot be had here."""
-
-
-def cache() -> Path:
-    """Return the folder that holds the unpacked runtime."""
-    chosen = os.environ.get("TWINGUIDE_MONADO")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(chosen) if chosen else home / "twinguide" / "monado"
-
-
-def debian_mirror() -> str:
-    """Return the archive that this machine's apt uses, or Debian's own where it runs another distribution."""
-    sources = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
-    for source in sources:
-        if source.is_file():
-            for word in source.read_text(errors="replace").split():
-                if "://" in word and word.rstrip("/").endswith("/debian"):
-                    return word
-    return "http://deb.debian.org/debian"
-
-
-def fetch(prefix: Path | None = None) -> Path:
-    """Unpack the runtime into `prefix`, once; raise MonadoError, with the reason, where it cannot be had."""
-    prefix = prefix or cache()
-    for tool in ("apt-get", "dpkg-deb"):
-        if shutil.which(tool) is None and not prefix.is_dir():
-            raise MonadoError(f"Monado is unpacked from Debian's packages, which needs {tool}: not on this machine")
-    prefix.parent.mkdir(parents=True, exist_ok=True)
-    with (prefix.parent / f"{prefix.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not prefix.is_dir():
-            if not KEYRING.is_file():
-                raise MonadoError(f"Debian's packages are checked by {KEYRING}: apt-get install debian-archive-keyring")
-            partial = prefix.with_name(f"{prefix.name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            _download(partial)
-            _write_manifests(partial, prefix)
-            partial.rename(prefix)
-    return prefix
-
-
-def _download(partial: Path) -> None:
-    apt, root = partial / "apt", partial / "root"
-    for folder in (apt / "lists/partial", apt / "archives/partial", apt / "none", root):
-        folder.mkdir(parents=True)
-    (apt / "status").touch()
-    (apt / "sources.list").write_text(f"deb [signed-by={KEYRING}] {debian_mirror()} {SUITE} main\n")
-    options = {
-        "Dir::State": apt,
-        "Dir::State::lists": apt / "lists",
-        "Dir::State::status": apt / "status",
-        "Dir::Cache": apt,
-        "Dir::Cache::archives": apt / "archives",
-        "Dir::Etc::sourcelist": apt / "sources.list",
-        "Dir::Etc::sourceparts": apt / "none",
-        "Dir::Etc::preferencesparts": apt / "none",
-        "Debug::NoLocking": "true",
-        "APT::Sandbox::User": "",
-        "APT::Install-Recommends": "false",
-        "Acquire::Languages": "none",
-    }
-    command = ["apt-get", "-qq", *(f"-o{key}={value}" for key, value in options.items())]
-    for arguments in (["update"], ["-y", "--download-only", "install", *PACKAGES.split()]):
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True)
-        if done.returncode:
-            raise MonadoError(f"apt-get {arguments[0]} of Debian {SUITE} failed: {done.stderr.strip()[-500:]}")
-    for package in sorted((apt / "archives").glob("*.deb")):
-        subprocess.run(["dpkg-deb", "-x", package, root], check=True)
-    shutil.rmtree(apt)
-    for folder in ("doc", "man", "locale", "icons", "lintian"):
-        shutil.rmtree(root / "usr/share" / folder, ignore_errors=True)
-
-
-def libraries(prefix: Path) -> Path:
-    """Return the folder of the prefix that holds the libraries of this machine's architecture."""
-    return next((prefix / "root/usr/lib").glob("*-linux-gnu"))
-
-
-def _write_manifests(partial: Path, prefix: Path) -> None:
-    """Copy each manifest with its library's final, absolute path."""
-    folder = prefix / libraries(partial).relative_to(partial)
-    share = partial / "root/usr/share"
-    for name, source, kind in (
-        ("vulkan.json", share / "vulkan/icd.d/lvp_icd.json", "ICD"),
-        ("egl.json", share / "glvnd/egl_vendor.d/50_mesa.json", "ICD"),
-        ("openxr.json", share / "openxr/1/openxr_monado.json", "runtime"),
-    ):
-        manifest = json.loads(source.read_text())
-        manifest[kind]["library_path"] = str(folder / Path(manifest[kind]["library_path"]).name)
-        (partial / name).write_text(json.dumps(manifest, indent=2))
 
 
 def environment(prefix: Path, runtime: Path) -> dict[str, str]:
@@ -210,9 +115,11 @@ class Service:
         ready = self.runtime / "monado_comp_ipc"
         for left_behind in (ready, self.runtime / "monado.pid"):
             left_behind.unlink(missing_ok=True)
+        keeper = shutil.which("setpriv")  # it lets the service die with this process, however that ends
+        bound = [keeper, "--pdeathsig", "KILL"] if keeper else []
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command(self.prefix, "monado-service"),
+                [*bound, *command(self.prefix, "monado-service")],
                 env={**self.client_environment, **self._settings},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -273,13 +180,18 @@ def xvfb(size: tuple[int, int] = (1920, 1080)) -> Iterator[tuple[str, Path]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def run(program: Sequence[str], driver: str, display: str) -> int:
+def run(program: Sequence[str], driver: str, display: str, wearer: Puppet | None) -> int:
     """Run a program beside a service of its own and return its exit status."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that the service is ended too
     with contextlib.ExitStack() as stack:
         screen = stack.enter_context(xvfb())[0] if display == "xvfb" else ""
         service = Service(fetch(), driver, screen)
         stack.callback(service.close)
         service.start()
+        if wearer is not None:
+            wearer.connect(service.port)
+            stack.callback(wearer.close)
+            wearer.send()
         return subprocess.run(command(service.prefix, *program), env=service.client_environment).returncode
 
 
@@ -289,7 +201,9 @@ def main() -> int:
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("fetch", help="unpack Monado and Mesa into the cache, once")
     runner = actions.add_parser("run", help="run a program beside a service of its own")
-    runner.add_argument("--driver", choices=["simulated", "remote"], default="simulated")
+    runner.add_argument("--driver", choices=["simulated", "remote"], default="remote")
+    runner.add_argument("--head", nargs=3, type=float, metavar=("X", "Y", "Z"), help="where the eyes are [m], in stage")
+    runner.add_argument("--look", nargs=3, type=float, metavar=("X", "Y", "Z"), help="at which point [m], in stage")
     runner.add_argument("--display", choices=["null", "xvfb"], default="null")
     runner.add_argument("program", nargs=argparse.REMAINDER, help="-- PROGRAM ARGUMENTS")
     chosen = parser.parse_args()
@@ -298,7 +212,10 @@ def main() -> int:
             print(fetch())
             return 0
         program = chosen.program[1:] if chosen.program[:1] == ["--"] else chosen.program
-        return run(program or [sys.executable], chosen.driver, chosen.display)
+        wearer = Puppet(position=tuple(chosen.head)) if chosen.head else None
+        if wearer is not None and chosen.look:
+            wearer.look_at(tuple(chosen.look))
+        return run(program or [sys.executable], chosen.driver, chosen.display, wearer)
     except MonadoError as error:
         print(f"monado: {error}", file=sys.stderr)
         return 2

@@ -6,6 +6,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
 from dataclasses import dataclass, field
@@ -46,6 +47,13 @@ class Puppet:
     fov: tuple[float, float, float, float] = (-0.8, 0.7, 0.75, -0.85)  # the left eye's; the right eye's is its mirror
     left: PuppetHand = field(default_factory=lambda: PuppetHand((-0.2, 1.3, -0.5)))
     right: PuppetHand = field(default_factory=lambda: PuppetHand((0.2, 1.3, -0.5)))
+
+    def look_at(self, point: Vector) -> None:
+        """Turn the head, level, so that its -Z points at `point` [m], in stage."""
+        x, y, z = (p - q for p, q in zip(point, self.position, strict=True))
+        yaw, pitch = math.atan2(-x, -z), math.atan2(y, math.hypot(x, z))
+        (sy, cy), (sp, cp) = ((math.sin(a / 2), math.cos(a / 2)) for a in (yaw, pitch))
+        self.quaternion = (cy * sp, sy * cp, -sy * sp, cy * cp)
 
     def packet(self) -> bytes:
         """Return the state as Monado reads it."""

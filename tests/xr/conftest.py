@@ -1,6 +1,6 @@
 """A real runtime for the tests: Monado from tools/monado.py, and clients that run beside it as their own processes."""
 
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
@@ -14,16 +14,13 @@ ROOT = Path(__file__).parents[2]
 CLIENT = Path(__file__).with_name("client.py")
 
 
-def load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="session")
 def monado_tool():
-    return load(ROOT / "tools" / "monado.py")
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        yield importlib.import_module("monado")
+    finally:
+        sys.path.remove(str(ROOT / "tools"))
 
 
 @pytest.fixture(scope="session")

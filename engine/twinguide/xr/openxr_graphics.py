@@ -98,7 +98,7 @@ class EyeTarget:
         images = xr.enumerate_swapchain_images(self.swapchain, xr.SwapchainImageOpenGLKHR)
         egl.restore()
         self._depth = egl.ctx.depth_renderbuffer(size)
-        # The images belong to the runtime: their textures are views that must never be deleted here.
+        # The images belong to the runtime: releasing their textures deletes only the view.
         self._colours = [egl.ctx.external_texture(int(image.image), size, 4, 0, "f1") for image in images]
         self._framebuffers = [egl.ctx.framebuffer([colour], self._depth) for colour in self._colours]
 
@@ -124,7 +124,6 @@ class EyeTarget:
     def release(self) -> None:
         """Release what was made of GL objects; the swapchain goes with its session."""
         self._egl.restore()
-        for framebuffer in self._framebuffers:
-            framebuffer.release()
-        self._depth.release()
+        for owned in (*self._framebuffers, *self._colours, self._depth):
+            owned.release()
         self._framebuffers.clear()
