@@ -113,3 +113,18 @@ def test_refusals_are_told_ever_more_rarely_but_all_counted():
     told = [r.count for _ in range(100) if (r := refusals.add("a", "t", "why", 0)) is not None]
     assert told == [1, 2, 4, 8, 16, 32, 64]
     assert refusals.counts["a", "t"] == 100
+
+
+@given(
+    st.sampled_from(["f8", "f4", "i4", "O", "nonsense", "f8,f8"]),
+    st.lists(st.integers(-2, 5), max_size=3).map(tuple),
+    st.binary(max_size=700) | st.lists(st.floats(), max_size=80).map(lambda v: np.array(v).tobytes()),
+)
+def test_an_array_is_sound_exactly_when_numpy_can_read_it_and_it_is_finite(dtype, shape, data):
+    array = Array(dtype, shape, data)
+    try:
+        values = array.numpy()
+        sound = values.shape == shape and values.dtype.kind in "biuf" and bool(np.isfinite(values).all())
+    except BusError:
+        sound = False
+    assert (first_flaw(array) == "") == sound

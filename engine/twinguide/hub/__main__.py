@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import signal
@@ -28,7 +29,7 @@ def main() -> None:
         adopt_orphans()
         registry = registry_of(spec.plan)
         if spec.plan.record:
-            import twinguide.hosting.recorder  # noqa: F401 - once, for the process that forks it
+            importlib.import_module("twinguide.hosting.recorder")  # once, for the process that forks it
         hub = Hub(spec, sockets, registry, fork_zygote(registry))
     except TwinGuideError as error:
         _answer(HubReady({}, str(error)))
