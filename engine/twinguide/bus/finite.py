@@ -31,10 +31,7 @@ def _is_sound(value: Any) -> bool:  # noqa: ANN401
     if kind is float:
         return isfinite(value)
     if kind is tuple or kind is list:
-        for item in value:
-            if not (isfinite(item) if type(item) is float else _is_sound(item)):
-                return False
-        return True
+        return all(isfinite(item) if type(item) is float else _is_sound(item) for item in value)
     if kind is Array:
         if value.dtype == "f8" and len(value.data) <= SMALL and value.shape and len(value.data) % 8 == 0:
             numbers = memoryview(value.data).cast("d")
