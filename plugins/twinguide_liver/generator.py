@@ -197,7 +197,7 @@ def _write_landmarks(path: Path, body: Anatomy, tumour: Array, rng: np.random.Ge
     Markers are stuck on before the CT where the needle will go in, and not further back than a hand can reach.
     """
     middle_deg = float(np.clip(np.degrees(np.arctan2(-tumour[0], -tumour[1])), 15.0, 62.0))
-    fiducials = [(-28, 40), (-26, -44), (0, 64), (2, -68), (28, 42), (30, -40)]
+    fiducials = [(-24, 40), (-22, -44), (0, 64), (2, -68), (24, 42), (26, -40)]
     checks = [(-13, -20), (15, -12), (0, 22)]
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)

@@ -73,11 +73,12 @@ def _curve(start: Array, end: Array, direction: Array, radius: float, avoid: lis
     """Return a bent line, (BENDS + 1, 3), that leaves along `direction`; of five bends the one that keeps clear."""
     span = float(np.linalg.norm(end - start))
     ahead = (end - start) / max(span, 1e-9)
-    side = np.cross(ahead, np.eye(3)[np.abs(ahead).argmin()])
+    side = np.asarray(np.cross(ahead, np.eye(3)[np.abs(ahead).argmin()]), dtype=np.float64)
     side = side / np.linalg.norm(side)
+    other = np.asarray(np.cross(ahead, side), dtype=np.float64)
     t = np.linspace(0, 1, BENDS + 1)[:, None]
     best, best_gap = start * (1 - t) + end * t, -np.inf
-    for shift in (0 * side, side, -side, np.cross(ahead, side), -np.cross(ahead, side)):
+    for shift in (0 * side, side, -side, other, -other):
         control = start + 0.25 * span * (direction + ahead) + 0.3 * span * shift
         line = start * (1 - t) * (1 - t) + 2 * control * t * (1 - t) + end * t * t
         gap = min(a.clearance(line[1:], radius) for a in avoid)

@@ -142,10 +142,9 @@ def _read(source: Path, units: Units, axes: Axes, organs: Sequence[Organ], progr
             got = f"{patient.files[anatomy.name]} and {path.name}"
             raise CaseError(f"one file for {anatomy.name}", got, str(source), "Join them, or rename one.")
         vertices, triangles = read_surface(path)
-        surface, repairs = clean(
-            path.name, to_image(vertices, units, axes), triangles, single=anatomy.role in SINGLE_SHELL
-        )
-        check_size(anatomy.name, anatomy.role, surface, units)
+        vertices = to_image(vertices, units, axes)
+        check_size(anatomy.name, anatomy.role, vertices, units)
+        surface, repairs = clean(path.name, vertices, triangles, single=anatomy.role in SINGLE_SHELL)
         patient.anatomy[anatomy.name], patient.surfaces[anatomy.name] = anatomy, surface
         patient.files[anatomy.name], patient.repairs[anatomy.name] = path.name, repairs
     return patient

@@ -36,11 +36,10 @@ def mesh(surface: Surface, cell: float) -> tuple[Array, Tets]:
     points, tets, distance = _compact(points, tets[near], distance)
     points, distance = _warp(surface, points, tets, distance)
     points, tets = _cut(points, tets, distance)
-    points, tets = _largest(points, tets)
-    points = _smooth(surface, points, tets)
     if len(tets) == 0 or volumes(points, tets).min() <= 0:
-        raise CaseError("a body that the lattice can mesh", f"none at a cell of {cell * 1e3:.1f} mm")
-    return points, tets
+        raise CaseError("a body as thick as the lattice's cells", f"a thinner one, with a cell of {cell * 1e3:.1f} mm")
+    points, tets = _largest(points, tets)
+    return _smooth(surface, points, tets), tets
 
 
 def volumes(points: Array, tets: Tets) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twinguide.case import Surface
 from twinguide.errors import CaseError
@@ -17,11 +18,12 @@ OFF_MIDLINE_M = 0.01  # a centroid nearer to the midline than this tells no side
 TAPER_SHARE = 0.03  # of the organ's width: bulk and taper of a liver differ by about 10 %
 
 
-def check_size(name: str, role: str, surface: Surface, units: str) -> None:
-    """Refuse a structure whose size [m] no patient has, and say which units would fit."""
+def check_size(name: str, role: str, vertices: NDArray[np.float64], units: str) -> None:
+    """Refuse a structure, vertices [m], (n, 3), of a size that no patient has, and say which units would fit."""
     low, high = SIZES_M.get(role, SIZE_OTHER_M)
-    extent = float(np.ptp(surface.vertices, axis=0).max())
-    if low <= extent <= high:
+    finite = vertices[np.isfinite(vertices).all(axis=1)]
+    extent = float(np.ptp(finite, axis=0).max()) if len(finite) else 0.0
+    if low <= extent <= high or len(finite) < len(vertices):  # what is not finite is refused by `clean`
         return
     other, factor = ("m", 1e3) if units == "mm" else ("mm", 1e-3)
     fits = low <= extent * factor <= high

@@ -21,7 +21,7 @@ HEADER = "# A TwinGuide case. Lengths in metres and points in LPS, except keys t
 def write_arrays(folder: Path, file: str, arrays: Mapping[str, NDArray[Any]]) -> str:
     """Write an .npz file and return its SHA-256; the same arrays give the same bytes."""
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **{key: np.ascontiguousarray(a) for key, a in arrays.items()})
+    np.savez(buffer, allow_pickle=False, **{key: np.asarray(a, order="C") for key, a in arrays.items()})
     path = folder / file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(buffer.getvalue())

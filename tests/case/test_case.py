@@ -1,0 +1,117 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from twinguide.case import Case, DistanceGrid
+from twinguide.errors import CaseError
+
+CENTRE = np.array([-0.060, -0.030, 0.0])
+RADIUS = 0.045
+
+
+def edited(folder, tmp_path, old, new):
+    """A copy of a case with one text in case.toml replaced."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in folder.rglob("*.npz"):
+        (copy / path.relative_to(folder)).parent.mkdir(exist_ok=True)
+        (copy / path.relative_to(folder)).write_bytes(path.read_bytes())
+    text = (folder / "case.toml").read_text()
+    assert old in text
+    (copy / "case.toml").write_text(text.replace(old, new, 1))
+    return copy
+
+
+def test_a_case_tells_roles_margins_and_stiffness_in_si_units(imported):
+    case = Case.load(imported[0])
+    assert case.organ == "ball"
+    assert (case.source_units, case.source_axes, case.breathing_phase) == ("mm", "lps", "end-expiration")
+    vein = case.structures["vein"]
+    assert (vein.role, vein.risk, vein.margin_m) == ("vessel", "critical", pytest.approx(0.004))
+    assert case.structures["tumour"].young_pa == 20000.0
+    assert not case.structures["skin"].generated
+
+
+def test_a_surface_lies_where_the_source_says_in_metres(imported):
+    surface = Case.load(imported[0]).surface("ball")
+    radii = np.linalg.norm(surface.vertices - CENTRE, axis=1)
+    assert np.allclose(radii, RADIUS, atol=1e-8)  # STL stores 32-bit floats: 4e-6 mm at 60 mm
+
+
+def test_a_distance_grid_knows_the_distance_to_a_ball(imported):
+    grid = Case.load(imported[0]).distance("ball")
+    rng = np.random.default_rng(0)
+    points = CENTRE + rng.uniform(-0.06, 0.06, size=(500, 3))
+    truth = np.linalg.norm(points - CENTRE, axis=1) - RADIUS
+    far_from_centre = np.linalg.norm(points - CENTRE, axis=1) > 0.012
+    # trilinear at 3 mm: h^2/8 times the curvature 2/r, at 12 mm 0.19 mm; the icosphere's facets are 0.1 mm inside
+    assert np.abs(grid.at(points) - truth)[far_from_centre].max() < 0.3e-3
+
+
+def test_outside_its_grid_a_distance_is_a_lower_bound_and_not_a_useless_one(imported):
+    grid = Case.load(imported[0]).distance("ball")
+    directions = np.random.default_rng(1).normal(size=(300, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    for reach in (0.1, 0.2, 0.5):
+        truth = reach - RADIUS
+        found = grid.at(CENTRE + reach * directions)
+        assert (found <= truth + 0.3e-3).all()
+        assert (found >= 0.55 * truth).all()
+
+
+def test_a_point_that_is_not_finite_gives_nan_and_harms_no_other():
+    grid = DistanceGrid(np.zeros(3), 1.0, np.ones((3, 3, 3), dtype=np.float32))
+    found = grid.at(np.array([[1.0, 1.0, 1.0], [np.nan, 0.0, 0.0], [np.inf, 0.0, 0.0]]))
+    assert found[0] == 1.0
+    assert np.isnan(found[1:]).all()
+
+
+def test_a_structure_without_a_grid_is_named_with_those_that_have_one(imported):
+    case = Case.load(imported[0])
+    with pytest.raises(CaseError, match="ball, tumour, vein"):
+        case.distance("skin")
+    with pytest.raises(CaseError, match="spleen"):
+        case.surface("spleen")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("format = 1", "format = 9", "format = 9"),
+        ('role = "vessel"', 'role = "plumbing"', "structures"),
+        ("breathing_phase", "breathing_faze", "breathing_faze"),
+        ('organ = "ball"', 'organ = "cube"', "cube"),
+        ("margin_mm = 4.0", 'margin_mm = "much"', "margin_mm"),
+        ("[plan]\n", "[plan]\nspeed = 1\n", "speed"),
+        ("units", "= [", "case.toml"),
+    ],
+)
+def test_a_wrong_key_is_named(imported, tmp_path, old, new, told):
+    with pytest.raises(CaseError, match=told):
+        Case.load(edited(imported[0], tmp_path, old, new))
+
+
+def test_a_changed_file_is_refused_by_its_hash(imported, tmp_path):
+    copy = edited(imported[0], tmp_path, "format = 1", "format = 1")
+    path = copy / "surfaces" / "vein.npz"
+    data = bytearray(path.read_bytes())
+    data[-300] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(CaseError, match=r"vein\.npz"):
+        Case.load(copy)
+    path.unlink()
+    with pytest.raises(CaseError, match=r"vein\.npz"):
+        Case.load(copy)
+
+
+def test_a_folder_without_a_case_says_how_to_make_one(tmp_path):
+    with pytest.raises(CaseError, match="case import"):
+        Case.load(tmp_path)
+
+
+def test_reading_a_case_imports_no_mesh_library():
+    code = "import sys, twinguide.case; print([m for m in ('igl', 'trimesh', 'scipy') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

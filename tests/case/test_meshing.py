@@ -1,0 +1,83 @@
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import trimesh
+
+from twinguide.case import Surface
+from twinguide.errors import CaseError
+from twinguide.importing.geometry import volume_of
+from twinguide.importing.meshing import body_of, boundary, dihedral_angles, mesh, volumes
+
+
+def ball(radius, subdivisions=4, stretch=(1.0, 1.0, 1.0)):
+    found = trimesh.creation.icosphere(subdivisions=subdivisions, radius=radius)
+    return Surface(np.array(found.vertices) * stretch, np.array(found.faces, dtype=np.int32))
+
+
+@pytest.fixture(scope="module", params=[(1.0, 1.0, 1.0), (1.4, 0.8, 0.6)])
+def stuffed(request):
+    surface = ball(0.05, stretch=request.param)
+    return surface, *mesh(surface, 0.012)
+
+
+def test_every_tetrahedron_has_a_positive_volume_and_they_fill_the_body(stuffed):
+    surface, points, tets = stuffed
+    found = volumes(points, tets)
+    assert found.min() > 0
+    # a boundary of facets of 12 mm on a sphere of 50 mm lies inside it: up to h^2/(6 r^2), about 3 %
+    assert found.sum() == pytest.approx(volume_of(surface.vertices, surface.triangles), rel=0.05)
+
+
+def test_neighbours_share_whole_faces_and_the_boundary_is_closed(stuffed):
+    _, points, tets = stuffed
+    rim = boundary(tets)
+    edges = np.sort(np.concatenate([rim[:, [0, 1]], rim[:, [1, 2]], rim[:, [2, 0]]]), axis=1)
+    assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all()
+    assert volume_of(points, rim) == pytest.approx(volumes(points, tets).sum(), rel=1e-9)
+    assert len(np.unique(edges)) - len(edges) // 2 + len(rim) == 2  # a sphere: no gap, no handle (Euler)
+
+
+def test_no_tetrahedron_is_a_sliver(stuffed):
+    _, points, tets = stuffed
+    angles = np.degrees(dihedral_angles(points, tets))
+    assert angles.min() > 10.0  # what isosurface stuffing proves; here smoothing usually gives 15 or more
+    assert angles.max() < 160.0
+
+
+def test_a_regular_tetrahedron_has_the_textbook_dihedral_angle():
+    corners = np.array([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+    assert np.degrees(dihedral_angles(corners, np.array([[0, 1, 2, 3]]))) == pytest.approx(np.full((1, 6), 70.528779))
+
+
+def test_material_shares_add_up_to_the_inner_volume():
+    outer, inner = ball(0.05), ball(0.02, 3)
+    body, note = body_of(outer, 0.010, {"core": inner})
+    share = body.fractions["core"]
+    assert share.min() == 0.0
+    assert share.max() == 1.0
+    found = (volumes(body.vertices, body.tetrahedra.astype(np.int64)) * share).sum()
+    # 35 points in each of some hundred tetrahedra on the core's rim
+    assert found == pytest.approx(volume_of(inner.vertices, inner.triangles), rel=0.03)
+    assert "dihedral" in note
+
+
+def test_a_body_thinner_than_the_lattice_is_refused():
+    with pytest.raises(CaseError, match=r"cell of 50\.0 mm"):
+        mesh(ball(0.05, stretch=(0.02, 0.02, 0.02)), 0.05)
+
+
+def test_the_mesh_is_the_same_in_every_process():
+    code = (
+        "import hashlib, sys; sys.path.insert(0, sys.argv[1]); from test_meshing import ball, mesh\n"
+        "p, t = mesh(ball(0.05), 0.015); print(hashlib.sha256(p.tobytes() + t.tobytes()).hexdigest())"
+    )
+    folder = __file__.rsplit("/", 1)[0]
+    found = {
+        subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True).stdout.strip()
+        for _ in range(2)
+    }
+    points, tets = mesh(ball(0.05), 0.015)
+    assert found == {hashlib.sha256(points.tobytes() + tets.tobytes()).hexdigest()}

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import trimesh
+
+from twinguide.errors import CaseError
+from twinguide.hookspecs import Anatomy
+from twinguide.importing.reading import find_surfaces, match, read_surface, to_image
+
+CUBE = trimesh.creation.box((2.0, 4.0, 6.0))
+POINTS, FACES = np.array(CUBE.vertices), np.array(CUBE.faces)
+
+
+def legacy_vtk(binary, version):
+    points, cells = POINTS.astype(">f4"), np.insert(FACES, 0, 3, axis=1).astype(">i4")
+    offsets = np.arange(0, 3 * len(FACES) + 1, 3).astype(">i8")
+    head = f"# vtk DataFile Version {version}\ncube\n{'BINARY' if binary else 'ASCII'}\nDATASET POLYDATA\n"
+
+    def block(values):
+        return values.tobytes() + b"\n" if binary else (" ".join(map(str, values.ravel().tolist())) + "\n").encode()
+
+    data = head.encode() + f"POINTS {len(points)} float\n".encode() + block(points)
+    if version.startswith("5"):
+        data += b"METADATA\nINFORMATION 0\n\n" + f"POLYGONS {len(offsets)} {FACES.size}\n".encode()
+        data += b"OFFSETS vtktypeint64\n" + block(offsets)
+        data += b"CONNECTIVITY vtktypeint64\n" + block(FACES.astype(">i8"))
+    else:
+        data += f"POLYGONS {len(FACES)} {cells.size}\n".encode() + block(cells)
+    return data + f"POINT_DATA {len(points)}\nNORMALS n float\n".encode() + block(points)
+
+
+@pytest.mark.parametrize("version", ["3.0", "5.1"])
+@pytest.mark.parametrize("binary", [True, False])
+def test_legacy_vtk_gives_back_points_and_triangles(tmp_path, binary, version):
+    path = tmp_path / "cube.vtk"
+    path.write_bytes(legacy_vtk(binary, version))
+    vertices, triangles = read_surface(path)
+    assert np.array_equal(vertices, POINTS)
+    assert np.array_equal(triangles, FACES)
+
+
+@pytest.mark.parametrize("suffix", [".stl", ".obj", ".ply"])
+def test_every_format_gives_the_same_solid(tmp_path, suffix):
+    CUBE.export(tmp_path / f"cube{suffix}")
+    vertices, triangles = read_surface(tmp_path / f"cube{suffix}")
+    assert trimesh.Trimesh(vertices, triangles).volume == pytest.approx(48.0)
+
+
+def test_vtk_quadrilaterals_and_strips_become_triangles(tmp_path):
+    head = "# vtk DataFile Version 2.0\nx\nASCII\nDATASET POLYDATA\nPOINTS 4 double\n0 0 0 1 0 0 1 1 0 0 1 0\n"
+    (tmp_path / "quad.vtk").write_text(head + "POLYGONS 1 5\n4 0 1 2 3\n")
+    assert read_surface(tmp_path / "quad.vtk")[1].tolist() == [[0, 1, 2], [0, 2, 3]]
+    (tmp_path / "strip.vtk").write_text(head + "TRIANGLE_STRIPS 1 5\n4 0 1 3 2\n")
+    assert read_surface(tmp_path / "strip.vtk")[1].tolist() == [[0, 1, 3], [3, 1, 2]]
+
+
+@pytest.mark.parametrize("suffix", [".vtk", ".stl", ".obj", ".ply"])
+@pytest.mark.parametrize("content", [b"", b"\x00\x01garbage\xff" * 40, b"solid nothing\nendsolid nothing\n"])
+def test_an_empty_or_damaged_file_is_refused_by_name(tmp_path, suffix, content):
+    path = tmp_path / f"liver{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(CaseError, match=f"liver{suffix}"):
+        read_surface(path)
+
+
+def test_a_file_that_is_cut_off_is_refused(tmp_path):
+    (tmp_path / "cube.vtk").write_bytes(legacy_vtk(True, "3.0")[:200])
+    with pytest.raises(CaseError, match="cut off"):
+        read_surface(tmp_path / "cube.vtk")
+
+
+def test_a_volume_grid_is_not_taken_for_a_surface(tmp_path):
+    (tmp_path / "ct.vtk").write_text("# vtk DataFile Version 3.0\nx\nASCII\nDATASET STRUCTURED_POINTS\n")
+    with pytest.raises(CaseError, match="POLYDATA"):
+        read_surface(tmp_path / "ct.vtk")
+
+
+def test_indices_past_the_last_point_are_refused(tmp_path):
+    head = "# vtk DataFile Version 2.0\nx\nASCII\nDATASET POLYDATA\nPOINTS 3 double\n0 0 0 1 0 0 1 1 0\n"
+    (tmp_path / "a.vtk").write_text(head + "POLYGONS 1 4\n3 0 1 7\n")
+    with pytest.raises(CaseError, match="damaged"):
+        read_surface(tmp_path / "a.vtk")
+
+
+def test_ras_is_turned_into_lps_without_a_mirror_and_mm_into_metres():
+    right_front_top = np.array([[10.0, 20.0, 30.0]])
+    assert np.allclose(to_image(right_front_top, "mm", "ras"), [[-0.010, -0.020, 0.030]])
+    basis = to_image(np.eye(3), "m", "ras")
+    assert np.linalg.det(basis) == pytest.approx(1.0)
+
+
+def test_the_longest_word_in_a_file_name_decides_and_a_tie_is_refused():
+    liver = Anatomy("liver", "organ", ("liver",), (1, 1, 1))
+    tumour = Anatomy("tumour", "tumour", ("tumour",), (1, 1, 1))
+    sac = Anatomy("sac", "bile", ("bladd",), (1, 1, 1))
+    assert match("Liver_Tumours", [liver, tumour]) is tumour
+    assert match("spleen", [liver, tumour]) is None
+    with pytest.raises(CaseError, match="Rename"):
+        match("liver_bladder", [liver, sac])
+
+
+def test_a_folder_without_surfaces_says_what_was_found_instead(tmp_path):
+    (tmp_path / "ct.nii").write_bytes(b"x")
+    with pytest.raises(CaseError, match=r"ct\.nii"):
+        find_surfaces(tmp_path)
+    with pytest.raises(CaseError, match="no such folder"):
+        find_surfaces(tmp_path / "absent")
