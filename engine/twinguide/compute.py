@@ -28,7 +28,8 @@ def array_module(backend: Backend) -> Any:  # noqa: ANN401 - numpy, or cupy, whi
 
 def as_numpy(values: Any) -> NDArray[Any]:  # noqa: ANN401 - an array of either module
     """Return an array of either module as one of NumPy, copied from the device where it lies there."""
-    return values if isinstance(values, np.ndarray) else values.get()
+    get = getattr(values, "get", None)  # a CuPy array's way back; NumPy's arrays have none
+    return np.asarray(values if get is None else get())
 
 
 def _why_no_cuda() -> str:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import scipy.sparse as sp
+import scipy.sparse as sp  # pyright: ignore[reportMissingTypeStubs]
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
+from scipy.spatial import KDTree  # pyright: ignore[reportMissingTypeStubs]
 
 from twinguide.errors import CaseError
 

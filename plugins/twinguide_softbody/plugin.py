@@ -1,0 +1,47 @@
+"""Declare the solver `softbody` and its contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from twinguide.hookspecs import Contract, Part, Solver, Topic, hookimpl
+from twinguide.messages import Displacement, Registration, Solution
+
+Positive = Annotated[float, Meta(gt=0)]
+NonNegative = Annotated[float, Meta(ge=0)]
+
+# The deadline is the period of the displacements: a solver that keeps it passes none over.
+CONTRACT = Contract(deadline_ms=1000 / 60, levels={"full": 3.0, "rigid": 6.0}, backends=("cpu", "cuda"))
+
+
+class SoftbodyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a scenario may set of the solver."""
+
+    backend: Literal["auto", "cpu", "cuda"] = "auto"
+    ahead_ms: Annotated[float, Meta(ge=0, le=150)] = 45.0  # after the newest exposure: when the result will be seen
+    young_pa: Positive = 5000.0  # of the organ, where the case does not tell
+    patch_mm: Positive = 12.0  # radius about the target that is moved as one
+    dome: NonNegative = 3.0  # stiffness per area, in units of the organ's modulus over its size
+    rest: NonNegative = 1.0
+    dome_share: NonNegative = 1.2  # of the target's motion
+    rest_share: NonNegative = 0.8
+
+
+@hookimpl
+def parts() -> Iterable[Part]:
+    """Declare the part."""
+    return [
+        Solver(
+            "softbody",
+            make="twinguide_softbody.part:Softbody",
+            publishes={"solution": Topic(Solution, rate_hz=60.0)},
+            subscribes=[Displacement, Registration],
+            wakes_on=[Displacement],
+            options=SoftbodyOptions,
+            contract=CONTRACT,
+        )
+    ]
