@@ -24,7 +24,7 @@ from twinguide.marking import findings_raised, marked_by, marked_share
 from twinguide.messages import Catalogue, PartState, Registration, Shown, Truth, WorkflowState
 from twinguide.modelling import out_of_model
 
-ABOUT_THE_RUN = ("title", "mode", "clock", "headset", "case", "case_hash")  # what neither clock nor folder touches
+ABOUT_THE_RUN = ("title", "mode", "clock", "headset", "case_hash")  # what neither clock nor folder touches
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +167,7 @@ def timing_of(evidence: Evidence) -> dict[str, Any]:
         "missed_frames": missed,
         "period_ms": period_ns * 1e-6,
         "stage_ms": _spreads([f.stage_us for f in frames], 1e-3),
-        "input_age_ms": _spreads([f.input_age_ms for f in frames], 1.0),
+        "input_age_ms": _spreads([_ages_ms(f) for f in frames], 1.0),
         "restarts": dict(sorted(restarts.items())),
         "recording": {
             "messages": sum(evidence.topics.values()),
@@ -176,6 +176,12 @@ def timing_of(evidence: Evidence) -> dict[str, Any]:
             "damage": list(evidence.damage),
         },
     }
+
+
+def _ages_ms(frame: Shown) -> dict[str, float]:
+    """Return how old each input was when shown [ms]; what was hidden has no age."""
+    hidden = {name for name, r in {**frame.structures, **frame.tools}.items() if r.state == "hidden"}
+    return {name: age for name, age in frame.input_age_ms.items() if name not in hidden}
 
 
 def _spreads(rows: list[dict[str, int]] | list[dict[str, float]], scale: float) -> dict[str, dict[str, float]]:

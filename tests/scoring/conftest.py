@@ -139,7 +139,7 @@ def shown_at(spec: Spec, frame: int, t_s: float, rng: np.random.Generator) -> Sh
         findings=(finding,) if 1.0 <= t_s < 1.5 or 2.0 <= t_s < 2.5 else (),
         text=("Guiding",),
         stage_us={name: spec.stage_us + 100 * k for k, name in enumerate(("wait", "twin", "draw"))},
-        input_age_ms={"target": 45.0 + frame % 3, "needle": 42.0},
+        input_age_ms={"target": 45.0 + frame % 3, "needle": 0.0 if lost else 42.0},
         drawn=frame % 3 == 0,
         gate_open=t_s % 4.0 < 0.8,
     )

@@ -246,3 +246,8 @@ def test_a_true_pose_between_two_samples_turns_by_its_share_about_one_axis(start
     expected = rotation_from_vector(start) @ rotation_from_vector(between * t_ns / 10_000_000)
     np.testing.assert_allclose(rotation[0], expected, atol=1e-6)  # arccos near one loses half the digits
     np.testing.assert_allclose(position[0], start + (end - start) * t_ns / 10_000_000, atol=1e-12)
+
+
+def test_a_hidden_needle_has_no_age(session):
+    ages = score(load(session(needle_from=3.0))).timing["input_age_ms"]
+    assert ages["needle"] == {"p50": 42.0, "p99": 42.0, "max": 42.0}

@@ -26,7 +26,7 @@ def build_report(folder: Path, catalogue: Catalogue | None = None) -> Path:
 def report_page(evidence: Evidence, scores: Scores) -> str:
     """Return the report of a session as one HTML page."""
     frames, summary = evidence.guide(), scores.summary
-    about = [f"{key} {summary[key]}" for key in ("case", "seed", "mode", "headset", "clock") if key in summary]
+    about = [f"{key} {summary[key]}" for key in ("seed", "mode", "headset", "clock") if key in summary]
     sections = [
         page.notice("Research use. The display must not be the sole source of position."),
         tables.cards(scores),

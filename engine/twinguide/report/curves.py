@@ -53,11 +53,8 @@ def breathing(evidence: Evidence, frames: Sequence[Shown], scores: Scores) -> st
 
 def horizon(frames: Sequence[Shown]) -> str:
     """Return how far ahead of its samples each frame was, and how long each stream was silent."""
-    names = [
-        n
-        for n in ("target", *(frames[0].tools if frames else ()))
-        if any(n in f.structures or n in f.tools for f in frames)
-    ]
+    seen = [{name for name, r in {**f.structures, **f.tools}.items() if r.state != "hidden"} for f in frames]
+    names = [n for n in ("target", *(frames[0].tools if frames else ())) if any(n in shown for shown in seen)]
     if not names:
         return ""
     records = {name: [f.structures.get(name) or f.tools.get(name) for f in frames] for name in names}

@@ -115,8 +115,9 @@ def horizon(t_s: Array, horizon_ms: Mapping[str, Array], silence: Mapping[str, A
     """Draw the horizon [ms] and the silence [periods] of each stream, shape (n,) each, over time [s]."""
     sheet, axes = _sheet(2, 4.6)
     for axis, rows in zip(axes, (horizon_ms, silence), strict=True):
-        for (name, values), colour in zip(rows.items(), COLOURS, strict=False):
-            axis.plot(t_s, values, ".", color=colour, markersize=2.0, label=name)
+        for index, ((name, values), colour) in enumerate(zip(rows.items(), COLOURS, strict=False)):
+            size = max(2.0, 6.0 - 2.5 * index)  # streams of one device lie on each other: the first stays visible
+            axis.plot(t_s, values, ".", color=colour, markersize=size, label=name)
         _shade(axis, marked, PURPLE, "target marked")
     axes[1].axhline(3.0, color=INK, linewidth=1.0, linestyle=(0, (5, 3)))
     axes[1].annotate("3 periods: the state changes", (t_s[0], 3.12), fontsize=8.5, color=INK)
@@ -161,12 +162,13 @@ def stages(spreads: Mapping[str, Mapping[str, float]], period_ms: float) -> str:
 def timeline(rows: Mapping[str, Sequence[tuple[float, float, str]]]) -> str:
     """Draw what held when: name -> (from [s], to [s], word) spans."""
     sheet, axes = _sheet(1, 0.9 + 0.45 * len(rows))
+    edges = [edge for spans in rows.values() for start, end, _ in spans for edge in (start, end)]
+    whole_s = max(edges) - min(edges) if edges else 0.0
     for row, (spans, colour) in enumerate(zip(rows.values(), COLOURS, strict=False)):
         for index, (start, end, word) in enumerate(spans):
             axes[0].barh(row, end - start, left=start, height=0.62, color=colour, alpha=0.75 if index % 2 else 0.5)
-            if word:
+            if word and end - start > 0.08 * whole_s:  # a shorter one has no room for its word
                 axes[0].annotate(word, ((start + end) / 2, row), ha="center", va="center", fontsize=8.5, clip_on=True)
     axes[0].set_yticks(range(len(rows)), list(rows))
-    axes[0].set_xlabel("time of the run [s]")
-    axes[0].invert_yaxis()
+    axes[0].set(xlabel="time of the run [s]", ylim=(len(rows) - 0.5, -0.5))
     return _uri(sheet)
