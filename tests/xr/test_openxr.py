@@ -17,10 +17,11 @@ def test_a_session_walks_through_its_states_and_paces_frames(monado, run_client)
     assert told["info"]["blend"] == "opaque"  # all that this runtime offers
     assert told["gl_error"] == "GL_NO_ERROR"
     assert told["context_released"]
-    # Display times lie on the run's clock: ahead of the wake-up, by less than two of the null compositor's 50 ms frames.
-    # Medians, because a busy machine wakes late now and then, and the compositor's first period is a guess.
-    assert 0 < np.median(told["leads_ms"]) < 120
-    assert np.median(told["steps"]) == pytest.approx(told["period_ns"], rel=0.01)
+    # Display times lie on the run's clock, within a frame after the wake-up, and on the compositor's own grid. Medians,
+    # because a busy machine wakes late now and then, and the compositor's first period is a guess.
+    assert 0 < np.median(told["leads_ms"]) * 1e6 < told["period_ns"]
+    periods = np.array(told["steps"]) / told["period_ns"]
+    assert np.median(np.abs(periods - np.round(periods))) < 1e-4
     assert min(told["steps"]) > 0
 
 

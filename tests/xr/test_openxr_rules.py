@@ -1,0 +1,84 @@
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from twinguide.clock import MS, SECOND, ClockReal, ClockVirtual
+from twinguide.errors import HeadsetError
+from twinguide.xr.deadline import Caller
+from twinguide.xr.openxr import HeadsetOpenXR
+from twinguide.xr.openxr_input import PROFILES, bindings
+from twinguide.xr.openxr_runtime import RuntimeTime, choose_blend_mode
+
+
+def test_a_negative_display_time_is_not_believed():
+    time = RuntimeTime(None, exact=False)
+    assert time.display(-5, 11 * MS, 7 * SECOND) == 7 * SECOND + 22 * MS
+    assert time.display(0, 11 * MS, 7 * SECOND) == 7 * SECOND + 22 * MS
+
+
+def test_without_a_clock_conversion_the_earliest_wake_up_sets_the_mapping():
+    time = RuntimeTime(None, exact=False)
+    for frame, late in enumerate((3 * MS, 0, 8 * MS)):  # the runtime's epoch lies 100 s after the host's
+        shown = time.display(frame * 11 * MS + SECOND, 11 * MS, 101 * SECOND + (frame - 2) * 11 * MS + late)
+    assert shown == 101 * SECOND + 22 * MS
+    assert time.to_xr(time.to_host(12345)) == 12345
+
+
+def test_a_display_time_of_another_epoch_is_not_believed():
+    time = RuntimeTime(None, exact=False)
+    time.display(SECOND, 11 * MS, 100 * SECOND)
+    assert time.display(3600 * SECOND, 11 * MS, 101 * SECOND) == 101 * SECOND + 22 * MS
+
+
+def test_the_first_preferred_blend_mode_that_is_offered_is_chosen():
+    assert choose_blend_mode(("opaque", "additive"), ("alpha", "additive", "opaque")) == "additive"
+    assert choose_blend_mode(("opaque", "alpha"), ("opaque", "alpha")) == "opaque"
+    assert choose_blend_mode(("opaque",), ("alpha",)) == "opaque"
+    with pytest.raises(HeadsetError, match="blend mode"):
+        choose_blend_mode((), ("alpha",))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_controller_offers_grip_aim_trigger_and_pulse_to_both_hands(profile):
+    offered = bindings(profile)
+    for action in ("grip", "aim", "trigger", "haptic"):
+        assert {path.split("/")[3] for name, path in offered if name == action} == {"left", "right"}
+    assert len(set(offered)) == len(offered)
+    assert not any(":" in path for _, path in offered)
+
+
+def test_a_call_that_hangs_does_not_hold_its_caller():
+    caller, released = Caller("test"), threading.Event()
+    hung = caller.submit(released.wait)
+    with pytest.raises(TimeoutError):
+        hung.result(0.01)
+    released.set()
+    assert hung.result(5) is True
+    with pytest.raises(ZeroDivisionError):
+        caller.submit(lambda: 1 // 0).result(5)
+    caller.close()
+
+
+def test_a_virtual_clock_is_refused():
+    with pytest.raises(HeadsetError, match="--headset simulated"):
+        HeadsetOpenXR(ClockVirtual())
+
+
+def test_a_headset_that_was_not_started_says_so_and_stops_quietly():
+    headset = HeadsetOpenXR(ClockReal())
+    with pytest.raises(HeadsetError, match="start"):
+        headset.wait_frame()
+    headset.stop()
+
+
+def test_missing_gl_libraries_are_named_with_the_packages():
+    program = (
+        "import sys; sys.modules['OpenGL'] = None\n"
+        "from twinguide.errors import HeadsetError\n"
+        "try:\n    import twinguide.xr.openxr\n"
+        "except HeadsetError as error:\n    print(error)"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert "apt-get install libgl1 libegl1" in said
