@@ -2,7 +2,7 @@
 """Run a program against Monado, a real OpenXR runtime, without root, display or graphics card.
 
     tools/monado.py fetch                                             unpack Monado and Mesa into the cache (once)
-    tools/monado.py run -- python -m twinguide run SCENARIO --headset openxr
+    tools/monado.py run -- .venv/bin/twinguide run SCENARIO --headset openxr
     tools/monado.py run --head 0 1.45 0.1 --look 0 1 -0.4 -- ...      a wearer who stands there and looks at a point
     tools/monado.py run --display xvfb -- python -m pytest tests/xr   with a compositor whose picture can be read
 
@@ -57,6 +57,11 @@ def command(prefix: Path, program: str, *arguments: str) -> list[str]:
     found = str(own) if own.is_file() else shutil.which(program)
     if found is None:
         raise MonadoError(f"no program {program!r} on this machine or in {prefix}")
+    with Path(found).open("rb") as file:  # a script's interpreter is what the loader can run
+        line = file.readline().decode(errors="replace")
+    if line.startswith("#!"):
+        interpreter, *options = line[2:].split()
+        return command(prefix, interpreter, *options, found, *arguments)
     loader = next(path for path in sorted((prefix / "root/usr").glob("lib*/ld-linux-*.so.*")))
     lib = libraries(prefix)
     # Maintainer scripts, which do not run here, would make the last three visible.

@@ -29,6 +29,13 @@ def test_a_program_runs_beside_its_own_service_and_its_status_comes_back(monado_
     assert done.returncode == 7
 
 
+def test_a_script_runs_by_the_interpreter_that_it_names(monado_tool, monado_prefix, tmp_path):
+    script = tmp_path / "tool"
+    script.write_text(f"#!{sys.executable} -B\n")
+    script.chmod(0o755)
+    assert monado_tool.command(monado_prefix, str(script), "a")[-4:] == [sys.executable, "-B", str(script), "a"]
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_the_service_dies_with_the_tool(monado_prefix, how):
     program = "import os, sys; print(os.environ['XDG_RUNTIME_DIR'], flush=True); sys.stdin.read()"
