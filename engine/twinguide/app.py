@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +63,8 @@ def run_scenario(scenario: Scenario, registry: Registry, out: Path, *, say: Say,
         with quiet_collector():
             ended = drive(loop, run)
     say(f"ended: {ended}")
+    if not scenario.record:
+        return "nothing was recorded"
     from twinguide.report import build_report
 
     return f"report: {build_report(out)}"
@@ -145,6 +147,7 @@ def plan_of(run: Run, case: Case) -> RunPlan:
     return RunPlan(
         run_id=f"{os.getpid()}", seed=s.seed, clock=s.clock, parts=tuple(parts), session_folder=str(run.out.resolve()),
         case_folder=str(case.folder.resolve()), plugin_files=tuple(str(file) for file in run.registry.files),
+        record=s.record,
         about={"title": s.title, "mode": s.mode, "case": case.title, "case_hash": case.content_hash},
     )  # fmt: skip
 
@@ -250,7 +253,7 @@ def drive(loop: Loop, run: Run) -> str:
 
 
 @contextmanager
-def quiet_collector() -> Iterator[None]:
+def quiet_collector() -> Generator[None]:
     """Freeze what was loaded and collect only the young: a full collection takes longer than a frame."""
     gc.collect()
     gc.freeze()

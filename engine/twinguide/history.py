@@ -82,7 +82,7 @@ class PoseHistory:
         m = np.eye(4)
         m[:3, :3] = base[:3, :3] @ rotation_from_vector(delta[:3])
         m[:3, 3] = base[:3, 3] + base[:3, :3] @ delta[3:]
-        return Transform(*self._frames, m)
+        return Transform.unchecked(*self._frames, m)
 
     def _mean(self, t_ns: int) -> Pose:
         slots = self._since(self.newest_ns - STATIC_WINDOW_NS)
@@ -95,7 +95,9 @@ class PoseHistory:
         after = int(np.searchsorted(self._times[slots], t_ns))
         if after == 0:
             first = slots[0]
-            return Pose(Transform(*self._frames, self._matrices[first]), t_ns, self._covariances[first], "lost")
+            return Pose(
+                Transform.unchecked(*self._frames, self._matrices[first]), t_ns, self._covariances[first], "lost"
+            )
         a, b = slots[after - 1], slots[after]
         share = (t_ns - self._times[a]) / (self._times[b] - self._times[a])
         base = self._matrices[a]
@@ -110,7 +112,7 @@ class PoseHistory:
         covariance = self._covariances[slots].mean(axis=0)
         if len(slots) < 4:
             return Pose(
-                Transform(*self._frames, base),
+                Transform.unchecked(*self._frames, base),
                 t_ns,
                 covariance + _left_out((t_ns - self.newest_ns) * 1e-9),
                 "predicted",

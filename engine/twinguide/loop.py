@@ -6,25 +6,28 @@ import gc
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.composing import compose
-from twinguide.footage import Footage
 from twinguide.frames import Transform
 from twinguide.guarding import Guarded
 from twinguide.hosting.session import Session
 from twinguide.ledger import Ledger
 from twinguide.messages import Command, Finding, Message, Shown
 from twinguide.rehearsal import Rehearsal
-from twinguide.render.pipeline import Renderer
 from twinguide.scene import Mark, Scene
 from twinguide.showing import shown_of
+from twinguide.trust import HeadWatch
 from twinguide.twin import Twin
 from twinguide.workflow import Workflow
 from twinguide.xr.base import FrameTiming, Headset, HeadsetEvent, View
+
+if TYPE_CHECKING:  # a loop without pictures imports no GL
+    from twinguide.footage import Footage
+    from twinguide.render.pipeline import Renderer
 
 STAGES = ("wait", "bus", "twin", "guidance", "draw", "submit", "record")
 
@@ -57,6 +60,7 @@ class Loop:
     frames: int = 0
     stopping: str = ""  # why the loop is to end
     _lap_ns: int = 0
+    _head_watch: HeadWatch = field(default_factory=HeadWatch)
     _head: Transform = field(default_factory=lambda: Transform.of("stage", "headset"))
 
     def frame(self) -> Shown:
@@ -87,7 +91,7 @@ class Loop:
         )
         self._lap(3)
 
-        self._head = self.headset.head(timing.t_display_ns) or self._head
+        self._follow_head(timing.t_display_ns, now)
         views = self.headset.views()
         drawn = self._draw(scene, views, timing)
         self._lap(4)
@@ -141,6 +145,15 @@ class Loop:
             if attempt:
                 self.session.publish(attempt)
                 self.headset.haptic("right", 0.1, 0.6)
+
+    def _follow_head(self, t_display_ns: int, now_ns: int) -> None:
+        head = self.headset.head(t_display_ns)
+        if head is None:
+            return
+        self._head = head
+        jump = self._head_watch.jumped(t_display_ns, head)
+        if jump:
+            self.workflow.suspend(jump, now_ns)
 
     def _react(self, event: HeadsetEvent, now_ns: int) -> None:
         match event.kind:

@@ -78,6 +78,7 @@ class Scenario(Strict, frozen=True, kw_only=True):
     clock: Literal["real", "virtual"] = "real"
     seed: int = 1
     seconds: Positive = 40.0  # of guidance
+    record: bool = True
     target_tolerance_mm: Positive = 5.0
     loop: Loop = Loop()
     headset: HeadsetSettings = HeadsetSettings()

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from twinguide.clock import SECOND
+from twinguide.frames import Transform, vector_from_rotation
 from twinguide.scene import Status
 
 SILENT_PERIODS = 3.0
 GONE_NS = SECOND  # of silence, after which a structure's place is no longer claimed
 RELEASE = 0.85  # hysteresis: a degraded structure is unmarked again below this share of its tolerance
+JUMP_M = 0.010  # within a frame of 11 ms: 0.9 m/s more than the frame before, 80 m/s2; a head in surgery stays below 10
+JUMP_RAD = 0.05  # likewise 4.5 rad/s more than the frame before
 RETURN_SAMPLES = 5  # valid ones in a row before a lost tool is shown again
 
 
@@ -49,6 +54,30 @@ class Trust:
         if silence >= SILENT_PERIODS:
             return Status("predicted", "tracker silent", silence, horizon_ns, p95_m)
         return Status("valid", "", silence, horizon_ns, p95_m)
+
+
+class HeadWatch:
+    """Tell a jump of the headset's own tracking from a moving head, which cannot leave its last velocity that fast."""
+
+    def __init__(self) -> None:
+        self._last: list[tuple[int, Transform]] = []
+
+    def jumped(self, t_ns: int, head: Transform) -> str:
+        """Return how far the head lies from where its last two frames lead to, where that is no head's motion."""
+        before, self._last = self._last, [*self._last[-1:], (t_ns, head)]
+        if len(before) < 2 or not before[0][0] < before[1][0] < t_ns:
+            return ""
+        (t0, a), (t1, b) = before
+        ahead = (t_ns - t1) / (t1 - t0)
+        shift = head.translation - (b.translation + ahead * (b.translation - a.translation))
+        turn = vector_from_rotation(b.rotation.T @ head.rotation) - ahead * vector_from_rotation(
+            a.rotation.T @ b.rotation
+        )
+        shift_m, turn_rad = float(np.linalg.norm(shift)), float(np.linalg.norm(turn))
+        if shift_m < JUMP_M and turn_rad < JUMP_RAD:
+            return ""
+        self._last = []
+        return f"the headset's place jumped by {shift_m * 1e3:.0f} mm, {np.degrees(turn_rad):.0f} deg"
 
 
 class Presence:

@@ -125,8 +125,9 @@ class Twin:
 
     @property
     def all_trained(self) -> bool:
-        """Whether every part that announced training is done."""
-        return bool(self.training) and all(training.done for training in self.training.values())
+        """Whether every part that announced training is done, and what it learnt has arrived."""
+        done = bool(self.training) and all(training.done for training in self.training.values())
+        return done and self._displacement.newest is not None
 
     def take_bump(self) -> str:
         """Return why the reference can no longer be trusted, once; nothing while it can."""

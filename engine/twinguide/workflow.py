@@ -43,12 +43,12 @@ class Workflow:
         self._touched: dict[str, Landmark] = {}
         self._touching: tuple[str, int] | None = None
         self._answered: dict[str, Ack] = {}
-        self._out: list[Message] = []
         self.trained = not trains
         self.step: Step = "setup"
         self.registration = Registration(version=0, state="absent", reason="not registered yet")
         self._version = 0
         self.state = WorkflowState(step="setup", waits_for="start", version=0)
+        self._out: list[Message] = [self.registration, self.state]
 
     # ---- what a person does -----------------------------------------------------------------------------------------
 
