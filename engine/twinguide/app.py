@@ -18,12 +18,13 @@ from twinguide.clock import MS, SECOND, Clock, ClockReal, ClockVirtual
 from twinguide.errors import HeadsetError, ScenarioError
 from twinguide.frames import Transform
 from twinguide.guarding import Guarded
-from twinguide.hookspecs import Guidance, Motion, Organ, Overlay, World
+from twinguide.hookspecs import Guidance, Motion, Operator, Organ, Overlay, World
 from twinguide.hosting.plan import PartPlan, RunPlan
 from twinguide.hosting.session import Session
 from twinguide.ledger import Ledger
 from twinguide.loop import STAGES, Loop
 from twinguide.messages import PoseWire
+from twinguide.person import Person, keyboard
 from twinguide.registry import Registry, resolve
 from twinguide.rehearsal import ATTEMPT_S, Rehearsal, laid_down, trainee
 from twinguide.scenario import Scenario, check
@@ -126,6 +127,8 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool) -> Loop:
         overlays=[_guarded(p, session, "marks") for p in _declared(run) if isinstance(p, Overlay)],
         draw_every=scenario.loop.draw_every if scenario.clock == "virtual" else 1,
     )
+    if not any(isinstance(part, Operator) for part in _declared(run)):
+        loop.person = Person(stack.enter_context(keyboard()))
     if scenario.mode == "rehearse":
         _lay_down(loop, case, scenario)
     if headset.ctx is not None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from twinguide.guarding import Guarded
 from twinguide.hosting.session import Session
 from twinguide.ledger import Ledger
 from twinguide.messages import Command, Finding, Message, Shown
+from twinguide.person import Person
 from twinguide.rehearsal import Rehearsal
 from twinguide.scene import Mark, Scene
 from twinguide.showing import shown_of
@@ -30,14 +30,6 @@ if TYPE_CHECKING:  # a loop without pictures imports no GL
     from twinguide.render.pipeline import Renderer
 
 STAGES = ("wait", "bus", "twin", "guidance", "draw", "submit", "record")
-
-
-class Steps(Protocol):
-    """What a person does with keys or controllers."""
-
-    def commands(self, headset: Headset, workflow: Workflow) -> Iterable[Command]:
-        """Return the commands since the last frame."""
-        ...
 
 
 @dataclass(eq=False)
@@ -55,7 +47,7 @@ class Loop:
     renderer: Renderer | None = None
     footage: Footage | None = None
     rehearsal: Rehearsal | None = None
-    person: Steps | None = None
+    person: Person | None = None
     draw_every: int = 1
     frames: int = 0
     stopping: str = ""  # why the loop is to end
@@ -137,14 +129,15 @@ class Loop:
             self.workflow.void(bumped, now_ns)
 
     def _follow_hands(self, now_ns: int) -> None:
-        for command in self.person.commands(self.headset, self.workflow) if self.person else ():
+        hands = self.headset.hands()
+        for command in self.person.commands(hands, self.workflow.state) if self.person else ():
             self.session.publish(command)
-            self.workflow.command(command, now_ns)
-        if self.rehearsal:
-            attempt = self.rehearsal.follow(self.headset.hands(), self.twin, now_ns)
-            if attempt:
-                self.session.publish(attempt)
-                self.headset.haptic("right", 0.1, 0.6)
+            self.session.publish(self.workflow.command(command, now_ns))
+            self.headset.haptic("right", 0.05, 0.3)
+        attempt = self.rehearsal.follow(hands, self.twin, now_ns) if self.rehearsal else None
+        if attempt:
+            self.session.publish(attempt)
+            self.headset.haptic("right", 0.1, 0.6)
 
     def _follow_head(self, t_display_ns: int, now_ns: int) -> None:
         head = self.headset.head(t_display_ns)
