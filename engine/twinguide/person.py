@@ -39,7 +39,7 @@ class Person:
 
     def _pressed(self, hands: Mapping[HandName, Hand]) -> list[str]:
         """Return the wishes of buttons that went down."""
-        now = {(name, button) for name, hand in hands.items() for button in hand.buttons}
+        now: set[tuple[HandName, str]] = {(name, button) for name, hand in hands.items() for button in hand.buttons}
         down, self._held = now - self._held, now
         return [BUTTONS[button] for _, button in sorted(down) if button in BUTTONS]
 
