@@ -44,7 +44,7 @@ class OpenXROptions:
     """How the headset is opened, and how long a silent runtime is waited for."""
 
     application: str = "TwinGuide"
-    hang_after_s: float = 0.5  # a runtime that does not answer for so long counts as lost
+    hang_after_s: float = 0.5  # a runtime that does not answer for so long, and for 5 frames, counts as lost
     retry_s: float = 0.25
     rate_hz: float = 90.0  # the pace until the runtime has told its own
 
@@ -185,6 +185,7 @@ class HeadsetOpenXR:
             self._events.append(HeadsetEvent("recovered", frame.woken_ns, f"{self._info.runtime} was opened anew"))
             # A new runtime may place its spaces elsewhere, and nobody can tell from here.
             self._events.append(HeadsetEvent("space_changed", frame.woken_ns, "the runtime was opened anew"))
+        connection.period_ns = frame.period_ns
         if frame.period_ns != self._info.period_ns:
             self._info = replace(self._info, period_ns=frame.period_ns)
         since_last = frame.t_display_ns - self._timing.t_display_ns

@@ -17,6 +17,7 @@ from twinguide.xr.openxr_session import Session
 
 T = TypeVar("T")
 OPEN_S = 10.0  # a runtime that has not answered by then at the start will not
+HANG_PERIODS = 5
 GONE = (xr.XrException, RuntimeLost)
 
 
@@ -32,6 +33,7 @@ class Connection:
     ) -> None:
         self._egl, self._clock, self._application, self._hang_s = egl, clock, application, hang_s
         self._blend_preference = blend_preference
+        self.period_ns = 0  # as the runtime last told it: a slow one is not a hung one
         self._caller = Caller("openxr")
         self._hung: Future[Any] | None = None
         self._opening: Future[Runtime] | None = None
@@ -61,12 +63,13 @@ class Connection:
 
     def ask(self, call: Callable[[], T]) -> T:
         """Return what a call answers; raise RuntimeLost where it does not within the deadline."""
+        deadline_s = max(self._hang_s, HANG_PERIODS * self.period_ns / SECOND)
         future = self._caller.submit(call)
         try:
-            return future.result(self._hang_s)
+            return future.result(deadline_s)
         except TimeoutError as error:
             self._hung = future
-            raise RuntimeLost("an answer of the runtime", f"none in {self._hang_s:g} s") from error
+            raise RuntimeLost("an answer of the runtime", f"none in {deadline_s:g} s") from error
 
     def tell(self, call: Callable[[], object]) -> None:
         """Make a call whose end nobody waits for."""
