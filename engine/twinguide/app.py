@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -64,11 +64,11 @@ def run_scenario(scenario: Scenario, registry: Registry, out: Path, *, say: Say,
         with quiet_collector():
             ended = drive(loop, run)
     say(f"ended: {ended}")
-    if not scenario.record:
+    if not scenario.record or not loop.frames:
         return "nothing was recorded"
     from twinguide.report import build_report
 
-    return f"report: {build_report(out)}"
+    return f"report: {build_report(out, registry.catalogue())}"
 
 
 def _fresh(out: Path) -> None:
@@ -91,10 +91,12 @@ def prepare_case(run: Run) -> Case:
     from twinguide.importing import import_case
 
     run.say(f"making a patient from seed {run.scenario.seed}")
-    with tempfile.TemporaryDirectory() as surfaces:
-        resolve(organ.make)(Path(surfaces), run.scenario.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        surfaces = Path(folder) / f"{name}-{run.scenario.seed}"  # the case is called so, in every run
+        surfaces.mkdir()
+        resolve(organ.make)(surfaces, run.scenario.seed)
         import_case(
-            Path(surfaces), run.out / "case", units="mm", axes="lps", organs=run.registry.organs(),
+            surfaces, run.out / "case", units="mm", axes="lps", organs=run.registry.organs(),
             progress=lambda what, share: None,
         )  # fmt: skip
     return Case.load(run.out / "case")
@@ -151,25 +153,36 @@ def plan_of(run: Run, case: Case) -> RunPlan:
         run_id=f"{os.getpid()}", seed=s.seed, clock=s.clock, parts=tuple(parts), session_folder=str(run.out.resolve()),
         case_folder=str(case.folder.resolve()), plugin_files=tuple(str(file) for file in run.registry.files),
         record=s.record,
-        about={"title": s.title, "mode": s.mode, "case": case.title, "case_hash": case.content_hash},
+        about={
+            "title": s.title, "mode": s.mode, "headset": choose_backend(run),
+            "case": case.title, "case_hash": case.content_hash,
+        },
     )  # fmt: skip
 
 
-def make_headset(run: Run, case: Case, session: Session, clock: Clock, *, draw: bool) -> Headset:
-    """Return the headset of a scenario; `auto` takes OpenXR where a runtime answers, else the simulated one."""
-    s = run.scenario
-    if s.headset.backend in ("auto", "openxr"):
-        from twinguide.xr.openxr import HeadsetOpenXR
-        from twinguide.xr.probe import probe
+def choose_backend(run: Run) -> Literal["openxr", "simulated"]:
+    """Return the scenario's headset; `auto` takes OpenXR where a runtime answers and time is real."""
+    settings, clock = run.scenario.headset, run.scenario.clock
+    if settings.backend == "simulated":
+        return "simulated"
+    from twinguide.xr.probe import probe
 
-        found = probe()
-        if found.available and s.clock == "real":
-            return HeadsetOpenXR(clock, blend_preference=s.headset.blend)
-        if s.headset.backend == "openxr":
-            raise HeadsetError(
-                "an OpenXR runtime and the real clock", f"{found.text}, clock {s.clock}", "", found.remedy
-            )
-        run.say(f"no OpenXR: {found.text}; using the simulated headset")
+    found = probe()
+    if found.available and clock == "real":
+        return "openxr"
+    if settings.backend == "openxr":
+        raise HeadsetError("an OpenXR runtime and the real clock", f"{found.text}, clock {clock}", "", found.remedy)
+    run.say(f"no OpenXR ({found.text}, clock {clock}): using the simulated headset")
+    return "simulated"
+
+
+def make_headset(run: Run, case: Case, session: Session, clock: Clock, *, draw: bool) -> Headset:
+    """Return the headset that the plan names."""
+    s = run.scenario
+    if session.plan.about["headset"] == "openxr":
+        from twinguide.xr.openxr import HeadsetOpenXR
+
+        return HeadsetOpenXR(clock, s.headset.blend)
     from twinguide.xr.simulated import HeadsetSimulated, SimulatedOptions
 
     worlds = [p for p in _declared(run) if isinstance(p, World) and p.head]
