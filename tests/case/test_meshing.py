@@ -17,10 +17,17 @@ def ball(radius, subdivisions=4, stretch=(1.0, 1.0, 1.0)):
     return Surface(np.array(found.vertices) * stretch, np.array(found.faces, dtype=np.int32))
 
 
-@pytest.fixture(scope="module", params=[(1.0, 1.0, 1.0), (1.4, 0.8, 0.6)])
+def lumpy():
+    """A body off the lattice's symmetries, so that the surface cuts its cells in every way."""
+    surface = ball(0.05, 5, stretch=(1.3, 0.9, 0.7))
+    lumps = 1 + 0.08 * np.sin(surface.vertices @ [[130.0, 20, 60], [40, 170, 10], [30, 50, 150]])
+    return Surface(surface.vertices * lumps + [0.0031, 0.0017, 0.0043], surface.triangles)
+
+
+@pytest.fixture(scope="module", params=["ball", "lumpy"])
 def stuffed(request):
-    surface = ball(0.05, stretch=request.param)
-    return surface, *mesh(surface, 0.012)
+    surface = ball(0.05) if request.param == "ball" else lumpy()
+    return surface, *mesh(surface, 0.010)
 
 
 def test_every_tetrahedron_has_a_positive_volume_and_they_fill_the_body(stuffed):

@@ -104,3 +104,23 @@ def test_a_folder_without_surfaces_says_what_was_found_instead(tmp_path):
         find_surfaces(tmp_path)
     with pytest.raises(CaseError, match="no such folder"):
         find_surfaces(tmp_path / "absent")
+
+
+def test_the_small_vtk_reader_agrees_with_vtk_itself(tmp_path):
+    vtk = pytest.importorskip("vtk", reason="the vtk package is not installed")
+    numpy_support = pytest.importorskip("vtk.util.numpy_support")
+    source = vtk.vtkSphereSource()
+    for version, binary in ((42, True), (51, True), (51, False)):
+        writer = vtk.vtkPolyDataWriter()
+        writer.SetInputConnection(source.GetOutputPort())
+        writer.SetFileName(str(tmp_path / "ball.vtk"))
+        writer.SetFileVersion(version)
+        writer.SetFileTypeToBinary() if binary else writer.SetFileTypeToASCII()
+        writer.Write()
+        vertices, triangles = read_surface(tmp_path / "ball.vtk")
+        output = source.GetOutput()
+        expected = numpy_support.vtk_to_numpy(output.GetPolys().GetConnectivityArray()).reshape(-1, 3)
+        assert np.array_equal(triangles, expected)
+        assert np.allclose(
+            vertices, numpy_support.vtk_to_numpy(output.GetPoints().GetData()), atol=1e-6
+        )  # ASCII digits
