@@ -18,6 +18,7 @@ from twinguide.ledger import Ledger
 from twinguide.messages import Command, Finding, Message, Shown
 from twinguide.person import Person
 from twinguide.rehearsal import Rehearsal
+from twinguide.render.catalogue import text
 from twinguide.scene import Mark, Scene
 from twinguide.showing import shown_of
 from twinguide.trust import HeadWatch
@@ -78,12 +79,12 @@ class Loop:
         overlays = [m for part in self.overlays for m in part(view)]
         if self.rehearsal:
             self.rehearsal.watch(view, findings)
-        scene = compose(
-            view, findings, overlays, self.frames, training=self.twin.training_progress, faults=self._faults()
-        )
+        tracked = self._follow_head(timing.t_display_ns, now)
+        faults = self._faults() + ([] if tracked else [text("head_lost")])
+        progress = self.twin.training_progress
+        scene = compose(view, findings, overlays, self.frames, training=progress, faults=faults, overlay_on=tracked)
         self._lap(3)
 
-        self._follow_head(timing.t_display_ns, now)
         views = self.headset.views()
         drawn = self._draw(scene, views, timing)
         self._lap(4)
@@ -139,14 +140,16 @@ class Loop:
             self.session.publish(attempt)
             self.headset.haptic("right", 0.1, 0.6)
 
-    def _follow_head(self, t_display_ns: int, now_ns: int) -> None:
+    def _follow_head(self, t_display_ns: int, now_ns: int) -> bool:
+        """Return whether the head is tracked: where it is not, nothing can be laid over the patient."""
         head = self.headset.head(t_display_ns)
         if head is None:
-            return
+            return False
         self._head = head
         jump = self._head_watch.jumped(t_display_ns, head)
         if jump:
             self.workflow.suspend(jump, now_ns)
+        return True
 
     def _react(self, event: HeadsetEvent, now_ns: int) -> None:
         match event.kind:
