@@ -42,7 +42,7 @@ class Runs:
         plan = RunPlan(
             run_id="test", seed=settings.pop("seed", 7), clock=clock, parts=parts, discover=False,
             session_folder=str(self.folder), plugin_files=(str(HERE / plugin),),
-            **({"record": False, "start_deadline_s": 20.0} | settings),
+            **({"record": False, "start_deadline_s": 20.0, "hung_after_s": 10.0} | settings),
         )  # fmt: skip
         session = Session(plan, Registry.load([HERE / plugin], discover=False))
         self.open.append(session)
@@ -62,7 +62,7 @@ def runs(tmp_path):
     runs.close()
 
 
-def wait_until(true: Callable[[], bool], session: Session | None = None, seconds: float = 15.0) -> None:
+def wait_until(true: Callable[[], bool], session: Session | None = None, seconds: float = 30.0) -> None:
     """Wait for something that other processes bring about; fail loudly where it never comes."""
     until = time.monotonic() + seconds
     while not true():
@@ -76,6 +76,19 @@ def wait_until(true: Callable[[], bool], session: Session | None = None, seconds
 @pytest.fixture
 def until():
     return wait_until
+
+
+def process_gone(pid: int) -> bool:
+    """Tell whether a process has ended, reaped or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.fixture
+def gone():
+    return process_gone
 
 
 def drained_hash(session: Session, seconds: float, frame_hz: float = 90.0) -> tuple[str, int]:

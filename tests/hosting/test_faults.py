@@ -24,14 +24,6 @@ def frames(session, start: int, count: int) -> list[tuple[str, object]]:
     return got
 
 
-def gone(pid: int) -> bool:
-    """Tell whether a process has ended, reaped or not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
 def children_of(pid: int) -> set[int]:
     return {int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
@@ -79,7 +71,7 @@ def test_a_crash_loop_is_quarantined_and_the_others_go_on(runs, until):
     assert session.part_states["ear"].state == "running"
 
 
-def test_a_killed_hub_is_started_again_with_all_parts_and_states(runs, until):
+def test_a_killed_hub_is_started_again_with_all_parts_and_states(runs, until, gone):
     session = runs(["heart", "waiter"], plugin=FAULTY, clock="real")
     session.publish(Registration(version=4, state="made"))
     old_hub, old_part = session.hub_pid, session.part_states["heart"].pid
@@ -95,10 +87,10 @@ def test_a_killed_hub_is_started_again_with_all_parts_and_states(runs, until):
 
     until(registration_is_known_again)
     assert session.part_states["heart"].pid != old_part
-    assert gone(old_part)
+    until(lambda: gone(old_part))
 
 
-def test_a_killed_zygote_costs_only_time(runs, until):
+def test_a_killed_zygote_costs_only_time(runs, until, gone):
     session = runs(["heart"], plugin=FAULTY, clock="real")
     (zygote,) = children_of(session.hub_pid) - {session.part_states["heart"].pid}
     os.kill(zygote, signal.SIGKILL)
@@ -139,11 +131,11 @@ def test_a_part_killed_in_lockstep_is_left_out_until_it_is_back(runs, until):
 
 @pytest.mark.parametrize("fault", ["spin", "stop"])
 def test_a_part_that_hangs_in_lockstep_is_ended_after_the_deadline(runs, until, fault):
-    session = runs(["heart", "heart2"], plugin=FAULTY, options={"heart": {"fault": fault}}, step_deadline_s=0.5)
+    session = runs(["heart", "heart2"], plugin=FAULTY, options={"heart": {"fault": fault}}, step_deadline_s=2.0)
     got = frames(session, 0, 20)
     assert [source for source, _ in got].count("heart2") == 20
     until(lambda: session.part_states["heart"].restarts >= 1, session)
-    assert "no end of its step after 0.5 s" in session.part_states["heart"].reason
+    assert "no end of its step after 2 s" in session.part_states["heart"].reason
 
 
 def test_a_hub_killed_in_lockstep_is_replaced_and_the_run_goes_on(runs, until):

@@ -18,7 +18,7 @@ from twinguide.clock import SECOND
 from twinguide.hookspecs import Part, PartLike
 from twinguide.hosting.context import PartContext
 from twinguide.hosting.plan import ChildSpec, permissions_of, registry_of
-from twinguide.hosting.process import die_with
+from twinguide.hosting.process import die_with, name_process
 from twinguide.messages import DoneMark, Health, Inbox, Message, StepMark, tag_of
 from twinguide.registry import Registry, resolve
 
@@ -164,6 +164,7 @@ def run_child(registry: Registry | None = None) -> None:
     """
     with os.fdopen(0, "rb", closefd=False) as stdin:  # not sys.stdin: a forked process inherits a spent one
         spec = msgspec.json.decode(stdin.read(), type=ChildSpec)
+    name_process(f"tg-{spec.name}")
     os.setsid()  # whatever the part starts ends with it
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     if spec.name == "recorder":
@@ -173,7 +174,8 @@ def run_child(registry: Registry | None = None) -> None:
         return
     die_with(spec.hub_pid)
     registry = registry or registry_of(spec.plan)
-    os.nice(_niceness(registry.part(spec.name)))
+    if not spec.plan.virtual:  # in lockstep all wait for each part: none yields to another program
+        os.nice(_niceness(registry.part(spec.name)))
     host = Host(spec, registry)
     try:
         host.run()

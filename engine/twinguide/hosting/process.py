@@ -7,7 +7,7 @@ import os
 import signal
 import time
 
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36
 
 # One thread a process for linear algebra, hashes alike in all, and none of the loop's GL or XR overrides.
 CLEAN = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
@@ -35,6 +35,12 @@ def clean_environment() -> dict[str, str]:
 def adopt_orphans() -> None:
     """Become the parent of every orphaned descendant, so that a part forked elsewhere is this process's child."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def name_process(name: str) -> None:
+    """Let `ps` and `top` tell this process from its siblings by the first 15 characters of a name."""
+    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    _prctl(PR_SET_NAME, ctypes.addressof(buffer))
 
 
 def die_with(parent: int, with_signal: int = signal.SIGKILL) -> None:

@@ -13,7 +13,7 @@ import msgspec
 
 from twinguide.errors import TwinGuideError
 from twinguide.hosting.plan import HubReady, HubSpec, registry_of
-from twinguide.hosting.process import adopt_orphans
+from twinguide.hosting.process import adopt_orphans, name_process
 from twinguide.hub.server import Hub
 from twinguide.hub.zygote import fork_zygote
 
@@ -21,6 +21,7 @@ from twinguide.hub.zygote import fork_zygote
 def main() -> None:
     """Serve one life of the hub; afterwards remove what the app can no longer remove."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the app's: it then stops the hub in order
+    name_process("tg-hub")
     spec = msgspec.json.decode(sys.stdin.buffer.readline(), type=HubSpec)
     folder = Path(spec.folder)
     sockets = folder / f"hub-{spec.life}"

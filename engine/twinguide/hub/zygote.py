@@ -19,7 +19,7 @@ from functools import partial
 import msgspec
 
 from twinguide.hosting.host import run_child
-from twinguide.hosting.process import die_with
+from twinguide.hosting.process import die_with, name_process
 from twinguide.registry import Registry
 
 REQUEST_LIMIT = 256  # bytes
@@ -53,6 +53,7 @@ def ask(zygote: socket.socket, name: str, boot: int, spec_fd: int, log_fd: int) 
 
 def _serve(link: socket.socket, registry: Registry, hub: int) -> None:
     die_with(hub)
+    name_process("tg-zygote")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
