@@ -3,10 +3,12 @@
 layout(std140, row_major, binding = 0) uniform Camera {
     mat4 clip_from_stage;
     mat4 clip_from_reference;
-    mat4 stage_from_clip;
+    vec4 sight_corner;  // direction of sight through screen place (x, y): corner + x right + y up, in stage
+    vec4 sight_right;
+    vec4 sight_up;
     vec4 eye_in_stage;
     vec4 eye_in_reference;
-    vec4 viewport;  // width, height [px]; pixel scale; distance of the field from the eye [m], 0 where there is none
+    vec4 viewport;  // width, height [px]; pixel scale; depth of the field before the eye [m], 0 where there is none
     vec4 flags;     // see-through display; pixels per unit of tangent; number of holes
     vec4 holes[4];  // a tip's place x, y [px]; radius kept free by surfaces; core kept free by marks [px]
 };

@@ -1,26 +1,20 @@
 #version 450 core
-// A structure's surface. In: position [m] and normal (any length) in image. Out: both in stage, position also in image.
+// A structure's surface. In: position [m] and normal (any length) in image. Out: the normal in stage; if it is MARKED with
+// a pattern, also the position in image.
 #include "camera.glsl"
 #include "object.glsl"
 in vec3 in_position;
 in vec3 in_normal;
 out vec3 v_normal;
-out vec3 v_to_eye;
+#ifdef MARKED
 out vec3 v_image;
-// Handed on, and not read again per fragment: loads from a buffer are undefined in the helper pixels that derivatives use.
-flat out vec4 v_colour;
-flat out vec4 v_look;
-flat out vec4 v_state;
+#endif
 
 void main() {
-    Object o = objects[object_index];
-    v_colour = o.colour;
-    v_look = o.look;
-    v_state = o.state;
-    mat4 stage_from_image = o.stage_from_image;
-    vec4 position = stage_from_image * vec4(in_position, 1.0);
-    v_normal = mat3(stage_from_image) * normalize(in_normal);
-    v_to_eye = eye_in_stage.xyz - position.xyz;
+    vec4 position = object.stage_from_image * vec4(in_position, 1.0);
+    v_normal = mat3(object.stage_from_image) * normalize(in_normal);
+#ifdef MARKED
     v_image = in_position;
+#endif
     gl_Position = clip_from_stage * position;
 }

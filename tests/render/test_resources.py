@@ -77,7 +77,9 @@ def test_normals_on_the_gpu_point_outwards_and_follow_the_vertices(ctx, shapes):
 
     vertices, triangles = shapes["sphere"]((0.0, 0.0, 0.0), 0.05)
     program, compute = load_program(ctx, "mesh"), load_compute(ctx, "normals")
-    surface = SurfaceOnGpu(ctx, program, "ball", SurfaceInput(vertices, triangles, (1.0, 1.0, 1.0), "organ"))
+    surface = SurfaceOnGpu(
+        ctx, {(False, False): program}, "ball", SurfaceInput(vertices, triangles, (1.0, 1.0, 1.0), "organ")
+    )
     stretch = np.array([1.0, 0.5, 2.0])
     for scale, version in ((np.ones(3), None), (stretch, 1)):
         moved = (vertices * scale).astype(np.float32)

@@ -22,10 +22,12 @@ CAMERA = np.dtype(
     [
         ("clip_from_stage", "f4", (4, 4)),
         ("clip_from_reference", "f4", (4, 4)),
-        ("stage_from_clip", "f4", (4, 4)),
+        ("sight_corner", "f4", 4),
+        ("sight_right", "f4", 4),
+        ("sight_up", "f4", 4),
         ("eye_in_stage", "f4", 4),
         ("eye_in_reference", "f4", 4),
-        ("viewport", "f4", 4),  # width, height [px], pixel scale, focus distance [m]
+        ("viewport", "f4", 4),  # width, height [px], pixel scale, depth of the field [m]
         ("flags", "f4", 4),  # see-through, pixels per tangent, holes, unused
         ("holes", "f4", (HOLES, 4)),  # x, y [px from below left], radius, core radius [px]
     ]
@@ -89,10 +91,13 @@ def fill_camera(
     eye_in_reference = stage_from_reference.inverse().apply(eye.translation) if stage_from_reference else np.zeros(3)
     scale, density = pixel_scale(view), pixels_per_tangent(view)
     record["clip_from_stage"], record["clip_from_reference"] = projection, clip_from_reference
-    record["stage_from_clip"] = np.linalg.inv(projection)
+    left, right, up, down = np.tan(view.fov)
+    record["sight_corner"][:3] = eye.rotation @ (left, down, -1.0)
+    record["sight_right"][:3] = eye.rotation[:, 0] * (right - left) / view.width
+    record["sight_up"][:3] = eye.rotation[:, 1] * (up - down) / view.height
     record["eye_in_stage"][:3], record["eye_in_reference"][:3] = eye.translation, eye_in_reference
-    distance = 0.0 if focus is None else float(np.linalg.norm(focus - eye_in_reference))
-    record["viewport"] = view.width, view.height, scale, distance
+    depth = 0.0 if focus is None else float(clip_from_reference[3, :3] @ focus + clip_from_reference[3, 3])
+    record["viewport"] = view.width, view.height, scale, max(depth, 0.0)
     count = 0
     for tip in tips:
         pixel = pixel_of(clip_from_reference, tip, view.width, view.height) if count < HOLES else None

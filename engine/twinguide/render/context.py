@@ -75,10 +75,10 @@ def load_compute(ctx: moderngl.Context, name: str) -> moderngl.ComputeShader:
 def make_array(
     ctx: moderngl.Context,
     program: moderngl.Program,
-    content: Sequence[tuple[moderngl.Buffer, str, str]] = (),
+    content: Sequence[tuple[moderngl.Buffer | str, ...]] = (),
     index: moderngl.Buffer | None = None,
 ) -> moderngl.VertexArray:
-    """Return a vertex array of buffers (buffer, format, attribute), or one whose shader reads buffers by itself."""
+    """Return a vertex array of buffers (buffer, format, attributes), or one whose shader reads buffers by itself."""
     return ctx.vertex_array(program, [*content], index_buffer=index)  # pyright: ignore[reportUnknownMemberType]
 
 
@@ -88,6 +88,11 @@ def uniform_of(program: moderngl.Program, name: str) -> moderngl.Uniform:
     if not isinstance(found, moderngl.Uniform):
         raise RenderError(f"a uniform {name!r}", repr(found), next_step="Compare the shader with its caller.")
     return found
+
+
+def defined(**switches: bool) -> dict[str, int]:
+    """Return what to define for a program, of those switches that are on."""
+    return {name: 1 for name, on in switches.items() if on}
 
 
 def _defined(source: str, define: Mapping[str, int] | None) -> str:

@@ -24,19 +24,21 @@ ICONS = ("advisory", "caution", "warning")
 DRAWN_EM, EM, PAD, COLUMNS = 80, 40, 8, 16  # [px]: size drawn, size stored, border around a glyph; glyphs in a row
 CELL = EM + EM // 4 + 2 * PAD  # [px]; descenders and wide letters need a quarter more
 CAPITAL_EM = 0.70  # height of a capital letter
+ASCENT_EM, DESCENT_EM, BORDER_EM = 0.80, 0.24, 0.13  # what a glyph's box holds; PAD / EM leaves room for the border
 EM_PER_UNIT = 2.0 * PAD / EM  # what the range of stored values spans
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Atlas:
-    """Distances, shape (height, width) uint8, top row first; for each glyph its cell and how far it advances [em].
+    """Distances, shape (height, width) uint8, top row first; for each glyph its box and how far it advances.
 
-    A cell spans CELL / EM em; a glyph's origin (left end of the baseline) lies at (PAD, PAD + EM) / EM from its top
-    left corner.
+    A glyph's box lies about its origin, the left end of its baseline; it is no larger than the glyph and its border, so
+    that little is drawn in vain.
     """
 
     pixels: NDArray[np.uint8]
     corners: NDArray[np.float32]  # (n, 4): left, bottom, right, top in 0..1, rows counted from the top
+    boxes: NDArray[np.float32]  # (n, 4): left, bottom, width, height [em]
     advances: NDArray[np.float32]  # (n,) [em]
     index: Mapping[str, int]  # of a character, or of an icon's name
 
@@ -60,7 +62,7 @@ def make_atlas() -> Atlas:
     image = Image.new("L", (COLUMNS * cell, rows * cell), 0)
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(DRAWN_EM)
-    corners = np.zeros((len(names), 4), dtype=np.float32)
+    origins = np.zeros((len(names), 2))  # [stored px]
     advances = np.zeros(len(names), dtype=np.float32)
     for number, name in enumerate(names):
         row, column = divmod(number, COLUMNS)
@@ -71,14 +73,19 @@ def make_atlas() -> Atlas:
         else:
             draw.text(baseline, name, fill=255, font=font, anchor="ls")
             advances[number] = font.getlength(name) / DRAWN_EM
-        left, top = column / COLUMNS, row / rows
-        corners[number] = left, top + 1 / rows, left + 1 / COLUMNS, top
+        origins[number] = column * CELL + PAD, row * CELL + PAD + EM
     inside = np.asarray(image) > 127
     signed = _distance_to_edge(inside) - _distance_to_edge(~inside)
     height, width = rows * CELL, COLUMNS * CELL
+    boxes = np.empty((len(names), 4), dtype=np.float32)
+    boxes[:] = -BORDER_EM, -DESCENT_EM - BORDER_EM, 0.0, ASCENT_EM + DESCENT_EM + 2 * BORDER_EM
+    boxes[:, 2] = advances + 2 * BORDER_EM
+    low = origins + boxes[:, :2] * (EM, -EM)
+    high = low + boxes[:, 2:] * (EM, -EM)
+    corners = (np.concatenate([low, high], axis=1) / (width, height, width, height)).astype(np.float32)
     small = signed.reshape(height, ratio, width, ratio).mean(axis=(1, 3)) / ratio  # [stored px]
     pixels = np.clip(np.rint(127.5 + small / PAD * 127.5), 0, 255).astype(np.uint8)
-    return Atlas(pixels, corners, advances, {name: number for number, name in enumerate(names)})
+    return Atlas(pixels, corners, boxes, advances, {name: number for number, name in enumerate(names)})
 
 
 def _distance_to_edge(inside: NDArray[np.bool_]) -> NDArray[np.float64]:

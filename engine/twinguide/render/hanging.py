@@ -24,7 +24,8 @@ START_WIDTH_EM = 30.0
 GAP_TANGENT = 0.03  # between the field and the panel
 MARGIN_TANGENT = 0.02  # from the edge of the view
 HALF_IPD_M = 0.032
-QUAD_NUMBERS = 24  # as struct Quad in quad.vert
+LIFE_COLOUR = (0.55, 1.0, 0.75, 1.0)
+QUAD_NUMBERS = 24  # of each rectangle, as quad.vert takes it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,20 +110,19 @@ def _depth(place: Array) -> float:
 
 
 def quads(page: Page, hanging: Hanging, out: NDArray[np.float32]) -> int:
-    """Write a page's rectangles as struct Quad, shape (n, 24), into `out`; return n."""
+    """Write a page's rectangles as quad.vert takes them, shape (n, 24), into `out`; return n."""
     n = len(page.rectangles)
     em, r = hanging.em, page.rectangles
     axes = np.array([hanging.right, hanging.up], dtype=np.float32) * np.float32(em)
     rows = out[:n]
     rows[:, 0:3] = r[:, :2] @ axes + hanging.corner.astype(np.float32)
-    rows[:, 3] = page.style[:, 3]
+    rows[:, 3] = 0.0
+    rows[:1, 3] = float(page.plate)
     rows[:, 4:7] = r[:, 2:3] * axes[0]
     rows[:, 7] = r[:, 2]
     rows[:, 8:11] = r[:, 3:4] * axes[1]
     rows[:, 11] = r[:, 3]
-    rows[:, 12:16], rows[:, 16:20] = page.place, page.colour
-    rows[:, 20:22] = page.style[:, :2]
-    rows[:, 22:24] = 0.0
+    rows[:, 12:16], rows[:, 16:20], rows[:, 20:24] = page.place, page.colour, page.style
     return n
 
 
@@ -134,7 +134,6 @@ def sign_of_life(page: Page, hanging: Hanging, frame: int, out: NDArray[np.float
     axes = np.stack([hanging.right, hanging.up]) * hanging.em
     along = np.array([np.cos(angle), -np.sin(angle)])  # clockwise
     aside = np.array([-along[1], along[0]])
-    colour = (0.55, 1.0, 0.75, 1.0)
     circle = 2.0 * SPINNER_EM
     ring = (middle - circle / 2, np.array([circle, 0.0]), np.array([0.0, circle]), circle, circle, 0.5 * circle, 0.06)
     start = middle - 0.12 * long * along
@@ -143,6 +142,6 @@ def sign_of_life(page: Page, hanging: Hanging, frame: int, out: NDArray[np.float
         out[row, 0:3], out[row, 3] = hanging.corner + origin @ axes, 1.0
         out[row, 4:7], out[row, 7] = right @ axes, width
         out[row, 8:11], out[row, 11] = up @ axes, height
-        out[row, 12:16], out[row, 16:20] = (radius, border, 0.0, 0.0), colour
-        out[row, 20:24] = 0.0
+        out[row, 12:16] = radius, border, 0.0, 0.0
+        out[row, 16:20], out[row, 20:24] = (0.0 if border else 1.0) * np.array(LIFE_COLOUR), LIFE_COLOUR
     return 2

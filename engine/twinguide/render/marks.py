@@ -129,6 +129,8 @@ def _state_of(name: str, twin: TwinView) -> DisplayState:
     """Return the state of what a mark belongs to; what is lost or unknown hides its marks."""
     if not name:
         return "valid"
+    if name == "target":
+        return twin.target_status.state
     if name in twin.structures:
         return twin.structures[name].status.state
     return twin.tools[name].status.state if name in twin.tools else "hidden"
@@ -174,7 +176,8 @@ def _path_and_target(out: FrameMarks, twin: TwinView, place: Field) -> None:
         for sign in (-1.0, 1.0):
             arm = (target.position + 0.35 * sign * axis, target.position + 1.45 * sign * axis)
             out.top_lines.append(line(*arm, TARGET_COLOUR, 1.8, dash))
-    out.top_loops.append(ellipsoid(target.position, target.covariance, ELLIPSOID_95, ERROR_COLOUR, dashes=dashes))
+    if target.covariance.any():
+        out.top_loops.append(ellipsoid(target.position, target.covariance, ELLIPSOID_95, ERROR_COLOUR, dashes=dashes))
 
 
 def _ticks(out: FrameMarks, entry: Array, direction: Array, length: float, place: Field) -> None:

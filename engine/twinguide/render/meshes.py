@@ -1,10 +1,10 @@
-"""The structures' surfaces on the GPU, how each role looks, and how a state changes the look."""
+"""The structures' surfaces on the GPU, deformed where a solver says so."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import moderngl
 import numpy as np
@@ -13,51 +13,25 @@ from numpy.typing import NDArray
 from twinguide.errors import RenderError
 from twinguide.frames import Array
 from twinguide.messages import DisplayState
-from twinguide.render.context import load_compute, load_program, make_array, uniform_of
+from twinguide.render.context import defined, load_compute, load_program, make_array
+from twinguide.render.looks import PATTERNS, drawing_rank, in_state, look_of
 
 if TYPE_CHECKING:
     from twinguide.case import Case
 
-# std430, row_major: as `object.glsl` declares it
+# std140, row_major: as `object.glsl` declares it; each at the offset that every driver allows for a uniform block
 OBJECT = np.dtype(
-    [("stage_from_image", "f4", (4, 4)), ("colour", "f4", 4), ("look", "f4", 4), ("state", "f4", 4)], align=False
+    [
+        ("stage_from_image", "f4", (4, 4)),
+        ("colour", "f4", 4),
+        ("look", "f4", 4),
+        ("state", "f4", 4),
+        ("unused", "f4", 36),
+    ]
 )
-OBJECTS_BINDING = 1
+OBJECT_BINDING = 1
 COMPUTE_GROUP = 64  # as in normals.comp
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """How a role is drawn. For `xray`, opacity goes from `fill` where it faces the eye to `rim` at the outline."""
-
-    kind: Literal["solid", "xray", "absent"]
-    rim: float = 1.0
-    power: float = 2.0  # the higher, the thinner the rim
-    fill: float = 0.0
-    brightness: float = 1.0
-
-
-# Sparse: only what is aimed at or must not be hit is solid; the real field stays visible through all else.
-LOOKS: Mapping[str, Look] = {
-    "tumour": Look("solid", brightness=1.1),
-    "vessel": Look("solid"),
-    "bile": Look("solid"),
-    "cyst": Look("xray", rim=0.85, power=1.6, fill=0.10),
-    "organ": Look("xray", rim=1.0, power=1.7, fill=0.03),
-    "pleura": Look("xray", rim=0.40, power=4.0),
-    "bone": Look("xray", rim=0.55, power=3.2),
-    "skin": Look("absent"),
-    "other": Look("xray", rim=0.5, power=2.5),
-}
-SKIN_CONTOUR = Look("xray", rim=0.35, power=3.5)
-# pattern and period [m]: shapes, so that a state is told without colour
-PATTERNS: Mapping[DisplayState, tuple[float, float]] = {
-    "valid": (0.0, 1.0),
-    "predicted": (0.0, 1.0),
-    "degraded": (1.0, 0.010),
-    "unconfirmed": (2.0, 0.012),
-    "hidden": (0.0, 1.0),
-}
+Programs = dict[tuple[bool, bool], moderngl.Program]  # by (solid, marked with a pattern)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +75,7 @@ def vertex_triangles(triangles: NDArray[np.int32], vertex_count: int) -> tuple[N
 class SurfaceOnGpu:
     """One surface's buffers; `update` replaces its vertices, and the normals follow on the GPU."""
 
-    def __init__(self, ctx: moderngl.Context, program: moderngl.Program, name: str, surface: SurfaceInput) -> None:
+    def __init__(self, ctx: moderngl.Context, programs: Programs, name: str, surface: SurfaceInput) -> None:
         triangles = np.ascontiguousarray(surface.triangles, dtype=np.int32)
         count = len(surface.vertices)
         if surface.vertices.shape != (count, 3) or triangles.ndim != 2 or triangles.shape[1] != 3 or not triangles.size:
@@ -109,10 +83,8 @@ class SurfaceOnGpu:
             raise RenderError("vertices (n, 3) and triangles (m, 3)", got, name)
         if triangles.min() < 0 or triangles.max() >= count:
             raise RenderError(f"triangles of {count} vertices", f"{triangles.min()}..{triangles.max()}", name)
-        self.name, self.colour, self.role, self.count = name, surface.colour, surface.role, count
+        self.name, self.count = name, count
         self.rest = np.ascontiguousarray(surface.vertices, dtype=np.float32)
-        low, high = self.rest.min(axis=0), self.rest.max(axis=0)
-        self.centre, self.extent = (low + high).astype(np.float64) / 2, (high - low).astype(np.float64) / 2  # [m] image
         self.version: int | None = None  # of the vertices on the GPU; None: the case's own
         rows, members = vertex_triangles(triangles, count)
         self._groups = -(-count // COMPUTE_GROUP)
@@ -120,7 +92,7 @@ class SurfaceOnGpu:
         self._normals = ctx.buffer(reserve=self.rest.nbytes)
         self._triangles, self._rows, self._members = (ctx.buffer(a) for a in (triangles, rows, members))
         content = [(self.positions, "3f", "in_position"), (self._normals, "3f", "in_normal")]
-        self.array = make_array(ctx, program, content, self._triangles)
+        self.arrays = {key: make_array(ctx, program, content, self._triangles) for key, program in programs.items()}
 
     def update(self, vertices: NDArray[np.float32] | None, version: int) -> bool:
         """Take vertices [m], shape (n, 3), in image, or None for the case's own; return whether they are new."""
@@ -143,7 +115,8 @@ class SurfaceOnGpu:
 
     def release(self) -> None:
         """Free the GL objects."""
-        for owned in (self.array, self.positions, self._normals, self._triangles, self._rows, self._members):
+        buffers = (self.positions, self._normals, self._triangles, self._rows, self._members)
+        for owned in (*self.arrays.values(), *buffers):
             owned.release()
 
 
@@ -152,66 +125,61 @@ class Surfaces:
 
     def __init__(self, ctx: moderngl.Context, surfaces: Mapping[str, SurfaceInput], show_skin: bool) -> None:
         self._ctx = ctx
-        self._program = load_program(ctx, "mesh")
+        self._programs: Programs = {
+            (solid, marked): load_program(ctx, "mesh", defined(SOLID=solid, MARKED=marked))
+            for solid in (False, True)
+            for marked in (False, True)
+        }
         self._compute = load_compute(ctx, "normals")
-        self._index = uniform_of(self._program, "object_index")
-        looks = {**LOOKS, "skin": SKIN_CONTOUR if show_skin else LOOKS["skin"]}
-        look_of = {name: looks.get(surface.role, looks["other"]) for name, surface in surfaces.items()}
-        # Solid ones first, then x-ray from the inside out, so that what is transparent lies over what is not.
-        order = ["vessel", "bile", "tumour", "cyst", "organ", "other", "pleura", "bone", "skin"]
-        rank = {role: place for place, role in enumerate(order)}
-        drawn = sorted(
-            (n for n in surfaces if look_of[n].kind != "absent"), key=lambda n: rank.get(surfaces[n].role, 5)
-        )
-        self.all = {name: SurfaceOnGpu(ctx, self._program, name, surfaces[name]) for name in drawn}
-        self._looks = [look_of[name] for name in drawn]
-        self._table = np.zeros(max(1, len(drawn)), dtype=OBJECT)
-        self._buffer = ctx.buffer(reserve=self._table.nbytes, dynamic=True)
-        for surface in self.all.values():
+        looks = {name: look_of(surface.role, show_skin=show_skin) for name, surface in surfaces.items()}
+        drawn = [name for name in surfaces if looks[name].kind != "absent"]
+        drawn.sort(key=lambda name: drawing_rank(surfaces[name].role))
+        self._looks = [looks[name] for name in drawn]
+        self._all = {name: SurfaceOnGpu(ctx, self._programs, name, surfaces[name]) for name in drawn}
+        for surface in self._all.values():
             surface.compute_normals(self._compute)
-        self._visible: list[tuple[int, moderngl.VertexArray, bool]] = []  # row, surface, solid
-        for row, (surface, look) in enumerate(zip(self.all.values(), self._looks, strict=True)):
-            self._table[row]["colour"] = *surface.colour, look.brightness
-            self._table[row]["look"] = float(look.kind == "xray"), look.rim, look.power, look.fill
+        self._table = np.zeros(max(1, len(drawn)), dtype=OBJECT)
+        self._table["colour"][: len(drawn), :3] = [surfaces[name].colour for name in drawn] or np.zeros((0, 3))
+        self._buffer = ctx.buffer(reserve=self._table.nbytes, dynamic=True)
+        self._solid: list[tuple[int, moderngl.VertexArray]] = []  # row of the table, what to draw
+        self._xray: list[tuple[int, moderngl.VertexArray]] = []
 
     def show(self, states: Mapping[str, Shown]) -> None:
         """Take this frame's structures by name; one that is absent or hidden is not drawn."""
-        self._visible.clear()
+        self._solid.clear()
+        self._xray.clear()
         changed = False
-        for row, (name, surface) in enumerate(self.all.items()):
+        for row, (name, surface) in enumerate(self._all.items()):
             shown = states.get(name)
             if shown is None or shown.state == "hidden":
                 continue
             if surface.update(shown.vertices, shown.version):
                 surface.compute_normals(self._compute)
                 changed = True
-            entry = self._table[row]
-            entry["stage_from_image"] = shown.stage_from_image
-            entry["state"][:2] = PATTERNS[shown.state]
-            solid = self._looks[row].kind == "solid" and shown.state != "unconfirmed"  # then it is an outline
-            self._visible.append((row, surface.array, solid))
+            look, pattern = in_state(self._looks[row], shown.state), PATTERNS[shown.state]
+            entry, solid = self._table[row], look.kind == "solid"
+            entry["stage_from_image"], entry["state"][:2] = shown.stage_from_image, pattern
+            entry["colour"][3], entry["look"][:3] = look.brightness, (look.rim, look.power, look.fill)
+            (self._solid if solid else self._xray).append((row, surface.arrays[solid, pattern[0] > 0]))
         if changed:
             self._ctx.memory_barrier()
         self._buffer.write(self._table)
 
     def draw_solid(self) -> None:
         """Draw the solid surfaces that `show` took; blending, depth test and depth writing are on."""
-        self._draw(solid=True)
+        self._draw(self._solid)
 
     def draw_xray(self) -> None:
         """Draw the transparent ones over them, without writing depth."""
-        self._draw(solid=False)
+        self._draw(self._xray)
 
-    def _draw(self, solid: bool) -> None:
-        self._buffer.bind_to_storage_buffer(OBJECTS_BINDING)
-        for row, array, is_solid in self._visible:
-            if is_solid == solid:
-                self._index.value = row
-                array.render()
+    def _draw(self, surfaces: list[tuple[int, moderngl.VertexArray]]) -> None:
+        size = OBJECT.itemsize
+        for row, array in surfaces:
+            self._buffer.bind_to_uniform_block(OBJECT_BINDING, offset=row * size, size=size)
+            array.render()
 
     def release(self) -> None:
         """Free the GL objects."""
-        for surface in self.all.values():
-            surface.release()
-        for owned in (self._buffer, self._program, self._compute):
+        for owned in (*self._all.values(), *self._programs.values(), self._buffer, self._compute):
             owned.release()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.render import catalogue
-from twinguide.render.glyphs import CELL, EM, PAD, Atlas
+from twinguide.render.glyphs import Atlas
 from twinguide.scene import PanelRow, Scene
 
 Colour = tuple[float, float, float]
@@ -26,7 +26,8 @@ COLOURS: dict[str, Colour] = {
     "caution": (1.0, 0.80, 0.25),
     "warning": (1.0, 0.45, 0.38),
 }
-PLATE: tuple[float, float, float, float] = (0.03, 0.04, 0.055, 0.78)
+PLATE_COLOUR, PLATE_EDGE = (0.03, 0.04, 0.055, 0.78), (0.33, 0.40, 0.47, 0.85)
+PLATE_SHAPE = (0.6, 0.05)  # radius of its corners and width of its edge [em]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,9 +37,10 @@ class Page:
     rectangles: Rows  # (n, 4): left, bottom, width, height [em]
     place: Rows  # (n, 4)
     colour: Rows  # (n, 4)
-    style: Rows  # (n, 4): weight [em], dark border, 0, kind
+    style: Rows  # (n, 4)
     width: float  # [em]
     height: float
+    plate: bool = False  # whether the first rectangle is one; all others are glyphs
 
 
 def panel_rows(scene: Scene) -> tuple[PanelRow, ...]:
@@ -133,10 +135,9 @@ class Typesetter:
     ) -> tuple[Rows, Rows, Rows, Rows]:
         advances = self.atlas.advances[glyphs]
         count = len(advances)
-        rectangles = np.zeros((count, 4), dtype=np.float32)
-        rectangles[:, 0] = (np.cumsum(advances) - advances - PAD / EM) * size
-        rectangles[:, 1] = -(CELL - PAD - EM) / EM * size
-        rectangles[:, 2:] = CELL / EM * size
+        rectangles = self.atlas.boxes[glyphs].astype(np.float32)
+        rectangles[:, 0] += np.cumsum(advances) - advances
+        rectangles *= size
         colours = np.empty((count, 4), dtype=np.float32)
         colours[:] = (*colour, 1.0)
         style = np.zeros((count, 4), dtype=np.float32)
@@ -160,10 +161,9 @@ class Typesetter:
             if lines > MOST_LINES:
                 break
         full, height = width + 2.0 * PADDING_EM, PADDING_EM - y
-        plate = _plate(0.0, -height, full, height, 0.6, 0.0, PLATE)
-        edge = _plate(0.0, -height, full, height, 0.6, 0.05, (0.45, 0.55, 0.65, 0.55))
-        joined = [np.concatenate(arrays) for arrays in zip(plate, edge, *parts, strict=True)]
-        return Page(joined[0], joined[1], joined[2], joined[3], full, height)
+        plate = _plate(full, height)
+        joined = [np.concatenate(arrays) for arrays in zip(plate, *parts, strict=True)]
+        return Page(joined[0], joined[1], joined[2], joined[3], full, height, plate=True)
 
     def _row(
         self, parts: list[tuple[Rows, Rows, Rows, Rows]], kind: PanelKind, words: str, width: float, y: float
@@ -192,9 +192,7 @@ def _moved(line: tuple[Rows, Rows, Rows, Rows], x: float, y: float) -> tuple[Row
     return rectangles, line[1], line[2], line[3]
 
 
-def _plate(
-    x: float, y: float, width: float, height: float, radius: float, border: float, colour: Sequence[float]
-) -> tuple[Rows, Rows, Rows, Rows]:
-    rows = [(x, y, width, height), (radius, border, 0.0, 0.0), tuple(colour), (0.0, 0.0, 0.0, 1.0)]
+def _plate(width: float, height: float) -> tuple[Rows, Rows, Rows, Rows]:
+    rows = [(0.0, -height, width, height), (*PLATE_SHAPE, 0.0, 0.0), PLATE_COLOUR, PLATE_EDGE]
     made = [np.array([row], dtype=np.float32) for row in rows]
     return made[0], made[1], made[2], made[3]

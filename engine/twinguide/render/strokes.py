@@ -14,7 +14,7 @@ from twinguide.render.panels import Page
 
 SEGMENTS = 40  # of a closed stroke
 LINE_NUMBERS, LOOP_NUMBERS = 16, 20  # as struct Line and struct Loop
-LINES_BINDING, LOOPS_BINDING, QUADS_BINDING = 2, 3, 4
+LINES_BINDING, LOOPS_BINDING = 2, 3
 
 
 class Instances:
@@ -23,7 +23,7 @@ class Instances:
     def __init__(self, ctx: moderngl.Context, numbers: int, capacity: int) -> None:
         self.rows: NDArray[np.float32] = np.zeros((capacity, numbers), dtype=np.float32)
         self.count = 0
-        self._buffer = ctx.buffer(reserve=self.rows.nbytes, dynamic=True)
+        self.buffer = ctx.buffer(reserve=self.rows.nbytes, dynamic=True)
 
     def reserve(self, count: int) -> None:
         """Make room for `count` rows more."""
@@ -35,18 +35,18 @@ class Instances:
 
     def upload(self) -> None:
         """Send the rows in use."""
-        if self.rows.nbytes > self._buffer.size:
-            self._buffer.orphan(self.rows.nbytes)
+        if self.rows.nbytes > self.buffer.size:
+            self.buffer.orphan(self.rows.nbytes)
         if self.count:
-            self._buffer.write(self.rows[: self.count])
+            self.buffer.write(self.rows[: self.count])
 
     def bind(self, binding: int) -> None:
         """Let the shaders read the rows at `binding`."""
-        self._buffer.bind_to_storage_buffer(binding)
+        self.buffer.bind_to_storage_buffer(binding)
 
     def release(self) -> None:
         """Free the buffer."""
-        self._buffer.release()
+        self.buffer.release()
 
 
 class Strokes:
@@ -111,7 +111,9 @@ class Quads:
     def __init__(self, ctx: moderngl.Context, atlas: Atlas) -> None:
         self._instances = Instances(ctx, hanging.QUAD_NUMBERS, 1024)
         self._program = load_program(ctx, "quad")
-        self._array = make_array(ctx, self._program)
+        names = ("origin", "right", "up", "place", "colour", "style")
+        layout = ("4f 4f 4f 4f 4f 4f/i", *(f"in_{name}" for name in names))
+        self._array = make_array(ctx, self._program, [(self._instances.buffer, *layout)])
         height, width = atlas.pixels.shape
         self._texture = ctx.texture((width, height), 1, np.ascontiguousarray(atlas.pixels), alignment=1)
         self._texture.filter = moderngl.LINEAR, moderngl.LINEAR
@@ -139,7 +141,6 @@ class Quads:
     def draw(self) -> None:
         """Draw them over what is there."""
         if self._instances.count:
-            self._instances.bind(QUADS_BINDING)
             self._texture.use(0)
             self._array.render(moderngl.TRIANGLE_STRIP, vertices=4, instances=self._instances.count)
 

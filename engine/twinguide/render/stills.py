@@ -1,0 +1,108 @@
+"""Stills of a case by itself: from the front, the right, above, and along the planned path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from twinguide.frames import Array, Pose, Transform, skew
+from twinguide.messages import Registration, WorkflowState
+from twinguide.render.catalogue import text
+from twinguide.render.context import create_context
+from twinguide.render.meshes import surfaces_of
+from twinguide.render.pictures import read_pixels, save_png
+from twinguide.render.pipeline import Renderer
+from twinguide.scene import PanelRow, Point, Scene, Status, StructureView, TwinView
+from twinguide.xr.base import View
+
+if TYPE_CHECKING:
+    import moderngl
+
+    from twinguide.case import Case
+
+WIDTH, HEIGHT = 1400, 1000  # [px]: wide, so that the panel finds room beside the patient
+HALF_FOV = 0.42  # [rad], up and down
+FILLS = 0.42  # part of the half height that the organ's longest half takes
+
+
+def draw_stills(case: Case, folder: Path) -> list[Path]:
+    """Draw a case and return the pictures' paths; raise RenderError where GL is missing."""
+    ctx = create_context()
+    try:
+        renderer = Renderer(ctx, surfaces_of(case), show_skin=True, samples=4)
+        colour, depth = ctx.renderbuffer((WIDTH, HEIGHT)), ctx.depth_renderbuffer((WIDTH, HEIGHT))
+        framebuffer = ctx.framebuffer([colour], depth)
+        try:
+            return [
+                _draw(renderer, framebuffer, case, name, head, folder / f"{number}_{name}.png")
+                for number, (name, head) in enumerate(directions(case).items(), start=1)
+            ]
+        finally:
+            for owned in (renderer, framebuffer, colour, depth):
+                owned.release()
+    finally:
+        ctx.release()
+
+
+def directions(case: Case) -> dict[str, Transform]:
+    """Return the wearer's places, each stage_from_headset, by name; the stage is the case's image frame (LPS)."""
+    vertices = case.surface(case.organ).vertices
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    distance = float((high - low).max()) / 2 / FILLS / np.tan(HALF_FOV)
+    left, posterior, superior = np.eye(3)
+    inwards = case.plan.target - case.plan.entry
+    from_entry = -inwards / np.linalg.norm(inwards)
+    wanted = {
+        "anterior": (-posterior, superior),
+        "right": (-left, superior),
+        "superior": (superior, -posterior),
+        "path": (from_entry, superior if abs(from_entry[2]) < 0.9 else -posterior),
+    }
+    return {name: look((low + high) / 2, place, up, distance) for name, (place, up) in wanted.items()}
+
+
+def look(at: Array, place: Array, up: Array, distance: float) -> Transform:
+    """Return stage_from_headset of a wearer who looks at a point [m] from a direction (unit), `distance` [m] away."""
+    across = skew(up) @ place
+    right = across / np.linalg.norm(across)
+    rotation = np.stack([right, skew(place) @ right, place], axis=1)
+    return Transform.of("stage", "headset", rotation, at + distance * place)
+
+
+def case_scene(case: Case, title: str) -> Scene:
+    """Return a scene of a case by itself: nothing moves, nothing is uncertain, no tool is there."""
+    still = Status("valid")
+    twin = TwinView(
+        t_display_ns=0,
+        structures={name: StructureView(name, still, np.zeros(3)) for name in case.structures},
+        tools={},
+        lost={},
+        registration=Registration(version=0, state="confirmed"),
+        reference_from_image=Transform.of("reference", "image"),
+        stage_from_reference=Pose(Transform.of("stage", "reference"), 0, np.zeros((6, 6))),
+        target=Point(case.plan.target, np.zeros((3, 3))),
+        displacement=None,
+        entry=case.plan.entry,
+        target_status=still,
+        workflow=WorkflowState(step="setup", waits_for="", version=0),
+        gate_open=True,
+    )
+    depth_mm = float(np.linalg.norm(case.plan.target - case.plan.entry)) * 1e3
+    rows: tuple[PanelRow, ...] = (
+        ("title", case.title),
+        ("normal", title),
+        ("normal", text("path_length", value_mm=depth_mm)),
+    )
+    return Scene(twin, (), (), rows, frame=0)
+
+
+def _draw(
+    renderer: Renderer, framebuffer: moderngl.Framebuffer, case: Case, name: str, head: Transform, path: Path
+) -> Path:
+    eye = head @ Transform.of("headset", "eye")
+    aside = float(np.arctan(np.tan(HALF_FOV) * WIDTH / HEIGHT))
+    view = View(eye, (-aside, aside, HALF_FOV, -HALF_FOV), WIDTH, HEIGHT)
+    renderer.draw(case_scene(case, text(f"from_{name}")), view, framebuffer, "opaque", head=head)
+    return save_png(read_pixels(framebuffer), path)

@@ -1,0 +1,107 @@
+"""What is left on disk: a video that plays, the same bytes for the same pictures, and stills of a case."""
+
+import hashlib
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from twinguide.errors import RecordingError
+from twinguide.render.stills import directions, draw_stills, look
+from twinguide.render.video import VideoWriter
+
+
+def pictures(count):
+    """Return pictures of a bright square that walks over grey, 64 x 96."""
+    out = []
+    for number in range(count):
+        pixels = np.full((64, 96, 3), 40, dtype=np.uint8)
+        pixels[20:36, 4 * number : 4 * number + 16] = 230, 120, 30
+        out.append(pixels)
+    return out
+
+
+def test_a_video_plays_back_what_was_written(tmp_path):
+    path, shown = tmp_path / "new" / "stereo.webm", pictures(12)
+    with VideoWriter(path, 96, 64, 30.0) as video:
+        for pixels in shown:
+            video.write(pixels)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.name == "vp9"
+        assert stream.average_rate == 30
+        played = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(played) == 12
+    for one, other in zip(played, shown, strict=True):
+        assert np.abs(one.astype(int) - other)[2:18].mean() < 4  # the grey, top row first; a lossy codec
+        middle = np.flatnonzero(other[28, :, 0] == 230)[8]
+        assert np.abs(one[28, middle].astype(int) - other[28, middle]).max() < 40  # colour is stored at half resolution
+
+
+def test_the_same_pictures_give_the_same_bytes(tmp_path):
+    digests = set()
+    for name in ("a.webm", "b.webm"):
+        with VideoWriter(tmp_path / name, 96, 64, 89.5) as video:
+            for pixels in pictures(8):
+                video.write(pixels)
+        digests.add(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
+    assert len(digests) == 1
+
+
+def test_a_video_without_pictures_or_closed_twice_is_no_error(tmp_path):
+    video = VideoWriter(tmp_path / "empty.webm", 96, 64, 30.0)
+    video.close()
+    video.close()
+
+
+def test_a_picture_of_another_size_and_odd_sizes_are_refused(tmp_path):
+    with (
+        VideoWriter(tmp_path / "a.webm", 96, 64, 30.0) as video,
+        pytest.raises(RecordingError, match=r"64, 96.*64, 95"),
+    ):
+        video.write(np.zeros((64, 95, 3), dtype=np.uint8))
+    with pytest.raises(RecordingError, match="even"):
+        VideoWriter(tmp_path / "b.webm", 95, 64, 30.0)
+
+
+def test_a_video_that_cannot_be_written_says_where(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RecordingError, match=r"file.stereo\.webm"):
+        VideoWriter(tmp_path / "file" / "stereo.webm", 96, 64, 30.0)
+
+
+@pytest.fixture
+def case(surfaces):
+    """What stills read of a case: surfaces, their roles and colours, and a plan."""
+    return SimpleNamespace(
+        title="A patient of spheres",
+        organ="liver",
+        structures={n: SimpleNamespace(colour=s.colour, role=s.role) for n, s in surfaces.items()},
+        surface=lambda name: surfaces[name],
+        plan=SimpleNamespace(entry=np.array([-0.06, -0.12, 0.0]), target=np.array([0.02, 0.0, 0.01])),
+    )
+
+
+def test_stills_show_a_case_from_four_sides(ctx, case, tmp_path):
+    paths = draw_stills(case, tmp_path / "stills")
+    assert [path.name for path in paths] == ["1_anterior.png", "2_right.png", "3_superior.png", "4_path.png"]
+    shown = [np.asarray(Image.open(path)) for path in paths]
+    assert all((one.max(axis=2) > 60).mean() > 0.02 for one in shown)
+    assert len({one.tobytes() for one in shown}) == 4
+
+
+def test_stills_are_upright_and_from_the_side_they_name(case):
+    heads = directions(case)
+    left, posterior, superior = np.eye(3)
+    assert heads["anterior"].translation @ posterior < 0  # before the patient
+    assert heads["anterior"].rotation[:, 0] @ left == pytest.approx(1.0)  # the patient's left is on the right
+    assert heads["anterior"].rotation[:, 1] @ superior == pytest.approx(1.0)
+    assert heads["right"].translation @ left < 0
+    assert heads["superior"].translation @ superior > 0
+
+
+def test_looking_at_a_point_puts_it_straight_ahead():
+    head = look(np.array([0.1, 0.2, 0.3]), np.array([0.6, 0.0, 0.8]), np.array([0.0, 1.0, 0.0]), 0.7)
+    assert head.inverse().apply(np.array([0.1, 0.2, 0.3])) == pytest.approx([0.0, 0.0, -0.7])
