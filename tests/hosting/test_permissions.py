@@ -13,6 +13,7 @@ from twinguide.bus.client import BusClient, endpoint
 from twinguide.bus.topics import LOOP, Permissions
 from twinguide.errors import PluginError, TopicRefused
 from twinguide.hookspecs import Motion, Sensor, Topic, World
+from twinguide.hosting.plan import Control, ControlReply
 from twinguide.messages import BodiesSeen, Header, Lost, Truth
 
 FAULTY = "faulty_plugin.py"
@@ -211,3 +212,16 @@ def test_an_oversize_packet_ends_its_senders_connection_not_the_hub(raw):
     push.send_multipart([key, b"v1/shown/frame\0", HEADER, bytes(17 * 2**20)])
     live(session, 0.3)
     assert session.stats()["parts"]["gauge"]["state"] == "running"
+
+
+def test_the_control_socket_obeys_the_loop_alone(raw):
+    session, context, sockets = raw
+    stranger = context.socket(zmq.DEALER)
+    stranger.connect(endpoint(sockets, "ctl"))
+    for request in (b"nonsense", msgspec.json.encode(Control("0" * 32, "stop"))):
+        stranger.send(request)
+        assert stranger.poll(10_000)
+        assert not msgspec.json.decode(stranger.recv(), type=ControlReply).ok
+    live(session, 0.2)
+    assert session.part_states["gauge"].state == "running"
+    assert session._remote._link.control(Control("", "ping")).t_ns <= time.monotonic_ns()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +11,8 @@ import zmq
 
 from twinguide.bus.packets import END, PAYLOAD_LIMIT, Packet, frames_from_packet, packet_from_frames
 from twinguide.errors import BusError
+
+log = logging.getLogger("twinguide.bus")
 
 DEPTH = 100_000  # packets kept for a slow reader in real time; lockstep keeps all
 LINGER_MS = 1000
@@ -112,6 +115,8 @@ class BusClient:
 
     def close(self, linger_ms: int = LINGER_MS) -> None:
         """Close the sockets; what was sent is flushed for at most `linger_ms`."""
+        if self.dropped or self.malformed:
+            log.warning("%d packets not taken by the hub, %d malformed ones received", self.dropped, self.malformed)
         self._out.close(linger_ms)
         self._in.close(0)
         self._context.term()
