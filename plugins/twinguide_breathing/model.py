@@ -29,6 +29,7 @@ Array = NDArray[np.float64]
 HORIZONS_S = (0.0, 0.03, 0.06, 0.09, 0.12, 0.15)
 MISFIT_SIGMA = 5e-5  # [m] per axis: what six terms cannot follow, seen on noise-free synthetic breathing
 LEAST_IMAGES = 120
+LEAST_CHEST_S = 10.0
 LEAST_BREATHS = 3
 
 
@@ -120,6 +121,7 @@ def _terms(level: Array, rate: Array) -> Array:
 
 def fit(recording: Recording, prior: LagPrior) -> BreathingModel:
     """Train; raise TooLittle where the recording cannot carry a model."""
+    _check_seen(recording)
     projection = waveform.fit_projection(recording.chest, recording.chest_covariance)
     grid = waveform.resample(recording.chest_times, projection.apply(recording.chest))
     smoothed = waveform.smooth(grid)
@@ -149,6 +151,15 @@ def fit(recording: Recording, prior: LagPrior) -> BreathingModel:
         delay_jitter_s=abs(lag.hysteresis_s) * spread,
         baseline_sigma=_baseline_sigma(recording.baseline_covariance, projection, smoothed, breaths, resting),
     )
+
+
+def _check_seen(recording: Recording) -> None:
+    """Raise TooLittle where the chest marker was hidden too much for anything to be learnt from it."""
+    times = recording.chest_times
+    seen = np.diff(times) < waveform.LONGEST_GAP_S
+    seen_s = float(np.diff(times)[seen].sum())
+    if seen_s < LEAST_CHEST_S:
+        raise TooLittle(f"wanted the chest marker in view for {LEAST_CHEST_S:.0f} s; got {seen_s:.1f} s")
 
 
 def _check(images: int, breaths: int, travel: float, sigma: float) -> None:

@@ -49,6 +49,7 @@ class Breathing:
         self._step = ""
         self._training: TrainingLog | None = None
         self._fit_at_ns = self._told_ns = 0
+        self._note = ""
         self._follower: Follower | None = None
         self._gate = gate.UNKNOWN
 
@@ -67,7 +68,8 @@ class Breathing:
     def _on_workflow(self, state: WorkflowState, t_ns: int) -> None:
         if state.step == "train" and self._step != "train":
             self._training, self._follower, self._gate = TrainingLog(t_ns), None, gate.UNKNOWN
-            self._fit_at_ns, self._told_ns = t_ns + round(self._options.train_s * SECOND), -PROGRESS_NS
+            self._fit_at_ns, self._told_ns = t_ns + round(self._options.train_s * SECOND), t_ns - PROGRESS_NS
+            self._note = ""
         elif state.step != "train":
             self._training = None
         self._step = state.step
@@ -124,16 +126,16 @@ class Breathing:
             yield self._fit(self._training, t_ns)
         elif t_ns - self._told_ns >= PROGRESS_NS:
             self._told_ns = t_ns
-            span = self._fit_at_ns - self._training.start_ns
-            yield Training(t_ns=t_ns, progress=min((t_ns - self._training.start_ns) / span, 0.99), done=False)
+            share = (t_ns - self._training.start_ns) / (self._options.train_s * SECOND)
+            yield Training(t_ns=t_ns, progress=min(share, 0.99), done=False, note=self._note)
 
     def _fit(self, log: TrainingLog, t_ns: int) -> Training:
         try:
             model = fit(log.recording(), self._prior)
         except (TooLittle, np.linalg.LinAlgError) as error:
-            self._fit_at_ns = t_ns + round(RETRY_S * SECOND)
-            self._told_ns = t_ns
-            return Training(t_ns=t_ns, progress=0.99, done=False, note=f"training goes on: {error}")
+            self._fit_at_ns, self._told_ns = t_ns + round(RETRY_S * SECOND), t_ns
+            self._note = f"training goes on: {error}"
+            return Training(t_ns=t_ns, progress=0.99, done=False, note=self._note)
         self._training, self._follower = None, Follower(model)
         return trained(model, t_ns)
 

@@ -33,7 +33,7 @@ class TrainingLog:
 
     def recording(self) -> Recording:
         """Return what was gathered, times in seconds of the run's clock; raise TooLittle where it is empty."""
-        if len(self._images) < LEAST_IMAGES or not self._chest:
+        if len(self._images) < LEAST_IMAGES or len(self._chest) < 2:
             raise TooLittle(f"wanted {LEAST_IMAGES} images; got {len(self._images)}, {len(self._chest)} chest samples")
         return Recording(
             np.array([s.t_ns for s in self._chest]) * 1e-9,

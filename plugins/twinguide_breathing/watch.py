@@ -33,7 +33,7 @@ UNFORESEEN_LIMITS = (
 )  # in standard deviations of the foresight while training, where breaths may be very even
 EARLY_SIGMAS = 2.9
 RHYTHM_BREATHS = 16  # the newest ones tell the rhythm
-STEP_TOLERANCE = 0.2  # of a period, by which the first breaths after an alarm may be out of step
+STEP_TOLERANCE = 0.15  # of a period, by which the first breath after an alarm may be out of step
 QUIET_SHARE = 0.7  # of the limits, below which an alarm may heal
 ECHO_S = waveform.HISTORY_S + 0.1  # an event stays in the history for so long, and quiet has to outlast it
 

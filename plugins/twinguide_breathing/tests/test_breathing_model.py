@@ -116,6 +116,15 @@ def test_too_few_images_or_breaths_or_a_still_chest_are_refused_with_the_reason(
         breathing.fit(recording(still), LagPrior())
 
 
+def test_a_chest_marker_that_was_mostly_hidden_is_refused_with_the_reason():
+    motion = simulate(Patient(), 12)
+    rec = recording(motion)
+    rare = slice(None, None, 12)  # five samples a second
+    hidden = replace(rec, chest_times=rec.chest_times[rare], chest=rec.chest[rare])
+    with pytest.raises(breathing.TooLittle, match=r"in view for 10 s; got 0.0 s"):
+        breathing.fit(hidden, LagPrior())
+
+
 @pytest.mark.parametrize("lag_s", [0.0, 0.08, 0.15])
 def test_the_delay_is_the_imaging_lag_plus_that_of_the_hysteresis(lag_s):
     patient = Patient(imaging_lag_s=lag_s, period_spread=0.0)
