@@ -1,7 +1,13 @@
 """TwinGuide: the registered, breathing twin in a headset, true to the moment it is seen.
 
-Plugin authors import from here; each name has this one path.
+Plugin authors import from here.
 """
+
+import os
+
+# Before NumPy: one thread for linear algebra, in every process alike. More would take the other parts' cores for
+# matrices of a few numbers, and split sums otherwise than a part's own process does.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from twinguide.errors import TwinGuideError
 from twinguide.frames import Pose, Transform
@@ -81,7 +87,7 @@ __all__ = [
     "Transform",
     "TwinGuideError",
     "TwinView",
-    "World",
     "WorkflowState",
+    "World",
     "hookimpl",
 ]

@@ -127,7 +127,9 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool) -> Loop:
         head_covariance=_head_covariance(scenario),
         guidance=[_guarded(p, session, "assess") for p in _declared(run) if isinstance(p, Guidance)],
         overlays=[_guarded(p, session, "marks") for p in _declared(run) if isinstance(p, Overlay)],
-        draw_every=scenario.loop.draw_every if scenario.clock == "virtual" else 1,
+        draw_every=(scenario.loop.draw_every_before, scenario.loop.draw_every)
+        if scenario.clock == "virtual"
+        else (1, 1),
     )
     if not any(isinstance(part, Operator) for part in _declared(run)):
         loop.person = Person(stack.enter_context(keyboard()))
@@ -188,8 +190,10 @@ def make_headset(run: Run, case: Case, session: Session, clock: Clock, *, draw: 
     worlds = [p for p in _declared(run) if isinstance(p, World) and p.head]
     head = resolve(worlds[0].head)(session.context(worlds[0].name)) if worlds else None
     hands = _trainee(run, case) if s.mode == "rehearse" else None
+    half = np.radians(s.headset.fov_deg) / 2
     options = SimulatedOptions(
         size=(s.headset.width, s.headset.height),
+        fov=(-half, half, half, -half),
         rate_hz=s.loop.rate_hz,
         display_latency_ns=round(s.headset.display_latency_ms * MS),
         blend_mode=s.headset.blend[0],
@@ -240,7 +244,7 @@ def _give_pictures(loop: Loop, run: Run, case: Case, stack: ExitStack) -> None:
     loop.renderer = Renderer(loop.headset.ctx, inputs)
     stack.callback(loop.renderer.release)
     virtual = run.scenario.clock == "virtual"
-    fps = run.scenario.loop.rate_hz / loop.draw_every
+    fps = run.scenario.loop.rate_hz / loop.draw_every[1]
     loop.footage = Footage(run.out, loop.headset.info.view_size, fps, threaded=not virtual)
     stack.callback(lambda: [loop.session.publish(p) for p in loop.footage.close()] if loop.footage else None)
 

@@ -49,7 +49,7 @@ class Loop:
     footage: Footage | None = None
     rehearsal: Rehearsal | None = None
     person: Person | None = None
-    draw_every: int = 1
+    draw_every: tuple[int, int] = (1, 1)  # before guidance, and in it
     frames: int = 0
     stopping: str = ""  # why the loop is to end
     _lap_ns: int = 0
@@ -106,7 +106,8 @@ class Loop:
         self._lap_ns = now
 
     def _draw(self, scene: Scene, views: tuple[View, View], timing: FrameTiming) -> bool:
-        if self.renderer is None or not timing.should_render or self.frames % self.draw_every:
+        every = self.draw_every[self.workflow.step == "guide"]
+        if self.renderer is None or not timing.should_render or self.frames % every:
             return False
         drawn = False
         for eye, framebuffer in self.headset.eyes():

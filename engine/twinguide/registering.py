@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from twinguide_calibration import CalibrationRefused, register_points
 
 from twinguide.errors import RegistrationRefused
 from twinguide.frames import Pose, Transform, p95_from_covariance
 from twinguide.messages import Array, Landmark, PoseWire, Registration
+from twinguide_calibration import CalibrationRefused, register_points
 
 Points = Mapping[str, NDArray[np.float64]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
 from msgspec import Meta
@@ -27,7 +27,8 @@ class Loop(Strict, frozen=True, kw_only=True):
     """The frame loop."""
 
     rate_hz: Positive = 90.0
-    draw_every: Annotated[int, Meta(ge=1)] = 1  # in virtual time: draw every n-th frame
+    draw_every: Annotated[int, Meta(ge=1)] = 1  # in virtual time: draw every n-th frame of guidance ...
+    draw_every_before: Annotated[int, Meta(ge=1)] = 1  # ... and of what comes before it
 
 
 class HeadsetSettings(Strict, frozen=True, kw_only=True):
@@ -36,6 +37,7 @@ class HeadsetSettings(Strict, frozen=True, kw_only=True):
     backend: Literal["auto", "openxr", "simulated"] = "auto"
     width: Annotated[int, Meta(ge=64, le=4096)] = 800
     height: Annotated[int, Meta(ge=64, le=4096)] = 800
+    fov_deg: Annotated[float, Meta(gt=10, lt=150)] = 90.0  # simulated: across and down, of each eye
     display_latency_ms: NonNegative = 22.0
     blend: tuple[Literal["alpha", "additive", "opaque"], ...] = ("alpha", "additive", "opaque")
     sigma_mm: NonNegative = 0.2  # stated jitter of its own tracking, per axis
@@ -139,10 +141,11 @@ def overridden(tables: dict[str, Any], settings: Iterable[str]) -> Scenario:
         except tomllib.TOMLDecodeError:
             parsed = value
         *path, last = key.strip().split(".")
-        table: Any = tables
+        table = tables
         for part in path:
-            table = table.setdefault(part, {})
-            if not isinstance(table, dict):
+            inner: Any = table.setdefault(part, {})
+            if not isinstance(inner, dict):
                 raise ScenarioError("a table", f"{part!r} is a value", key)
+            table = cast("dict[str, Any]", inner)
         table[last] = parsed
     return convert(tables, Scenario, "the scenario")

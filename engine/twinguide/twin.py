@@ -38,6 +38,7 @@ from twinguide.trust import SILENT_PERIODS, Presence, Stream, Trust
 
 Array = NDArray[np.float64]
 MOVING_ROLES = ("organ", "tumour", "vessel", "bile", "cyst")  # these follow the organ, the rest stays
+IN_HAND = {"register": ("pointer",), "verify": ("pointer",), "guide": ("needle",)}  # a tool laid down is not lost
 FULL_DEPTH_M = 0.1  # of a needle in tissue, for which its bending is stated
 STILL = Point(np.zeros(3), np.zeros((3, 3)))
 
@@ -186,7 +187,7 @@ class Twin:
         if pose is not None:
             plan = self._case.plan
             target, entry = _carried(pose, plan.target, frame.motion), pose.transform.apply(plan.entry)
-        tools, lost = self._tools_at(t_ns, now_ns, reference, entry)
+        tools, lost = self._tools_at(t_ns, now_ns, reference, entry, IN_HAND.get(workflow.step, ()))
         return TwinView(
             t_display_ns=t_ns,
             structures={n: self._structure(n, frame, registration, t_ns) for n in self._case.structures},
@@ -249,8 +250,9 @@ class Twin:
         return status
 
     def _tools_at(
-        self, t_ns: int, now_ns: int, reference: Pose | None, entry: Array | None
+        self, t_ns: int, now_ns: int, reference: Pose | None, entry: Array | None, in_hand: tuple[str, ...]
     ) -> tuple[dict[str, ToolView], dict[str, Status]]:
+        """Return the tools that are there, and those that this step's hand should hold and the camera does not see."""
         tools: dict[str, ToolView] = {}
         lost: dict[str, Status] = {}
         silence = self._stream.silence(now_ns)
@@ -258,9 +260,9 @@ class Twin:
             if tool.role not in ("needle", "pointer"):
                 continue
             pose, reason = self._tool_pose(name, t_ns, reference, silence)
-            if pose is None:
+            if pose is None and tool.role in in_hand:
                 lost[name] = Status("hidden", reason, silence)
-            else:
+            elif pose is not None:
                 horizon = t_ns - (self._histories[name].newest_ns or t_ns)
                 tools[name] = _tool_view(name, tool, pose, Status("valid", "", silence, horizon), entry)
         return tools, lost

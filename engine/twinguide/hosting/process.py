@@ -19,6 +19,8 @@ OVERRIDES = (
     "GALLIUM_",
     "MESA_",
     "LP_",
+    "VK_",
+    "GBM_",
     "XR_",
     "XRT_",
     "LD_",
