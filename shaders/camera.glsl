@@ -9,6 +9,7 @@ layout(std140, row_major, binding = 0) uniform Camera {
     vec4 eye_in_stage;
     vec4 eye_in_reference;
     vec4 viewport;  // width, height [px]; pixel scale; depth of the field before the eye [m], 0 where there is none
-    vec4 flags;     // see-through display; pixels per unit of tangent; number of holes
-    vec4 holes[4];  // a tip's place x, y [px]; radius kept free by surfaces; core kept free by marks [px]
+    vec4 flags;     // see-through display; pixels per unit of tangent; unused, unused
+    vec4 holes[3];  // a tip's place x, y [px]; what is left at distance d [px] from it is d^2 z + w, within 0..1
+    vec4 cores[3];  // the same for marks, smaller
 };

@@ -50,7 +50,7 @@ void main() {
 #ifdef MARKED
     alpha *= pattern();
 #endif
-    alpha *= outside_holes(false);
+    alpha *= outside_holes();
 #ifdef SOLID
     if (alpha < 0.004) discard;  // what is not there must not hide what lies behind it
 #endif

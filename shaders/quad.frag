@@ -29,5 +29,5 @@ void main() {
         vec4 colour = mix(v_colour, v_style, edge);
         out_colour = vec4(colour.rgb, 1.0) * (colour.a * within);
     }
-    out_colour *= outside_holes(false);
+    out_colour *= outside_holes();
 }

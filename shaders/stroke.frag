@@ -24,7 +24,7 @@ void main() {
     }
     float strength = v.colour.a * dash * (behind > 0.5 ? 0.45 : 1.0);
     // On an opaque display no real needle is seen, so the drawn one may reach its tip.
-    if (!(v.style.z > 1.5 && flags.x < 0.5)) strength *= outside_holes(true);
+    if (!(v.style.z > 1.5 && flags.x < 0.5)) strength *= outside_cores();
     if (behind > 0.5 && fract((gl_FragCoord.x + gl_FragCoord.y) / 6.0) < 0.5) strength = 0.0;
     float alpha = max(line, behind > 0.5 ? 0.0 : border) * strength;
     if (alpha < 0.004) discard;

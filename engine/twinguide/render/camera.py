@@ -12,10 +12,11 @@ from twinguide.frames import Array, Transform
 from twinguide.xr.base import View
 
 NEAR, FAR = 0.05, 20.0  # [m]; with 24 bits of depth still 0.3 um apart at arm's length
-HOLES = 4  # tips that stay uncovered; a fifth tool in the field would be the first
+HOLES = 3  # tips that stay uncovered; a fourth tool in the field would not be kept free
 PIXELS_PER_TANGENT = 500.0  # of a display of 9 pixels a degree: widths in pixels are meant for it
 HOLE_M = 0.0045  # kept free around a tip [m]
 CORE_PIXELS = 2.5  # the tip itself, which not even its own marks may cover
+NO_HOLE = (0.0, 0.0, 0.0, 1.0)
 
 # std140, row_major: as `camera.glsl` declares it
 CAMERA = np.dtype(
@@ -28,8 +29,9 @@ CAMERA = np.dtype(
         ("eye_in_stage", "f4", 4),
         ("eye_in_reference", "f4", 4),
         ("viewport", "f4", 4),  # width, height [px], pixel scale, depth of the field [m]
-        ("flags", "f4", 4),  # see-through, pixels per tangent, holes, unused
-        ("holes", "f4", (HOLES, 4)),  # x, y [px from below left], radius, core radius [px]
+        ("flags", "f4", 4),  # see-through, pixels per tangent, unused, unused
+        ("holes", "f4", (HOLES, 4)),  # as `hole_of`
+        ("cores", "f4", (HOLES, 4)),
     ]
 )
 
@@ -52,7 +54,15 @@ def clip_from_eye(fov: tuple[float, float, float, float], near: float = NEAR, fa
 
 def clip_from_stage(view: View) -> Array:
     """Return the whole projection of one eye, shape (4, 4)."""
-    return clip_from_eye(view.fov) @ view.stage_from_eye.inverse().matrix
+    rotation, place = view.stage_from_eye.rotation, view.stage_from_eye.translation
+    eye_from_stage = np.eye(4)
+    eye_from_stage[:3, :3], eye_from_stage[:3, 3] = rotation.T, -place @ rotation
+    return clip_from_eye(view.fov) @ eye_from_stage
+
+
+def place_in(target_from_source: Transform, point: Array) -> Array:
+    """Return a point [m], shape (3,), of the transform's target in its source; no transform is made for it."""
+    return (point - target_from_source.translation) @ target_from_source.rotation
 
 
 def pixel_of(matrix: Array, point: Array, width: int, height: int) -> tuple[float, float] | None:
@@ -76,6 +86,12 @@ def pixel_scale(view: View) -> float:
     return float(np.clip(pixels_per_tangent(view) / PIXELS_PER_TANGENT, 0.8, 4.0))
 
 
+def hole_of(x: float, y: float, radius: float) -> tuple[float, float, float, float]:
+    """Return a hole as hole.glsl takes it: nothing within `radius` [px] of (x, y) [px], all from 1.5 px further on."""
+    slope = 1.0 / ((radius + 1.5) ** 2 - radius**2)
+    return x, y, slope, -(radius**2) * slope
+
+
 def fill_camera(
     record: NDArray[np.void],
     view: View,
@@ -88,7 +104,7 @@ def fill_camera(
     eye = view.stage_from_eye
     projection = clip_from_stage(view)
     clip_from_reference = projection @ (stage_from_reference.matrix if stage_from_reference else np.eye(4))
-    eye_in_reference = stage_from_reference.inverse().apply(eye.translation) if stage_from_reference else np.zeros(3)
+    eye_in_reference = place_in(stage_from_reference, eye.translation) if stage_from_reference else np.zeros(3)
     scale, density = pixel_scale(view), pixels_per_tangent(view)
     record["clip_from_stage"], record["clip_from_reference"] = projection, clip_from_reference
     left, right, up, down = np.tan(view.fov)
@@ -104,6 +120,8 @@ def fill_camera(
         if pixel is not None:
             depth = max(NEAR, float(np.linalg.norm(tip - eye_in_reference)))
             radius = max(HOLE_M / depth * density, 2.0 * CORE_PIXELS * scale)
-            record["holes"][count] = *pixel, radius, CORE_PIXELS * scale
+            record["holes"][count] = hole_of(*pixel, radius)
+            record["cores"][count] = hole_of(*pixel, CORE_PIXELS * scale)
             count += 1
-    record["flags"] = float(see_through), density, count, 0.0
+    record["holes"][count:] = record["cores"][count:] = NO_HOLE
+    record["flags"] = float(see_through), density, 0.0, 0.0

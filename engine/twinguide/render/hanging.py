@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.frames import Array, Transform
-from twinguide.render.camera import pixels_per_tangent
+from twinguide.render.camera import pixels_per_tangent, place_in
 from twinguide.render.glyphs import CAPITAL_EM
 from twinguide.render.marks import Words
 from twinguide.render.panels import PADDING_EM, SPINNER_EM, Page
@@ -71,7 +71,7 @@ def hang(page: Page, head: Transform, target: Array | None, field_radius: float,
     """
     em = sight.em
     width, height = page.width * em, page.height * em
-    place = None if target is None else head.inverse().apply(target)
+    place = None if target is None else place_in(head, target)
     if place is None or place[2] > -0.2:
         depth, x, y = 1.0, -width / 2, height / 2
     else:
@@ -89,7 +89,7 @@ def panel_width(head: Transform, target: Array | None, field_radius: float, sigh
     """Return how wide the panel's text may be [em] so that it stays beside the field; see `hang`."""
     if target is None:
         return min(START_WIDTH_EM, 1.8 * sight.half_width(1.0) / sight.em - 2.0 * PADDING_EM)
-    place = head.inverse().apply(target)
+    place = place_in(head, target)
     depth = _depth(place)
     room = sight.half_width(depth) - (float(place[0]) + field_radius) / depth - GAP_TANGENT
     return float(np.clip(np.floor(room / sight.em - 2.0 * PADDING_EM), *WIDTHS_EM))

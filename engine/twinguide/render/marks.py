@@ -136,20 +136,25 @@ def _state_of(name: str, twin: TwinView) -> DisplayState:
     return twin.tools[name].status.state if name in twin.tools else "hidden"
 
 
+SIDES = (("right", "left"), ("anterior", "posterior"), ("inferior", "superior"))  # LPS: +x left, +y posterior
+
+
 def _orientation(out: FrameMarks, twin: TwinView, reference_from_image: Transform, place: Field) -> None:
-    """Letters at the six sides of the organ: LPS, so +x is left, +y posterior, +z superior."""
+    """Letters at the six sides of the organ."""
     rotation, centre = reference_from_image.rotation, reference_from_image.apply(place.centre)
-    for axis, keys in enumerate((("right", "left"), ("anterior", "posterior"), ("inferior", "superior"))):
+    to_wearer = place.eye - centre
+    to_wearer = to_wearer / max(1e-6, float(np.sqrt(to_wearer @ to_wearer)))
+    for axis, keys in enumerate(SIDES):
         for sign, key in zip((-1.0, 1.0), keys, strict=True):
             direction = sign * rotation[:, axis]
-            side = centre + direction * (place.extent[axis] + 0.25 * LETTER_GAP_M)
-            tip = side + direction * 0.5 * LETTER_GAP_M
+            reach = float(place.extent[axis])
             # What points away from the wearer is dimmer: nearer is brighter.
-            towards = float(direction @ (place.eye - centre)) / max(1e-6, float(np.linalg.norm(place.eye - centre)))
-            strength = 0.8 + 0.2 * towards
+            strength = 0.8 + 0.2 * float(direction @ to_wearer)
             colour = (LETTER_COLOUR[0] * strength, LETTER_COLOUR[1] * strength, LETTER_COLOUR[2] * strength)
-            out.lines.append(line(side, tip, colour, 1.4, opacity=0.8))
-            out.words.append(Words(side + direction * LETTER_GAP_M, catalogue.text(key), colour, 0.8))
+            start, end = (centre + direction * (reach + part * LETTER_GAP_M) for part in (0.25, 0.75))
+            out.lines.append(line(start, end, colour, 1.4, opacity=0.8))
+            letter = centre + direction * (reach + 1.25 * LETTER_GAP_M)
+            out.words.append(Words(letter, catalogue.text(key), colour, 0.8))
 
 
 def _path_and_target(out: FrameMarks, twin: TwinView, place: Field) -> None:

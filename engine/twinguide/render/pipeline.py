@@ -119,14 +119,14 @@ class Renderer:
         self._taken = scene, head, sight
 
     def _field(self, stage: Transform, head: Transform, middle: Array) -> marks.Field:
-        reference_from_head = stage.inverse() @ head
+        reference_from_head = stage.rotation.T @ head.rotation
         distance = float(np.linalg.norm(middle - head.translation))
         return marks.Field(
             centre=self._centre,
             extent=self._extent,
-            right=reference_from_head.rotation[:, 0],
-            up=reference_from_head.rotation[:, 1],
-            eye=reference_from_head.translation,
+            right=reference_from_head[:, 0],
+            up=reference_from_head[:, 1],
+            eye=camera.place_in(stage, head.translation),
             metres_per_pixel=distance / camera.PIXELS_PER_TANGENT,
         )
 
