@@ -61,7 +61,8 @@ def _panel(twin: TwinView, findings: tuple[Finding, ...], training: float, fault
     if twin.target is not None and twin.target_status.state != "hidden":
         yield "normal", text("target_error", value_mm=p95_from_covariance(twin.target.covariance) * 1e3)
     if twin.workflow.step == "guide":
-        yield "normal", _gate(twin)
+        if twin.gate_open or twin.gate_reason:
+            yield "normal", _gate(twin)
         yield from _measures(findings)
     elif twin.registration.state not in ("absent", "void"):
         yield "normal", text("registration", tre_mm=twin.registration.tre_p95_mm)

@@ -51,9 +51,13 @@ class Ledger:
         row = self._stage_ns[self._row - 1]
         return {name: int(row[index]) // 1000 for index, name in enumerate(self.stages)}
 
+    def rows(self) -> NDArray[np.int64]:
+        """Return every kept frame's stages [ns], shape (frames, stages), oldest first while the ring is not full."""
+        return self._kept(self._stage_ns)
+
     def stage_ms(self) -> dict[str, Spread]:
         """Return the spread of each stage [ms] over the frames kept."""
-        rows = self._kept(self._stage_ns)
+        rows = self.rows()
         return {name: spread(rows[:, index] / MS) for index, name in enumerate(self.stages)}
 
     def age_ms(self) -> dict[str, Spread]:

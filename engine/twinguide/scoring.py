@@ -37,7 +37,7 @@ class Scores:
 
 
 def error_score(track: ErrorTrack) -> dict[str, float] | None:
-    """Return mean, p95, max, rms [mm], the p95 and rms that were predicted [mm], coverage; None where no frame counts."""
+    """Return mean, p95, max, rms [mm], p95 and rms as predicted [mm], and coverage; None where no frame counts."""
     known = track.known & np.isfinite(track.covariance).all(axis=(1, 2))
     if not known.any():
         return None
@@ -49,7 +49,7 @@ def error_score(track: ErrorTrack) -> dict[str, float] | None:
         "max": _round(size.max()),
         "rms": _round(np.sqrt(np.mean(size**2))),
         "predicted_p95": _round(np.mean(predicted)),
-        "predicted_rms": _round(np.sqrt(np.mean(np.trace(covariance, axis1=1, axis2=2)))),
+        "predicted_rms": _round(np.sqrt(np.mean(np.trace(covariance, axis1=1, axis2=2))) * 1e3),
         "coverage": _round(np.mean(inside95(track.error[known], covariance))),
     }
 

@@ -202,7 +202,7 @@ class Twin:
             target_status=self._status(self._target_trust, target, frame, registration, moves=True),
             workflow=workflow,
             gate_open=self._gate.open,
-            gate_reason=self._gate.reason,
+            gate_reason="" if self._fixed_stage else self._gate.reason,  # a rehearsal's patient does not breathe
             gate_seconds=self._gate.seconds_left,
         )
 
