@@ -53,6 +53,18 @@ def test_a_hanging_bar_stretches_by_rho_g_l_squared_over_two_e(box):
     assert tip.mean() == pytest.approx(-density * gravity * length**2 / (2 * YOUNG), rel=0.01)
 
 
+def test_a_stretched_block_pulls_with_the_stress_of_hookes_law(box):
+    body = box((3, 3, 3), (0.1, 0.1, 0.1), shake=0.2)
+    k = elastic.stiffness(body.vertices, body.tetrahedra, np.full(len(body.tetrahedra), YOUNG), POISSON)
+    strain = np.array([[0.01, 0.004, 0.0], [0.004, -0.02, 0.003], [0.0, 0.003, 0.03]])
+    force = (k @ (body.vertices @ strain).ravel()).reshape(-1, 3)
+    shear, lame = YOUNG / (2 * (1 + POISSON)), YOUNG * POISSON / ((1 + POISSON) * (1 - 2 * POISSON))
+    stress = lame * np.trace(strain) * np.eye(3) + 2 * shear * strain
+    # A uniform stress loads each vertex of the boundary by stress times its area vector (divergence theorem).
+    areas = elastic.vertex_areas(body.vertices, elastic.boundary(body.tetrahedra))
+    np.testing.assert_allclose(force, areas @ stress, atol=1e-10)
+
+
 def test_stiffness_mixes_by_volume_fraction():
     shares = {
         "tumour": np.array([0.0, 0.5, 1.0], dtype=np.float32),
