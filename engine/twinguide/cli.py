@@ -70,7 +70,12 @@ def case_import(source: Path, units: str, axes: str, out: Path) -> None:
             source, out, units=units, axes=axes, organs=Registry.load().organs(),  # pyright: ignore[reportArgumentType]
             progress=lambda what, share: bar.update(task, description=what, completed=share),
         )  # fmt: skip
-    click.echo(str(report))
+    for row in report.rows:
+        notes = "; ".join(row.repairs)
+        click.echo(f"{row.structure:16} {row.triangles:7} triangles {row.volume_ml:9.1f} mL  {notes}")
+    for name, text in (("laterality", report.laterality), ("body", report.body), ("plan", report.plan)):
+        click.echo(f"{name}: {text}")
+    click.echo(f"landmarks: {report.landmarks}; missing: {', '.join(report.missing) or 'nothing'}")
     click.echo(f"case written to {out}")
 
 
@@ -79,11 +84,26 @@ def case_import(source: Path, units: str, axes: str, out: Path) -> None:
 @click.option("--stills", type=click.Path(path_type=Path), help="Where to put pictures (default: FOLDER/stills).")
 def case_show(folder: Path, stills: Path | None) -> None:
     """Print a case as a table and draw it."""
-    from twinguide.case import Case, table
+    from rich.console import Console
+    from rich.table import Table
+
+    from twinguide.case import Case
     from twinguide.render.stills import draw_stills
 
     loaded = Case.load(folder)
-    click.echo(table(loaded))
+    table = Table("structure", "role", "risk", "margin mm", "tolerance mm", "vertices", "note", title=loaded.title)
+    for name, s in loaded.structures.items():
+        note = "; ".join(text for text in ("generated" if s.generated else "", s.note) if text)
+        count = str(len(loaded.surface(name).vertices))
+        table.add_row(name, s.role, s.risk, f"{s.margin_m * 1e3:g}", f"{s.tolerance_m * 1e3:g}", count, note)
+    Console().print(table)
+    plan = loaded.plan
+    length_mm = 1e3 * sum((a - b) ** 2 for a, b in zip(plan.entry, plan.target, strict=True)) ** 0.5
+    click.echo(f"laterality: {loaded.laterality}")
+    click.echo(f"breathing phase: {loaded.breathing_phase}; units {loaded.source_units}, axes {loaded.source_axes}")
+    click.echo(f"body: {loaded.body_note}")
+    click.echo(f"missing: {', '.join(loaded.missing) or 'nothing'}")
+    click.echo(f"plan: {length_mm:.0f} mm to {plan.target_structure}; {plan.note}")
     for path in draw_stills(loaded, stills or folder / "stills"):
         click.echo(f"drew {path}")
 

@@ -123,18 +123,24 @@ class Loop:
 
     def _take(self, source: str, message: Message, now_ns: int) -> None:
         if isinstance(message, Command):
-            self.session.publish(self.workflow.command(message, now_ns))
+            self._obey(message, now_ns)
         else:
             self.twin.take(source, message, now_ns)
         bumped = self.twin.take_bump()
         if bumped:
             self.workflow.void(bumped, now_ns)
 
+    def _obey(self, command: Command, now_ns: int) -> None:
+        before = self.workflow.step
+        self.session.publish(self.workflow.command(command, now_ns))
+        if before == "guide" and self.workflow.step == "train":
+            self.twin.forget_training()
+
     def _follow_hands(self, now_ns: int) -> None:
         hands = self.headset.hands()
         for command in self.person.commands(hands, self.workflow.state) if self.person else ():
             self.session.publish(command)
-            self.session.publish(self.workflow.command(command, now_ns))
+            self._obey(command, now_ns)
             self.headset.haptic("right", 0.05, 0.3)
         attempt = self.rehearsal.follow(hands, self.twin, now_ns) if self.rehearsal else None
         if attempt:

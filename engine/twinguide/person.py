@@ -1,7 +1,7 @@
 """What a person does by hand: controllers or keys move the procedure on.
 
-A controller's `a`, or the space bar, does what the display waits for; `b`, or `r`, rejects the registration; `menu`, or
-`q`, ends the run.
+A controller's `a`, or the space bar, does what the display waits for; `b`, or `r`, rejects the registration; `t` learns
+the breathing anew; `menu`, or `q`, ends the run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from twinguide.messages import Command, WorkflowState
 from twinguide.xr.base import Hand, HandName
 
 BUTTONS = {"a": "next", "b": "reject", "menu": "stop"}
-KEYS = {" ": "next", "\n": "next", "r": "reject", "q": "stop"}
+KEYS = {" ": "next", "\n": "next", "r": "reject", "t": "train", "q": "stop"}
 
 
 class Person:
@@ -52,10 +52,11 @@ class Person:
     def _command(self, wish: str, state: WorkflowState) -> Command | None:
         self._count += 1
         identity = f"person-{self._count}"
-        if wish == "stop":
-            return Command(id=identity, kind="stop")
-        if wish == "reject":
-            return Command(id=identity, kind="reject")
+        match wish:
+            case "stop" | "reject" | "train":
+                return Command(id=identity, kind=wish)
+            case _:
+                pass
         if state.waits_for.startswith("touch "):
             return Command(id=identity, kind="touch", argument=state.waits_for.removeprefix("touch "))
         if state.waits_for == "start":

@@ -47,7 +47,7 @@ def error_score(track: ErrorTrack) -> dict[str, float] | None:
         "mean": _round(size.mean()),
         "p95": _round(np.percentile(size, 95)),
         "max": _round(size.max()),
-        "rms": _round(np.sqrt(np.mean(size**2))),
+        "rms": _round(np.sqrt(np.mean(np.square(size)))),
         "predicted_p95": _round(np.mean(predicted)),
         "predicted_rms": _round(np.sqrt(np.mean(np.trace(covariance, axis1=1, axis2=2))) * 1e3),
         "coverage": _round(np.mean(inside95(track.error[known], covariance))),

@@ -130,6 +130,11 @@ class Twin:
         done = bool(self.training) and all(training.done for training in self.training.values())
         return done and self._displacement.newest is not None
 
+    def forget_training(self) -> None:
+        """Take no motion for known until it is learnt anew."""
+        self.training.clear()
+        self._displacement = DisplacementHistory()
+
     def take_bump(self) -> str:
         """Return why the reference can no longer be trusted, once; nothing while it can."""
         reason, self.bumped = self.bumped, ""

@@ -71,6 +71,9 @@ class Workflow:
             case "confirm", "confirm":
                 self._change_registration(t_ns, state="confirmed", reason="")
                 self._go("guide" if self.trained else "train", t_ns)
+            case "train", "guide" if self._trains:
+                self.trained = False
+                self._go("train", t_ns)
             case "reject", "verify" | "confirm" | "train" | "guide":
                 self.void("rejected by the wearer", t_ns)
             case "stop", _:

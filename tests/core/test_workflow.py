@@ -176,6 +176,16 @@ def test_a_bump_voids_everything_and_a_headset_jump_only_suspends():
     assert p.flow.state.touched == ()
 
 
+def test_the_breathing_is_learnt_anew_when_asked_for_and_the_registration_stands():
+    p = Procedure().to_guide()
+    assert p.say("train").accepted
+    assert (p.flow.step, p.flow.registration.state) == ("train", "confirmed")
+    p.wait(SECOND)
+    assert p.flow.step == "train"
+    p.wait(SECOND, trained=True)
+    assert p.flow.step == "guide"
+
+
 def test_registration_versions_only_grow():
     p = Procedure().to_guide()
     p.flow.void("bump", p.t)

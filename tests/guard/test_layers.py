@@ -14,7 +14,7 @@ OWNERS = {  # heavy packages, and the only files that may import them
     "mcap": "engine/twinguide/",
     "vtk": "engine/twinguide/importing/",
     "vtkmodules": "engine/twinguide/importing/",
-    "trimesh": "engine/twinguide/importing/",
+    "trimesh": ("engine/twinguide/importing/", "plugins/twinguide_liver/"),
     "igl": ("engine/twinguide/importing/", "plugins/twinguide_liver/"),
     "matplotlib": "engine/twinguide/",
 }

@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+
+from twinguide.composing import compose
+from twinguide.frames import Transform
+from twinguide.messages import Finding, Registration, WorkflowState
+from twinguide.scene import Ellipsoid, Line, Point, Status, ToolView, TwinView
+
+
+def twin(step="guide", waits_for="", state="confirmed", target_state="valid", gate_open=True, note="", reason=""):
+    covariance = np.eye(3) * 1e-6
+    needle = ToolView("needle", Status("valid"), Point(np.zeros(3), covariance), np.array([0.0, 0.0, 1.0]))
+    return TwinView(
+        t_display_ns=0,
+        structures={},
+        tools={"needle": needle},
+        lost={},
+        registration=Registration(version=1, state=state, reason=reason, tre_p95_mm=1.25, verification_mm={"V1": 0.5}),
+        reference_from_image=Transform.of("reference", "image"),
+        stage_from_reference=None,
+        target=Point(np.array([0.0, 0.0, 0.05]), covariance),
+        displacement=None,
+        entry=np.array([0.0, 0.0, -0.05]),
+        target_status=Status(target_state, reason),
+        workflow=WorkflowState(step=step, waits_for=waits_for, version=1, note=note),
+        gate_open=gate_open,
+        gate_reason="moving",
+        gate_seconds=1.5,
+    )
+
+
+def finding(name, severity, value=5.0, lower95=None, of=""):
+    return Finding(name=name, value=value, sigma=1.0, unit="mm", severity=severity, text=name, lower95=lower95, of=of)
+
+
+def rows(scene):
+    return [f"{kind}: {row}".replace("\xa0", " ") for kind, row in scene.panel]
+
+
+def test_the_worst_finding_comes_first():
+    found = [finding("a", "advisory"), finding("b", "warning"), finding("c", "caution")]
+    assert [f.severity for f in compose(twin(), found, [], 0).findings] == ["warning", "caution", "advisory"]
+
+
+def test_the_error_at_the_target_is_told_in_millimetres():
+    # chi, 3 degrees of freedom, 95 %: 2.7955 sigma of 1 mm
+    assert "normal: Target error 95 % 2.8 mm" in rows(compose(twin(), [], [], 0))
+
+
+def test_of_the_harmless_distances_only_the_least_is_told_and_every_harmful_one():
+    found = [
+        finding("distance", "advisory", 20.0, 18.0, "vein"),
+        finding("distance", "advisory", 12.0, 10.0, "rib"),
+        finding("distance", "warning", 1.0, -1.0, "artery"),
+        finding("distance", "caution", 4.0, 2.0, "duct"),
+    ]
+    told = [row for row in rows(compose(twin(), found, [], 0)) if "distance" in row]
+    assert [row.split(":")[0] for row in told] == ["warning", "caution", "advisory"]
+    assert "12.0 mm, at least 10.0" in told[-1]
+
+
+def test_the_gate_is_told_with_its_seconds_or_its_reason():
+    assert any("OPEN 1.5 s" in row for row in rows(compose(twin(), [], [], 0)))
+    assert any("CLOSED: moving" in row for row in rows(compose(twin(gate_open=False), [], [], 0)))
+
+
+@pytest.mark.parametrize("step", ["register", "verify"])
+def test_the_title_names_the_landmark_to_touch(step):
+    assert "F3" in compose(twin(step=step, waits_for="touch F3"), [], [], 0).panel[0][1]
+
+
+def test_the_registration_is_told_by_its_error_at_the_target_and_its_verification():
+    told = rows(compose(twin(step="confirm", state="verified"), [], [], 0))
+    assert any("1.2 mm" in row for row in told)
+    assert any("V1: 0.5 mm" in row for row in told)
+    assert not any("FRE" in row for row in told)
+
+
+def test_a_refused_touch_and_a_withdrawn_part_are_cautions():
+    scene = compose(twin(step="register", waits_for="touch F1", note="touch again"), [], [], 0, faults=["x withdrawn"])
+    assert {"caution: touch again", "caution: x withdrawn"} <= set(rows(scene))
+
+
+def test_a_hidden_target_has_no_marks_and_no_number():
+    scene = compose(twin(target_state="hidden"), [], [], 0)
+    assert scene.marks == ()
+    assert not any("Target error" in row for row in rows(scene))
+
+
+def test_path_and_error_ellipsoids_are_marked_for_target_and_tip():
+    marks = compose(twin(), [], [], 0).marks
+    assert [type(m) for m in marks] == [Line, Ellipsoid, Ellipsoid]
+    np.testing.assert_array_equal(marks[0].points, [[0, 0, -0.05], [0, 0, 0.05]])
+
+
+def test_the_start_screen_comes_before_anything_else():
+    assert compose(twin(step="setup", state="absent"), [], [], 0).start_screen
+    assert not compose(twin(), [], [], 0).start_screen

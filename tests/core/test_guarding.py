@@ -1,0 +1,33 @@
+from twinguide.guarding import Guarded
+
+
+def test_a_part_that_raises_is_withdrawn_with_the_reason_and_not_called_again():
+    calls = []
+
+    def assess(twin):
+        calls.append(twin)
+        raise ZeroDivisionError("no depth")
+
+    guarded = Guarded("depth", assess, 1.0)
+    assert guarded(None) == []
+    assert guarded(None) == []
+    assert len(calls) == 1
+    assert guarded.fault == "depth withdrawn: ZeroDivisionError: no depth"
+
+
+def test_a_generator_that_raises_half_way_gives_nothing_of_its_frame():
+    def assess(twin):
+        yield 1
+        raise ValueError("late")
+
+    guarded = Guarded("x", assess, 1.0)
+    assert guarded(None) == []
+    assert "late" in guarded.fault
+
+
+def test_frames_over_budget_are_counted():
+    guarded = Guarded("slow", lambda twin: [sum(range(100_000))], 0.001)
+    for _ in range(3):
+        guarded(None)
+    assert guarded.over_budget == 3
+    assert not guarded.fault

@@ -1,0 +1,127 @@
+"""The README's demo, as a newcomer runs it: from the command line, every part in its own process, with pictures."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+SMALL = ["--set", "headset.width=192", "--set", "headset.height=192", "--draw-every", "30"]
+LEFT = ("session.mcap", "stereo.webm", "summary.json", "timing.json", "report.html", "case/case.toml")
+
+
+def twinguide(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "twinguide", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory):
+    """The same two seconds of guidance, twice, from nothing."""
+    folders = [tmp_path_factory.mktemp("demo") / "session" for _ in range(2)]
+    for folder in folders:
+        done = twinguide("demo", "--seconds", 2, "--seed", 3, "--clock", "virtual", "--out", folder, *SMALL)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folders
+
+
+def test_a_demo_leaves_everything_that_it_promises(demos):
+    for name in LEFT:
+        assert (demos[0] / name).stat().st_size > 0, name
+    assert len(list((demos[0] / "stills").glob("*.png"))) >= 6
+
+
+def test_the_same_seed_gives_the_same_summary_to_the_byte(demos):
+    assert (demos[0] / "summary.json").read_bytes() == (demos[1] / "summary.json").read_bytes()
+
+
+def test_the_same_seed_gives_the_same_pictures_to_the_byte(demos):
+    first, second = ({p.name: p.read_bytes() for p in (d / "stills").glob("*.png")} for d in demos)
+    assert first == second
+
+
+def test_the_summary_has_the_figures_of_a_healthy_run(demos):
+    summary = json.loads((demos[0] / "summary.json").read_text())
+    assert summary["frames"] == pytest.approx(2 * 90, abs=2)
+    for name in ("target", "needle", "overlay"):
+        assert {"mean", "p95", "max", "predicted_p95", "coverage"} <= set(summary[f"{name}_error_mm"])
+    assert summary["target_error_mm"]["mean"] < 2.5  # two seconds of one registration; the study over seeds is narrower
+    assert summary["marked_fraction"] <= 0.02
+    assert summary["plugins"]["tracker"]["placement"] == "process"
+
+
+def test_a_report_is_rebuilt_from_the_recording_alone(demos):
+    before = (demos[1] / "summary.json").read_bytes()
+    for name in ("summary.json", "timing.json", "report.html"):
+        (demos[1] / name).unlink()
+    done = twinguide("report", demos[1])
+    assert done.returncode == 0, done.stderr
+    assert (demos[1] / "summary.json").read_bytes() == before
+    assert (demos[1] / "report.html").exists()
+
+
+def test_ctrl_c_leaves_a_valid_folder(demos, tmp_path):
+    out = tmp_path / "session"
+    case = demos[0] / "case"
+    arguments = ["demo", "--out", out, "--set", f"case={case}", *SMALL]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "twinguide", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    for line in run.stdout:
+        if "register" in line:
+            break
+    time.sleep(1.0)
+    run.send_signal(signal.SIGINT)
+    rest, _ = run.communicate(timeout=120)
+    assert run.returncode == 0, rest
+    assert "interrupted" in rest
+    assert (out / "report.html").exists()
+    assert json.loads((out / "summary.json").read_text())["frames_all_steps"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "nowhere"], "liver_puncture"),
+        (["demo", "--set", "loop.rate_hz=-1"], "rate_hz"),
+        (["demo", "--set", "parts.teleporter={}"], "teleporter"),
+        (["demo", "--set", "case=/nonexistent"], "nonexistent"),
+        (["report", "/nonexistent"], "nonexistent"),
+        (["case", "show", "/nonexistent"], "nonexistent"),
+        (["demo", "--plugin", "/nonexistent.py"], "nonexistent"),
+    ],
+)
+def test_bad_input_ends_with_one_clear_line_and_status_1(tmp_path, arguments, says):
+    done = twinguide(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_output_folder_with_other_things_in_it_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    done = twinguide("demo", "--out", tmp_path)
+    assert done.returncode == 1
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_the_doctor_names_what_is_there_as_json():
+    done = twinguide("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert {"machine", "GL", "OpenXR runtime", "CUDA", "packages", "plugins"} <= set(checks)
+    assert all(check["state"] == "ok" or check["remedy"] for check in checks.values())
+
+
+def test_plugins_are_listed():
+    done = twinguide("plugins", "list", "--json")
+    assert "tracker" in {row["part"] for row in json.loads(done.stdout)["parts"]}
