@@ -4,8 +4,8 @@ Prints milliseconds for both eyes, read-back included, as median and 99th percen
 handing a frame to the driver (what Python adds to each frame). Ratios hold on one machine in one run only; CPU time
 counts all threads and stands load from others better. VTK draws the same surfaces (solid ones lit, the others
 translucent without sorting) and one line of text, neither marks nor panel. Our edges are smooth without multisampling,
-so VTK's picture of like quality is the one with 4 samples. VTK is not a dependency: `pip install vtk`, else that part is
-left out and said so.
+so VTK's picture of like quality is the one with 4 samples. VTK is not a dependency: `pip install vtk`, else its part
+is left out, and that is said.
 """
 
 from __future__ import annotations

@@ -86,6 +86,7 @@ def case(surfaces):
 
 def test_stills_show_a_case_from_four_sides(ctx, case, tmp_path):
     paths = draw_stills(case, tmp_path / "stills")
+    ctx.__enter__()  # stills are drawn in a context of their own, which was the current one until now
     assert [path.name for path in paths] == ["1_anterior.png", "2_right.png", "3_superior.png", "4_path.png"]
     shown = [np.asarray(Image.open(path)) for path in paths]
     assert all((one.max(axis=2) > 60).mean() > 0.02 for one in shown)

@@ -11,22 +11,28 @@ from twinguide.render.meshes import SurfaceInput, vertex_triangles
 from twinguide.render.pipeline import Renderer
 
 KINDS = ("Buffer", "Texture", "Framebuffer", "Renderbuffer", "VertexArray", "Program", "Shader")
+DELETE_STATUS = 0x8B80
 NAMES = 600  # GL hands out small names first, so every living object is below this
 
 
 @pytest.fixture
 def living(ctx):
-    """Return a function that counts the living GL objects of each kind by asking the driver."""
+    """Return a function that counts the living GL objects of each kind by asking the driver.
+
+    A driver may keep a program that its owner has deleted while some state still points to it: such do not count.
+    """
     loader = ctx.mglo._context.load_opengl_function
     ask = {kind: ctypes.CFUNCTYPE(ctypes.c_ubyte, ctypes.c_uint)(loader(f"glIs{kind}")) for kind in KINDS}
-    # A program in use is freed only when it no longer is: that is GL's rule and no leak.
-    use_program = ctypes.CFUNCTYPE(None, ctypes.c_uint)(loader("glUseProgram"))
+    reads = ctypes.CFUNCTYPE(None, ctypes.c_uint, ctypes.c_uint, ctypes.POINTER(ctypes.c_int))
+    state = {kind: reads(loader(f"glGet{kind}iv")) for kind in ("Program", "Shader")}
 
-    def count():
-        use_program(0)
-        return {kind: sum(bool(is_one(name)) for name in range(1, NAMES)) for kind, is_one in ask.items()}
+    def lives(kind, name):
+        deleted = ctypes.c_int(0)
+        if ask[kind](name) and kind in state:
+            state[kind](name, DELETE_STATUS, deleted)
+        return bool(ask[kind](name)) and not deleted.value
 
-    return count
+    return lambda: {kind: sum(lives(kind, name) for name in range(1, NAMES)) for kind in KINDS}
 
 
 @pytest.mark.parametrize("samples", [0, 4])
