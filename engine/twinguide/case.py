@@ -88,19 +88,14 @@ class DistanceGrid:
         index[~known] = 0.0
         inside = np.clip(index, 0.0, last)
         low = np.minimum(inside.astype(np.int64), last - 1)
+        _, ny, nz = self.values.shape
+        first = (low[:, 0] * ny + low[:, 1]) * nz + low[:, 2]
+        step = np.array([0, 1, nz, nz + 1, ny * nz, ny * nz + 1, ny * nz + nz, ny * nz + nz + 1])
+        corners: Array = self.values.reshape(-1)[first[:, None] + step].reshape(-1, 2, 2, 2).astype(np.float64)
         x, y, z = (inside - low).T
-        i, j, k = low.T
-        v = self.values
-        value: Array = (
-            v[i, j, k] * (1 - x) * (1 - y) * (1 - z)
-            + v[i + 1, j, k] * x * (1 - y) * (1 - z)
-            + v[i, j + 1, k] * (1 - x) * y * (1 - z)
-            + v[i, j, k + 1] * (1 - x) * (1 - y) * z
-            + v[i + 1, j + 1, k] * x * y * (1 - z)
-            + v[i + 1, j, k + 1] * x * (1 - y) * z
-            + v[i, j + 1, k + 1] * (1 - x) * y * z
-            + v[i + 1, j + 1, k + 1] * x * y * z
-        )
+        faces = corners[:, 0] + (corners[:, 1] - corners[:, 0]) * x[:, None, None]
+        edges = faces[:, 0] + (faces[:, 1] - faces[:, 0]) * y[:, None]
+        value: Array = edges[:, 0] + (edges[:, 1] - edges[:, 0]) * z
         to_box = self.spacing * np.linalg.norm(index - inside, axis=1)
         outside = to_box > 0
         value[outside] = np.hypot(to_box, value)[outside]

@@ -191,9 +191,19 @@ class Pose:
 
     def point_covariance(self, point: Array) -> Array:
         """Return the covariance [m2], shape (3, 3), in target, of a point [m], shape (3,), fixed in source."""
-        jacobian = np.hstack([-skew(point), np.eye(3)])
-        r = self.transform.rotation
-        return r @ (jacobian @ self.covariance @ jacobian.T) @ r.T
+        return points_covariance(self, point[None])[0]
+
+
+def points_covariance(pose: Pose, points: Array) -> Array:
+    """Return `pose.point_covariance` of many points [m], shape (n, 3), at once: [m2], shape (n, 3, 3)."""
+    x, y, z = points.T
+    jacobian = np.zeros((len(points), 3, 6))
+    jacobian[:, 0, 1], jacobian[:, 0, 2] = z, -y
+    jacobian[:, 1, 0], jacobian[:, 1, 2] = -z, x
+    jacobian[:, 2, 0], jacobian[:, 2, 1] = y, -x
+    jacobian[:, (0, 1, 2), (3, 4, 5)] = 1.0
+    turned = pose.transform.rotation @ jacobian
+    return turned @ pose.covariance @ turned.transpose(0, 2, 1)
 
 
 class FrameGraph:
@@ -224,15 +234,18 @@ class FrameGraph:
 
 
 def p95_from_covariance(covariance: Array) -> float:
-    """Return the radius [m] that holds 95 % of a zero-mean 3-D normal error, covariance [m2], shape (3, 3).
+    """Return the radius [m] that holds 95 % of a zero-mean 3-D normal error, covariance [m2], shape (3, 3)."""
+    return float(p95_from_covariances(covariance[None])[0])
+
+
+def p95_from_covariances(covariances: Array) -> Array:
+    """Return the radii [m], shape (n,), that hold 95 % of zero-mean 3-D normal errors, [m2], shape (n, 3, 3).
 
     The sum of weighted chi-squares is matched by a scaled one in its first two moments (Satterthwaite 1946), whose
     quantile is taken by Wilson & Hilferty 1931; within 2 % for any shape of the ellipsoid.
     """
-    trace = float(np.trace(covariance))
-    square = float(np.sum(covariance * covariance.T))
-    if trace <= 0.0 or square <= 0.0:
-        return 0.0
-    freedom = trace**2 / square
-    k = 2.0 / (9.0 * freedom)
-    return float(np.sqrt(trace * (1.0 - k + 1.6448536 * np.sqrt(k)) ** 3))
+    trace = np.einsum("nii->n", covariances)
+    square = np.einsum("nij,nji->n", covariances, covariances)
+    some = (trace > 0.0) & (square > 0.0)
+    k = 2.0 / 9.0 * np.where(some, square, 1.0) / np.where(some, trace, 1.0) ** 2
+    return np.where(some, np.sqrt(np.maximum(trace, 0.0) * (1.0 - k + 1.6448536 * np.sqrt(k)) ** 3), 0.0)

@@ -72,7 +72,8 @@ class Loop:
         self.workflow.update(now, all_trained=self.twin.all_trained)
         self._lap(1)
 
-        view = self.twin.at(timing.t_display_ns, now, self.workflow.registration, self.workflow.state)
+        draws, flow = self._draws(timing), self.workflow
+        view = self.twin.at(timing.t_display_ns, now, flow.registration, flow.state, deform=draws)
         self._lap(2)
 
         findings = [f for part in self.guidance for f in part(view)]
@@ -86,7 +87,7 @@ class Loop:
         self._lap(3)
 
         views = self.headset.views()
-        drawn = self._draw(scene, views, timing)
+        drawn = draws and self._draw(scene, views)
         self._lap(4)
         self.headset.end_frame()
         self._lap(5)
@@ -105,10 +106,12 @@ class Loop:
         self.ledger.stage(stage, now - self._lap_ns)
         self._lap_ns = now
 
-    def _draw(self, scene: Scene, views: tuple[View, View], timing: FrameTiming) -> bool:
+    def _draws(self, timing: FrameTiming) -> bool:
         every = self.draw_every[self.workflow.step == "guide"]
-        if self.renderer is None or not timing.should_render or self.frames % every:
-            return False
+        return self.renderer is not None and timing.should_render and self.frames % every == 0
+
+    def _draw(self, scene: Scene, views: tuple[View, View]) -> bool:
+        assert self.renderer is not None
         drawn = False
         for eye, framebuffer in self.headset.eyes():
             blend = self.headset.info.blend_mode

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from twinguide.case import Case
 from twinguide.clock import SECOND
 from twinguide.deformation import Deformation
-from twinguide.frames import Pose, Transform, p95_from_covariance
+from twinguide.frames import Pose, Transform, p95_from_covariance, p95_from_covariances, points_covariance
 from twinguide.history import DisplacementHistory, PoseHistory
 from twinguide.messages import (
     BulkRef,
@@ -67,7 +67,9 @@ class Twin:
         self._deformation = Deformation(case, [n for n, s in case.structures.items() if s.role in MOVING_ROLES])
         self._target_trust = Trust(scenario.target_tolerance_mm * 1e-3)
         self._trust = {name: Trust(s.tolerance_m) for name, s in case.structures.items()}
-        self._centres = {name: case.surface(name).vertices.mean(axis=0) for name in case.structures}
+        self._moves = np.array([s.role in MOVING_ROLES for s in case.structures.values()])
+        self._centres = np.array([case.surface(name).vertices.mean(axis=0) for name in case.structures])
+        self._registered: tuple[int, Pose | None] = (-1, None)  # version, reference_from_image
         self._bump_m = scenario.registration.bump_mm * 1e-3
         self._gate = Gate(open=False, reason="unknown")
         self._stage_from_tracker: Pose | None = None
@@ -181,10 +183,15 @@ class Twin:
 
     # ---- what is shown ----------------------------------------------------------------------------------------------
 
-    def at(self, t_ns: int, now_ns: int, registration: Registration, workflow: WorkflowState) -> TwinView:
-        """Return the twin at display time `t_ns` [ns], as known at `now_ns` [ns]."""
+    def at(
+        self, t_ns: int, now_ns: int, registration: Registration, workflow: WorkflowState, *, deform: bool = True
+    ) -> TwinView:
+        """Return the twin at display time `t_ns` [ns], as known at `now_ns` [ns].
+
+        Without `deform` the surfaces of a frame that nobody draws are left as they were.
+        """
         reference = self._histories[self._roles["reference"]].at(t_ns) if "reference" in self._roles else None
-        pose = registration.reference_from_image.pose(0) if registration.reference_from_image else None
+        pose = self._pose_of(registration)
         moved = self._displacement.at(t_ns)
         newest_ns = self._histories[self._roles["reference"]].newest_ns if reference else t_ns
         frame = _Frame(pose, moved or STILL, self._fault(moved), self._stream.silence(now_ns), t_ns - newest_ns)
@@ -192,10 +199,11 @@ class Twin:
         if pose is not None:
             plan = self._case.plan
             target, entry = _carried(pose, plan.target, frame.motion), pose.transform.apply(plan.entry)
+        target_p95 = p95_from_covariance(target.covariance) if target else None
         tools, lost = self._tools_at(t_ns, now_ns, reference, entry, IN_HAND.get(workflow.step, ()))
         return TwinView(
             t_display_ns=t_ns,
-            structures={n: self._structure(n, frame, registration, t_ns) for n in self._case.structures},
+            structures=self._structures(frame, registration, deform=deform),
             tools=tools,
             lost=lost,
             registration=registration,
@@ -204,7 +212,7 @@ class Twin:
             target=target,
             displacement=moved,
             entry=entry,
-            target_status=self._status(self._target_trust, target, frame, registration, moves=True),
+            target_status=self._status(self._target_trust, target_p95, frame, registration, moves=True),
             workflow=workflow,
             gate_open=self._gate.open,
             gate_reason="" if self._fixed_stage else self._gate.reason,  # a rehearsal's patient does not breathe
@@ -229,25 +237,34 @@ class Twin:
             return f"out of model: {newest.reason}"
         return "" if moved is not None else "motion unknown"
 
-    def _structure(self, name: str, frame: _Frame, registration: Registration, t_ns: int) -> StructureView:
-        moves = self._case.structures[name].role in MOVING_ROLES
-        centre, shift, deformed = None, np.zeros(3), self._deformation.newest(name) if moves else None
+    def _pose_of(self, registration: Registration) -> Pose | None:
+        if registration.version != self._registered[0]:
+            wire = registration.reference_from_image
+            self._registered = (registration.version, wire.pose(0) if wire else None)
+        return self._registered[1]
+
+    def _structures(self, frame: _Frame, registration: Registration, *, deform: bool) -> dict[str, StructureView]:
+        """Judge every structure at its centre: the moving ones carry the motion's error and the solver's as well."""
+        p95: list[float | None] = [None] * len(self._centres)
+        shift = np.zeros(3)
         if frame.pose is not None:
-            centre = _carried(frame.pose, self._centres[name], frame.motion if moves else STILL)
-            if moves:
-                solved = frame.pose.transform.rotation @ self._deformation.at_target()
-                shift = frame.motion.position - solved  # what the target has moved beyond the solver's vertices
-                centre = Point(centre.position, centre.covariance + np.eye(3) * self._deformation.sigma_m**2)
-        status = self._status(self._trust[name], centre, frame, registration, moves=moves)
-        vertices, version = deformed or (None, 0)
-        return StructureView(name, status, shift, vertices, version)
+            own = frame.motion.covariance + np.eye(3) * self._deformation.sigma_m**2
+            covariances = points_covariance(frame.pose, self._centres) + self._moves[:, None, None] * own
+            p95 = list(p95_from_covariances(covariances).tolist())
+            solved = frame.pose.transform.rotation @ self._deformation.at_target()
+            shift = frame.motion.position - solved  # what the target has moved beyond the solver's vertices
+        views: dict[str, StructureView] = {}
+        for name, moves, radius in zip(self._case.structures, self._moves.tolist(), p95, strict=True):
+            status = self._status(self._trust[name], radius, frame, registration, moves=moves)
+            vertices, version = (self._deformation.newest(name) if moves and deform else None) or (None, 0)
+            views[name] = StructureView(name, status, shift if moves else STILL.position, vertices, version)
+        return views
 
     def _status(
-        self, trust: Trust, point: Point | None, frame: _Frame, registration: Registration, *, moves: bool
+        self, trust: Trust, p95: float | None, frame: _Frame, registration: Registration, *, moves: bool
     ) -> Status:
-        if point is None or registration.state in ("absent", "void", "suspended"):
+        if p95 is None or registration.state in ("absent", "void", "suspended"):
             return Status("hidden", registration.reason or registration.state)
-        p95 = p95_from_covariance(point.covariance)
         fault = frame.fault if moves else ""
         status = trust.judge(p95, frame.silence, frame.horizon_ns, self._stream.period_ns, fault)
         if registration.state != "confirmed" and status.state != "hidden":
