@@ -25,7 +25,7 @@ def bare(scene_of, **changes):
 
 
 WIDE = {"size": (800, 800), "half_fov": 0.7}  # room for the panel beside the field
-FIELD = (slice(0, 800), slice(0, 520))  # left of the panel
+FIELD = (slice(0, 800), slice(0, 490))  # left of the panel
 
 
 def grey(pixels):

@@ -53,14 +53,20 @@ def test_wrapped_lines_fit_and_lose_no_word(words, width):
         assert ATLAS.width(one) <= width + 1e-4 or " " not in one
 
 
-@given(st.floats(-0.5, 0.5), st.floats(-0.4, 0.4), st.floats(0.3, 1.2), st.floats(0.5, 0.9))
-def test_the_panel_never_leaves_the_view(x, y, depth, half_fov):
+@given(
+    st.floats(-0.5, 0.5),
+    st.floats(-0.4, 0.4),
+    st.floats(0.3, 1.2),
+    st.floats(0.5, 0.9),
+    st.sampled_from(["left", "right"]),
+)
+def test_the_panel_never_leaves_the_view(x, y, depth, half_fov, side):
     sight = hanging.Sight.of(view_of(half_fov, 900))
     place = HEAD.apply(np.array([x, y, -depth]))
     typesetter = panels.Typesetter(ATLAS)
-    width = hanging.panel_width(HEAD, place, 0.1, sight)
+    width = hanging.panel_width(sight, 0.1)
     page = typesetter.page((("title", "Guidance"), ("normal", "To the target 12.3 mm")), width)
-    at = hanging.hang(page, HEAD, place, 0.1, sight)
+    at = hanging.hang(page, HEAD, place, 0.1, sight, side)
     corner = HEAD.inverse().apply(at.corner)
     left, top = corner[0] / -corner[2], corner[1] / -corner[2]
     em = at.em / -corner[2]
@@ -74,10 +80,20 @@ def test_the_panel_never_leaves_the_view(x, y, depth, half_fov):
 def test_the_panel_hangs_beside_the_field_where_there_is_room():
     sight = hanging.Sight.of(view_of(0.785, 800))
     place = HEAD.apply(np.array([0.0, 0.0, -0.55]))
-    page = panels.Typesetter(ATLAS).page((("title", "Guidance"),), hanging.panel_width(HEAD, place, 0.1, sight))
+    page = panels.Typesetter(ATLAS).page((("title", "Guidance"),), hanging.panel_width(sight, 0.1))
     corner = HEAD.inverse().apply(hanging.hang(page, HEAD, place, 0.1, sight).corner)
     assert corner[0] > 0.1
     assert corner[2] == pytest.approx(-0.55)
+    other = hanging.hang(page, HEAD, place, 0.1, sight, "left")
+    assert HEAD.inverse().apply(other.corner)[0] + page.width * other.em < -0.1
+
+
+def test_the_text_does_not_flow_anew_when_the_head_moves():
+    """The width hangs on the display alone: mirrored eyes and every pose of the head give the same."""
+    fov = (-0.7, 0.5, 0.6, -0.6)
+    left, right = (hanging.Sight.of(View(HEAD, f, 800, 800)) for f in (fov, (-fov[1], -fov[0], *fov[2:])))
+    assert left == right
+    assert hanging.panel_width(left, 0.1) == hanging.panel_width(right, 0.1)
 
 
 def test_severities_are_told_by_shape_and_word():

@@ -6,6 +6,7 @@ A capital letter is never under 0.6 degrees high, nor so small that the display'
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ START_WIDTH_EM = 30.0
 GAP_TANGENT = 0.03  # between the field and the panel
 MARGIN_TANGENT = 0.02  # from the edge of the view
 HALF_IPD_M = 0.032
+ARM_M = 0.55  # from which a field is mostly seen
+Side = Literal["left", "right"]
 LIFE_COLOUR = (0.55, 1.0, 0.75, 1.0)
 QUAD_NUMBERS = 24  # of each rectangle, as quad.vert takes it
 
@@ -63,21 +66,24 @@ class Sight:
         return self.aside - HALF_IPD_M / depth - MARGIN_TANGENT
 
 
-def hang(page: Page, head: Transform, target: Array | None, field_radius: float, sight: Sight) -> Hanging:
-    """Hang the panel right of the field, as far as the view reaches; centred before the wearer where there is none.
+def hang(
+    page: Page, head: Transform, middle: Array | None, field_radius: float, sight: Sight, side: Side = "right"
+) -> Hanging:
+    """Hang the panel beside the field, as far as the view reaches; centred before the wearer where there is none.
 
-    `target` [m], shape (3,), in stage; `field_radius` [m]. A pure function of the head: the panel stands still beside
-    the patient and slides only where it would leave the view.
+    `middle` [m], shape (3,), in stage, and `field_radius` [m] are the field's. A pure function of the head: the panel
+    stands still beside the patient and slides only where it would leave the view.
     """
     em = sight.em
     width, height = page.width * em, page.height * em
-    place = None if target is None else place_in(head, target)
+    place = None if middle is None else place_in(head, middle)
     if place is None or place[2] > -0.2:
         depth, x, y = 1.0, -width / 2, height / 2
     else:
-        depth = _depth(place)
+        depth = float(np.clip(-place[2], 0.3, 1.5))
+        reach = field_radius / depth + GAP_TANGENT
+        x = float(place[0]) / depth + (reach if side == "right" else -reach - width)
         half = sight.half_width(depth)
-        x = (float(place[0]) + field_radius) / depth + GAP_TANGENT
         x = max(-half, min(x, half - width))
         y = float(place[1]) / depth + height / 2
         y = min(max(y, sight.down + MARGIN_TANGENT + height), sight.up - MARGIN_TANGENT)
@@ -85,13 +91,14 @@ def hang(page: Page, head: Transform, target: Array | None, field_radius: float,
     return Hanging(corner, head.rotation[:, 0], head.rotation[:, 1], em * depth)
 
 
-def panel_width(head: Transform, target: Array | None, field_radius: float, sight: Sight) -> float:
-    """Return how wide the panel's text may be [em] so that it stays beside the field; see `hang`."""
-    if target is None:
+def panel_width(sight: Sight, field_radius: float | None) -> float:
+    """Return how wide a panel's text is [em]: beside a field of a radius [m] at arm's length, or alone if None.
+
+    It hangs on the display alone, so that text never flows anew when the head moves.
+    """
+    if field_radius is None:
         return min(START_WIDTH_EM, 1.8 * sight.half_width(1.0) / sight.em - 2.0 * PADDING_EM)
-    place = place_in(head, target)
-    depth = _depth(place)
-    room = sight.half_width(depth) - (float(place[0]) + field_radius) / depth - GAP_TANGENT
+    room = sight.half_width(ARM_M) - field_radius / ARM_M - GAP_TANGENT
     return float(np.clip(np.floor(room / sight.em - 2.0 * PADDING_EM), *WIDTHS_EM))
 
 
@@ -102,11 +109,6 @@ def face(line: Page, position: Array, head: Transform, sight: Sight, words: Word
     right, up = head.rotation[:, 0], head.rotation[:, 1]
     corner = position - 0.5 * line.width * em * right + (words.lift - 0.5 * CAPITAL_EM) * em * up
     return Hanging(corner, right, up, em)
-
-
-def _depth(place: Array) -> float:
-    """Return how far before the wearer the panel hangs [m]: as far as the field, within reason."""
-    return float(np.clip(-place[2], 0.3, 1.5))
 
 
 def quads(page: Page, hanging: Hanging, out: NDArray[np.float32]) -> int:

@@ -36,11 +36,18 @@ class Renderer:
         *,
         show_skin: bool = False,
         samples: int = 0,
+        panel_side: hanging.Side = "right",
     ) -> None:
-        """Upload the surfaces; `samples` > 0 smooths edges by multisampling, at about three times the cost on a CPU."""
+        """Upload the surfaces.
+
+        `show_skin` draws its contour, for displays that do not show the patient; `samples` > 0 smooths edges by
+        multisampling, at about three times the cost on a CPU; the panel hangs on `panel_side` of the field, which is
+        best not the needle's.
+        """
         if samples not in SAMPLES:
             raise RenderError(f"samples of {SAMPLES}", str(samples))
         self._ctx, self._samples = ctx, samples
+        self._panel_side: hanging.Side = panel_side
         self._surfaces = Surfaces(ctx, surfaces, show_skin)
         atlas = make_atlas()
         self._typesetter = panels.Typesetter(atlas)
@@ -139,9 +146,9 @@ class Renderer:
         labels: list[tuple[marks.Words, Array]],
     ) -> None:
         radius = float(self._extent.max()) + marks.LETTER_GAP_M
-        width = hanging.panel_width(head, middle, radius, sight)
+        width = hanging.panel_width(sight, None if middle is None else radius)
         page = self._typesetter.page(panels.panel_rows(scene), width)
-        place = hanging.hang(page, head, middle, radius, sight)
+        place = hanging.hang(page, head, middle, radius, sight, self._panel_side)
         self._quads.begin()
         self._quads.add_page(page, place)
         self._quads.add_sign_of_life(page, place, scene.frame)
