@@ -85,6 +85,30 @@ def test_a_line_that_passes_the_eye_is_cut_there_and_not_mirrored(drawn):
     assert columns.min() > 512
 
 
+FAULTY = (
+    "a string",
+    Line([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]], WHITE),
+    Line(np.zeros((2, 2)), WHITE),
+    Ring(np.array([0.0, np.nan, 0.0]), np.array([0.0, 0.0, 1.0]), 0.01, WHITE),
+    Ring(np.zeros(3), np.array([0.0, 0.0, 1.0]), float("inf"), WHITE),
+    Ellipsoid(np.zeros(3), np.full((3, 3), np.nan), WHITE),
+    Label(np.zeros(2), "text"),
+)
+
+
+@pytest.mark.parametrize("mark", FAULTY)
+def test_a_plugin_s_faulty_mark_is_named_and_does_not_end_the_frame(drawn, mark):
+    assert "wanted" in marks.mark_fault(mark)
+    assert drawn(mark).max() == 0
+
+
+def test_a_covariance_that_rounding_made_indefinite_is_drawn(drawn):
+    covariance = np.diag([0.01**2, 0.005**2, -1e-12])
+    assert drawn(Ellipsoid(np.zeros(3), covariance, WHITE)).max() > 100
+    good = Ring(np.zeros(3), np.array([0.0, 0.0, 1.0]), 0.02, WHITE)
+    assert marks.mark_fault(good) == ""
+
+
 def test_a_label_is_drawn_at_its_point(drawn):
     middle, half = extent(drawn(Label(np.array([0.06, 0.07, 0.0]), "HHH")))
     assert middle == pytest.approx([512 + 0.06 * FOCAL / 0.5, 512 - 0.07 * FOCAL / 0.5], abs=3.0)

@@ -84,7 +84,8 @@ def build(scene: Scene, place: Field) -> FrameMarks:
         if tool.status.state != "hidden":
             _tool(out, tool, twin, place)
     for mark in scene.marks:
-        _mark(out, mark, _state_of(mark.of, twin))
+        if not mark_fault(mark):
+            _mark(out, mark, _state_of(mark.of, twin))
     _state_words(out, twin, twin.reference_from_image, place)
     return out
 
@@ -106,8 +107,9 @@ def ring(centre: Array, first: Array, second: Array, colour: Colour, **more: flo
 def ellipsoid(centre: Array, covariance: Array, scale: float, colour: Colour, **more: float) -> LoopRow:
     """Return the row of an ellipsoid's outline; covariance [m2], shape (3, 3); see `ring` for the rest."""
     width, dashes, own = more.get("width", 1.6), more.get("dashes", 0.0), more.get("own", 0.0)
-    # Any root A with A A^T = covariance maps the sphere to the same ellipsoid.
-    a = scale * np.linalg.cholesky(covariance + SMALLEST_SIGMA_M**2 * np.eye(3))
+    # Any root A with A A^T = covariance maps the sphere to the same ellipsoid; rounding may leave variances below zero.
+    variances, directions = np.linalg.eigh(covariance)
+    a = scale * directions * np.sqrt(np.maximum(variances, 0.0) + SMALLEST_SIGMA_M**2)
     axes = (*a[:, 0].tolist(), dashes, *a[:, 1].tolist(), 1.0, *a[:, 2].tolist(), own)
     return (*centre.tolist(), width, *axes, *colour, more.get("opacity", 1.0))
 
@@ -219,6 +221,31 @@ def _tool(out: FrameMarks, tool: ToolView, twin: TwinView, place: Field) -> None
         (s.state, s.reason) == (tool.status.state, tool.status.reason) for s in same
     ):
         out.words.append(_state_text(tip, tool.status, lift=2.4))
+
+
+SHAPES: dict[type, dict[str, tuple[int, ...]]] = {
+    Line: {"points": (-1, 3)},
+    Ring: {"centre": (3,), "normal": (3,), "radius_m": ()},
+    Ellipsoid: {"centre": (3,), "covariance": (3, 3), "scale": ()},
+    Label: {"position": (3,)},
+}
+
+
+def mark_fault(mark: object) -> str:
+    """Return why a mark cannot be drawn, or nothing; a plugin's mistake must not end the frame."""
+    if type(mark) not in SHAPES:
+        return f"wanted a Line, Ring, Ellipsoid or Label, got {type(mark).__name__}"
+    for name, shape in SHAPES[type(mark)].items():
+        value: object = getattr(mark, name)
+        if shape and not isinstance(value, np.ndarray):
+            return f"{type(mark).__name__}.{name}: wanted an array of shape {shape}, got {type(value).__name__}"
+        numbers = np.asarray(value)
+        sizes = zip(shape, numbers.shape, strict=False)
+        if numbers.ndim != len(shape) or any(wanted not in (-1, found) for wanted, found in sizes):
+            return f"{type(mark).__name__}.{name}: wanted shape {shape}, got {numbers.shape}"
+        if numbers.dtype.kind not in "fiu" or not np.isfinite(numbers).all():
+            return f"{type(mark).__name__}.{name}: wanted finite numbers, got {value}"
+    return ""
 
 
 def _mark(out: FrameMarks, mark: Mark, state: DisplayState) -> None:
