@@ -5,6 +5,7 @@ A capital letter is never under 0.6 degrees high, nor so small that the display'
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +29,7 @@ HALF_IPD_M = 0.032
 ARM_M = 0.55  # from which a field is mostly seen
 Side = Literal["left", "right"]
 LIFE_COLOUR = (0.55, 1.0, 0.75, 1.0)
+LABEL_LOOK = (1.0, 0.0, 0.75, 0.0, 0.0)  # of its glyphs: opacity; weight, dark border
 QUAD_NUMBERS = 24  # of each rectangle, as quad.vert takes it
 
 
@@ -102,15 +104,6 @@ def panel_width(sight: Sight, field_radius: float | None) -> float:
     return float(np.clip(np.floor(room / sight.em - 2.0 * PADDING_EM), *WIDTHS_EM))
 
 
-def face(line: Page, position: Array, head: Transform, sight: Sight, words: Words) -> Hanging:
-    """Hang a line of text centred at `position` [m], shape (3,), in stage, turned to the wearer, upright."""
-    distance = float(np.linalg.norm(position - head.translation))
-    em = max(float(np.tan(np.deg2rad(words.size))) / CAPITAL_EM, LEAST_EM_PIXELS / sight.density) * distance
-    right, up = head.rotation[:, 0], head.rotation[:, 1]
-    corner = position - 0.5 * line.width * em * right + (words.lift - 0.5 * CAPITAL_EM) * em * up
-    return Hanging(corner, right, up, em)
-
-
 def quads(page: Page, hanging: Hanging, out: NDArray[np.float32]) -> int:
     """Write a page's rectangles as quad.vert takes them, shape (n, 24), into `out`; return n."""
     n = len(page.rectangles)
@@ -126,6 +119,38 @@ def quads(page: Page, hanging: Hanging, out: NDArray[np.float32]) -> int:
     rows[:, 11] = r[:, 3]
     rows[:, 12:16], rows[:, 16:20], rows[:, 20:24] = page.place, page.colour, page.style
     return n
+
+
+def label_quads(
+    lines: Sequence[Page],
+    words: Sequence[Words],
+    places: Array,
+    head: Transform,
+    sight: Sight,
+    out: NDArray[np.float32],
+) -> int:
+    """Write short texts that face the wearer, upright, each centred at its place; return how many rectangles.
+
+    `places` [m], shape (k, 3), in stage. All at once: a frame has few glyphs but many small steps.
+    """
+    sizes = np.array([one.size for one in words])
+    distances = np.sqrt(((places - head.translation) ** 2).sum(axis=1))
+    em = np.maximum(np.tan(np.deg2rad(sizes)) / CAPITAL_EM, LEAST_EM_PIXELS / sight.density) * distances
+    right, up = head.rotation[:, 0], head.rotation[:, 1]
+    aside = -0.5 * em * [line.width for line in lines]
+    above = em * (np.array([one.lift for one in words]) - 0.5 * CAPITAL_EM)
+    corners = places + aside[:, None] * right + above[:, None] * up
+    r = np.concatenate([line.rectangles for line in lines])
+    of = np.repeat(np.arange(len(lines)), [len(line.rectangles) for line in lines])
+    rows, scaled = out[: len(r)], r * em[of, None]
+    rows[:, 0:3] = corners[of] + scaled[:, :1] * right + scaled[:, 1:2] * up
+    rows[:, 3] = 0.0
+    rows[:, 4:7], rows[:, 7] = scaled[:, 2:3] * right, r[:, 2]
+    rows[:, 8:11], rows[:, 11] = scaled[:, 3:4] * up, r[:, 3]
+    rows[:, 12:16] = np.concatenate([line.place for line in lines])
+    rows[:, 16:19] = np.array([one.colour for one in words])[of]
+    rows[:, 19:24] = LABEL_LOOK
+    return len(r)
 
 
 def sign_of_life(page: Page, hanging: Hanging, frame: int, out: NDArray[np.float32]) -> int:

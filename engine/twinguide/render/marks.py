@@ -189,7 +189,7 @@ def _path_and_target(out: FrameMarks, twin: TwinView, place: Field) -> None:
 
 def _ticks(out: FrameMarks, entry: Array, direction: Array, length: float, place: Field) -> None:
     """Short strokes across the path every 10 mm from the entry, longer every 50 mm, turned to the wearer."""
-    sideways = np.cross(direction, place.eye - entry)
+    sideways = skew(direction) @ (place.eye - entry)
     size = float(np.linalg.norm(sideways))
     if size < 1e-6:  # looking along the path
         return

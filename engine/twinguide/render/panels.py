@@ -113,13 +113,9 @@ class Typesetter:
         self._lines: dict[tuple[str, Colour, float, bool], tuple[Rows, Rows, Rows, Rows]] = {}
         self._page: tuple[tuple[PanelRow, ...], float, Page] | None = None
 
-    def line(self, words: str, colour: Colour, size: float = 1.0, bold: bool = False, border: float = 0.0) -> Page:
-        """Set one line with its baseline's left end at the origin; `size` in em of the page."""
-        rectangles, place, colours, style = self._set(words, colour, size, bold)
-        if border:
-            style = style.copy()
-            style[:, 1] = border
-        return Page(rectangles, place, colours, style, self.atlas.width(words) * size, size)
+    def line(self, words: str) -> Page:
+        """Set one line, its baseline's left end at the origin."""
+        return Page(*self._set(words, COLOURS["normal"], 1.0, False), self.atlas.width(words), 1.0)
 
     def _set(self, words: str, colour: Colour, size: float, bold: bool) -> tuple[Rows, Rows, Rows, Rows]:
         key = (words, colour, size, bold)

@@ -113,16 +113,20 @@ class Renderer:
     def _take(self, scene: Scene, head: Transform, sight: hanging.Sight) -> None:
         """Make what both eyes of a frame share."""
         stage = _stage_of(scene)
-        drawn, middle, shown, labels = marks.FrameMarks(), None, {}, []
+        drawn, middle, shown = marks.FrameMarks(), None, {}
         if stage and scene.twin.reference_from_image:
             middle = stage.apply(scene.twin.reference_from_image.apply(self._centre))
             if scene.overlay_on:
                 shown = _shown(scene, stage, scene.twin.reference_from_image)
                 drawn = marks.build(scene, self._field(stage, head, middle))
-                labels = [(words, stage.apply(words.position)) for words in drawn.words]
         self._surfaces.show(shown)
         self._strokes.take(drawn)
-        self._set_text(scene, head, sight, middle, labels)
+        self._set_panel(scene, head, sight, middle)
+        if stage and drawn.words:
+            lines = [self._typesetter.line(words.text) for words in drawn.words]
+            places = stage.apply(np.array([words.position for words in drawn.words]))
+            self._quads.add_labels(lines, drawn.words, places, head, sight)
+        self._quads.upload()
         self._taken = scene, head, sight
 
     def _field(self, stage: Transform, head: Transform, middle: Array) -> marks.Field:
@@ -137,14 +141,7 @@ class Renderer:
             metres_per_pixel=distance / camera.PIXELS_PER_TANGENT,
         )
 
-    def _set_text(
-        self,
-        scene: Scene,
-        head: Transform,
-        sight: hanging.Sight,
-        middle: Array | None,
-        labels: list[tuple[marks.Words, Array]],
-    ) -> None:
+    def _set_panel(self, scene: Scene, head: Transform, sight: hanging.Sight, middle: Array | None) -> None:
         radius = float(self._extent.max()) + marks.LETTER_GAP_M
         width = hanging.panel_width(sight, None if middle is None else radius)
         page = self._typesetter.page(panels.panel_rows(scene), width)
@@ -152,10 +149,6 @@ class Renderer:
         self._quads.begin()
         self._quads.add_page(page, place)
         self._quads.add_sign_of_life(page, place, scene.frame)
-        for words, position in labels:
-            line = self._typesetter.line(words.text, words.colour, border=0.75)
-            self._quads.add_page(line, hanging.face(line, position, head, sight, words))
-        self._quads.upload()
 
     def _take_eye(self, scene: Scene, view: View, see_through: bool) -> None:
         twin, stage = scene.twin, _stage_of(scene)

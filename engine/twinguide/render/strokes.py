@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import moderngl
 import numpy as np
 from numpy.typing import NDArray
 
+from twinguide.frames import Array, Transform
 from twinguide.render import hanging
-from twinguide.render.context import load_program, make_array
+from twinguide.render.context import load_program, make_array, uniform_of
 from twinguide.render.glyphs import EM_PER_UNIT, Atlas
-from twinguide.render.marks import FrameMarks, LineRow, LoopRow
+from twinguide.render.marks import FrameMarks, LineRow, LoopRow, Words
 from twinguide.render.panels import Page
 
 SEGMENTS = 40  # of a closed stroke
@@ -56,6 +59,10 @@ class Strokes:
         self._lines, self._loops = Instances(ctx, LINE_NUMBERS, 256), Instances(ctx, LOOP_NUMBERS, 64)
         self._line_program = load_program(ctx, "line", fragment="stroke")
         self._loop_program = load_program(ctx, "loop", {"SEGMENTS": SEGMENTS}, fragment="stroke")
+        self._uniforms = {
+            program: (uniform_of(program, "first_instance"), uniform_of(program, "behind"))
+            for program in (self._line_program, self._loop_program)
+        }
         self._line_array = make_array(ctx, self._line_program)
         self._loop_array = make_array(ctx, self._loop_program)
         self._below = (0, 0)  # lines and loops that surfaces may hide
@@ -93,8 +100,8 @@ class Strokes:
         ):
             if part[1]:
                 instances.bind(binding)
-                program["first_instance"] = part[0]
-                program["behind"] = behind
+                first, hidden = self._uniforms[program]
+                first.value, hidden.value = part[0], behind
                 array.render(moderngl.TRIANGLE_STRIP, vertices=vertices, instances=part[1])
 
     def release(self) -> None:
@@ -128,6 +135,14 @@ class Quads:
         """Add a set text where it hangs."""
         self._instances.reserve(len(page.rectangles))
         self._instances.count += hanging.quads(page, place, self._instances.rows[self._instances.count :])
+
+    def add_labels(
+        self, lines: Sequence[Page], words: Sequence[Words], places: Array, head: Transform, sight: hanging.Sight
+    ) -> None:
+        """Add short texts that face the wearer; see `hanging.label_quads`."""
+        self._instances.reserve(sum(len(line.rectangles) for line in lines))
+        room = self._instances.rows[self._instances.count :]
+        self._instances.count += hanging.label_quads(lines, words, places, head, sight, room)
 
     def add_sign_of_life(self, page: Page, place: hanging.Hanging, frame: int) -> None:
         """Add the bar that turns with every frame."""
