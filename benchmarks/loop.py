@@ -100,11 +100,12 @@ def main() -> None:
     """Measure without and with busy processes, print and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--busy-only", action="store_true")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.machine()}"
     result = {"machine": machine, "load_before": os.getloadavg()[0]}
-    result["runs"] = [measure(args.seconds, busy) for busy in (False, True)]
+    result["runs"] = [measure(args.seconds, busy) for busy in ([True] if args.busy_only else [False, True])]
     print(json.dumps(result, indent=2))
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)

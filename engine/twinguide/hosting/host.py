@@ -15,10 +15,10 @@ import zmq
 from twinguide.bus.client import BusClient
 from twinguide.bus.packets import Outlet, Refusals, message_from_packet
 from twinguide.clock import SECOND
-from twinguide.hookspecs import Part, PartLike
+from twinguide.hookspecs import PartLike
 from twinguide.hosting.context import PartContext
 from twinguide.hosting.plan import ChildSpec, permissions_of, registry_of
-from twinguide.hosting.process import die_with, name_process
+from twinguide.hosting.process import die_with, name_process, yield_to_others
 from twinguide.messages import DoneMark, Health, Inbox, Message, StepMark, tag_of
 from twinguide.registry import Registry, resolve
 
@@ -175,13 +175,9 @@ def run_child(registry: Registry | None = None) -> None:
     die_with(spec.hub_pid)
     registry = registry or registry_of(spec.plan)
     if not spec.plan.virtual:  # in lockstep all wait for each part: none yields to another program
-        os.nice(_niceness(registry.part(spec.name)))
+        yield_to_others(max(0, registry.part(spec.name).nice))
     host = Host(spec, registry)
     try:
         host.run()
     finally:
         host.close()
-
-
-def _niceness(part: Part) -> int:
-    return max(0, part.nice)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import time
+from pathlib import Path
 
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36
 
@@ -65,3 +67,14 @@ def _prctl(option: int, value: int) -> None:
     if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"prctl({option}, {value}): {os.strerror(number)}")
+
+
+def yield_to_others(nice: int) -> None:
+    """Let this process, a session of its own, yield to less nice ones.
+
+    Linux groups the processes of a session for its scheduler (sched_autogroup) and compares niceness only within a
+    group, groups with one another by a niceness of their own: without it a solver takes as much of a core as the loop.
+    """
+    os.nice(nice)
+    with contextlib.suppress(OSError):  # a kernel without autogroups, or with a stricter owner
+        Path("/proc/self/autogroup").write_text(f"{nice}\n")
