@@ -92,6 +92,9 @@ def measure(seconds: float, busy: bool) -> dict:
             "cost_ms": percentiles,
             "cost_histogram_ms": np.histogram(cost, bins=[0, 0.5, 1, 1.5, 2, 3, 5, 8, 11.1, 1e3])[0].tolist(),
             "stage_p50_ms": dict(zip(loop.ledger.stages, np.median(stages, axis=0).round(3).tolist(), strict=True)),
+            "stage_p99_ms": dict(
+                zip(loop.ledger.stages, np.percentile(stages, 99, axis=0).round(3).tolist(), strict=True)
+            ),
             "full_collections_in_frames": collections,
         }
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from twinguide.bus.finite import first_flaw
 from twinguide.case import Case
 from twinguide.clock import MS, SECOND, Clock, ClockReal, ClockVirtual
 from twinguide.errors import HeadsetError, ScenarioError
@@ -27,6 +28,7 @@ from twinguide.messages import PoseWire
 from twinguide.person import Person, keyboard
 from twinguide.registry import Registry, resolve
 from twinguide.rehearsal import ATTEMPT_S, Rehearsal, laid_down, trainee
+from twinguide.render.marks import mark_fault
 from twinguide.scenario import Scenario, check
 from twinguide.twin import Twin
 from twinguide.workflow import Workflow
@@ -125,8 +127,8 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool) -> Loop:
         workflow=workflow,
         ledger=Ledger(STAGES, ()),
         head_covariance=_head_covariance(scenario),
-        guidance=[_guarded(p, session, "assess") for p in _declared(run) if isinstance(p, Guidance)],
-        overlays=[_guarded(p, session, "marks") for p in _declared(run) if isinstance(p, Overlay)],
+        guidance=[_guarded(p, session, "assess", first_flaw) for p in _declared(run) if isinstance(p, Guidance)],
+        overlays=[_guarded(p, session, "marks", mark_fault) for p in _declared(run) if isinstance(p, Overlay)],
         draw_every=(scenario.loop.draw_every_before, scenario.loop.draw_every)
         if scenario.clock == "virtual"
         else (1, 1),
@@ -214,9 +216,9 @@ def _head_covariance(scenario: Scenario) -> np.ndarray:
     return np.diag([turn**2] * 3 + [shift**2] * 3)
 
 
-def _guarded(part: Guidance | Overlay, session: Session, method: str) -> Guarded[Any]:
+def _guarded(part: Guidance | Overlay, session: Session, method: str, flaw: Callable[[Any], str]) -> Guarded[Any]:
     made = resolve(part.make)(session.context(part.name))
-    return Guarded(part.name, getattr(made, method), part.budget_ms)
+    return Guarded(part.name, getattr(made, method), part.budget_ms, flaw)
 
 
 def _lay_down(loop: Loop, case: Case, scenario: Scenario) -> None:
@@ -235,13 +237,12 @@ def _needle(scenario: Scenario) -> str:
 
 def _give_pictures(loop: Loop, run: Run, case: Case, stack: ExitStack) -> None:
     from twinguide.footage import Footage
-    from twinguide.render.meshes import SurfaceInput
+    from twinguide.render.meshes import surfaces_of
     from twinguide.render.pipeline import Renderer
 
     assert loop.headset.ctx is not None
-    surfaces = {name: (case.surface(name), s) for name, s in case.structures.items()}
-    inputs = {n: SurfaceInput(mesh.vertices, mesh.triangles, s.colour, s.role) for n, (mesh, s) in surfaces.items()}
-    loop.renderer = Renderer(loop.headset.ctx, inputs)
+    opaque = loop.headset.info.blend_mode == "opaque"  # a rehearsal's patient has a skin, a real one needs none drawn
+    loop.renderer = Renderer(loop.headset.ctx, surfaces_of(case), show_skin=opaque)
     stack.callback(loop.renderer.release)
     virtual = run.scenario.clock == "virtual"
     fps = run.scenario.loop.rate_hz / loop.draw_every[1]

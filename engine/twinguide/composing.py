@@ -1,19 +1,14 @@
-"""Compose one frame: the texts and marks that say what the twin shows, how sure it is, and what to do next."""
+"""Compose one frame: the texts that say what the twin shows, how sure it is, and what to do next."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import numpy as np
-
 from twinguide.frames import p95_from_covariance
 from twinguide.messages import Finding
 from twinguide.render.catalogue import text
-from twinguide.scene import Ellipsoid, Line, Mark, PanelRow, Scene, TwinView
+from twinguide.scene import Mark, PanelRow, Scene, TwinView
 
-TARGET_COLOUR = (1.0, 0.85, 0.25)
-PATH_COLOUR = (0.45, 0.9, 1.0)
-TIP_COLOUR = (0.6, 1.0, 0.6)
 RANK = {"warning": 0, "caution": 1, "advisory": 2}
 
 
@@ -32,24 +27,12 @@ def compose(
     return Scene(
         twin=twin,
         findings=found,
-        marks=(*_marks(twin), *overlays),
+        marks=tuple(overlays),
         panel=tuple(_panel(twin, found, training, faults)),
         frame=frame,
         overlay_on=overlay_on,
         start_screen=twin.workflow.step == "setup",
     )
-
-
-def _marks(twin: TwinView) -> Iterator[Mark]:
-    """Yield path and error ellipsoids; nothing of what is hidden."""
-    if twin.target is None or twin.target_status.state == "hidden":
-        return
-    structure = "target"
-    if twin.entry is not None:
-        yield Line(np.stack([twin.entry, twin.target.position]), PATH_COLOUR, of=structure)
-    yield Ellipsoid(twin.target.position, twin.target.covariance, TARGET_COLOUR, of=structure)
-    for tool in twin.tools.values():
-        yield Ellipsoid(tool.tip.position, tool.tip.covariance, TIP_COLOUR, of=tool.name)
 
 
 def _panel(twin: TwinView, findings: tuple[Finding, ...], training: float, faults: Iterable[str]) -> Iterator[PanelRow]:

@@ -95,6 +95,7 @@ class World(Part):
 
     head: str = ""
     order: ClassVar[int] = 0
+    nice: ClassVar[int] = 5
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Sensor(Part):
 
     observes: Sequence[type[Message]] = ()
     order: ClassVar[int] = 1
-    nice: ClassVar[int] = 2
+    nice: ClassVar[int] = 5
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Motion(Part):
 
     trains: bool = False
     order: ClassVar[int] = 2
-    nice: ClassVar[int] = 2
+    nice: ClassVar[int] = 5
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,7 @@ class Operator(Part):
     """A simulated person: sees `Shown` and states, answers with `Command` and `Act`."""
 
     order: ClassVar[int] = 4
+    nice: ClassVar[int] = 5
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from twinguide.clock import MS
 from twinguide.frames import Pose, Transform
 from twinguide.messages import Array, PoseWire, Shown, StructureRecord, Vec3
+from twinguide.render.panels import panel_text
 from twinguide.scene import Scene, Status, TwinView
 from twinguide.xr.base import View
 
@@ -51,7 +52,7 @@ def shown_of(
         directions={name: vec(tool.direction) for name, tool in twin.tools.items()},
         entry=vec(twin.entry) if twin.entry is not None else None,
         findings=scene.findings,
-        text=tuple(row for _, row in scene.panel),
+        text=panel_text(scene),
         stage_us=dict(stage_us),
         input_age_ms={name: status.horizon_ns / MS for name, status in (statuses | tools).items()},
         drawn=drawn,

@@ -31,3 +31,9 @@ def test_frames_over_budget_are_counted():
         guarded(None)
     assert guarded.over_budget == 3
     assert not guarded.fault
+
+
+def test_what_cannot_be_drawn_withdraws_its_part():
+    guarded = Guarded("ring", lambda twin: ["good", "bad"], 1.0, lambda said: "not finite" if said == "bad" else "")
+    assert guarded(None) == []
+    assert guarded.fault == "ring withdrawn: not finite"

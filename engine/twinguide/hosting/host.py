@@ -15,7 +15,7 @@ import zmq
 from twinguide.bus.client import BusClient
 from twinguide.bus.packets import Outlet, Refusals, message_from_packet
 from twinguide.clock import SECOND
-from twinguide.hookspecs import PartLike
+from twinguide.hookspecs import PartLike, Sensor
 from twinguide.hosting.context import PartContext
 from twinguide.hosting.plan import ChildSpec, permissions_of, registry_of
 from twinguide.hosting.process import die_with, name_process, yield_to_others
@@ -170,6 +170,8 @@ def run_child(registry: Registry | None = None) -> None:
     if spec.name == "recorder":
         from twinguide.hosting.recorder import run_recorder
 
+        if not spec.plan.virtual:
+            yield_to_others(Sensor.nice)
         run_recorder(spec, registry or registry_of(spec.plan))
         return
     die_with(spec.hub_pid)
