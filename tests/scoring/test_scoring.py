@@ -8,13 +8,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from twinguide.comparing import CHI2_95, inside95
 from twinguide.errors import RecordingError
-from twinguide.evidence import PointTrack, PoseTrack, load
 from twinguide.frames import Transform, p95_from_covariance, rotation_from_vector, vector_from_rotation
 from twinguide.messages import Catalogue, PoseWire
 from twinguide.recording import Recorder
 from twinguide.scoring import score, score_folder
+from twinguide.scoring.comparing import CHI2_95, inside95
+from twinguide.scoring.evidence import PointTrack, PoseTrack, load
 
 LINE_MM = 0.001  # breathing over 10 ms of true samples, by lines: at most 15 mm/s2 * (0.01 s)^2 / 8 = 0.0002 mm
 CHORD_MM = 0.002  # the head's sway by great arcs, as seen 1.5 m away

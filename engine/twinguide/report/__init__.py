@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from twinguide.evidence import Evidence, load
 from twinguide.messages import Catalogue
 from twinguide.report import curves, page, tables
 from twinguide.scoring import Scores, score, write_scores, write_whole
+from twinguide.scoring.evidence import Evidence, load
 
 
 def build_report(folder: Path, catalogue: Catalogue | None = None) -> Path:

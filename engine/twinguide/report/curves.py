@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.evidence import Evidence
 from twinguide.frames import p95_from_covariance
 from twinguide.ledger import latency_cost_mm
-from twinguide.marking import MARKED
 from twinguide.messages import Gate, Shown, Vec3, WorkflowState
 from twinguide.report import page, plots
 from twinguide.report.plots import Span
 from twinguide.scoring import Scores
+from twinguide.scoring.evidence import Evidence
+from twinguide.scoring.marking import MARKED
 
 Array = NDArray[np.float64]
 

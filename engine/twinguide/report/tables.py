@@ -6,11 +6,11 @@ import io
 from pathlib import Path
 from typing import Any
 
-from twinguide.evidence import Evidence
 from twinguide.messages import Attempt, PartState, Refusal, Training, Truth
 from twinguide.recording import SYNC_S
 from twinguide.report import page, plots
 from twinguide.scoring import Scores, head_is_simulated
+from twinguide.scoring.evidence import Evidence
 
 STILL_WIDTH_PX = 640
 MOST_STILLS = 24

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from twinguide.evidence import Evidence
 from twinguide.messages import Act, Shown
+from twinguide.scoring.evidence import Evidence
 
 MARKED = {"degraded", "hidden", "unconfirmed"}  # `predicted` bridges a healthy horizon: no mark
 

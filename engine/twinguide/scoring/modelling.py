@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.clock import MS, SECOND
-from twinguide.evidence import Evidence, Times
 from twinguide.messages import Displacement, Truth
+from twinguide.scoring.evidence import Evidence, Times
 
 Array = NDArray[np.float64]
 LARGE_ERROR_M = 3e-3  # the error at which a model has to say that it no longer holds

@@ -15,14 +15,14 @@ from typing import Any, cast
 
 import numpy as np
 
-from twinguide.comparing import ErrorTrack, Series, inside95, series_of
 from twinguide.errors import RecordingError
-from twinguide.evidence import Evidence, load
 from twinguide.frames import p95_from_covariance
 from twinguide.ledger import missed_between, spread
-from twinguide.marking import findings_raised, marked_by, marked_share
 from twinguide.messages import Catalogue, PartState, Registration, Shown, Truth, WorkflowState
-from twinguide.modelling import out_of_model
+from twinguide.scoring.comparing import ErrorTrack, Series, inside95, series_of
+from twinguide.scoring.evidence import Evidence, load
+from twinguide.scoring.marking import findings_raised, marked_by, marked_share
+from twinguide.scoring.modelling import out_of_model
 
 ABOUT_THE_RUN = ("title", "mode", "clock", "headset", "case_hash")  # what neither clock nor folder touches
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.evidence import Evidence, Times, rotations_from_quaternions
 from twinguide.messages import Array as WireArray
 from twinguide.messages import Shown, Vec3
+from twinguide.scoring.evidence import Evidence, Times, rotations_from_quaternions
 
 Array = NDArray[np.float64]
 CHI2_95 = 7.814727903251179  # 95 % quantile of chi-square with 3 degrees of freedom
