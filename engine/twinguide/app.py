@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Generator
@@ -16,6 +17,7 @@ import numpy as np
 from twinguide.bus.finite import first_flaw
 from twinguide.case import Case
 from twinguide.clock import MS, SECOND, Clock, ClockReal, ClockVirtual
+from twinguide.composing import RANK
 from twinguide.errors import HeadsetError, ScenarioError
 from twinguide.frames import Transform
 from twinguide.guarding import Guarded
@@ -24,7 +26,7 @@ from twinguide.hosting.plan import PartPlan, RunPlan
 from twinguide.hosting.session import Session
 from twinguide.ledger import Ledger
 from twinguide.loop import STAGES, Loop
-from twinguide.messages import PoseWire
+from twinguide.messages import Exposure, Finding, PoseWire
 from twinguide.person import Person, keyboard
 from twinguide.registry import Registry, resolve
 from twinguide.rehearsal import ATTEMPT_S, Rehearsal, laid_down, trainee
@@ -36,6 +38,7 @@ from twinguide.xr.base import Headset
 from twinguide.xr.scripted import HandSource
 
 Say = Callable[[str], None]
+MARKER = ".twinguide-session"  # this folder is ours to empty
 PREPARATION_LIMIT_S = 300.0  # of the run's clock, from setup to guidance
 
 
@@ -64,7 +67,11 @@ def run_scenario(scenario: Scenario, registry: Registry, out: Path, *, say: Say,
     with ExitStack() as stack:
         loop = compose_loop(run, case, stack, draw=draw)
         with quiet_collector():
-            ended = drive(loop, run)
+            try:
+                ended = drive(loop, run)
+            except Exception as error:  # whatever it was: what is recorded is kept and reported
+                logging.getLogger(__name__).exception("the run ended by an error")
+                ended = f"error: {type(error).__name__}: {error}"
     say(f"ended: {ended}")
     if not scenario.record or not loop.frames:
         return "nothing was recorded"
@@ -74,12 +81,14 @@ def run_scenario(scenario: Scenario, registry: Registry, out: Path, *, say: Say,
 
 
 def _fresh(out: Path) -> None:
+    """Make the session folder; an earlier session's is emptied, anything else is left alone."""
     if out.exists() and any(out.iterdir()):
-        if not (out / "session.mcap").exists():
+        if not (out / MARKER).is_file():
             raise ScenarioError("a new folder, or an earlier session's", str(out), "--out", "Name another folder.")
         for file in sorted(out.rglob("*"), reverse=True):
-            file.rmdir() if file.is_dir() else file.unlink()
+            file.rmdir() if file.is_dir() and not file.is_symlink() else file.unlink()
     out.mkdir(parents=True, exist_ok=True)
+    (out / MARKER).touch()
 
 
 def prepare_case(run: Run) -> Case:
@@ -112,7 +121,7 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool) -> Loop:
     headset = make_headset(run, case, session, clock, draw=draw)
     stack.callback(headset.stop)
     headset.start()
-    twin = Twin(case, scenario, session.bulk)
+    twin = Twin(case, scenario, session.bulk, _exposure_hz(run))
     workflow = Workflow(
         scenario.registration,
         {name: (mark.kind, mark.position) for name, mark in case.landmarks.items()},
@@ -127,7 +136,7 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool) -> Loop:
         workflow=workflow,
         ledger=Ledger(STAGES, ()),
         head_covariance=_head_covariance(scenario),
-        guidance=[_guarded(p, session, "assess", first_flaw) for p in _declared(run) if isinstance(p, Guidance)],
+        guidance=[_guarded(p, session, "assess", _finding_fault) for p in _declared(run) if isinstance(p, Guidance)],
         overlays=[_guarded(p, session, "marks", mark_fault) for p in _declared(run) if isinstance(p, Overlay)],
         draw_every=(scenario.loop.draw_every_before, scenario.loop.draw_every)
         if scenario.clock == "virtual"
@@ -140,6 +149,12 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool) -> Loop:
     if headset.ctx is not None:
         _give_pictures(loop, run, case, stack)
     return loop
+
+
+def _exposure_hz(run: Run) -> float:
+    """Return the rate that the tracker declares for its exposures [Hz]."""
+    topics = [topic for part in _declared(run) for topic in part.publishes.values() if topic.message is Exposure]
+    return next((topic.rate_hz for topic in topics if topic.rate_hz), 60.0)
 
 
 def _declared(run: Run) -> list[Any]:
@@ -216,6 +231,15 @@ def _head_covariance(scenario: Scenario) -> np.ndarray:
     return np.diag([turn**2] * 3 + [shift**2] * 3)
 
 
+def _finding_fault(said: object) -> str:
+    """Return why something that guidance said cannot be shown, or nothing."""
+    if not isinstance(said, Finding):
+        return f"wanted a Finding, got {type(said).__name__}"
+    if said.severity not in RANK:
+        return f"unknown severity {said.severity!r}"
+    return first_flaw(said)
+
+
 def _guarded(part: Guidance | Overlay, session: Session, method: str, flaw: Callable[[Any], str]) -> Guarded[Any]:
     made = resolve(part.make)(session.context(part.name))
     return Guarded(part.name, getattr(made, method), part.budget_ms, flaw)
@@ -253,10 +277,11 @@ def _give_pictures(loop: Loop, run: Run, case: Case, stack: ExitStack) -> None:
 def drive(loop: Loop, run: Run) -> str:
     """Make frames until guidance has lasted its seconds, someone stops, or nothing more can come; return why."""
     guided_ns: int | None = None
-    step = ""
+    first_ns, step = 0, ""
     try:
         while not loop.stopping:
             shown = loop.frame()
+            first_ns = first_ns or shown.t_ns
             if shown.step != step:
                 step = shown.step
                 run.say(f"{shown.t_ns / SECOND:7.2f} s  {step}")
@@ -266,7 +291,7 @@ def drive(loop: Loop, run: Run) -> str:
                 return f"{run.scenario.seconds:g} s of guidance"
             if step == "review":
                 return "stopped"
-            if guided_ns is None and loop.frames > PREPARATION_LIMIT_S * run.scenario.loop.rate_hz:
+            if loop.person is None and guided_ns is None and shown.t_ns - first_ns > PREPARATION_LIMIT_S * SECOND:
                 return f"preparation did not end: {step} waits for {loop.workflow.state.waits_for!r}"
     except KeyboardInterrupt:
         return "interrupted"

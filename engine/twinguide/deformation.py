@@ -20,7 +20,7 @@ class Deformation:
         body = case.body()
         self._embedded = {name: embed(body, case.surface(name).vertices) for name in structures}
         self._target = embed(body, case.plan.target[None, :])
-        self._planned = case.plan.target
+        self._planned, self._shape = case.plan.target, body.vertices.shape
         self._vertices: NDArray[Any] | None = None
         self._version = 0
         self._made: dict[str, tuple[NDArray[np.float32], int]] = {}
@@ -33,12 +33,20 @@ class Deformation:
         return self.solution.sigma_m if self.solution else 0.0
 
     def take(self, solution: Solution, vertices: NDArray[Any]) -> None:
-        """Take a solution and its body vertices [m], shape (n, 3), in image; one that is not finite is passed over."""
-        if not np.isfinite(vertices).all():
+        """Take a solution and its body vertices [m], shape (n, 3), in image; an unusable or older one is left."""
+        if vertices.shape != self._shape or not np.isfinite(vertices).all():
+            return
+        if self.solution is not None and solution.t_ns < self.solution.t_ns:
             return
         self.solution, self._vertices = solution, vertices
         self._version += 1
         self._moved = self._target.apply(vertices)[0] - self._planned
+
+    def forget_before(self, t_ns: int) -> None:
+        """Drop a solution that is valid for a time before `t_ns` [ns]: the surfaces follow the target rigidly then."""
+        if self.solution is not None and self.solution.t_ns < t_ns:
+            self.solution, self._vertices, self._moved = None, None, np.zeros(3)
+            self._made.clear()
 
     def at_target(self) -> NDArray[np.float64]:
         """Return how far the solution moves the planned target [m], shape (3,), in image."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import queue
 import threading
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.clock import MS, SECOND
+from twinguide.errors import RecordingError
 from twinguide.messages import Picture
 from twinguide.render.pictures import picture_hash, read_pixels, save_png
 from twinguide.render.video import VideoWriter
@@ -40,6 +42,7 @@ class Footage:
         self._video = VideoWriter(folder / "stereo.webm", 2 * width, height, fps)
         self._step, self._due_ns, self._count = "", 0, 0
         self.left_out = 0
+        self.fault = ""  # why no more pictures are kept
         self.digest = hashlib.sha256()  # of all pixels kept
         self._queue: queue.Queue[Pixels | None] | None = queue.Queue(maxsize=2) if threaded else None
         self._thread = threading.Thread(target=self._encode, daemon=True) if threaded else None
@@ -53,9 +56,11 @@ class Footage:
 
     def keep(self, scene: Scene) -> list[Picture]:
         """Hand the pair to the video, and return the still that this frame became, if it was due."""
+        if self.fault:
+            return []
         if self._queue is None:
             self.digest.update(self._pair.tobytes())
-            self._video.write(self._pair)
+            self._write(self._pair)
         elif self._queue.full():
             self.left_out += 1
         else:
@@ -71,20 +76,34 @@ class Footage:
         self._due_ns = t_ns + STILL_EVERY_NS
         self._count += 1
         name = f"{self._count:02d}_{step}.png"
-        save_png(self._pair, self._stills / name)
+        try:
+            save_png(self._pair, self._stills / name)
+        except OSError as error:
+            self.fault = f"no more pictures are kept: {error}"
+            return []
         return [Picture(t_ns=t_ns, name=name, sha256=picture_hash(self._pair))]
 
     def _encode(self) -> None:
         assert self._queue is not None
         while (pair := self._queue.get()) is not None:
+            self._write(pair)
+
+    def _write(self, pair: Pixels) -> None:
+        """Encode a pair; a full disk ends the video, not the run."""
+        if self.fault:
+            return
+        try:
             self._video.write(pair)
+        except (OSError, RecordingError) as error:
+            self.fault = f"no more pictures are kept: {error}"
 
     def close(self) -> list[Picture]:
         """Finish the video; return the digest of all pictures as one more."""
         if self._queue and self._thread:
             self._queue.put(None)
             self._thread.join()
-        self._video.close()
+        with contextlib.suppress(OSError, RecordingError):  # `fault` has said it already
+            self._video.close()
         return [] if self._queue else [Picture(name="stereo.webm", sha256=self.digest.hexdigest())]
 
     def __enter__(self) -> Footage:

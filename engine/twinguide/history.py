@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.clock import MS
+from twinguide.errors import BusError
 from twinguide.frames import Pose, Transform, rotation_from_vector
 from twinguide.messages import Displacement, PoseWire
 from twinguide.scene import Point
@@ -131,16 +132,20 @@ class PoseHistory:
         slots = self._since(since_ns)
         return self._matrices[slots], self._covariances[slots]
 
-    def step_m(self) -> float:
+    def step_m(self, lever_m: float) -> float:
         """Return how far the last three samples lie from the six before them [m]; 0 while there are fewer.
 
+        The largest of the body's origin and three points at `lever_m` [m] from it, so that a turn counts as well.
         Medians ride over a single outlier; what was bumped stays away.
         """
         if len(self) < 9:
             return 0.0
-        slots = np.arange(self._count - 9, self._count) % len(self._times)
-        position = self._matrices[slots, :3, 3]
-        return float(np.linalg.norm(np.median(position[6:], axis=0) - np.median(position[:6], axis=0)))
+        m = self._matrices[np.arange(self._count - 9, self._count) % len(self._times)]
+        points = m[:, None, :3, 3] + lever_m * np.concatenate(
+            [np.zeros((9, 1, 3)), m[:, :3, :3].transpose(0, 2, 1)], axis=1
+        )
+        steps = np.median(points[6:], axis=0) - np.median(points[:6], axis=0)
+        return float(np.linalg.norm(steps, axis=1).max())
 
 
 def _left_out(ahead_s: float) -> Array:
@@ -161,10 +166,17 @@ class DisplacementHistory:
         """Take a newer trajectory."""
         if self.newest is not None and message.t_ns <= self.newest.t_ns:
             return
+        times, mean, covariance = message.times_ns, message.mean.numpy(), message.covariance.numpy()
+        n = len(times)
+        if n < 2 or list(times) != sorted(set(times)) or mean.shape != (n, 3) or covariance.shape != (n, 3, 3):
+            got = f"{n} times, mean {mean.shape}, covariance {covariance.shape}"
+            raise BusError(
+                "a trajectory: ascending times (n >= 2), (n, 3), (n, 3, 3)", got, f"displacement of {message.of}"
+            )
         self.newest = message
-        self._times = np.array(message.times_ns, dtype=np.float64)
-        self._mean = message.mean.numpy()
-        self._covariance = message.covariance.numpy().reshape(-1, 9)
+        self._times = np.array(times, dtype=np.float64)
+        self._mean = mean
+        self._covariance = covariance.reshape(-1, 9)
 
     def at(self, t_ns: int) -> Point | None:
         """Return the displacement [m] with covariance at `t_ns` [ns], or None outside the trajectory."""

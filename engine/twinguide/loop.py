@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ if TYPE_CHECKING:  # a loop without pictures imports no GL
     from twinguide.footage import Footage
     from twinguide.render.pipeline import Renderer
 
+log = logging.getLogger(__name__)
 STAGES = ("wait", "bus", "twin", "guidance", "draw", "submit", "record")
 
 
@@ -52,6 +54,8 @@ class Loop:
     draw_every: tuple[int, int] = (1, 1)  # before guidance, and in it
     frames: int = 0
     stopping: str = ""  # why the loop is to end
+    overlay_on: bool = True
+    _bad: dict[str, str] = field(default_factory=dict[str, str])  # part -> what was wrong with its last bad message
     _lap_ns: int = 0
     _head_watch: HeadWatch = field(default_factory=HeadWatch)
     _head: Transform = field(default_factory=lambda: Transform.of("stage", "headset"))
@@ -83,7 +87,15 @@ class Loop:
         tracked = self._follow_head(timing.t_display_ns, now)
         faults = self._faults() + ([] if tracked else [text("head_lost")])
         progress = self.twin.training_progress
-        scene = compose(view, findings, overlays, self.frames, training=progress, faults=faults, overlay_on=tracked)
+        scene = compose(
+            view,
+            findings,
+            overlays,
+            self.frames,
+            training=progress,
+            faults=faults,
+            overlay_on=tracked and self.overlay_on,
+        )
         self._lap(3)
 
         views = self.headset.views()
@@ -127,14 +139,21 @@ class Loop:
     def _take(self, source: str, message: Message, now_ns: int) -> None:
         if isinstance(message, Command):
             self._obey(message, now_ns)
-        else:
+            return
+        try:
             self.twin.take(source, message, now_ns)
+        except Exception as error:  # a part's bad message must not end the frame
+            self._bad[source] = f"{source}: unusable {type(message).__name__}: {error}"
+            log.debug("unusable message", exc_info=error)
         bumped = self.twin.take_bump()
         if bumped:
-            self.workflow.void(bumped, now_ns)
+            self.twin.forget_training()
+            self.workflow.void(bumped, now_ns, moved=True)
 
     def _obey(self, command: Command, now_ns: int) -> None:
         before = self.workflow.step
+        if command.kind == "overlay":
+            self.overlay_on = not self.overlay_on
         self.session.publish(self.workflow.command(command, now_ns))
         if before == "guide" and self.workflow.step == "train":
             self.twin.forget_training()
@@ -172,6 +191,8 @@ class Loop:
 
     def _faults(self) -> list[str]:
         parts = [part.fault for part in (*self.guidance, *self.overlays) if part.fault]
+        parts += self._bad.values()
+        parts += [self.footage.fault] if self.footage and self.footage.fault else []
         return parts + [f"{s.part}: {s.state}, {s.reason}" for s in self.session.part_states.values() if s.state in BAD]
 
 

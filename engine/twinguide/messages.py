@@ -240,7 +240,7 @@ class Command(Message, frozen=True, kw_only=True, tag="twinguide.command/1"):
     """What a person, or the simulated operator, asks of the engine; repeated with the same `id` until acknowledged."""
 
     id: str
-    kind: Literal["start", "touch", "register", "confirm", "reject", "train", "advance", "overlay", "attempt", "stop"]
+    kind: Literal["start", "touch", "confirm", "reject", "train", "overlay", "stop"]
     argument: str = ""
 
 

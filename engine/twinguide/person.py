@@ -1,7 +1,7 @@
 """What a person does by hand: controllers or keys move the procedure on.
 
-A controller's `a`, or the space bar, does what the display waits for; `b`, or `r`, rejects the registration; `t` learns
-the breathing anew; `menu`, or `q`, ends the run.
+A controller's `a`, or the space bar, does what the display waits for; `b`, or `r`, rejects the registration; squeezing,
+or `o`, puts the overlay off and on; `t` learns the breathing anew; `menu`, or `q`, ends the run.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 from twinguide.messages import Command, WorkflowState
 from twinguide.xr.base import Hand, HandName
 
-BUTTONS = {"a": "next", "b": "reject", "menu": "stop"}
-KEYS = {" ": "next", "\n": "next", "r": "reject", "t": "train", "q": "stop"}
+BUTTONS = {"a": "next", "b": "reject", "squeeze": "overlay", "menu": "stop"}
+KEYS = {" ": "next", "\n": "next", "r": "reject", "t": "train", "o": "overlay", "q": "stop"}
 
 
 class Person:
@@ -53,7 +53,7 @@ class Person:
         self._count += 1
         identity = f"person-{self._count}"
         match wish:
-            case "stop" | "reject" | "train":
+            case "stop" | "reject" | "train" | "overlay":
                 return Command(id=identity, kind=wish)
             case _:
                 pass

@@ -13,6 +13,7 @@ from twinguide.frames import Pose, Transform, p95_from_covariance
 from twinguide.messages import Array, Landmark, PoseWire, Registration
 from twinguide_calibration import CalibrationRefused, register_points
 
+TREMBLE_M = 0.001  # of a hand that holds a pointer on a spot
 Points = Mapping[str, NDArray[np.float64]]
 
 
@@ -40,7 +41,15 @@ def landmark_of(name: str, touch: Touch, *, touch_sigma_m: float, still_m: float
             f"breathing held at the CT's phase (chest still within {still_m * 1e3:.1f} mm)",
             f"{touch.surrogate_motion_m * 1e3:.1f} mm", name, "Ask for a breath-hold and touch again.",
         )  # fmt: skip
-    noise = touch.covariance / len(touch.tips) + touch.common + np.eye(3) * touch_sigma_m**2
+    scatter = float(np.sqrt(np.var(touch.tips, axis=0).sum()))
+    stated = float(np.sqrt(np.trace(touch.covariance)))
+    if scatter > 2.0 * stated + TREMBLE_M:
+        raise RegistrationRefused(
+            f"a pointer held still within {(2.0 * stated + TREMBLE_M) * 1e3:.1f} mm",
+            f"{scatter * 1e3:.1f} mm", name, "Hold it on the landmark and touch again.",
+        )  # fmt: skip
+    # The median of n samples has pi/2 times the variance of their mean (Kendall & Stuart, 14.6).
+    noise = touch.covariance * (np.pi / 2) / len(touch.tips) + touch.common + np.eye(3) * touch_sigma_m**2
     mean = np.median(touch.tips, axis=0)
     return Landmark(name, (float(mean[0]), float(mean[1]), float(mean[2])), Array.of(noise))
 

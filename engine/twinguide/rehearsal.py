@@ -49,6 +49,8 @@ class Rehearsal:
         hand = hands[self._hand]
         if hand.pose_grip is not None:
             twin.hold(self._tool, Transform("stage", self._tool, hand.pose_grip.matrix), t_ns)
+        else:
+            twin.release(self._tool, t_ns)
         was, self._pulled = self._pulled, hand.trigger > (RELEASED if self._pulled else PULLED)
         if not self._pulled or was:
             return None

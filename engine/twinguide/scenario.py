@@ -13,8 +13,8 @@ from msgspec import Meta
 from twinguide.errors import ScenarioError
 from twinguide.registry import Registry
 
-Positive = Annotated[float, Meta(gt=0)]
-NonNegative = Annotated[float, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0, le=1e6)]
+NonNegative = Annotated[float, Meta(ge=0, le=1e6)]
 Vec3mm = tuple[float, float, float]
 S = TypeVar("S")
 
@@ -39,7 +39,11 @@ class HeadsetSettings(Strict, frozen=True, kw_only=True):
     height: Annotated[int, Meta(ge=64, le=4096)] = 800
     fov_deg: Annotated[float, Meta(gt=10, lt=150)] = 90.0  # simulated: across and down, of each eye
     display_latency_ms: NonNegative = 22.0
-    blend: tuple[Literal["alpha", "additive", "opaque"], ...] = ("alpha", "additive", "opaque")
+    blend: Annotated[tuple[Literal["alpha", "additive", "opaque"], ...], Meta(min_length=1)] = (
+        "alpha",
+        "additive",
+        "opaque",
+    )
     sigma_mm: NonNegative = 0.2  # stated jitter of its own tracking, per axis
     sigma_deg: NonNegative = 0.1
 
@@ -78,7 +82,7 @@ class Scenario(Strict, frozen=True, kw_only=True):
     case: str  # a case folder, or "generate:<organ>"
     mode: Literal["guide", "rehearse"] = "guide"
     clock: Literal["real", "virtual"] = "real"
-    seed: int = 1
+    seed: Annotated[int, Meta(ge=0)] = 1
     seconds: Positive = 40.0  # of guidance
     record: bool = True
     target_tolerance_mm: Positive = 5.0
@@ -113,10 +117,16 @@ def convert(tables: Any, kind: type[S], where: str) -> S:  # noqa: ANN401 - what
 
 
 def check(scenario: Scenario, registry: Registry, where: str = "the scenario") -> None:
-    """Raise PluginError for a part nobody declares, ScenarioError for an option it does not take."""
+    """Raise PluginError for a part nobody declares, ScenarioError for a tool that lacks or an option not taken."""
     for name, placement in scenario.parts.items():
         part = registry.part(name)
         convert(placement.options, part.options, f"{where}, [parts.{name}.options]")
+    roles = [tool.role for tool in scenario.tools.values()]
+    wanted = ("needle",) if scenario.mode == "rehearse" else ("reference", "pointer", "needle")
+    lacking = [role for role in wanted if roles.count(role) != 1]
+    if lacking:
+        got = ", ".join(f"{name} ({tool.role})" for name, tool in scenario.tools.items()) or "no tools"
+        raise ScenarioError(f"one tool each of role {', '.join(wanted)}", got, f"{where}, [tools]")
 
 
 def find(name: str, registry: Registry) -> dict[str, Any]:

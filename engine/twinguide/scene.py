@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -57,7 +57,6 @@ class ToolView:
     status: Status
     tip: Point
     direction: Array  # (3,) unit, in reference, from handle to tip
-    direction_covariance: Array = field(default_factory=lambda: np.zeros((3, 3)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,6 +17,7 @@ from twinguide.scene import Status
 SILENT_PERIODS = 3.0
 GONE_NS = SECOND  # of silence, after which a structure's place is no longer claimed
 RELEASE = 0.85  # hysteresis: a degraded structure is unmarked again below this share of its tolerance
+FRAME_NS = SECOND // 90
 JUMP_M = 0.010  # within a frame of 11 ms: 0.9 m/s more than the frame before, 80 m/s2; a head in surgery stays below 10
 JUMP_RAD = 0.05  # likewise 4.5 rad/s more than the frame before
 RETURN_SAMPLES = 5  # valid ones in a row before a lost tool is shown again
@@ -73,8 +74,9 @@ class HeadWatch:
         turn = vector_from_rotation(b.rotation.T @ head.rotation) - ahead * vector_from_rotation(
             a.rotation.T @ b.rotation
         )
+        reach = (t_ns - t1) * (t_ns - t0) / FRAME_NS**2 / 2  # a steady acceleration's deviation grows so
         shift_m, turn_rad = float(np.linalg.norm(shift)), float(np.linalg.norm(turn))
-        if shift_m < JUMP_M and turn_rad < JUMP_RAD:
+        if shift_m < JUMP_M * max(1.0, reach) and turn_rad < JUMP_RAD * max(1.0, reach):
             return ""
         self._last = []
         return f"the headset's place jumped by {shift_m * 1e3:.0f} mm, {np.degrees(turn_rad):.0f} deg"

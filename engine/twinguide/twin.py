@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.case import Case
-from twinguide.clock import SECOND
+from twinguide.clock import MS, SECOND
 from twinguide.deformation import Deformation
 from twinguide.frames import Pose, Transform, p95_from_covariance, p95_from_covariances, points_covariance
 from twinguide.history import DisplacementHistory, PoseHistory
@@ -39,8 +39,13 @@ from twinguide.trust import SILENT_PERIODS, Presence, Stream, Trust
 Array = NDArray[np.float64]
 MOVING_ROLES = ("organ", "tumour", "vessel", "bile", "cyst")  # these follow the organ, the rest stays
 IN_HAND = {"register": ("pointer",), "verify": ("pointer",), "guide": ("needle",)}  # a tool laid down is not lost
+UNKNOWN_MOTION_M = 0.010  # 1 sigma per axis of an organ whose breathing is not known: 15 mm from rest to full breath
+LEVER_M = 0.15  # from the reference body to what hangs on it: a turn of the body is a step out there
+GATE_FRESH_NS = 100 * MS  # an older gate says nothing
+SOLUTION_FRESH_NS = 250 * MS  # a body's shape older than this is not this breath's
 FULL_DEPTH_M = 0.1  # of a needle in tissue, for which its bending is stated
 STILL = Point(np.zeros(3), np.zeros((3, 3)))
+UNKNOWN = Point(np.zeros(3), np.eye(3) * UNKNOWN_MOTION_M**2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,17 +57,25 @@ class _Frame:
     fault: str
     silence: float
     horizon_ns: int
+    unseen: str  # why the reference is not seen
 
 
 class Twin:
     """What is known of patient and tools, asked for at one display time."""
 
-    def __init__(self, case: Case, scenario: Scenario, bulk: Callable[[BulkRef], NDArray[Any] | None]) -> None:
+    def __init__(
+        self,
+        case: Case,
+        scenario: Scenario,
+        bulk: Callable[[BulkRef], NDArray[Any] | None],
+        exposure_hz: float = 60.0,
+    ) -> None:
+        """Take the case, the tools, how to read a shared array, and the rate that the tracker declares [Hz]."""
         self._case, self._tools, self._bulk = case, scenario.tools, bulk
         self._roles = {tool.role: name for name, tool in scenario.tools.items()}
         self._histories = {n: PoseHistory(static=t.role == "reference") for n, t in scenario.tools.items()}
         self._presence = {name: Presence() for name in scenario.tools}
-        self._stream = Stream(SECOND // 60)
+        self._stream = Stream(round(SECOND / exposure_hz))
         self._displacement = DisplacementHistory()
         self._deformation = Deformation(case, [n for n, s in case.structures.items() if s.role in MOVING_ROLES])
         self._target_trust = Trust(scenario.target_tolerance_mm * 1e-3)
@@ -71,7 +84,7 @@ class Twin:
         self._centres = np.array([case.surface(name).vertices.mean(axis=0) for name in case.structures])
         self._registered: tuple[int, Pose | None] = (-1, None)  # version, reference_from_image
         self._bump_m = scenario.registration.bump_mm * 1e-3
-        self._gate = Gate(open=False, reason="unknown")
+        self._gate, self._gate_heard_ns = Gate(open=False, reason="unknown"), -SECOND
         self._stage_from_tracker: Pose | None = None
         self._fixed_stage: Pose | None = None  # stage_from_reference in rehearsal
         self._held: dict[str, Pose] = {}  # reference_from_<tool> of tools that a controller is
@@ -96,7 +109,7 @@ class Twin:
             case Training():
                 self.training[source] = message
             case Gate():
-                self._gate = message
+                self._gate, self._gate_heard_ns = message, now_ns
             case _:
                 pass
 
@@ -114,9 +127,9 @@ class Twin:
     def _look_for_bump(self) -> None:
         """Tell a bump, a step of the reference alone, from a moved camera, a step that all bodies share."""
         name = self._roles.get("reference")
-        if name is None or self._histories[name].step_m() < self._bump_m:
+        if name is None or self._histories[name].step_m(LEVER_M) < self._bump_m:
             return
-        others = [self._histories[n].step_m() for n, t in self._tools.items() if t.role == "surrogate"]
+        others = [self._histories[n].step_m(0.0) for n, t in self._tools.items() if t.role == "surrogate"]
         shared = bool(others) and min(others) > 0.5 * self._bump_m
         self.bumped = "the tracker was moved" if shared else "the reference was bumped"
         self._histories[name].clear()
@@ -136,6 +149,7 @@ class Twin:
         """Take no motion for known until it is learnt anew."""
         self.training.clear()
         self._displacement = DisplacementHistory()
+        self._gate_heard_ns = -SECOND
 
     def take_bump(self) -> str:
         """Return why the reference can no longer be trusted, once; nothing while it can."""
@@ -150,6 +164,11 @@ class Twin:
         """Let a controller be a tool, for rehearsal."""
         assert self._fixed_stage is not None
         self._held[tool] = Pose(self._fixed_stage.transform.inverse() @ stage_from_tool, t_ns, np.zeros((6, 6)))
+        self._stream.heard_ns = t_ns
+
+    def release(self, tool: str, t_ns: int) -> None:
+        """Let a tool go whose controller is not tracked."""
+        self._held.pop(tool, None)
         self._stream.heard_ns = t_ns
 
     # ---- touching ---------------------------------------------------------------------------------------------------
@@ -193,8 +212,10 @@ class Twin:
         reference = self._histories[self._roles["reference"]].at(t_ns) if "reference" in self._roles else None
         pose = self._pose_of(registration)
         moved = self._displacement.at(t_ns)
+        rest = STILL if self._fixed_stage else UNKNOWN
         newest_ns = self._histories[self._roles["reference"]].newest_ns if reference else t_ns
-        frame = _Frame(pose, moved or STILL, self._fault(moved), self._stream.silence(now_ns), t_ns - newest_ns)
+        frame = _Frame(pose, moved or rest, self._fault(moved), self._silence(now_ns), t_ns - newest_ns, self._unseen())
+        gate_open = self._gate.open and now_ns - self._gate_heard_ns < GATE_FRESH_NS and not frame.fault
         target = entry = None
         if pose is not None:
             plan = self._case.plan
@@ -203,7 +224,7 @@ class Twin:
         tools, lost = self._tools_at(t_ns, now_ns, reference, entry, IN_HAND.get(workflow.step, ()))
         return TwinView(
             t_display_ns=t_ns,
-            structures=self._structures(frame, registration, deform=deform),
+            structures=self._structures(frame, registration, t_ns, deform=deform),
             tools=tools,
             lost=lost,
             registration=registration,
@@ -214,8 +235,8 @@ class Twin:
             entry=entry,
             target_status=self._status(self._target_trust, target_p95, frame, registration, moves=True),
             workflow=workflow,
-            gate_open=self._gate.open,
-            gate_reason="" if self._fixed_stage else self._gate.reason,  # a rehearsal's patient does not breathe
+            gate_open=gate_open,
+            gate_reason=self._gate_reason(now_ns, frame.fault),
             gate_seconds=self._gate.seconds_left,
         )
 
@@ -225,6 +246,26 @@ class Twin:
         if self._stage_from_tracker is None or reference is None:
             return None
         return self._stage_from_tracker @ reference
+
+    def _silence(self, now_ns: int) -> float:
+        """Return the silence of what the picture hangs on: the camera's, or that of the reference within it."""
+        silence = self._stream.silence(now_ns)
+        name = self._roles.get("reference")
+        if name is None or not self._unseen():
+            return silence
+        return max(silence, (now_ns - self._histories[name].newest_ns) / self._stream.period_ns)
+
+    def _unseen(self) -> str:
+        """Return why the reference is not seen, or nothing."""
+        presence = self._presence.get(self._roles.get("reference", ""))
+        return f"reference: {presence.reason}" if presence and not presence.present else ""
+
+    def _gate_reason(self, now_ns: int, fault: str) -> str:
+        if self._fixed_stage:
+            return ""  # a rehearsal's patient does not breathe
+        if now_ns - self._gate_heard_ns >= GATE_FRESH_NS:
+            return "unknown"
+        return self._gate.reason or fault
 
     def _fault(self, moved: Point | None) -> str:
         """Return what the motion model says against itself."""
@@ -243,10 +284,13 @@ class Twin:
             self._registered = (registration.version, wire.pose(0) if wire else None)
         return self._registered[1]
 
-    def _structures(self, frame: _Frame, registration: Registration, *, deform: bool) -> dict[str, StructureView]:
+    def _structures(
+        self, frame: _Frame, registration: Registration, t_ns: int, *, deform: bool
+    ) -> dict[str, StructureView]:
         """Judge every structure at its centre: the moving ones carry the motion's error and the solver's as well."""
         p95: list[float | None] = [None] * len(self._centres)
         shift = np.zeros(3)
+        self._deformation.forget_before(t_ns - SOLUTION_FRESH_NS)
         if frame.pose is not None:
             own = frame.motion.covariance + np.eye(3) * self._deformation.sigma_m**2
             covariances = points_covariance(frame.pose, self._centres) + self._moves[:, None, None] * own
@@ -265,7 +309,7 @@ class Twin:
     ) -> Status:
         if p95 is None or registration.state in ("absent", "void", "suspended"):
             return Status("hidden", registration.reason or registration.state)
-        fault = frame.fault if moves else ""
+        fault = frame.unseen or (frame.fault if moves else "")
         status = trust.judge(p95, frame.silence, frame.horizon_ns, self._stream.period_ns, fault)
         if registration.state != "confirmed" and status.state != "hidden":
             return Status("unconfirmed", registration.state, status.silence, status.horizon_ns, p95)
@@ -277,7 +321,7 @@ class Twin:
         """Return the tools that are there, and those that this step's hand should hold and the camera does not see."""
         tools: dict[str, ToolView] = {}
         lost: dict[str, Status] = {}
-        silence = self._stream.silence(now_ns)
+        silence = self._silence(now_ns)
         for name, tool in self._tools.items():
             if tool.role not in ("needle", "pointer"):
                 continue
@@ -294,9 +338,11 @@ class Twin:
         if name in self._held:
             return self._held[name], ""
         presence = self._presence[name]
-        if silence >= SILENT_PERIODS:
-            return None, "tracker silent"
-        if not presence.present or reference is None:
+        if self._fixed_stage is not None:
+            return None, "controller not tracked"
+        if silence >= SILENT_PERIODS or reference is None:
+            return None, self._unseen() or "tracker silent"
+        if not presence.present:
             return None, presence.reason
         pose = self._histories[name].at(t_ns)
         return (reference.inverse() @ pose, "") if pose is not None else (None, presence.reason)
@@ -330,5 +376,4 @@ def _tool_view(name: str, tool: Tool, pose: Pose, status: Status, entry: Array |
         status = Status("degraded", reason, status.silence, status.horizon_ns, p95)
     else:
         status = Status(status.state, status.reason, status.silence, status.horizon_ns, p95)
-    turned = pose.point_covariance(np.zeros(3)) / max(length, 0.01) ** 2
-    return ToolView(name, status, Point(position, covariance), direction, turned)
+    return ToolView(name, status, Point(position, covariance), direction)

@@ -43,6 +43,7 @@ class Workflow:
         self._touched: dict[str, Landmark] = {}
         self._touching: tuple[str, int] | None = None
         self._answered: dict[str, Ack] = {}
+        self._placed = False
         self.trained = not trains
         self.step: Step = "setup"
         self.registration = Registration(version=0, state="absent", reason="not registered yet")
@@ -71,6 +72,10 @@ class Workflow:
             case "confirm", "confirm":
                 self._change_registration(t_ns, state="confirmed", reason="")
                 self._go("guide" if self.trained else "train", t_ns)
+            case "overlay", _:
+                pass  # the loop's own
+            case "reject" | "train", _ if self._placed:
+                return "a rehearsal has no registration and no breathing"
             case "train", "guide" if self._trains:
                 self.trained = False
                 self._go("train", t_ns)
@@ -105,14 +110,17 @@ class Workflow:
             if self.step == "train":
                 self._go("guide", t_ns)
 
-    def void(self, reason: str, t_ns: int) -> None:
-        """Throw the registration away: it must be made again."""
-        if self.registration.state in ("absent", "void") or self.step == "review":
+    def void(self, reason: str, t_ns: int, *, moved: bool = False) -> None:
+        """Throw away the registration and what was touched for it; `moved`: what was learnt in `reference` as well."""
+        if self.step in ("setup", "review") or self._placed:
             return
         self._touched.clear()
         self._touching = None
-        self._change_registration(t_ns, state="void", reason=reason)
-        self._go("register", t_ns)
+        if moved:
+            self.trained = not self._trains
+        if self.registration.state not in ("absent", "void"):
+            self._change_registration(t_ns, state="void", reason=reason)
+        self._go("register", t_ns, reason)
 
     def suspend(self, reason: str, t_ns: int) -> None:
         """Hide the overlay until the wearer confirms again; registration and training are kept."""
@@ -122,6 +130,7 @@ class Workflow:
 
     def place(self, reference_from_image: PoseWire, t_ns: int) -> None:
         """Lay the twin down without a patient, for rehearsal: registered by definition, without error."""
+        self._placed = True
         self.registration = Registration(version=0, state="absent", reference_from_image=reference_from_image)
         self._change_registration(t_ns, state="confirmed", reason="rehearsal: no patient")
         self.trained = True

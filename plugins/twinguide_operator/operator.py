@@ -36,6 +36,7 @@ class OperatorSimulated:
         self._pending: dict[str, tuple[Command, int]] = {}
         self._commands = 0
         self._touches = 0
+        self._leaving = False
         self._steering = Steering(self._options, self._rng)
 
     def step(self, t_ns: int, inbox: Inbox) -> list[Message]:
@@ -56,6 +57,7 @@ class OperatorSimulated:
         if (state.step, state.waits_for) == (self._state.step, self._state.waits_for) and not state.note:
             self._state = state
             return
+        self._leaving = self._state.step == "guide" and state.step != "guide"
         self._state = state
         self._script = self._script_of(state)
         self._busy_until_ns = t_ns + self._reaction_ns()
@@ -83,6 +85,9 @@ class OperatorSimulated:
         yield DWELL_S, [self._command("touch", landmark)]
 
     def _acts(self, t_ns: int) -> list[Message]:
+        if self._leaving:
+            self._leaving = False
+            return self._steering.rest()
         if t_ns < self._busy_until_ns:
             return []
         if self._state.step == "guide":

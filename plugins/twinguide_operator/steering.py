@@ -26,10 +26,17 @@ class Steering:
         self._inserting = False
         self._arrived = False
 
+    def rest(self) -> list[Message]:
+        """Return what stops the hand, and start over with aligning: what was learnt of the way may be void."""
+        self._aim, self._inserting, self._arrived = None, False, False
+        return [Act(kind="needle")]
+
     def act(self, shown: Shown | None) -> list[Message]:
         """Return what the hand does now; it rests while needle or target are not shown."""
-        if shown is None or shown.step != "guide" or shown.target is None or shown.entry is None:
+        if shown is None or shown.step != "guide":
             return []
+        if shown.target is None or shown.entry is None:
+            return [Act(kind="needle")]  # held still: there is nothing to steer by
         if shown.gate_open:
             self._aim = np.array(shown.target)
         tip, direction = shown.tips.get("needle"), shown.directions.get("needle")

@@ -40,7 +40,9 @@ def bump(faults: Sequence[Fault], t_s: float) -> Array:
 def headset_jump(faults: Sequence[Fault], t_s: float) -> Array:
     """Return how far the headset's own tracking is off [m], shape (3,), in stage."""
     direction = np.array([0.8, 0.0, -0.6])
-    return direction * sum(_metres(f, 20.0) for f in faults if f.kind == "headset_jump" and t_s >= f.at_s)
+    return direction * sum(
+        _metres(f, 20.0) for f in faults if f.kind == "headset_jump" and f.at_s <= t_s < f.at_s + f.seconds
+    )
 
 
 def occluded(faults: Sequence[Fault], t_s: float) -> set[str]:

@@ -16,8 +16,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     `cough`: two fast pulses of `size_mm` in 0.8 s. `phase_jump`: breathing leaps by a quarter of a cycle within 0.25 s,
     and from then on the target lags by `lag_rad` more. `bump`: the reference body moves by `size_mm` on the patient.
-    `headset_jump`: the headset's own tracking leaps by `size_mm`. `occlude`: the camera does not see the tools `of`
-    for `seconds`.
+    `headset_jump`: the headset's own tracking leaps by `size_mm`, and finds back after `seconds`. `occlude`: the camera
+    does not see the tools `of` for `seconds`.
     """
 
     kind: Literal["cough", "phase_jump", "bump", "headset_jump", "occlude"]

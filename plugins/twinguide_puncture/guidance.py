@@ -14,7 +14,8 @@ from .plugin import PunctureOptions
 
 Array = NDArray[np.float64]
 ONE_SIDED_95 = 1.6448536  # standard normal quantile: a distance is to hold with 95 %, on one side
-PATH_SAMPLES = 24  # along the remaining path, up to 150 mm: one each 6 mm or closer, as fine as the margins
+PATH_SAMPLES = 40  # along each path; half a step is taken off every distance, which changes by no more than that
+ROUND_A_LIVER = ("ribs", "pleura", "gallbladder")  # a path that nobody has measured against these is not a clear one
 MOVING = ("organ", "tumour", "vessel", "bile", "cyst")
 
 
@@ -37,7 +38,7 @@ class Puncture:
         if needle is None or twin.target is None or twin.target_status.state == "hidden":
             return findings
         findings.extend(self._assess_aim(needle.tip, needle.direction, twin.target))
-        findings.extend(self._assess_path(needle.tip, twin.target, twin))
+        findings.extend(self._assess_path(needle.tip, needle.direction, twin.target, twin))
         return findings
 
     def _assess_aim(self, tip: Point, direction: Array, target: Point) -> Iterator[Finding]:
@@ -64,18 +65,23 @@ class Puncture:
             name="offset", value=offset * 1e3, sigma=across * 1e3, unit="mm", severity="advisory", text="beside target"
         )
 
-    def _assess_path(self, tip: Point, target: Point, twin: TwinView) -> Iterator[Finding]:
-        """Measure the rest of the path, from tip to target, against each critical structure where it is now."""
+    def _assess_path(self, tip: Point, direction: Array, target: Point, twin: TwinView) -> Iterator[Finding]:
+        """Measure the ways on, to the target and where the needle points, against each critical structure."""
         image_from_reference = twin.reference_from_image.inverse() if twin.reference_from_image else None
         if image_from_reference is None:
             return
-        path = tip.position + self._share * (target.position - tip.position)
+        gap = target.position - tip.position
+        length = float(np.linalg.norm(gap))
+        planned = tip.position + self._share * gap
+        pointed = tip.position + self._share * length * direction  # where it would go if it were only pushed
+        path = np.concatenate([planned, pointed])
+        slack = 0.5 * length / (PATH_SAMPLES - 1)
         moved = twin.displacement.position if twin.displacement else np.zeros(3)
         at_rest, carried = image_from_reference.apply(path), image_from_reference.apply(path - moved)
         sigma = float(np.sqrt(np.linalg.eigvalsh(target.covariance + tip.covariance)[-1]))
         for structure in self._critical:
             points = carried if structure.role in MOVING else at_rest
-            nearest = float(self._grids[structure.name].at(points).min())
+            nearest = float(self._grids[structure.name].at(points).min()) - slack
             lower = nearest - ONE_SIDED_95 * sigma
             severity = "warning" if lower < 0 else "caution" if lower < structure.margin_m else "advisory"
             yield Finding(
@@ -86,6 +92,12 @@ class Puncture:
     def _assess_plan(self) -> Iterator[Finding]:
         """Judge the planned path once: a veto stays in view until the plan is changed."""
         plan = self._case.plan
+        absent = [name for name in ROUND_A_LIVER if name in self._case.missing]
+        if absent:
+            yield Finding(
+                name="unchecked", value=float(len(absent)), sigma=0.0, unit="structures", severity="caution",
+                text=f"not in this case, so not checked: {', '.join(absent)}",
+            )  # fmt: skip
         path = plan.entry + np.linspace(0.0, 1.0, 200)[:, None] * (plan.target - plan.entry)
         for structure in self._critical:
             grid = self._grids[structure.name]

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from twinguide.clock import MS, SECOND, ClockMapping
+from twinguide.errors import BusError
 from twinguide.frames import Transform, rotation_from_vector
 from twinguide.history import DisplacementHistory, PoseHistory
 from twinguide.messages import Array, Displacement, PoseWire
@@ -67,10 +68,10 @@ def test_a_step_shows_at_the_third_sample_and_a_single_outlier_does_not():
     for k in range(12):
         history.add(k * PERIOD, wire(k * PERIOD))
     history.add(12 * PERIOD, wire(12 * PERIOD, noise=(0.007, 0.0, 0.0)))
-    assert history.step_m() < 1e-9
+    assert history.step_m(0.15) < 1e-9
     for k in (13, 14):
         history.add(k * PERIOD, wire(k * PERIOD, noise=(0.007, 0.0, 0.0)))
-    assert history.step_m() == pytest.approx(0.007)
+    assert history.step_m(0.15) == pytest.approx(0.007)
 
 
 def test_a_late_or_repeated_sample_is_passed_over():
@@ -121,3 +122,27 @@ def test_a_devices_clock_is_mapped_through_offset_drift_and_jitter():
 def test_a_clock_without_a_pair_says_so():
     with pytest.raises(ValueError, match="no pair"):
         ClockMapping().to_host(0)
+
+
+def test_a_turn_of_the_body_is_a_step_of_what_hangs_on_it():
+    history = PoseHistory(static=True)
+    for k in range(12):
+        turned = PoseWire.of(
+            Transform.of("tracker", "reference", rotation_from_vector(np.array([0.0, 0.0, 0.1 * (k > 8)]))),
+            np.eye(6) * 1e-8,
+        )
+        history.add(k * PERIOD, turned)
+    assert history.step_m(0.0) == 0.0
+    assert history.step_m(0.15) == pytest.approx(0.015, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("times", "mean", "covariance"),
+    [((), (0, 3), (0, 3, 3)), ((1,), (1, 3), (1, 3, 3)), ((2, 1), (2, 3), (2, 3, 3)), ((1, 2), (2, 3), (2, 3))],
+)
+def test_a_broken_trajectory_is_refused(times, mean, covariance):
+    message = Displacement(
+        t_ns=5, of="tumour", times_ns=times, mean=Array.of(np.zeros(mean)), covariance=Array.of(np.zeros(covariance))
+    )
+    with pytest.raises(BusError, match="tumour"):
+        DisplacementHistory().add(message)

@@ -73,7 +73,14 @@ def test_settings_are_laid_over_a_scenario():
     assert (scenario.seed, scenario.headset.width, scenario.parts["puncture"].placement) == (7, 512, "inside")
 
 
-@pytest.mark.parametrize("setting", ["seed", "title.x=1"])
+def test_a_tool_that_lacks_is_named(registry):
+    with pytest.raises(ScenarioError, match="pointer"):
+        check(convert(tomllib.loads(GOOD), Scenario, "test"), registry)
+
+
+@pytest.mark.parametrize(
+    "setting", ["seed", "title.x=1", "seed=-1", "seconds=inf", "headset.blend=[]", "loop.rate_hz=nan"]
+)
 def test_a_setting_that_does_not_fit_is_refused(setting):
     with pytest.raises(ScenarioError):
         overridden(tomllib.loads(GOOD), [setting])

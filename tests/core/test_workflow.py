@@ -3,7 +3,7 @@ import pytest
 
 from twinguide.clock import MS, SECOND
 from twinguide.frames import Transform, rotation_from_vector
-from twinguide.messages import Command, Registration, WorkflowState
+from twinguide.messages import Command, PoseWire, Registration, WorkflowState
 from twinguide.registering import Touch
 from twinguide.scenario import RegistrationSettings
 from twinguide.workflow import Workflow
@@ -191,3 +191,39 @@ def test_registration_versions_only_grow():
     p.flow.void("bump", p.t)
     versions = [m.version for m in [*p.seen, *p.flow.changes()] if isinstance(m, Registration)]
     assert versions == sorted(set(versions))
+
+
+def test_a_bump_during_registration_throws_away_what_was_touched_before_it():
+    p = Procedure()
+    p.say("start")
+    p.touch("F0")
+    p.touch("F1")
+    p.flow.void("the reference was bumped", p.t, moved=True)
+    p.wait(0)
+    assert p.flow.state.touched == ()
+    assert "bumped" in p.flow.state.note
+
+
+def test_a_bump_asks_for_the_breathing_to_be_learnt_anew():
+    p = Procedure().to_guide()
+    p.flow.void("the reference was bumped", p.t, moved=True)
+    assert not p.flow.trained
+
+
+def test_a_pointer_that_sweeps_is_no_touch():
+    p = Procedure()
+    p.say("start")
+    rng = np.random.default_rng(0)
+    p.flow._touch = lambda since, until: Touch(rng.normal(0, 0.004, (24, 3)), np.eye(3) * 1e-7, np.eye(3) * 1e-8, 0.0)
+    p.say("touch", "F0")
+    p.wait(500 * MS)
+    assert p.flow.state.touched == ()
+    assert "still" in p.flow.state.note
+
+
+def test_a_rehearsal_cannot_be_rejected_or_trained():
+    p = Procedure()
+    p.flow.place(PoseWire.of(Transform.of("reference", "image"), np.zeros((6, 6))), 0)
+    assert not p.say("reject").accepted
+    assert not p.say("train").accepted
+    assert p.flow.step == "guide"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 MARKED = ("degraded", "hidden", "unconfirmed")
-OCCLUDE_S, SILENT_S, COUGH_S, JUMP_S, BUMP_S = 2.0, 6.0, 10.0, 18.0, 24.0  # after guidance began
+OCCLUDE_S, SILENT_S, COUGH_S, UNSEEN_S, JUMP_S, BUMP_S = 2.0, 6.0, 10.0, 15.0, 19.0, 27.0  # after guidance began
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,7 @@ def story(watch_module, healthy):
     faults = [
         fault("occlude", begun + OCCLUDE_S, of=["needle"], seconds=1.0),
         fault("cough", begun + COUGH_S),
+        fault("occlude", begun + UNSEEN_S, of=["reference"], seconds=1.5),
         fault("headset_jump", begun + JUMP_S),
         fault("bump", begun + BUMP_S),
     ]
@@ -41,6 +42,7 @@ def story(watch_module, healthy):
     run.for_seconds(1.6)
     run.loop.twin.take = taken
     run.until(lambda shown: shown.t_ns * 1e-9 >= begun + BUMP_S + 1.0, limit_s=200.0)
+    run.until(lambda shown: shown.step == "guide", limit_s=250.0)
     return lambda start, end: [f for f in run.frames if begun + start <= f.t_ns * 1e-9 < begun + end]
 
 
@@ -86,7 +88,17 @@ def test_a_silent_tracker_is_bridged_then_marked_then_hidden_and_comes_back(stor
     assert seen.index("predicted") < seen.index("degraded") < seen.index("hidden")
     assert frames[-1].structures["liver"].reason == "tracker silent"
     assert "needle" not in frames[-1].tips
+    assert not any(f.gate_open for f in frames[15:])  # whoever opened it has long been silent
     assert states(story(SILENT_S + 2.5, SILENT_S + 3.5), "liver")[-1] == "valid"
+
+
+def test_a_reference_that_is_not_seen_is_said_and_hides_what_hangs_on_it(story):
+    frames = story(UNSEEN_S + 0.2, UNSEEN_S + 1.5)
+    assert {f.structures["ribs"].state for f in frames} <= {"degraded", "hidden"}
+    assert frames[-1].structures["ribs"].state == "hidden"
+    assert "reference" in frames[0].structures["ribs"].reason
+    assert not any("needle" in f.tips for f in frames)
+    assert states(story(UNSEEN_S + 2.5, UNSEEN_S + 3.5), "ribs")[-1] == "valid"
 
 
 def test_a_cough_is_out_of_model_and_closes_the_gate(story):
@@ -98,7 +110,7 @@ def test_a_cough_is_out_of_model_and_closes_the_gate(story):
 
 
 def test_a_jump_of_the_headset_suspends_until_the_wearer_confirms_again(story):
-    frames = story(JUMP_S - 0.1, JUMP_S + 5.5)
+    frames = story(JUMP_S - 0.1, JUMP_S + 6.5)  # it leaps, finds back after a second, and both are jumps
     hidden = [f for f in frames if f.structures["liver"].state == "hidden"]
     assert hidden[0].t_ns - frames[0].t_ns < 0.15e9
     assert "jumped" in hidden[-1].structures["liver"].reason
@@ -115,3 +127,8 @@ def test_a_bumped_reference_voids_the_registration_and_hides_the_overlay(story):
     assert frames[-1].step == "register"
     assert set(states(frames[hidden:], "liver")) == {"hidden"}
     assert "bumped" in frames[-1].structures["liver"].reason
+
+
+def test_after_a_bump_everything_is_made_anew_before_guidance_goes_on(story):
+    steps = list(dict.fromkeys(f.step for f in story(BUMP_S + 0.5, 500.0)))
+    assert steps == ["register", "verify", "confirm", "train", "guide"]

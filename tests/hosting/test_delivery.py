@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from twinguide.hosting.runtime import make_runtime_folder
 from twinguide.messages import Registration, Solution
@@ -117,7 +119,15 @@ def test_the_folder_is_private_while_it_runs_and_gone_afterwards(runs, gone):
     assert all(gone(pid) for pid in pids)
 
 
-def test_folders_of_the_dead_are_removed_and_those_of_the_living_kept(tmp_path):
+@pytest.fixture
+def short_path():
+    """A folder whose name leaves room for sockets, which pytest's own may not."""
+    with tempfile.TemporaryDirectory(prefix="tg") as folder:
+        yield Path(folder)
+
+
+def test_folders_of_the_dead_are_removed_and_those_of_the_living_kept(short_path):
+    tmp_path = short_path
     living = make_runtime_folder(tmp_path)
     code = f"""
         from pathlib import Path
