@@ -42,7 +42,7 @@ def commands():
                         yield " ".join(words)
 
 
-@pytest.mark.parametrize("line", commands())
+@pytest.mark.parametrize("line", list(commands()))
 def test_every_command_in_the_docs_is_one_that_the_program_takes(line):
     words = shlex.split(line)[1:]
     command = main
