@@ -29,7 +29,7 @@ from twinguide.loop import STAGES, Loop
 from twinguide.messages import Exposure, Finding, PoseWire
 from twinguide.person import Person, keyboard
 from twinguide.registry import Registry, resolve
-from twinguide.rehearsal import ATTEMPT_S, Rehearsal, laid_down, trainee
+from twinguide.rehearsal import ATTEMPT_S, Rehearsal, laid_down, onlooker, trainee
 from twinguide.render.marks import mark_fault
 from twinguide.scenario import Scenario, check
 from twinguide.twin import Twin
@@ -206,7 +206,9 @@ def make_headset(run: Run, case: Case, session: Session, clock: Clock, *, draw: 
 
     worlds = [p for p in _declared(run) if isinstance(p, World) and p.head]
     head = resolve(worlds[0].head)(session.context(worlds[0].name)) if worlds else None
-    hands = _trainee(run, case) if s.mode == "rehearse" else None
+    hands = None
+    if s.mode == "rehearse":
+        head, hands = head or onlooker(), _trainee(run, case)
     half = np.radians(s.headset.fov_deg) / 2
     options = SimulatedOptions(
         size=(s.headset.width, s.headset.height),

@@ -81,6 +81,9 @@ def _measures(findings: tuple[Finding, ...]) -> Iterator[PanelRow]:
 
 
 def _sentence(f: Finding) -> str:
+    """Return a finding in words; one without a unit says all in its text."""
+    if not f.unit:
+        return f.text
     if f.lower95 is None:
         return text("finding", what=f.text, value=f.value, unit=f.unit)
     return text("finding_bound", what=f.text, value=f.value, unit=f.unit, lower=f.lower95)

@@ -15,7 +15,7 @@ from twinguide.messages import Attempt, Finding
 from twinguide.scene import ToolView, TwinView
 from twinguide.twin import Twin
 from twinguide.xr.base import Hand, HandName
-from twinguide.xr.scripted import HandsKeyframed
+from twinguide.xr.scripted import HandsKeyframed, HeadSway
 
 Array = NDArray[np.float64]
 PULLED, RELEASED = 0.7, 0.3  # of the trigger's way, with hysteresis
@@ -28,6 +28,11 @@ TABLE_M = np.array([0.0, 1.0, -0.4])  # where the target lies in stage, within r
 def laid_down(target: Array) -> Transform:
     """Return `stage_from_reference` of a patient lying before the wearer, target [m], shape (3,), in image."""
     return Transform.of("stage", "reference", LYING, TABLE_M - LYING @ target)
+
+
+def onlooker() -> HeadSway:
+    """Return the simulated head of a person who stands before the patient laid down."""
+    return HeadSway(eye=TABLE_M + np.array([0.0, 0.45, 0.35]), field=TABLE_M)
 
 
 class Rehearsal:

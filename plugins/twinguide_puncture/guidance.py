@@ -95,7 +95,7 @@ class Puncture:
         absent = [name for name in ROUND_A_LIVER if name in self._case.missing]
         if absent:
             yield Finding(
-                name="unchecked", value=float(len(absent)), sigma=0.0, unit="structures", severity="caution",
+                name="unchecked", value=float(len(absent)), sigma=0.0, unit="", severity="caution",
                 text=f"not in this case, so not checked: {', '.join(absent)}",
             )  # fmt: skip
         path = plan.entry + np.linspace(0.0, 1.0, 200)[:, None] * (plan.target - plan.entry)

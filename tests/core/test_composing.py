@@ -93,3 +93,8 @@ def test_a_plugins_marks_go_into_the_scene():
 def test_the_start_screen_comes_before_anything_else():
     assert compose(twin(step="setup", state="absent"), [], [], 0).start_screen
     assert not compose(twin(), [], [], 0).start_screen
+
+
+def test_a_finding_without_a_unit_is_told_by_its_text_alone():
+    said = Finding(name="unchecked", value=1.0, sigma=0.0, unit="", severity="caution", text="not checked: pleura")
+    assert "caution: not checked: pleura" in rows(compose(twin(), [said], [], 0))
