@@ -28,14 +28,17 @@ def cache() -> Path:
 
 
 def debian_mirror() -> str:
-    """Return the archive that this machine's apt uses, or Debian's own where it runs another distribution."""
+    """Return the Debian archive that this machine's apt uses, or that TWINGUIDE_DEBIAN names; else raise MonadoError."""
+    named = os.environ.get("TWINGUIDE_DEBIAN")
+    if named:
+        return named
     sources = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
     for source in sources:
         if source.is_file():
             for word in source.read_text(errors="replace").split():
                 if "://" in word and word.rstrip("/").endswith("/debian"):
                     return word
-    return "http://deb.debian.org/debian"
+    raise MonadoError("no Debian archive among this machine's apt sources: name one in TWINGUIDE_DEBIAN")
 
 
 def fetch(prefix: Path | None = None) -> Path:
