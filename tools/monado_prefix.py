@@ -28,7 +28,7 @@ def cache() -> Path:
 
 
 def debian_mirror() -> str:
-    """Return the Debian archive that this machine's apt uses, or that TWINGUIDE_DEBIAN names; else raise MonadoError."""
+    """Return the Debian archive of this machine's apt, or of TWINGUIDE_DEBIAN; raise MonadoError without one."""
     named = os.environ.get("TWINGUIDE_DEBIAN")
     if named:
         return named

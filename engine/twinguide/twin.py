@@ -32,8 +32,9 @@ from twinguide.messages import (
     WorkflowState,
 )
 from twinguide.registering import Touch
-from twinguide.scenario import Scenario, Tool
+from twinguide.scenario import Scenario
 from twinguide.scene import Point, Status, StructureView, ToolView, TwinView
+from twinguide.tooling import tip_of, tool_view
 from twinguide.trust import SILENT_PERIODS, Presence, Stream, Trust
 
 Array = NDArray[np.float64]
@@ -43,7 +44,6 @@ UNKNOWN_MOTION_M = 0.010  # 1 sigma per axis of an organ whose breathing is not 
 LEVER_M = 0.15  # from the reference body to what hangs on it: a turn of the body is a step out there
 GATE_FRESH_NS = 100 * MS  # an older gate says nothing
 SOLUTION_FRESH_NS = 250 * MS  # a body's shape older than this is not this breath's
-FULL_DEPTH_M = 0.1  # of a needle in tissue, for which its bending is stated
 STILL = Point(np.zeros(3), np.zeros((3, 3)))
 UNKNOWN = Point(np.zeros(3), np.eye(3) * UNKNOWN_MOTION_M**2)
 
@@ -180,7 +180,7 @@ class Twin:
         matrices, covariances = self._histories[pointer].samples(since_ns)
         if base is None or not len(matrices):
             return Touch(np.zeros((0, 3)), np.eye(3), np.eye(3), 0.0)
-        tip, sigma_m = _tip(self._tools[pointer]), self._tools[pointer].tip_sigma_mm * 1e-3
+        tip, sigma_m = tip_of(self._tools[pointer]), self._tools[pointer].tip_sigma_mm * 1e-3
         reference_from_tracker = base.transform.inverse()
         tips = reference_from_tracker.apply(matrices[:, :3, :3] @ tip + matrices[:, :3, 3])
         mean = Transform("tracker", pointer, matrices[-1])
@@ -330,7 +330,7 @@ class Twin:
                 lost[name] = Status("hidden", reason, silence)
             elif pose is not None:
                 horizon = t_ns - (self._histories[name].newest_ns or t_ns)
-                tools[name] = _tool_view(name, tool, pose, Status("valid", "", silence, horizon), entry)
+                tools[name] = tool_view(name, tool, pose, Status("valid", "", silence, horizon), entry)
         return tools, lost
 
     def _tool_pose(self, name: str, t_ns: int, reference: Pose | None, silence: float) -> tuple[Pose | None, str]:
@@ -352,28 +352,3 @@ def _carried(pose: Pose, point: Array, motion: Point) -> Point:
     """Return a point of the image, registered and moved, with both covariances."""
     position = pose.transform.apply(point) + motion.position
     return Point(position, pose.point_covariance(point) + motion.covariance)
-
-
-def _tip(tool: Tool) -> Array:
-    """Return the calibrated tip [m], shape (3,), in the tool's frame."""
-    return np.array(tool.tip_mm) * 1e-3
-
-
-def _tool_view(name: str, tool: Tool, pose: Pose, status: Status, entry: Array | None) -> ToolView:
-    """Place a tool's tip and judge it; a needle bends with the square of its depth behind the entry [m]."""
-    tip = _tip(tool)
-    length = float(np.linalg.norm(tip))
-    axis = tip / length if length else np.array([0.0, 0.0, -1.0])
-    position, direction = pose.transform.apply(tip), pose.transform.rotation @ axis
-    depth = max(0.0, float((position - entry) @ direction)) if entry is not None else 0.0
-    bend_m = tool.bends_mm * 1e-3 * min(1.0, (depth / FULL_DEPTH_M) ** 2)
-    across = np.eye(3) - np.outer(direction, direction)
-    own = np.eye(3) * (tool.tip_sigma_mm * 1e-3) ** 2 + across * bend_m**2
-    covariance = pose.point_covariance(tip) + own
-    p95 = p95_from_covariance(covariance)
-    if p95 > tool.tolerance_mm * 1e-3:
-        reason = f"error {p95 * 1e3:.1f} mm > {tool.tolerance_mm:.1f} mm"
-        status = Status("degraded", reason, status.silence, status.horizon_ns, p95)
-    else:
-        status = Status(status.state, status.reason, status.silence, status.horizon_ns, p95)
-    return ToolView(name, status, Point(position, covariance), direction)
