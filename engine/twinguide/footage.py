@@ -7,7 +7,7 @@ import hashlib
 import queue
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,9 +105,3 @@ class Footage:
         with contextlib.suppress(OSError, RecordingError):  # `fault` has said it already
             self._video.close()
         return [] if self._queue else [Picture(name="stereo.webm", sha256=self.digest.hexdigest())]
-
-    def __enter__(self) -> Footage:
-        return self
-
-    def __exit__(self, *_: Any) -> None:  # noqa: ANN401 - the protocol's own signature
-        self.close()
