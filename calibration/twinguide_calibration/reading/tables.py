@@ -1,0 +1,198 @@
+"""CSV tables whose columns say their unit: `x_mm`, `t_s`; poses and points in documented columns.
+
+Poses: `x_mm, y_mm, z_mm` (or `_m`) with `qx, qy, qz, qw`, or with `r00 ... r22` row by row; optionally `t_s`, `t_ms` or
+`t_ns`, `name` (`tracker_from_pointer`; without it `tracker_from_tool`), `valid` (1/0, OK/INVALID) and `frame`.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinguide_calibration.reading.tracks import FAULTY_SHARE, PoseRecording, Rows, Track, checked
+from twinguide_calibration.refused import CalibrationRefused
+
+Array = NDArray[np.float64]
+UNITS_M = {"mm": 1e-3, "cm": 1e-2, "m": 1.0}
+UNITS_S = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+NOT_VALID = {"0", "invalid", "missing", "false", "no", "lost", "out_of_view"}
+UNIT_QUATERNION = 1e-3  # how far a quaternion's length may be from 1 to be normalised
+TEXT = {"name", "label", "valid", "status"}
+QUATERNION = ("qx", "qy", "qz", "qw")
+MATRIX = tuple(f"r{row}{column}" for row in range(3) for column in range(3))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """A table's numbers by column, shape (n,) each; an empty cell is NaN."""
+
+    header: tuple[str, ...]
+    numbers: dict[str, Array]
+    text: dict[str, list[str]]
+    notes: tuple[str, ...]
+
+    def has_length(self, name: str) -> bool:
+        """Tell whether there is a column `name_<unit>`."""
+        return any(f"{name}_{unit}" in self.numbers for unit in UNITS_M)
+
+    def lengths(self, name: str, where: str) -> Array:
+        """Return a column in metres, shape (n,); raise CalibrationRefused without unit, or with two."""
+        found = [unit for unit in UNITS_M if f"{name}_{unit}" in self.numbers]
+        if len(found) == 1:
+            return self.numbers[f"{name}_{found[0]}"] * UNITS_M[found[0]]
+        wanted = f"one column {name}_mm or {name}_m"
+        remedy = "The unit belongs into the column's name; it is never guessed." if name in self.numbers else ""
+        raise CalibrationRefused(f"wanted {wanted}; got {', '.join(self.header)}; in {where}. {remedy}".rstrip())
+
+    def times(self, where: str) -> Array | None:
+        """Return the time stamps [s], shape (n,), or None where there are none."""
+        found = [unit for unit in UNITS_S if f"t_{unit}" in self.numbers]
+        if len(found) > 1:
+            raise CalibrationRefused(f"wanted one column of time; got t_{', t_'.join(found)}; in {where}")
+        return self.numbers[f"t_{found[0]}"] * UNITS_S[found[0]] if found else None
+
+
+def columns_of(path: Path) -> tuple[str, ...]:
+    """Return a CSV's column names, in lower case."""
+    lines = _lines(path)
+    return tuple(word.strip().lower() for word in next(csv.reader(lines[:1], dialect=_dialect(lines[0]))))
+
+
+def read_table(path: Path) -> Table:
+    """Read a CSV with a header; commas, semicolons or tabs; `#` begins a comment.
+
+    Raises CalibrationRefused for a file without rows, a column named twice, rows of another length, and cells that are
+    no numbers.
+    """
+    lines = _lines(path)
+    header = columns_of(path)
+    twice = {name for name in header if header.count(name) > 1}
+    if twice:
+        raise CalibrationRefused(f"wanted columns with names of their own; got {sorted(twice)} twice; in {path.name}")
+    rows = list(csv.reader(lines[1:], dialect=_dialect(lines[0])))
+    if not rows:
+        raise CalibrationRefused(f"wanted rows below the header; got none; in {path.name}")
+    short = [i for i, row in enumerate(rows) if len(row) != len(header)]
+    notes: tuple[str, ...] = ()
+    if short == [len(rows) - 1] and len(rows) > 1:
+        rows, notes = rows[:-1], (f"{path.name}: its last row was cut off, left out",)
+    elif short:
+        got = f"{len(rows[short[0]])} in row {short[0] + 1} of {len(rows)}"
+        raise CalibrationRefused(f"wanted {len(header)} cells a row; got {got}; in {path.name}")
+    numbers: dict[str, Array] = {}
+    text: dict[str, list[str]] = {}
+    for name, cells in zip(header, zip(*rows, strict=True), strict=True):
+        if name in TEXT:
+            text[name] = [cell.strip() for cell in cells]
+        else:
+            numbers[name] = _numbers(name, cells, path.name)
+    return Table(header, numbers, text, notes)
+
+
+def read_poses_csv(path: Path) -> PoseRecording:
+    """Read tracks of poses from a CSV; raise CalibrationRefused as `read_table` and `tracks.checked` do."""
+    table = read_table(path)
+    places = np.stack([table.lengths(axis, path.name) for axis in "xyz"], axis=1)
+    matrices = np.tile(np.eye(4), (len(places), 1, 1))
+    matrices[:, :3, :3], told = _turns(table, path.name)
+    matrices[:, :3, 3] = places
+    names = np.array(table.text.get("name") or ["tracker_from_tool"] * len(places))
+    valid = np.array([word.lower() not in NOT_VALID for word in table.text.get("valid", table.text.get("status", []))])
+    valid = valid if len(valid) else np.ones(len(places), dtype=bool)
+    times = table.times(path.name)
+    tracks: dict[str, Track] = {}
+    absent: dict[str, str] = {}
+    notes = [*table.notes, *told]
+    for name in dict.fromkeys(names.tolist()):
+        target, source = _frames_of(name, path.name)
+        mine = names == name
+        rows = mine & valid
+        if not rows.any():
+            absent[name] = f"all {mine.sum()} are marked as not valid"
+            continue
+        frames = _frames(table, times, names, rows)
+        stamps = None if times is None else times[rows]
+        told_rows = Rows(target, source, matrices[rows], frames, stamps, int((mine & ~valid).sum()))
+        track, told = checked(told_rows, 1.0, path.name)
+        tracks[name] = track
+        notes += told
+    if not tracks:
+        raise CalibrationRefused(f"wanted poses; got none that is valid ({'; '.join(absent.values())}); in {path.name}")
+    return PoseRecording(path.name, tracks, tuple(notes), absent)
+
+
+def _frames_of(name: str, where: str) -> tuple[str, str]:
+    target, middle, source = name.partition("_from_")
+    if not middle or not target or not source:
+        raise CalibrationRefused(f"wanted names like tracker_from_pointer; got {name!r}; in {where}")
+    return target, source
+
+
+def _frames(table: Table, times: Array | None, names: NDArray[np.str_], rows: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return what pairs rows of several tracks: the column `frame`, else equal stamps, else the row's number."""
+    if "frame" in table.numbers:
+        return table.numbers["frame"][rows].astype(np.int64)
+    if times is not None and np.isfinite(times).all() and len(set(names.tolist())) > 1:
+        return np.unique(times, return_inverse=True)[1].astype(np.int64)[rows]
+    return np.flatnonzero(rows).astype(np.int64)
+
+
+def _turns(table: Table, where: str) -> tuple[Array, list[str]]:
+    """Return rotations, shape (n, 3, 3), NaN where a quaternion has no unit length, and what was left out."""
+    if set(QUATERNION) <= table.numbers.keys():
+        q = np.stack([table.numbers[name] for name in QUATERNION], axis=1)
+        length = np.linalg.norm(q, axis=1)
+        off = np.abs(length - 1.0) > UNIT_QUATERNION
+        if off.sum() > FAULTY_SHARE * len(off):
+            got = f"{off.sum()} of {len(off)} that are off, the first of length {length[off][0]:.4g}"
+            raise CalibrationRefused(f"wanted unit quaternions qx, qy, qz, qw; got {got}; in {where}")
+        return _from_quaternions(np.where(off[:, None], np.nan, q / np.where(off, 1.0, length)[:, None])), []
+    if set(MATRIX) <= table.numbers.keys():
+        return np.stack([table.numbers[name] for name in MATRIX], axis=1).reshape(-1, 3, 3), []
+    raise CalibrationRefused(
+        f"wanted the columns qx, qy, qz, qw, or r00 to r22; got {', '.join(table.header)}; in {where}"
+    )
+
+
+def _from_quaternions(q: Array) -> Array:
+    """Return the rotations, shape (n, 3, 3), of unit quaternions xyzw, shape (n, 4)."""
+    x, y, z, w = q.T
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.array(rows).transpose(2, 0, 1)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CalibrationRefused(f"wanted a readable text file; got {error}; in {path}") from error
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    if not lines:
+        raise CalibrationRefused(f"wanted a header and rows; got an empty file; in {path.name}")
+    return lines
+
+
+def _dialect(header: str) -> type[csv.Dialect]:
+    class Dialect(csv.excel):
+        delimiter = max(",;\t", key=header.count)
+
+    return Dialect
+
+
+def _numbers(name: str, cells: tuple[str, ...], where: str) -> Array:
+    values = np.empty(len(cells))
+    for row, cell in enumerate(cells):
+        try:
+            values[row] = float(cell) if cell.strip() else np.nan
+        except ValueError:
+            got = f"{cell!r} in column {name}, row {row + 1}"
+            raise CalibrationRefused(f"wanted a number; got {got}; in {where}") from None
+    return values

@@ -1,0 +1,160 @@
+import json
+
+import numpy as np
+import pytest
+
+from twinguide_calibration import CalibrationRefused
+from twinguide_calibration.reading import has_pairs, pair_points, read_pairs, read_points
+
+PLACES = {"nose": (1.0, 2.0, 3.0), "ear": (-40.0, 5.5, 60.0), "chin": (7.0, -80.0, 9.0)}
+
+
+def markups(path, places=PLACES, axes="LPS", **more):
+    points = [{"id": str(i), "label": n, "position": list(p), "positionStatus": "defined"} for i, (n, p) in
+              enumerate(places.items())]  # fmt: skip
+    markup = {"type": "Fiducial", "coordinateSystem": axes, "controlPoints": points} | more
+    path.write_text(json.dumps({"@schema": "markups-schema-v1.0.3.json#", "markups": [markup]}))
+    return path
+
+
+def test_markups_in_lps_are_read_as_they_are_in_metres(tmp_path):
+    points = read_points(markups(tmp_path / "a.mrk.json", coordinateUnits="mm"))
+    assert points.names == ("nose", "ear", "chin")
+    assert points.points[1] == pytest.approx([-0.040, 0.0055, 0.060])
+
+
+def test_markups_in_ras_are_turned_into_lps(tmp_path):
+    points = read_points(markups(tmp_path / "a.mrk.json", axes="RAS"))
+    assert points.points[1] == pytest.approx([0.040, -0.0055, 0.060])
+
+
+@pytest.mark.parametrize(("unit", "scale"), [("mm", 1e-3), ("m", 1.0), (["mm", "UCUM", "millimeter"], 1e-3)])
+def test_the_unit_is_taken_from_the_file(tmp_path, unit, scale):
+    points = read_points(markups(tmp_path / "a.mrk.json", coordinateUnits=unit))
+    assert points.points[0] == pytest.approx(np.array([1.0, 2.0, 3.0]) * scale)
+
+
+def test_points_not_yet_placed_are_left_out_and_told(tmp_path):
+    path = markups(tmp_path / "a.mrk.json")
+    tables = json.loads(path.read_text())
+    tables["markups"][0]["controlPoints"][1]["positionStatus"] = "undefined"
+    path.write_text(json.dumps(tables))
+    points = read_points(path)
+    assert points.names == ("nose", "chin")
+    assert points.notes == ("not placed, left out: ear",)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [({"coordinateUnits": "furlong"}, "furlong"), ({"axes": "XYZ"}, "XYZ"), ({"controlPoints": []}, "none")],
+)
+def test_markups_that_cannot_be_understood_are_refused(tmp_path, more, says):
+    with pytest.raises(CalibrationRefused, match=says):
+        read_points(markups(tmp_path / "a.mrk.json", **more))
+
+
+def test_a_name_that_comes_twice_is_refused(tmp_path):
+    path = markups(tmp_path / "a.mrk.json")
+    path.write_text(path.read_text().replace('"ear"', '"nose"'))
+    with pytest.raises(CalibrationRefused, match="'nose' more than once"):
+        read_points(path)
+
+
+def test_markups_cut_anywhere_are_refused(tmp_path):
+    whole = markups(tmp_path / "a.mrk.json").read_text()
+    cut = tmp_path / "b.mrk.json"
+    for length in range(len(whole)):
+        cut.write_text(whole[:length])
+        with pytest.raises(CalibrationRefused):
+            read_points(cut)
+
+
+NEWER = """# Markups fiducial file version = 4.11
+# CoordinateSystem = LPS
+# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID
+vtkMRMLMarkupsFiducialNode_0,1,2,3,0,0,0,1,1,1,0,"nose, tip",,
+"""
+OLDER = """# Fiducial List file points.fcsv
+# version = 2
+# numPoints = 1
+# columns = label,x,y,z,sel,vis
+nose,1,2,3,1,1
+"""
+
+
+def test_a_fiducial_list_states_its_axes(tmp_path):
+    (tmp_path / "a.fcsv").write_text(NEWER)
+    points = read_points(tmp_path / "a.fcsv")
+    assert points.names == ("nose, tip",)
+    assert points.points[0] == pytest.approx([0.001, 0.002, 0.003])
+
+
+def test_an_older_fiducial_list_is_ras_and_says_so(tmp_path):
+    (tmp_path / "a.fcsv").write_text(OLDER)
+    points = read_points(tmp_path / "a.fcsv")
+    assert points.points[0] == pytest.approx([-0.001, -0.002, 0.003])
+    assert "RAS" in points.notes[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "# columns = x\n", OLDER.replace("= 1\n", "= 2\n"), OLDER.replace(",2,3,1,1", "")]
+)
+def test_a_fiducial_list_that_is_torn_is_refused(tmp_path, text):
+    (tmp_path / "a.fcsv").write_text(text)
+    with pytest.raises(CalibrationRefused):
+        read_points(tmp_path / "a.fcsv")
+
+
+def csv(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_a_csv_says_its_unit_in_the_column_names(tmp_path):
+    points = read_points(csv(tmp_path / "a.csv", "name;x_mm;y_mm;z_mm;sigma_mm\na;1;2;3;0.5\n"))
+    assert points.points[0] == pytest.approx([0.001, 0.002, 0.003])
+    assert points.covariances[0] == pytest.approx(np.eye(3) * 0.0005**2)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("name,x,y,z\na,1,2,3\n", "never guessed"),
+        ("name,x_mm,x_m,y_mm,z_mm\na,1,1,2,3\n", "one column x_mm or x_m"),
+        ("name,x_mm,x_mm,y_mm,z_mm\na,1,1,2,3\n", "twice"),
+        ("name,x_mm,y_mm,z_mm\na,1,2,three\n", "three"),
+        ("name,x_mm,y_mm,z_mm\na,1,2,\n", "finite"),
+        ("name,x_mm,y_mm,z_mm\na,1,2\nb,1,2,3\n", "4 cells"),
+        ("name,x_mm,y_mm,z_mm\n", "none"),
+        ("", "empty"),
+        ("x_mm,y_mm,z_mm\n1,2,3\n", "name"),
+    ],
+)
+def test_a_csv_that_cannot_be_understood_is_refused_with_the_reason(tmp_path, text, says):
+    with pytest.raises(CalibrationRefused, match=says):
+        read_points(csv(tmp_path / "a.csv", text))
+
+
+def test_points_are_paired_by_name_whatever_their_order(tmp_path):
+    one = read_points(markups(tmp_path / "a.mrk.json"))
+    two = read_points(markups(tmp_path / "b.mrk.json", dict(reversed([*PLACES.items(), ("extra", (0, 0, 1))]))))
+    pairs = pair_points(one, two)
+    assert pairs.names == ("nose", "ear", "chin")
+    assert pairs.source == pytest.approx(pairs.target)
+    assert pairs.notes == ("without a partner, left out: extra",)
+
+
+def test_sets_without_common_names_are_refused_with_both_lists(tmp_path):
+    one = read_points(markups(tmp_path / "a.mrk.json"))
+    two = read_points(markups(tmp_path / "b.mrk.json", {f"F-{i}": (i, 0, 0) for i in range(4)}))
+    with pytest.raises(CalibrationRefused, match=r"nose, ear, chin.*F-0"):
+        pair_points(one, two)
+
+
+def test_pairs_come_from_one_csv(tmp_path):
+    header = "name,source_x_m,source_y_m,source_z_m,target_x_mm,target_y_mm,target_z_mm"
+    path = csv(tmp_path / "p.csv", f"{header}\na,1,2,3,4,5,6\n")
+    assert has_pairs(path)
+    pairs = read_pairs(path)
+    assert (pairs.source[0].tolist(), pairs.names) == ([1.0, 2.0, 3.0], ("a",))
+    assert pairs.target[0] == pytest.approx([0.004, 0.005, 0.006])
