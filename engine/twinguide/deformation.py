@@ -1,4 +1,4 @@
-"""The deformed surfaces: a solver's body vertices carried to every structure embedded in it."""
+"""The deformed surfaces: a solver's body vertices carried to every structure embedded in it, with their errors."""
 
 from __future__ import annotations
 
@@ -9,43 +9,76 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.case import Case
-from twinguide.embedding import embed
+from twinguide.embedding import Embedding, embed
 from twinguide.messages import Solution
+
+JUDGED_AT = 64  # points of a structure, spread over its surface, at which its error is judged
 
 
 class Deformation:
     """The newest solution, and the surfaces made from it when they are asked for."""
 
     def __init__(self, case: Case, structures: Iterable[str]) -> None:
-        body = case.body()
-        self._embedded = {name: embed(body, case.surface(name).vertices) for name in structures}
+        body, names = case.body(), list(structures)
+        self._body, self._rest = body, body.vertices
+        self._embedded = {name: embed(body, case.surface(name).vertices) for name in names}
         self._target = embed(body, case.plan.target[None, :])
-        self._planned, self._shape = case.plan.target, body.vertices.shape
+        judged = [case.surface(name).vertices for name in names]
+        judged = [vertices[:: max(1, len(vertices) // JUDGED_AT)] for vertices in judged]
+        self._judged = embed(body, np.concatenate(judged or [case.plan.target[None, :]]))
+        self._owner = np.repeat(np.arange(len(names)), [len(vertices) for vertices in judged])
+        self._planned, self._shape, self._count = case.plan.target, body.vertices.shape, len(names)
         self._vertices: NDArray[Any] | None = None
+        self._sigma: NDArray[Any] | None = None
         self._version = 0
         self._made: dict[str, tuple[NDArray[np.float32], int]] = {}
-        self._moved = np.zeros(3)
+        self._forget()
+
+    def _forget(self) -> None:
         self.solution: Solution | None = None
+        self.variances = np.zeros(self._count)  # [m2], the solver's own, per axis, of each structure
+        self.target_covariance = np.zeros((3, 3))  # [m2], the solver's own at the planned target, in image
+        self._vertices, self._sigma, self._moved = None, None, np.zeros(3)
 
-    @property
-    def sigma_m(self) -> float:
-        """The solver's own error, 1 sigma per axis [m]; 0 without a solution."""
-        return self.solution.sigma_m if self.solution else 0.0
+    def take(self, solution: Solution, vertices: NDArray[Any], sigma: NDArray[Any] | None = None) -> None:
+        """Take a solution, its body vertices [m], shape (n, 3), in image, and their errors [m], shape (n,).
 
-    def take(self, solution: Solution, vertices: NDArray[Any]) -> None:
-        """Take a solution and its body vertices [m], shape (n, 3), in image; an unusable or older one is left."""
+        Without errors all vertices have the solution's own, but for the target: what drives the solver says how sure
+        that is. An unusable or older solution is left.
+        """
         if vertices.shape != self._shape or not np.isfinite(vertices).all():
             return
         if self.solution is not None and solution.t_ns < self.solution.t_ns:
             return
-        self.solution, self._vertices = solution, vertices
+        told = sigma is not None and sigma.shape == self._shape[:1] and bool(np.isfinite(sigma).all())
+        if sigma is None or not told:
+            sigma = np.full(self._shape[0], solution.sigma_m, dtype=np.float64)
+        self.solution, self._vertices, self._sigma = solution, vertices, sigma
         self._version += 1
-        self._moved = self._target.apply(vertices)[0] - self._planned
+        at_target, covariance = self.at(self._target)
+        self._moved, self.target_covariance = at_target[0] - self._planned, covariance[0] * told
+        squares = self._judged.sigma(sigma, vertices, self._rest)[: len(self._owner)] ** 2
+        sums, counts = (np.bincount(self._owner, weights=w, minlength=self._count) for w in (squares, None))
+        self.variances = sums / np.maximum(counts, 1)  # each structure's is the mean over its points
+
+    def embed(self, points: NDArray[np.float64]) -> Embedding:
+        """Find how points [m], shape (k, 3), in image at rest, ride in the body: once, to ask `at` each frame."""
+        return embed(self._body, points)
+
+    def at(self, embedding: Embedding) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return embedded points [m], shape (k, 3), in image, and their covariances [m2], shape (k, 3, 3).
+
+        Without a solution they are where the CT shows them; their motion's error is then the motion model's alone.
+        """
+        if self._vertices is None or self._sigma is None:
+            return embedding.apply(self._rest), np.zeros((len(embedding.offset), 3, 3))
+        sigma = embedding.sigma(self._sigma, self._vertices, self._rest)
+        return embedding.apply(self._vertices), sigma[:, None, None] ** 2 * np.eye(3)
 
     def forget_before(self, t_ns: int) -> None:
         """Drop a solution that is valid for a time before `t_ns` [ns]: the surfaces follow the target rigidly then."""
         if self.solution is not None and self.solution.t_ns < t_ns:
-            self.solution, self._vertices, self._moved = None, None, np.zeros(3)
+            self._forget()
             self._made.clear()
 
     def at_target(self) -> NDArray[np.float64]:

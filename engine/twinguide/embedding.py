@@ -1,8 +1,12 @@
-"""Points that ride in a tetrahedral body: surfaces drawn from a solver's vertices.
+"""Points that ride in a tetrahedral body: surfaces drawn from a solver's vertices, and how sure they are.
 
-A point inside moves as the linear interpolation of its tetrahedron. A point outside rides on the nearest point of the
-nearest tetrahedron and keeps its offset from there, so that it moves with the body and never faster than its skin.
-At rest every point is reproduced exactly, and a rigid translation of the body is one of the points.
+A point inside moves as the linear interpolation of its tetrahedron, and is as uncertain as that.
+
+The rule for what lies outside, such as a vessel on its way to the liver: it rides on the nearest point of the nearest
+tetrahedron and keeps its offset from there, so that it moves with the body and never faster than its skin. At rest
+every point is reproduced exactly, and a rigid translation of the body is one of the points. What the body says of it
+fades with the distance: `LOOSE_M` from the body it may as well move along as stay, which is a uniform distribution
+over the skin's motion, and its error grows to that one's linearly.
 """
 
 from __future__ import annotations
@@ -21,6 +25,8 @@ from twinguide.errors import CaseError
 Array = NDArray[np.float64]
 CANDIDATES = (8, 32, 96)  # tetrahedra with the nearest centroids that are looked at, until one holds the point
 INSIDE = -1e-9  # of a barycentric coordinate
+LOOSE_M = 0.05  # from the body, where a point outside may as well stay: the width of a lesser omentum, an assumption
+STAY_OR_GO = 12**-0.5  # standard deviation of a uniform distribution over 0..1
 CHUNK = 2000  # points at a time: bounds the memory for 96 candidates to some 30 MB
 
 
@@ -46,6 +52,19 @@ class Embedding:
     def apply(self, vertices: NDArray[Any]) -> Array:
         """Return the points [m], shape (k, 3), for the body's vertices [m], shape (n, 3)."""
         return np.asarray(self.matrix @ vertices) + self.offset
+
+    def sigma(self, sigma_m: NDArray[Any], vertices: NDArray[Any], rest: Array) -> Array:
+        """Return the points' errors [m], shape (k,), 1 sigma per axis, for the vertices' [m], shape (n,).
+
+        `vertices` and `rest` [m], shape (n, 3), say how far the body has moved. Neighbouring vertices err alike, so
+        their errors are averaged, not their squares: exact where they are the same, else an upper bound.
+        """
+        own = np.asarray(self.matrix @ sigma_m, dtype=np.float64)
+        far = np.minimum(np.sqrt((self.offset**2).sum(axis=1)) / LOOSE_M, 1.0)
+        moved = np.asarray(self.matrix @ (vertices - rest), dtype=np.float64)
+        # The motion's length over the root of three axes: per axis, as all errors here.
+        loose = STAY_OR_GO * far * np.sqrt((moved**2).sum(axis=1) / 3.0)
+        return np.hypot(own, loose)
 
     def outside(self) -> NDArray[np.bool_]:
         """Return which points lie outside the body at rest, shape (k,)."""

@@ -113,6 +113,22 @@ class Displacement(Message, frozen=True, kw_only=True, tag="twinguide.displaceme
     reason: str = ""
 
 
+class Boundary(Message, frozen=True, kw_only=True, tag="twinguide.boundary/1"):
+    """Where points of a structure are now, as something measures them: drives solvers, as `Displacement` does.
+
+    A message replaces the older ones of the same `name`; one without points takes them back. `radius_m` above 0 says
+    that each point stands for the patch around it, as under a probe that is pressed against the organ: one that
+    may slide has a large variance along its surface.
+    """
+
+    of: str
+    name: str  # of what measures: "probe", "surface", ...
+    rest: Array  # (k, 3) [m], in image: where the points are in the CT
+    mean: Array  # (k, 3) [m], in reference: where they are now
+    covariance: Array  # (k, 3, 3) [m2], in reference
+    radius_m: float = 0.0
+
+
 class Training(Message, frozen=True, kw_only=True, tag="twinguide.training/1"):
     """How far a part has learnt; the workflow goes on when every training part is done."""
 
@@ -157,10 +173,12 @@ class Solution(Message, frozen=True, kw_only=True, tag="twinguide.solution/1"):
     vertices: BulkRef  # (n, 3) float32 [m], in image: where the body's vertices are
     level: str  # full | reduced | rigid, as the contract declares
     residual: float  # [N/N], force imbalance over applied force
-    sigma_m: float
+    sigma_m: float  # of all vertices, root mean square, 1 sigma per axis
     smallest_j: float
     deadline_met: bool
     t_input_ns: int = 0  # the newest boundary condition used
+    sigma: BulkRef | None = None  # (n,) float32 [m], each vertex's: 2.7955 of it hold 95 % of that vertex's errors
+    reason: str = ""  # why the level is below the best
 
 
 # ---- state ----------------------------------------------------------------------------------------------------------

@@ -76,8 +76,8 @@ class Recorder:
 
     def bulk_due(self, topic: str, t_pub_ns: int) -> bool:
         """Tell whether `write_bulk` would keep an array of this topic published at `t_pub_ns` [ns]."""
-        newest = self._bulk_ns.get(topic)
-        return newest is None or t_pub_ns - newest >= self._bulk_period_ns
+        newest = self._bulk_ns.get(topic)  # of one message all arrays are kept: they belong together
+        return newest is None or t_pub_ns == newest or t_pub_ns - newest >= self._bulk_period_ns
 
     def write_bulk(self, topic: str, header: Header, ref: BulkRef, values: NDArray[Any]) -> None:
         """Record a copy of a shared array under `<topic>/values`, at most `bulk_hz` times a second."""

@@ -103,7 +103,8 @@ class Twin:
             case Solution():
                 vertices = self._bulk(message.vertices)
                 if vertices is not None:
-                    self._deformation.take(message, vertices)
+                    sigma = self._bulk(message.sigma) if message.sigma is not None else None
+                    self._deformation.take(message, vertices, sigma)
             case Calibration() if message.name == "stage_from_tracker":
                 self._stage_from_tracker = message.pose.pose(message.t_ns)
             case Training():
@@ -217,9 +218,11 @@ class Twin:
         frame = _Frame(pose, moved or rest, self._fault(moved), self._silence(now_ns), t_ns - newest_ns, self._unseen())
         gate_open = self._gate.open and now_ns - self._gate_heard_ns < GATE_FRESH_NS and not frame.fault
         target = entry = None
+        self._deformation.forget_before(t_ns - SOLUTION_FRESH_NS)
         if pose is not None:
             plan = self._case.plan
-            target, entry = _carried(pose, plan.target, frame.motion), pose.transform.apply(plan.entry)
+            target = _carried(pose, plan.target, frame.motion, self._deformation.target_covariance)
+            entry = pose.transform.apply(plan.entry)
         target_p95 = p95_from_covariance(target.covariance) if target else None
         tools, lost = self._tools_at(t_ns, now_ns, reference, entry, IN_HAND.get(workflow.step, ()))
         return TwinView(
@@ -290,10 +293,10 @@ class Twin:
         """Judge every structure at its centre: the moving ones carry the motion's error and the solver's as well."""
         p95: list[float | None] = [None] * len(self._centres)
         shift = np.zeros(3)
-        self._deformation.forget_before(t_ns - SOLUTION_FRESH_NS)
         if frame.pose is not None:
-            own = frame.motion.covariance + np.eye(3) * self._deformation.sigma_m**2
-            covariances = points_covariance(frame.pose, self._centres) + self._moves[:, None, None] * own
+            covariances = points_covariance(frame.pose, self._centres)
+            solver = self._deformation.variances[:, None, None] * np.eye(3)
+            covariances[self._moves] += frame.motion.covariance + solver
             p95 = list(p95_from_covariances(covariances).tolist())
             solved = frame.pose.transform.rotation @ self._deformation.at_target()
             shift = frame.motion.position - solved  # what the target has moved beyond the solver's vertices
@@ -348,7 +351,8 @@ class Twin:
         return (reference.inverse() @ pose, "") if pose is not None else (None, presence.reason)
 
 
-def _carried(pose: Pose, point: Array, motion: Point) -> Point:
-    """Return a point of the image, registered and moved, with both covariances."""
+def _carried(pose: Pose, point: Array, motion: Point, solver: Array) -> Point:
+    """Return a point of the image, registered and moved, with both covariances and the solver's [m2], in image."""
+    turn = pose.transform.rotation
     position = pose.transform.apply(point) + motion.position
-    return Point(position, pose.point_covariance(point) + motion.covariance)
+    return Point(position, pose.point_covariance(point) + motion.covariance + turn @ solver @ turn.T)

@@ -97,6 +97,16 @@ def test_arrays_are_kept_at_the_stated_rate(tmp_path):
     assert isinstance(copies[1].values, Array)
 
 
+def test_all_arrays_of_one_message_are_kept_together(tmp_path):
+    recorder = Recorder(tmp_path, CATALOGUE, bulk_hz=2.0)
+    for step in range(3):
+        told = Header("twinguide.solution/1", "fem", 1, step, step * 100_000_000)
+        for ring in ("vertices", "sigma"):
+            recorder.write_bulk("v1/bulk/fem/solution", told, BulkRef(ring, 0, 2, "<f4", (2,)), np.ones(2, dtype="f4"))
+    recorder.close()
+    assert [r.message.ref.ring for r in read(tmp_path)] == ["vertices", "sigma"]
+
+
 def test_what_never_came_is_counted_and_a_restart_is_no_loss(tmp_path):
     recorder = Recorder(tmp_path, CATALOGUE)
     for boot, seq in ((1, 10), (1, 11), (1, 15), (2, 0), (2, 2)):
