@@ -1,25 +1,27 @@
 """Point-based rigid registration under anisotropic noise, with the covariance of the fit.
 
-The closed form (Arun 1987; Umeyama 1991, with the determinant corrected) starts a Gauss-Newton iteration of the
-weighted least squares `sum_i r_i' S_i^-1 r_i`, which reaches the Cramer-Rao bound where the covariances S_i are the
-true ones. The perturbation is on the right: `T_true = T exp(delta)`, delta = (rotation vector, translation) in source.
+The closed form (Arun 1987; Umeyama 1991, with the determinant corrected) is the answer where the noise is alike in all
+directions; where it is not, it starts a Gauss-Newton iteration of the weighted least squares `sum_i r_i' S_i^-1 r_i`,
+which reaches the Cramer-Rao bound where the covariances S_i are the true ones. The perturbation is on the right:
+`T_true = T exp(delta)`, delta = (rotation vector, translation) in source.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from math import inf, sqrt
 
 import numpy as np
-from numpy.typing import NDArray
 
 from twinguide_calibration.refused import CalibrationRefused
+from twinguide_calibration.rigid import Array, Ints, as_floats, compose, exponential, no_rows, point_jacobian
 
-Array = NDArray[np.float64]
 COLLINEAR_RATIO = 0.01  # second over first singular value of the source layout: a line but for 1 %
 ROTATION_SIGMA_MAX = 0.2  # [rad] beyond it the linear covariance says nothing any more
 STEP_CONVERGED = 1e-9  # [rad, m] a nanometre is far below any sensor's noise
+SIZE_RATIO = 2.0  # two layouts of one object never differ so much in size: a wrong unit does
+MIRROR_GAIN = 5.0  # a reflection that fits five times better is no accident of noise
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,7 +30,8 @@ class RigidFit:
 
     `covariance` (6, 6) is over (rotation vector [rad], translation [m]) in source, perturbation on the right.
     `misfit` is the weighted sum of squared residuals over its degrees of freedom: near 1 where the stated covariances
-    are right; 1 by construction where none were given.
+    are right; 1 by construction where none were given. `freedom` lies behind the covariance's size: infinite where the
+    noise was given, 3n - 6 where it was estimated (`tre_p95` and `covers` heed it).
     """
 
     rotation: Array  # (3, 3)
@@ -38,10 +41,40 @@ class RigidFit:
     fre_rms: float  # [m]; says nothing about the error at a target (Fitzpatrick 2009)
     singular_values: Array  # (3,) [m], rms extents of the source layout along its principal axes
     misfit: float
+    freedom: float = inf
+    rejected: Ints = field(default_factory=no_rows)  # a least-squares fit takes every row; `register_robust` does not
+    notes: tuple[str, ...] = ()
+
+    @property
+    def transform(self) -> Array:
+        """Return `target_from_source`, shape (4, 4)."""
+        return compose(self.rotation, self.translation)
 
     def apply(self, points: Array) -> Array:
         """Return points [m], shape (..., 3), mapped from source into target."""
         return points @ self.rotation.T + self.translation
+
+
+def align_points(source: Array, target: Array, weights: Array | None = None) -> tuple[Array, Array]:
+    """Return the bare (rotation (3, 3), translation (3,) [m]) that maps source onto target, without its error.
+
+    `source`, `target` [m], float64, shape (n, 3), paired by row; `weights` (n,), positive (Umeyama 1991, eq. 40-42).
+    Raises CalibrationRefused for points that are fewer than 3, not finite, coincide or lie on a line.
+    """
+    n = len(source)
+    share = np.full(n, 1.0 / n) if weights is None else weights / weights.sum()
+    centre_s, centre_t = share @ source, share @ target
+    left = (target - centre_t).T if weights is None else (target - centre_t).T * share
+    cross = left @ (source - centre_s)
+    if n < 3 or not np.isfinite(cross).all():
+        _check(source[None], target[None], None)
+    u, extents, vt = np.linalg.svd(cross)
+    if extents[1] <= COLLINEAR_RATIO**2 * extents[0]:
+        _check(source[None], target[None], None)
+    rotation = u @ vt
+    if np.linalg.det(rotation) < 0.0:
+        rotation = rotation - 2.0 * np.outer(u[:, 2], vt[2])
+    return rotation, centre_t - rotation @ centre_s
 
 
 def register_points(source: Array, target: Array, covariances: Array | None = None) -> RigidFit:
@@ -50,11 +83,66 @@ def register_points(source: Array, target: Array, covariances: Array | None = No
     `source`, `target` [m], shape (n, 3), n >= 3, paired by row. `covariances` [m2], shape (n, 3, 3), are those of
     `target - target_from_source(source)`, told in target; without them the noise is taken as isotropic and its size is
     estimated from the residuals. Raises CalibrationRefused for fewer than 3 points, points that coincide or lie on a
-    line, numbers that are not finite, covariances that are not positive definite, and noise too large for the layout.
+    line, layouts of different size (mixed units) or handedness (swapped axes), numbers that are not finite,
+    covariances that are not positive definite, and noise too large for the layout.
     """
-    source, target = np.asarray(source, dtype=np.float64), np.asarray(target, dtype=np.float64)
-    batch = None if covariances is None else np.asarray(covariances, dtype=np.float64)[None]
-    return register_layouts(source[None], target[None], batch)[0]
+    source, target = as_floats(source), as_floats(target)
+    _check_size(source, target)
+    if covariances is not None:
+        fit = register_layouts(source[None], target[None], as_floats(covariances)[None])[0]
+    else:
+        fit = _isotropic(source, target)
+    _check_mirror(source, target, fit)
+    return fit
+
+
+def _isotropic(source: Array, target: Array) -> RigidFit:
+    """Return the fit in closed form: the information comes from the layout's first and second moments."""
+    extents = _check(source[None], target[None], None)[0]
+    n = len(source)
+    rotation, translation = align_points(source, target)
+    residual = target - source @ rotation.T - translation
+    square = np.einsum("ij,ij->i", residual, residual)
+    freedom = 3 * n - 6
+    variance = float(square.sum()) / freedom
+    jacobian = point_jacobian(source).reshape(3 * n, 6)
+    covariance = as_floats(np.linalg.inv(jacobian.T @ jacobian)) * variance
+    _check_rotation(covariance[None])
+    rms = sqrt(float(square.sum()) / n)
+    return RigidFit(rotation, translation, covariance, np.sqrt(square), rms, extents, 1.0, float(freedom))
+
+
+def _check_size(source: Array, target: Array) -> None:
+    """Refuse layouts whose sizes tell of mixed units; what has no size at all is left to `_check`."""
+    if source.shape != target.shape or source.ndim != 2 or not len(source):
+        return
+    size_s, size_t = _size(source), _size(target)
+    if size_s > 0.0 and not 1.0 / SIZE_RATIO < size_t / size_s < SIZE_RATIO and size_t > 0.0:
+        raise CalibrationRefused(
+            f"the target layout is {size_t / size_s:.4g} times as large as the source layout",
+            "Are both in metres, and paired row by row?",
+        )
+
+
+def _size(points: Array) -> float:
+    centred = points - points.sum(axis=0) / len(points)
+    return sqrt(float(np.vdot(centred, centred)))
+
+
+def _check_mirror(source: Array, target: Array, fit: RigidFit) -> None:
+    """Refuse points that a reflection maps far better than any rotation."""
+    noise, size = sqrt(float(fit.residuals @ fit.residuals)), _size(source)
+    if noise < 1e-3 * size or len(source) < 4:  # no reflection hides in so small a residual
+        return
+    centred_s, centred_t = source - source.mean(axis=0), target - target.mean(axis=0)
+    values = np.linalg.svd(centred_t.T @ centred_s, compute_uv=False)
+    mirrored = sqrt(max(size**2 + _size(target) ** 2 - 2.0 * float(values.sum()), 0.0))
+    if mirrored * MIRROR_GAIN < noise:
+        raise CalibrationRefused(
+            "a reflection fits far better than any rotation "
+            f"({mirrored / sqrt(len(source)) * 1e3:.2g} mm against {noise / sqrt(len(source)) * 1e3:.2g} mm rms)",
+            "Two axes are swapped or one is mirrored (LPS and RAS?): check the frames.",
+        )
 
 
 def register_layouts(
@@ -70,24 +158,25 @@ def register_layouts(
     n = source.shape[1]
     weights = np.tile(np.eye(3), (*source.shape[:2], 1, 1)) if covariances is None else _inverse(covariances)
     rotation, translation = _closed_form(source, target, np.trace(weights, axis1=2, axis2=3))
-    jacobian = _jacobian(source)
-    for _ in range(iterations):
+    jacobian = point_jacobian(source)
+    for _ in range(iterations if covariances is not None else 0):
         step, _ = _gauss_newton(source, target, weights, jacobian, rotation, translation)
         translation = translation + np.einsum("kij,kj->ki", rotation, step[:, 3:])
-        rotation = rotation @ _exponential(step[:, :3])
+        rotation = rotation @ exponential(step[:, :3])
         if np.abs(step).max() < STEP_CONVERGED:
             break
     _, information = _gauss_newton(source, target, weights, jacobian, rotation, translation)
-    covariance = _float(np.linalg.inv(information))
+    covariance = as_floats(np.linalg.inv(information))
     residual = target - (source @ rotation.transpose(0, 2, 1) + translation[:, None])
     misfit = np.einsum("kni,knij,knj->k", residual, weights, residual) / (3 * n - 6)
+    freedom = inf
     if covariances is None:
-        covariance, misfit = covariance * misfit[:, None, None], np.ones_like(misfit)
+        covariance, misfit, freedom = covariance * misfit[:, None, None], np.ones_like(misfit), 3.0 * n - 6.0
     _check_rotation(covariance)
     distances = np.sqrt((residual**2).sum(axis=2))
     rms = np.sqrt((distances**2).mean(axis=1))
     rows = zip(rotation, translation, covariance, distances, rms.tolist(), extents, misfit.tolist(), strict=True)
-    return [RigidFit(*row) for row in rows]
+    return [RigidFit(*row, freedom=freedom) for row in rows]
 
 
 def _check(source: Array, target: Array, covariances: Array | None) -> Array:
@@ -95,34 +184,35 @@ def _check(source: Array, target: Array, covariances: Array | None) -> Array:
     if source.ndim != 3 or source.shape[2] != 3 or source.shape != target.shape:
         raise CalibrationRefused(f"wanted paired points of shape (n, 3); got {source.shape[1:]} and {target.shape[1:]}")
     if source.shape[1] < 3:
-        raise CalibrationRefused(f"wanted at least 3 points; got {source.shape[1]}. Touch more landmarks.")
+        raise CalibrationRefused(f"wanted at least 3 points; got {source.shape[1]}", "Touch more landmarks.")
     if covariances is not None and covariances.shape != (*source.shape, 3):
         raise CalibrationRefused(f"wanted one 3x3 covariance a point; got shape {covariances.shape[1:]}")
     if not all(np.isfinite(a).all() for a in (source, target, covariances) if a is not None):
         raise CalibrationRefused("wanted finite points and covariances; got NaN or infinity")
-    extents = _extents(source)
-    for extents_of, name in ((extents, "source"), (_extents(target), "target")):
+    extents = _extents(np.stack([source, target]))
+    for extents_of, name in ((extents[0], "source"), (extents[1], "target")):
         if extents_of[:, 0].min() < 1e-9:
-            raise CalibrationRefused(f"all {name} points coincide. Touch landmarks that lie apart.")
+            raise CalibrationRefused(f"all {name} points coincide", "Touch landmarks that lie apart.")
         ratio = float((extents_of[:, 1] / extents_of[:, 0]).min())
         if ratio < COLLINEAR_RATIO:
             raise CalibrationRefused(
                 f"the {name} points lie on a line (second extent {ratio:.2g} of the first), so the turn about it is "
-                "unknown. Add a landmark away from the line."
+                "unknown",
+                "Add a landmark away from the line.",
             )
-    return extents
+    return extents[0]
 
 
 def _extents(points: Array) -> Array:
-    centred = points - points.mean(axis=1, keepdims=True)
-    scatter: Array = centred.transpose(0, 2, 1) @ centred / points.shape[1]
-    return np.sqrt(np.maximum(_float(np.linalg.eigvalsh(scatter))[:, ::-1], 0.0))
+    centred = points - points.mean(axis=-2, keepdims=True)
+    scatter: Array = np.swapaxes(centred, -1, -2) @ centred / points.shape[-2]
+    return np.sqrt(np.maximum(as_floats(np.linalg.eigvalsh(scatter))[..., ::-1], 0.0))
 
 
 def _inverse(covariances: Array) -> Array:
     try:
         np.linalg.cholesky(covariances)
-        return _float(np.linalg.inv(covariances))
+        return as_floats(np.linalg.inv(covariances))
     except np.linalg.LinAlgError as error:
         raise CalibrationRefused("a point's covariance is not positive definite") from error
 
@@ -138,17 +228,6 @@ def _closed_form(source: Array, target: Array, weights: Array) -> tuple[Array, A
     return rotation, centre_t - np.einsum("kij,kj->ki", rotation, centre_s)
 
 
-def _jacobian(points: Array) -> Array:
-    """Return d(point)/d(delta) in source, shape (..., 3, 6): `[-skew(p) | I]`."""
-    jacobian = np.zeros((*points.shape, 6))
-    x, y, z = points[..., 0], points[..., 1], points[..., 2]
-    jacobian[..., 0, 1], jacobian[..., 0, 2] = z, -y
-    jacobian[..., 1, 0], jacobian[..., 1, 2] = -z, x
-    jacobian[..., 2, 0], jacobian[..., 2, 1] = y, -x
-    jacobian[..., 0, 3] = jacobian[..., 1, 4] = jacobian[..., 2, 5] = 1.0
-    return jacobian
-
-
 def _gauss_newton(
     source: Array, target: Array, weights: Array, jacobian: Array, rotation: Array, translation: Array
 ) -> tuple[Array, Array]:
@@ -159,25 +238,13 @@ def _gauss_newton(
     product = jacobian.transpose(0, 1, 3, 2) @ weighted
     information: Array = (product @ jacobian).sum(axis=1)
     gradient = (product @ residual[..., None]).sum(axis=1)
-    return (_float(np.linalg.inv(information)) @ gradient)[..., 0], information
-
-
-def _exponential(vectors: Array) -> Array:
-    """Return the rotations, shape (k, 3, 3), of rotation vectors [rad], shape (k, 3) (Rodrigues)."""
-    angle = np.sqrt((vectors**2).sum(axis=1))[:, None, None]
-    safe = np.maximum(angle, 1e-12)
-    skew = -_jacobian(vectors)[:, :, :3]
-    return np.eye(3) + np.sin(safe) / safe * skew + (1.0 - np.cos(safe)) / safe**2 * (skew @ skew)
+    return (as_floats(np.linalg.inv(information)) @ gradient)[..., 0], information
 
 
 def _check_rotation(covariance: Array) -> None:
     worst = float(np.sqrt(np.linalg.eigvalsh(covariance[:, :3, :3])[:, -1].max()))
     if not worst <= ROTATION_SIGMA_MAX:
         raise CalibrationRefused(
-            f"the points leave the rotation unknown by {np.degrees(worst):.0f} deg (1 sigma). "
-            "Use points that lie farther apart, or touch them more exactly."
+            f"the points leave the rotation unknown by {np.degrees(worst):.0f} deg (1 sigma)",
+            "Use points that lie farther apart, or touch them more exactly.",
         )
-
-
-def _float(values: NDArray[np.floating[Any]]) -> Array:
-    return np.asarray(values, dtype=np.float64)

@@ -43,9 +43,21 @@ def test_moving_the_target_frame_moves_the_fit_with_it(seed):
     np.testing.assert_allclose(moved.covariance, first.covariance, rtol=1e-5, atol=1e-12)
 
 
-def test_mirrored_points_never_give_a_reflection():
-    fit = register_points(TOOL, TOOL * [1, 1, -1])
-    assert np.linalg.det(fit.rotation) == pytest.approx(1.0)
+@pytest.mark.parametrize("seed", range(20))
+def test_noisy_planar_points_never_give_a_reflection(seed):
+    plane = TOOL * [1, 1, 0]
+    noise = np.random.default_rng(seed).normal(size=plane.shape) * 1e-3
+    assert np.linalg.det(register_points(plane, plane + noise).rotation) == pytest.approx(1.0)
+
+
+def test_mirrored_points_are_refused_as_swapped_axes():
+    with pytest.raises(CalibrationRefused, match=r"reflection.*axes"):
+        register_points(FIDUCIALS, FIDUCIALS[:, [1, 0, 2]] + np.random.default_rng(0).normal(size=(6, 3)) * 1e-4)
+
+
+def test_millimetres_against_metres_are_refused():
+    with pytest.raises(CalibrationRefused, match="1000 times as large"):
+        register_points(FIDUCIALS, FIDUCIALS * 1e3)
 
 
 @pytest.mark.parametrize(
