@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,12 +19,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from twinguide.distances import DistanceGrid, DistanceGrids
 from twinguide.errors import CaseError
 
 CASE_FILE = "case.toml"
 FORMAT = 1
 Array = NDArray[np.float64]
 Role = Literal["organ", "tumour", "vessel", "bile", "bone", "pleura", "skin", "cyst", "other"]
+MOVING_ROLES: tuple[Role, ...] = ("organ", "tumour", "vessel", "bile", "cyst")  # these follow the organ, the rest stays
 Risk = Literal["target", "critical", "pass", "none"]
 Vec3 = tuple[float, float, float]
 
@@ -47,6 +49,11 @@ class Structure:
     poisson: float
     note: str
 
+    @property
+    def moves(self) -> bool:
+        """Whether it follows the organ's breathing."""
+        return self.role in MOVING_ROLES
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Surface:
@@ -66,41 +73,6 @@ class Body:
     vertices: Array
     tetrahedra: NDArray[np.int32]
     fractions: dict[str, NDArray[np.float32]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DistanceGrid:
-    """Signed distance [m] to a surface, negative inside, on a regular grid that holds the whole surface."""
-
-    origin: Array  # (3,) [m], in image, of values[0, 0, 0]
-    spacing: float  # [m]
-    values: NDArray[np.float32]  # (nx, ny, nz) [m]
-
-    def at(self, points: Array) -> Array:
-        """Return the signed distance [m], (n,), at points [m], (n, 3), in image: trilinear inside the grid.
-
-        Outside it is a lower bound: the surface lies in the grid's box, which is convex, so with d to the box and v
-        at its nearest point the true distance is at least sqrt(d^2 + v^2). A point that is not finite gives NaN.
-        """
-        last = np.array(self.values.shape) - 1
-        index: Array = (np.asarray(points, dtype=np.float64) - self.origin) / self.spacing
-        known = np.asarray(np.isfinite(index).all(axis=1))
-        index[~known] = 0.0
-        inside = np.clip(index, 0.0, last)
-        low = np.minimum(inside.astype(np.int64), last - 1)
-        _, ny, nz = self.values.shape
-        first = (low[:, 0] * ny + low[:, 1]) * nz + low[:, 2]
-        step = np.array([0, 1, nz, nz + 1, ny * nz, ny * nz + 1, ny * nz + nz, ny * nz + nz + 1])
-        corners: Array = self.values.reshape(-1)[first[:, None] + step].reshape(-1, 2, 2, 2).astype(np.float64)
-        x, y, z = (inside - low).T
-        faces = corners[:, 0] + (corners[:, 1] - corners[:, 0]) * x[:, None, None]
-        edges = faces[:, 0] + (faces[:, 1] - faces[:, 0]) * y[:, None]
-        value: Array = edges[:, 0] + (edges[:, 1] - edges[:, 0]) * z
-        to_box = self.spacing * np.linalg.norm(index - inside, axis=1)
-        outside = to_box > 0
-        value[outside] = np.hypot(to_box, value)[outside]
-        value[~known] = np.nan
-        return value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -263,6 +235,10 @@ class Case:
                 arrays["origin"].astype(np.float64), float(arrays["spacing"]), arrays["values"].astype(np.float32)
             )  # fmt: skip
         return self._distances[name]
+
+    def distances(self, names: Iterable[str]) -> DistanceGrids:
+        """Return the distance grids of several structures, to be asked in one go; raise CaseError as `distance`."""
+        return DistanceGrids([self.distance(name) for name in names])
 
     @property
     def gridded(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ camera (Barfoot & Furgale 2014, eq. 24, with the perturbation on the right).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,21 +19,31 @@ from twinguide.errors import FrameError
 Array = NDArray[np.float64]
 Quality = Literal["exact", "interpolated", "predicted", "lost"]
 QUALITIES: tuple[Quality, ...] = ("exact", "interpolated", "predicted", "lost")  # best first
+_set = object.__setattr__
+LAST_ROW = np.diag([0.0, 0.0, 0.0, 1.0])
+NORMAL_95 = 1.6448536  # standard normal quantile
 RIGID_TOLERANCE = 1e-6  # float32 matrices from devices pass, a scale of 1.00001 does not
 
 
 def skew(v: Array) -> Array:
     """Return the matrix of the cross product, shape (3, 3), of a vector, shape (3,)."""
-    return np.array([[0.0, -v[2], v[1]], [v[2], 0.0, -v[0]], [-v[1], v[0], 0.0]])
+    x, y, z = v.tolist()
+    return np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
 
 
 def rotation_from_vector(vector: Array) -> Array:
     """Return the rotation, shape (3, 3), of a rotation vector [rad], shape (3,) (Rodrigues)."""
-    angle = float(np.sqrt(vector @ vector))
-    k = skew(vector)
-    if angle < 1e-9:
-        return np.eye(3) + k
-    return np.eye(3) + np.sin(angle) / angle * k + (1.0 - np.cos(angle)) / angle**2 * (k @ k)
+    x, y, z = vector.tolist()
+    angle = math.sqrt(x * x + y * y + z * z)
+    a, b = (math.sin(angle) / angle, (1.0 - math.cos(angle)) / angle**2) if angle > 1e-9 else (1.0, 0.0)
+    bxy, bxz, byz = b * x * y, b * x * z, b * y * z
+    return np.array(
+        [
+            [1.0 - b * (y * y + z * z), bxy - a * z, bxz + a * y],
+            [bxy + a * z, 1.0 - b * (x * x + z * z), byz - a * x],
+            [bxz - a * y, byz + a * x, 1.0 - b * (x * x + y * y)],
+        ]
+    )
 
 
 def vector_from_rotation(rotation: Array) -> Array:
@@ -57,8 +68,9 @@ def quaternion_from_rotation(rotation: Array) -> Array:
         (c + g, f + h, squares[2], d - b),
         (h - f, c - g, d - b, squares[3]),
     )
-    q = np.array(rows[largest])
-    return q / np.sqrt(q @ q)
+    x, y, z, w = rows[largest]
+    size = math.sqrt(x * x + y * y + z * z + w * w)
+    return np.array([x / size, y / size, z / size, w / size])
 
 
 def rotation_from_quaternion(quaternion: Any) -> Array:  # noqa: ANN401 - any sequence of four numbers
@@ -134,16 +146,16 @@ class Transform:
     def unchecked(target: str, source: str, matrix: Array) -> Transform:
         """Build from a matrix, shape (4, 4), that is rigid by how it was made; checks cost in the frame loop."""
         made = object.__new__(Transform)
-        for name, value in (("target", target), ("source", source), ("matrix", matrix)):
-            object.__setattr__(made, name, value)
+        _set(made, "target", target)
+        _set(made, "source", source)
+        _set(made, "matrix", matrix)
         return made
 
     def inverse(self) -> Transform:
         """Return `source_from_target`."""
-        m = np.zeros((4, 4))
-        m[:3, :3] = self.rotation.T
-        m[:3, 3] = -self.rotation.T @ self.translation
-        m[3, 3] = 1.0
+        m = LAST_ROW.copy()
+        turned = m[:3, :3] = self.matrix[:3, :3].T
+        m[:3, 3] = -(turned @ self.matrix[:3, 3])
         return Transform.unchecked(self.source, self.target, m)
 
     def __matmul__(self, other: Transform) -> Transform:
@@ -163,8 +175,9 @@ class Transform:
 def adjoint(transform: Transform) -> Array:
     """Return the adjoint, shape (6, 6), over (rotation, translation): `T exp(d) = exp(Ad(T) d) T`."""
     out = np.zeros((6, 6))
-    out[:3, :3] = out[3:, 3:] = transform.rotation
-    out[3:, :3] = skew(transform.translation) @ transform.rotation
+    rotation = transform.matrix[:3, :3]
+    out[:3, :3] = out[3:, 3:] = rotation
+    out[3:, :3] = skew(transform.matrix[:3, 3]) @ rotation
     return out
 
 
@@ -191,7 +204,10 @@ class Pose:
 
     def point_covariance(self, point: Array) -> Array:
         """Return the covariance [m2], shape (3, 3), in target, of a point [m], shape (3,), fixed in source."""
-        return points_covariance(self, point[None])[0]
+        x, y, z = point.tolist()
+        jacobian = [[0.0, z, -y, 1.0, 0.0, 0.0], [-z, 0.0, x, 0.0, 1.0, 0.0], [y, -x, 0.0, 0.0, 0.0, 1.0]]
+        turned = self.transform.matrix[:3, :3] @ np.array(jacobian)
+        return turned @ self.covariance @ turned.T
 
 
 def points_covariance(pose: Pose, points: Array) -> Array:
@@ -234,8 +250,16 @@ class FrameGraph:
 
 
 def p95_from_covariance(covariance: Array) -> float:
-    """Return the radius [m] that holds 95 % of a zero-mean 3-D normal error, covariance [m2], shape (3, 3)."""
-    return float(p95_from_covariances(covariance[None])[0])
+    """Return the radius [m] that holds 95 % of a zero-mean 3-D normal error, covariance [m2], shape (3, 3).
+
+    As `p95_from_covariances`, in plain floats: a tenth of NumPy's time for nine numbers.
+    """
+    (a, b, c), (d, e, f), (g, h, i) = covariance.tolist()
+    trace, square = a + e + i, a * a + e * e + i * i + 2.0 * (b * d + c * g + f * h)
+    if trace <= 0.0 or square <= 0.0:
+        return 0.0
+    k = 2.0 / 9.0 * min(1.0, square / trace**2)  # 1: all along one line; more is no covariance
+    return math.sqrt(trace * (1.0 - k + NORMAL_95 * math.sqrt(k)) ** 3)
 
 
 def p95_from_covariances(covariances: Array) -> Array:
@@ -247,5 +271,5 @@ def p95_from_covariances(covariances: Array) -> Array:
     trace = np.einsum("nii->n", covariances)
     square = np.einsum("nij,nji->n", covariances, covariances)
     some = (trace > 0.0) & (square > 0.0)
-    k = 2.0 / 9.0 * np.where(some, square, 1.0) / np.where(some, trace, 1.0) ** 2
-    return np.where(some, np.sqrt(np.maximum(trace, 0.0) * (1.0 - k + 1.6448536 * np.sqrt(k)) ** 3), 0.0)
+    k = 2.0 / 9.0 * np.minimum(1.0, np.where(some, square, 1.0) / np.where(some, trace, 1.0) ** 2)
+    return np.where(some, np.sqrt(np.maximum(trace, 0.0) * (1.0 - k + NORMAL_95 * np.sqrt(k)) ** 3), 0.0)

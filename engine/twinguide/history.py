@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from dataclasses import dataclass
+from math import isfinite, sqrt
+
 import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.clock import MS
-from twinguide.errors import BusError
-from twinguide.frames import Pose, Transform, rotation_from_vector
+from twinguide.errors import BusError, FrameError
+from twinguide.frames import Pose, Transform, rotation_from_quaternion, rotation_from_vector
 from twinguide.messages import Displacement, PoseWire
 from twinguide.scene import Point
 
@@ -15,6 +19,7 @@ Array = NDArray[np.float64]
 LINE_WINDOW_NS = 250 * MS  # long against the noise, short against the change of a hand's speed
 STATIC_WINDOW_NS = 1000 * MS
 ACCELERATION = np.array([0.3, 0.3, 0.3, 0.03, 0.03, 0.03])  # 1 sigma of a careful hand [rad/s2, m/s2]
+LEFT_OUT = np.diag((0.5 * ACCELERATION) ** 2)  # what a steady acceleration adds to the variance in a second, grows ^4
 
 
 class PoseHistory:
@@ -33,10 +38,12 @@ class PoseHistory:
         self._covariances = np.zeros((capacity, 6, 6))
         self._count = 0  # of samples since the last `clear`
         self._frames = ("", "")
+        self._settled: Pose | None = None  # a static one's mean, until the next sample
+        self._line: _Line | None = None  # a moving one's course, until the next sample
 
     def clear(self) -> None:
         """Forget all samples."""
-        self._count = 0
+        self._count, self._settled, self._line = 0, None, None
 
     def __len__(self) -> int:
         return min(self._count, len(self._times))
@@ -47,15 +54,21 @@ class PoseHistory:
         return int(self._times[(self._count - 1) % len(self._times)]) if self._count else 0
 
     def add(self, t_ns: int, wire: PoseWire) -> None:
-        """Take a sample; one that is older than the newest is passed over."""
+        """Take a sample; one that is older than the newest is passed over.
+
+        Raise FrameError or BusError where it is not rigid and finite.
+        """
         if self._count and t_ns <= self.newest_ns:
             return
-        pose = wire.pose(t_ns)
+        rotation, covariance = rotation_from_quaternion(wire.quaternion), wire.covariance_array()
+        if not isfinite(sum(wire.position)):
+            raise FrameError("a finite position", str(wire.position), f"{wire.target}_from_{wire.source}")
         slot = self._count % len(self._times)
-        self._times[slot], self._matrices[slot] = t_ns, pose.transform.matrix
-        self._covariances[slot] = pose.covariance
+        self._times[slot], self._covariances[slot] = t_ns, covariance
+        self._matrices[slot, :3, :3], self._matrices[slot, :3, 3] = rotation, wire.position
         self._frames = (wire.target, wire.source)
         self._count += 1
+        self._settled = self._line = None
 
     def _since(self, t_ns: int) -> NDArray[np.intp]:
         """Return the slots of the samples not older than `t_ns`, oldest first."""
@@ -68,10 +81,12 @@ class PoseHistory:
         if not self._count:
             return None
         if self.static:
-            return self._mean(t_ns)
+            self._settled = self._settled or self._mean()
+            return self._settled
         if t_ns < self.newest_ns:
             return self._between(t_ns)
-        return self._ahead(t_ns)
+        self._line = self._line or self._fit()
+        return self._line.at(t_ns, self._frames)
 
     def _deltas(self, slots: NDArray[np.intp], base: Array) -> Array:
         """Return log(base^-1 T), shape (n, 6), for rotations so small that sine and angle agree to 1e-4."""
@@ -79,17 +94,12 @@ class PoseHistory:
         v = 0.5 * np.stack([r[:, 2, 1] - r[:, 1, 2], r[:, 0, 2] - r[:, 2, 0], r[:, 1, 0] - r[:, 0, 1]], axis=1)
         return np.hstack([v, (self._matrices[slots, :3, 3] - base[:3, 3]) @ base[:3, :3]])
 
-    def _moved(self, base: Array, delta: Array) -> Transform:
-        m = np.eye(4)
-        m[:3, :3] = base[:3, :3] @ rotation_from_vector(delta[:3])
-        m[:3, 3] = base[:3, 3] + base[:3, :3] @ delta[3:]
-        return Transform.unchecked(*self._frames, m)
-
-    def _mean(self, t_ns: int) -> Pose:
+    def _mean(self) -> Pose:
         slots = self._since(self.newest_ns - STATIC_WINDOW_NS)
         base = self._matrices[slots[-1]]
-        transform = self._moved(base, self._deltas(slots, base).mean(axis=0))
-        return Pose(transform, t_ns, self._covariances[slots].mean(axis=0) / len(slots), "exact")
+        n = len(slots)
+        transform = Transform.unchecked(*self._frames, _moved(base, self._deltas(slots, base).sum(axis=0) / n))
+        return Pose(transform, self.newest_ns, self._covariances[slots].sum(axis=0) / n**2, "exact")
 
     def _between(self, t_ns: int) -> Pose:
         slots = self._since(0)
@@ -105,27 +115,22 @@ class PoseHistory:
         delta = self._deltas(np.array([b]), base)[0] * share
         covariance = (1 - share) ** 2 * self._covariances[a] + share**2 * self._covariances[b]
         quality = "exact" if share in (0.0, 1.0) else "interpolated"
-        return Pose(self._moved(base, delta), t_ns, covariance, quality)
+        return Pose(Transform.unchecked(*self._frames, _moved(base, delta)), t_ns, covariance, quality)
 
-    def _ahead(self, t_ns: int) -> Pose:
+    def _fit(self) -> _Line:
+        """Fit a line to the last samples; fewer than four tell no speed."""
         slots = self._since(self.newest_ns - LINE_WINDOW_NS)
-        base = self._matrices[slots[-1]]
-        covariance = self._covariances[slots].mean(axis=0)
-        if len(slots) < 4:
-            return Pose(
-                Transform.unchecked(*self._frames, base),
-                t_ns,
-                covariance + _left_out((t_ns - self.newest_ns) * 1e-9),
-                "predicted",
-            )
+        base, n = self._matrices[slots[-1]].copy(), len(slots)
+        covariance = self._covariances[slots].sum(axis=0) / n
+        if n < 4:
+            return _Line(self.newest_ns, 0.0, base, np.zeros(6), None, covariance, 1.0, 0.0)
         deltas = self._deltas(slots, base)
         times = (self._times[slots] - self.newest_ns) * 1e-9
-        centred = times - times.mean()
-        ahead = (t_ns - self.newest_ns) * 1e-9 - times.mean()
+        centre = float(times.sum()) / n
+        centred = times - centre
         spread = float(centred @ centred)
-        delta = deltas.mean(axis=0) + ahead * (centred @ deltas) / spread
-        gain = 1.0 / len(slots) + ahead**2 / spread
-        return Pose(self._moved(base, delta), t_ns, covariance * gain + _left_out(ahead), "predicted")
+        mean, speed = deltas.sum(axis=0) / n, centred @ deltas / spread
+        return _Line(self.newest_ns, centre, base, mean, speed, covariance, 1.0 / n, 1.0 / spread)
 
     def samples(self, since_ns: int) -> tuple[Array, Array]:
         """Return matrices, shape (n, 4, 4), and covariances, shape (n, 6, 6), of the samples since a time [ns]."""
@@ -144,13 +149,38 @@ class PoseHistory:
         points = m[:, None, :3, 3] + lever_m * np.concatenate(
             [np.zeros((9, 1, 3)), m[:, :3, :3].transpose(0, 2, 1)], axis=1
         )
-        steps = np.median(points[6:], axis=0) - np.median(points[:6], axis=0)
-        return float(np.linalg.norm(steps, axis=1).max())
+        before, after = np.sort(points[:6], axis=0), np.sort(points[6:], axis=0)
+        steps = after[1] - (before[2] + before[3]) / 2.0  # medians, at a fifth of np.median's time
+        return sqrt(float((steps * steps).sum(axis=1).max()))
 
 
-def _left_out(ahead_s: float) -> Array:
-    """Return the covariance, shape (6, 6), of what a steady acceleration adds after `ahead_s` [s]."""
-    return np.diag((0.5 * ACCELERATION * ahead_s**2) ** 2)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Line:
+    """How a moving body goes on from its last samples: a line over (rotation, translation) about the newest."""
+
+    newest_ns: int
+    centre_s: float  # of the samples' times, from the newest
+    base: Array  # (4, 4), the newest sample
+    mean: Array  # (6,), of the samples about the base
+    speed: Array | None  # (6,) [rad/s, m/s]; None: nobody knows
+    covariance: Array  # (6, 6), of one sample
+    gain: float  # the line's variance at the centre, in samples
+    growth: float  # and what it gains with the square of the time from there [1/s2]
+
+    def at(self, t_ns: int, frames: tuple[str, str]) -> Pose:
+        """Return the pose at `t_ns` [ns], not before the newest sample."""
+        ahead = (t_ns - self.newest_ns) * 1e-9 - self.centre_s
+        matrix = self.base if self.speed is None else _moved(self.base, self.mean + ahead * self.speed)
+        covariance = self.covariance * (self.gain + ahead**2 * self.growth) + LEFT_OUT * ahead**4
+        return Pose(Transform.unchecked(*frames, matrix), t_ns, covariance, "predicted")
+
+
+def _moved(base: Array, delta: Array) -> Array:
+    """Return `base exp(delta)`, shape (4, 4), for a small delta (rotation, translation), shape (6,)."""
+    m = np.eye(4)
+    m[:3, :3] = base[:3, :3] @ rotation_from_vector(delta[:3])
+    m[:3, 3] = base[:3, 3] + base[:3, :3] @ delta[3:]
+    return m
 
 
 class DisplacementHistory:
@@ -158,9 +188,8 @@ class DisplacementHistory:
 
     def __init__(self) -> None:
         self.newest: Displacement | None = None
-        self._times = np.zeros(0)
-        self._mean = np.zeros((0, 3))
-        self._covariance = np.zeros((0, 9))
+        self._times: tuple[int, ...] = ()
+        self._rows = np.zeros((0, 12))  # mean and covariance of each time
 
     def add(self, message: Displacement) -> None:
         """Take a newer trajectory."""
@@ -174,14 +203,14 @@ class DisplacementHistory:
                 "a trajectory: ascending times (n >= 2), (n, 3), (n, 3, 3)", got, f"displacement of {message.of}"
             )
         self.newest = message
-        self._times = np.array(times, dtype=np.float64)
-        self._mean = mean
-        self._covariance = covariance.reshape(-1, 9)
+        self._times, self._rows = times, np.hstack([mean, covariance.reshape(-1, 9)])
 
     def at(self, t_ns: int) -> Point | None:
         """Return the displacement [m] with covariance at `t_ns` [ns], or None outside the trajectory."""
         if self.newest is None or not self._times[0] <= t_ns <= self._times[-1]:
             return None
-        mean = np.array([np.interp(t_ns, self._times, column) for column in self._mean.T])
-        flat = np.array([np.interp(t_ns, self._times, column) for column in self._covariance.T])
-        return Point(mean, flat.reshape(3, 3))
+        after = min(bisect_right(self._times, t_ns), len(self._times) - 1)
+        start, end = self._times[after - 1], self._times[after]
+        share = (t_ns - start) / (end - start)
+        row = self._rows[after - 1] * (1.0 - share) + self._rows[after] * share
+        return Point(row[:3], row[3:].reshape(3, 3))

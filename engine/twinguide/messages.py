@@ -68,9 +68,12 @@ class PoseWire(msgspec.Struct, frozen=True):
     def pose(self, t_ns: int) -> Pose:
         """Unpack as measured at `t_ns` [ns]; raise FrameError where it is not rigid and finite."""
         rotation = rotation_from_quaternion(self.quaternion)
-        return Pose(Transform.of(self.target, self.source, rotation, np.array(self.position)), t_ns, self._covariance())
+        return Pose(
+            Transform.of(self.target, self.source, rotation, np.array(self.position)), t_ns, self.covariance_array()
+        )
 
-    def _covariance(self) -> NDArray[np.float64]:
+    def covariance_array(self) -> NDArray[np.float64]:
+        """Return the covariance, shape (6, 6); raise BusError where it is none, or not finite."""
         c = self.covariance.numpy()
         if c.shape != (6, 6) or not np.isfinite(c).all():
             raise BusError(

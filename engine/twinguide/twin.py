@@ -38,7 +38,6 @@ from twinguide.tooling import tip_of, tool_view
 from twinguide.trust import SILENT_PERIODS, Presence, Stream, Trust
 
 Array = NDArray[np.float64]
-MOVING_ROLES = ("organ", "tumour", "vessel", "bile", "cyst")  # these follow the organ, the rest stays
 IN_HAND = {"register": ("pointer",), "verify": ("pointer",), "guide": ("needle",)}  # a tool laid down is not lost
 UNKNOWN_MOTION_M = 0.010  # 1 sigma per axis of an organ whose breathing is not known: 15 mm from rest to full breath
 LEVER_M = 0.15  # from the reference body to what hangs on it: a turn of the body is a step out there
@@ -77,10 +76,10 @@ class Twin:
         self._presence = {name: Presence() for name in scenario.tools}
         self._stream = Stream(round(SECOND / exposure_hz))
         self._displacement = DisplacementHistory()
-        self._deformation = Deformation(case, [n for n, s in case.structures.items() if s.role in MOVING_ROLES])
+        self._deformation = Deformation(case, [n for n, s in case.structures.items() if s.moves])
         self._target_trust = Trust(scenario.target_tolerance_mm * 1e-3)
         self._trust = {name: Trust(s.tolerance_m) for name, s in case.structures.items()}
-        self._moves = np.array([s.role in MOVING_ROLES for s in case.structures.values()])
+        self._moves = np.array([s.moves for s in case.structures.values()])
         self._centres = np.array([case.surface(name).vertices.mean(axis=0) for name in case.structures])
         self._registered: tuple[int, Pose | None] = (-1, None)  # version, reference_from_image
         self._bump_m = scenario.registration.bump_mm * 1e-3

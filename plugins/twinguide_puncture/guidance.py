@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide import Context, Finding, Point, TwinView
-from twinguide.case import Case, DistanceGrid
+from twinguide.case import Case
+from twinguide.distances import DistanceGrid
 
 from .plugin import PunctureOptions
 
@@ -16,7 +17,6 @@ Array = NDArray[np.float64]
 ONE_SIDED_95 = 1.6448536  # standard normal quantile: a distance is to hold with 95 %, on one side
 PATH_SAMPLES = 40  # along each path; half a step is taken off every distance, which changes by no more than that
 ROUND_A_LIVER = ("ribs", "pleura", "gallbladder")  # a path that nobody has measured against these is not a clear one
-MOVING = ("organ", "tumour", "vessel", "bile", "cyst")
 
 
 class Puncture:
@@ -26,10 +26,11 @@ class Puncture:
         self._options: PunctureOptions = ctx.options
         self._case: Case = ctx.case
         self._critical = [s for s in self._case.structures.values() if s.risk == "critical"]
-        self._grids = {s.name: self._case.distance(s.name) for s in self._critical}
+        self._grids = self._case.distances(s.name for s in self._critical)
+        self._moves = np.array([s.moves for s in self._critical])[:, None, None]
         self._organ = self._case.distance(self._case.organ)
         self._plan_findings = list(self._assess_plan())
-        self._share = np.linspace(0.0, 1.0, PATH_SAMPLES)[:, None]
+        self._share = np.linspace(0.0, 1.0, PATH_SAMPLES)[:, None, None]
 
     def assess(self, twin: TwinView) -> list[Finding]:
         """Return the frame's findings; those of the plan stay, those of the needle need needle and target."""
@@ -67,21 +68,20 @@ class Puncture:
 
     def _assess_path(self, tip: Point, direction: Array, target: Point, twin: TwinView) -> Iterator[Finding]:
         """Measure the ways on, to the target and where the needle points, against each critical structure."""
-        image_from_reference = twin.reference_from_image.inverse() if twin.reference_from_image else None
-        if image_from_reference is None:
+        if twin.reference_from_image is None or not self._critical:
             return
+        image_from_reference = twin.reference_from_image.inverse()
+        turn = image_from_reference.rotation
         gap = target.position - tip.position
         length = float(np.linalg.norm(gap))
-        planned = tip.position + self._share * gap
-        pointed = tip.position + self._share * length * direction  # where it would go if it were only pushed
-        path = np.concatenate([planned, pointed])
-        slack = 0.5 * length / (PATH_SAMPLES - 1)
         moved = twin.displacement.position if twin.displacement else np.zeros(3)
-        at_rest, carried = image_from_reference.apply(path), image_from_reference.apply(path - moved)
+        ways = np.stack([gap, length * direction]) @ turn.T  # where it is to go, and where it goes if only pushed
+        at_rest = (image_from_reference.apply(tip.position) + self._share * ways).reshape(-1, 3)
+        points = at_rest - self._moves * (turn @ moved)  # what moves is asked for where it was at rest
+        slack = 0.5 * length / (PATH_SAMPLES - 1)
+        distances = (self._grids.at(points).min(axis=1) - slack).tolist()
         sigma = float(np.sqrt(np.linalg.eigvalsh(target.covariance + tip.covariance)[-1]))
-        for structure in self._critical:
-            points = carried if structure.role in MOVING else at_rest
-            nearest = float(self._grids[structure.name].at(points).min()) - slack
+        for structure, nearest in zip(self._critical, distances, strict=True):
             lower = nearest - ONE_SIDED_95 * sigma
             severity = "warning" if lower < 0 else "caution" if lower < structure.margin_m else "advisory"
             yield Finding(
@@ -100,7 +100,7 @@ class Puncture:
             )  # fmt: skip
         path = plan.entry + np.linspace(0.0, 1.0, 200)[:, None] * (plan.target - plan.entry)
         for structure in self._critical:
-            grid = self._grids[structure.name]
+            grid = self._case.distance(structure.name)
             margin = np.full(len(path), structure.margin_m)
             if structure.role == "bone":
                 margin += self._options.rib_underside_mm * 1e-3 * _below(grid, path)

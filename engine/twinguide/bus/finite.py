@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from math import isfinite, prod
+from operator import attrgetter
 from typing import Any, cast
 
 import msgspec
+import msgspec.inspect as types
 import numpy as np
 
 from twinguide.errors import BusError
 from twinguide.messages import Array
 
-PLAIN = frozenset({int, str, bool, bytes, type(None)})
+Check = Callable[[Any], bool]
 SMALL = 512  # bytes of float64 up to which plain Python is faster than NumPy
+NUMBERS = (types.IntType, types.FloatType, types.BoolType)
+WORDS = (types.StrType, types.BytesType, types.LiteralType, types.NoneType)  # hold no number
 
 
 def first_flaw(value: Any) -> str:  # noqa: ANN401 - any field of any message
@@ -20,33 +26,83 @@ def first_flaw(value: Any) -> str:  # noqa: ANN401 - any field of any message
 
     NaN and infinity pass every MessagePack decoder, typed or not, so this is asked of each message on both sides.
     """
-    return "" if _is_sound(value) else _search(value, "")
+    try:
+        if isinstance(value, msgspec.Struct) and _check_of(type(value))(value):
+            return ""
+    except (TypeError, ValueError, OverflowError):
+        pass  # a field does not hold what its type says: the search looks at what is there
+    return _search(value, "")
 
 
-def _is_sound(value: Any) -> bool:  # noqa: ANN401
-    """Tell whether all is well, quickly: this is asked of every message."""
-    kind = cast("type[Any]", type(value))
-    if kind in PLAIN:
-        return True
-    if kind is float:
-        return isfinite(value)
-    if kind is tuple or kind is list:
-        return all(isfinite(item) if type(item) is float else _is_sound(item) for item in value)
+# ---- quickly: one check made of each type, for this is asked of every message ----------------------------------------
+
+
+@cache
+def _check_of(kind: type[msgspec.Struct]) -> Check:
+    """Return the check of a type: its plain numbers by their sum, which is finite only where all are, then the rest."""
     if kind is Array:
-        if value.dtype == "f8" and len(value.data) <= SMALL and value.shape and len(value.data) % 8 == 0:
-            numbers = memoryview(value.data).cast("d")
-            if all(map(isfinite, numbers)) and min(value.shape) >= 0 and prod(value.shape) == len(numbers):
-                return True
-        return not _array_flaw(value, "")
-    if kind is dict:
-        return all(map(_is_sound, value.values()))
-    if isinstance(value, msgspec.Struct):
-        for name in value.__struct_fields__:
-            item = getattr(value, name)
-            if type(item) not in PLAIN and not _is_sound(item):
-                return False
-        return True
-    return not isinstance(value, float) or isfinite(value)
+        return _array_is_sound
+    numbers: list[str] = []
+    rest: list[tuple[Callable[[Any], Any], Check]] = []
+    for field in msgspec.structs.fields(kind):
+        told = types.type_info(field.type)
+        if isinstance(told, NUMBERS):
+            numbers.append(field.name)
+        elif check := _check_for(told):
+            rest.append((attrgetter(field.name), check))
+    if not numbers:
+        return lambda value: all(check(get(value)) for get, check in rest)
+    if len(numbers) == 1:
+        rest.insert(0, (attrgetter(*numbers), isfinite))
+        return lambda value: all(check(get(value)) for get, check in rest)
+    get_numbers = attrgetter(*numbers)
+    if not rest:
+        return lambda value: isfinite(sum(get_numbers(value)))
+    return lambda value: isfinite(sum(get_numbers(value))) and all(check(get(value)) for get, check in rest)
+
+
+def _check_for(told: types.Type) -> Check | None:
+    """Return the check of a field's type; None where it holds no number."""
+    match told:
+        case types.StructType(cls=kind):
+            return lambda value: _check_of(kind)(value)  # made when first asked, for a type may hold itself
+        case types.UnionType(types=among):
+            checks = [check for one in among if (check := _check_for(one))]
+            if len(checks) == 1 and types.NoneType() in among:
+                return lambda value, check=checks[0]: value is None or check(value)
+            return _is_sound if checks else None
+        case types.TupleType(item_types=items):
+            return _check_for_all(items)
+        case types.VarTupleType(item_type=item) | types.ListType(item_type=item):
+            return _check_for_all((item,))
+        case types.DictType(value_type=item):
+            check = _check_for_all((item,))
+            return None if check is None else lambda value, check=check: check(value.values())
+        case _:
+            return None if isinstance(told, WORDS) else isfinite if isinstance(told, NUMBERS) else _is_sound
+
+
+def _check_for_all(items: tuple[types.Type, ...]) -> Check | None:
+    """Return the check of a container of these types."""
+    if all(isinstance(item, NUMBERS) for item in items):
+        return lambda values: isfinite(sum(values))
+    if all(item == items[0] for item in items):
+        check = _check_for(items[0])
+        return check and (lambda values: all(map(check, values)))
+    return _is_sound if any(map(_check_for, items)) else None
+
+
+def _is_sound(value: Any) -> bool:  # noqa: ANN401 - a field whose type leaves open what it holds
+    return not _search(value, "")
+
+
+def _array_is_sound(array: Array) -> bool:
+    size, shape = len(array.data), array.shape
+    fits = array.dtype == "f8" and size <= SMALL and shape and min(shape) >= 0 and prod(shape) * 8 == size
+    return bool(fits and isfinite(sum(memoryview(array.data).cast("d")))) or not _array_flaw(array, "")
+
+
+# ---- and where something is wrong: what, and at which place ----------------------------------------------------------
 
 
 def _search(value: Any, path: str) -> str:  # noqa: ANN401

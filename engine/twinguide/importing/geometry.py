@@ -13,7 +13,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import ConvexHull
 
-from twinguide.case import DistanceGrid, Surface
+from twinguide.case import Surface
+from twinguide.distances import DistanceGrid
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]

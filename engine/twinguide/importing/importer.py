@@ -15,7 +15,6 @@ from twinguide.case import (
     Body,
     BodyRow,
     CaseFile,
-    DistanceGrid,
     Landmark,
     LandmarkRow,
     Plan,
@@ -25,6 +24,7 @@ from twinguide.case import (
     Surface,
     Vec3,
 )
+from twinguide.distances import DistanceGrid
 from twinguide.errors import CaseError
 from twinguide.hookspecs import Anatomy, Organ
 from twinguide.importing.cleaning import clean

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.case import DistanceGrid, Plan, Surface
+from twinguide.case import Plan, Surface
+from twinguide.distances import DistanceGrid
 from twinguide.errors import CaseError
 from twinguide.importing.geometry import centroid_of, in_mm, inside, nearest, shells, vertex_normals, volume_of
 from twinguide.importing.reading import Axes, Units, to_image

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from twinguide import Point, Registration, Transform, TwinView, WorkflowState
+from twinguide.case import MOVING_ROLES
 from twinguide.scene import Status, ToolView
 from twinguide_puncture.guidance import Puncture
 from twinguide_puncture.plugin import PunctureOptions
@@ -25,14 +26,26 @@ class Sphere:
         return np.linalg.norm(np.asarray(points) - self.centre, axis=-1) - self.radius
 
 
+class Spheres:
+    """Several of them, asked in one go."""
+
+    def __init__(self, spheres):
+        self.spheres = spheres
+
+    def at(self, points):
+        return np.stack([sphere.at(own) for sphere, own in zip(self.spheres, points, strict=True)])
+
+
 def structure(name, role, risk, margin_mm=5.0):
-    return SimpleNamespace(name=name, role=role, risk=risk, margin_m=margin_mm * 1e-3)
+    moves = role in MOVING_ROLES
+    return SimpleNamespace(name=name, role=role, risk=risk, moves=moves, margin_m=margin_mm * 1e-3)
 
 
 def puncture(grids, structures, missing=(), **options):
     grids = {"liver": Sphere((0, 0, 0), 0.06), "tumour": Sphere((0, 0, 0), 0.01), **grids}
     case = SimpleNamespace(
-        structures={s.name: s for s in structures}, organ="liver", missing=missing, distance=grids.__getitem__,
+        structures={s.name: s for s in structures}, organ="liver", missing=missing,
+        distance=grids.__getitem__, distances=lambda names: Spheres([grids[name] for name in names]),
         plan=SimpleNamespace(entry=ENTRY, target=TARGET, target_structure="tumour"),
     )  # fmt: skip
     return Puncture(SimpleNamespace(options=PunctureOptions(**options), case=case))
