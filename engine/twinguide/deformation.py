@@ -51,13 +51,12 @@ class Deformation:
         if self.solution is not None and solution.t_ns < self.solution.t_ns:
             return
         told = sigma is not None and sigma.shape == self._shape[:1] and bool(np.isfinite(sigma).all())
-        if sigma is None or not told:
-            sigma = np.full(self._shape[0], solution.sigma_m, dtype=np.float64)
-        self.solution, self._vertices, self._sigma = solution, vertices, sigma
+        errors = sigma if sigma is not None and told else np.full(self._shape[0], solution.sigma_m)
+        self.solution, self._vertices, self._sigma = solution, vertices, errors
         self._version += 1
         at_target, covariance = self.at(self._target)
         self._moved, self.target_covariance = at_target[0] - self._planned, covariance[0] * told
-        squares = self._judged.sigma(sigma, vertices, self._rest)[: len(self._owner)] ** 2
+        squares = self._judged.sigma(errors, vertices, self._rest)[: len(self._owner)] ** 2
         sums, counts = (np.bincount(self._owner, weights=w, minlength=self._count) for w in (squares, None))
         self.variances = sums / np.maximum(counts, 1)  # each structure's is the mean over its points
 

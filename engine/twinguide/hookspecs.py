@@ -191,6 +191,7 @@ class Context(Protocol):
     seed: int
     case: Case
     log: logging.Logger
+    real_time: bool  # whether time passes while a step runs: not in lockstep, where to measure it would spoil the bits
 
     def rng(self, stream: str = "") -> np.random.Generator:
         """Return a generator seeded by the run's seed, the part's name and `stream`."""
