@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from twinguide.calibrating.commands import calibrate
 from twinguide.errors import TwinGuideError
 
 
@@ -28,6 +29,9 @@ class Group(click.Group):
 @click.version_option(package_name="twinguide")
 def main() -> None:
     """Digital-twin-assisted surgery in a headset. Research use only."""
+
+
+main.add_command(calibrate)
 
 
 @main.command()

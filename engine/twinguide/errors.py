@@ -4,6 +4,7 @@ TwinGuideError
 ├── ScenarioError        a scenario file that cannot be run
 ├── CaseError            surfaces or a case folder that cannot be used
 ├── PluginError          a plugin that cannot be found, checked or loaded
+├── CalibrationError     a recording or a result file that cannot be used, or data that cannot carry a calibration
 ├── FrameError           transforms that do not meet, or are not rigid
 ├── RegistrationRefused  points that cannot carry a registration
 ├── BusError             the hub or a message on it
@@ -39,6 +40,10 @@ class CaseError(TwinGuideError):
 
 class PluginError(TwinGuideError):
     """Refuse a plugin."""
+
+
+class CalibrationError(TwinGuideError):
+    """Refuse a recording or a result file, or data that cannot carry a calibration."""
 
 
 class FrameError(TwinGuideError):

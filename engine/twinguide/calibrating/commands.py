@@ -1,0 +1,67 @@
+"""`twinguide calibrate`: fit, print a table, write the result file and its picture; refuse with the remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+FILES = click.Path(path_type=Path)
+
+
+def kept(outcome: object, out: Path) -> None:
+    """Print an outcome, write its result to `out` and its picture beside it."""
+    from twinguide.calibrating.outcome import Outcome
+    from twinguide.calibrating.result import write_result
+
+    assert isinstance(outcome, Outcome)
+    wide = max(len(name) for name, _ in outcome.rows)
+    for name, value in outcome.rows:
+        click.echo(f"{name:{wide}}  {value}")
+    for note in outcome.result.notes:
+        click.echo(f"note: {note}")
+    write_result(outcome.result, out)
+    picture = out.with_suffix(".png")
+    outcome.draw(picture)
+    click.echo(f"wrote {out} and {picture}")
+
+
+@click.group()
+def calibrate() -> None:
+    """Calibrate from recordings: PLUS and Slicer files, CSV, or a session."""
+
+
+@calibrate.command()
+@click.argument("inputs", nargs=-1, required=True, type=FILES)
+@click.option("--tool", default="", help="The track to use: stylus, or tracker_from_stylus.")
+@click.option("--reference", default="", help="The body that carries the divot, if it may move.")
+@click.option("--p95-max-mm", default=0.5, show_default=True, help="Refuse a tip that is less sure.")
+@click.option("--out", type=FILES, default=Path("pivot.toml"), show_default=True, help="The result file.")
+def pivot(inputs: tuple[Path, ...], tool: str, reference: str, p95_max_mm: float, out: Path) -> None:
+    """Find a tool's tip from INPUTS in which it is swung about a fixed point, one point a recording."""
+    from twinguide.calibrating.pivot import pivot as fit
+
+    kept(fit(inputs, tool, reference, p95_max_mm), out)
+
+
+@calibrate.command()
+@click.argument("inputs", nargs=-1, required=True, type=FILES)
+@click.option("--source", default="image", show_default=True, help="The frame of the first file's points.")
+@click.option("--target", default="reference", show_default=True, help="The frame of the second file's points.")
+@click.option("--sigma-mm", type=float, help="How sure one point is, per axis; else the residuals tell.")
+@click.option("--fre-max-mm", default=3.0, show_default=True, help="Refuse larger residuals (rms).")
+@click.option("--targets", type=FILES, help="Points in the source's frame at which to predict the error.")
+@click.option("--out", type=FILES, default=Path("points.toml"), show_default=True, help="The result file.")
+def points(
+    inputs: tuple[Path, ...],
+    source: str,
+    target: str,
+    sigma_mm: float | None,
+    fre_max_mm: float,
+    targets: Path | None,
+    out: Path,
+) -> None:
+    """Register named points: INPUTS are source and target (.mrk.json, .fcsv, .csv), or one CSV of pairs."""
+    from twinguide.calibrating.points import points as fit
+
+    kept(fit(inputs, source, target, sigma_mm, fre_max_mm, targets), out)

@@ -1,0 +1,116 @@
+"""The pictures of a calibration: how the samples fit, and what they cover."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from twinguide_calibration import tre_covariance
+
+if TYPE_CHECKING:
+    from twinguide_calibration import RigidFit
+    from twinguide_calibration.pivot import PivotFit
+    from twinguide_calibration.reading import NamedPoints, PointPairs, Track
+
+Array = NDArray[np.float64]
+KEPT, REJECTED, TARGET = "#1b6ca8", "#d1495b", "#2a9d4a"
+CHI2_2D = 5.991  # 95 % of a plane normal
+
+
+def figure(title: str, *projections: str) -> tuple[Any, list[Any]]:
+    """Return a figure of axes side by side (`rectilinear` or `polar`), without any window."""
+    made: Any = Figure(figsize=(5.0 * len(projections), 4.4), dpi=110, layout="constrained")
+    FigureCanvasAgg(made)
+    made.suptitle(title)
+    count = len(projections)
+    return made, [made.add_subplot(1, count, i + 1, projection=name) for i, name in enumerate(projections)]
+
+
+def save(made: Any, path: Path) -> None:  # noqa: ANN401 - matplotlib's types are partly unknown
+    """Write a figure as PNG."""
+    made.savefig(path)
+
+
+def draw_residuals(axes: Any, residuals: Array, rejected: Any, unit: str, what: str) -> None:  # noqa: ANN401
+    """Draw residuals over the samples' order; the rejected ones apart, shape (n,)."""
+    out = np.zeros(len(residuals), dtype=bool)
+    out[np.asarray(rejected, dtype=int)] = True
+    order = np.arange(len(residuals))
+    axes.plot(order[~out], residuals[~out], ".", color=KEPT, markersize=4, label=f"{(~out).sum()} kept")
+    top = 2.0 * float(np.nanmax(residuals[~out], initial=1e-6))  # what is far off is drawn at the rim
+    if out.any():
+        worst = f"{out.sum()} rejected, up to {np.nanmax(residuals[out]):.3g} {unit}"
+        axes.plot(order[out], np.minimum(residuals[out], top), "x", color=REJECTED, label=worst)
+    rms = float(np.sqrt((residuals[~out] ** 2).mean()))
+    axes.axhline(rms, color="0.4", linewidth=0.8, label=f"rms {rms:.3g} {unit}")
+    axes.set_xlabel(what)
+    axes.set_ylabel(f"residual [{unit}]")
+    axes.set_ylim(0.0, 1.05 * top)
+    axes.legend(loc="upper right", fontsize=8)
+
+
+def draw_pivot(track: Track, fit: PivotFit, path: Path) -> None:
+    """Draw a pivot calibration: residuals, and which directions the tool was swung through."""
+    made, (left, right) = figure(_pivot_title(track, fit), "rectilinear", "polar")
+    draw_residuals(left, 1e3 * fit.residuals, fit.rejected, "mm", "sample")
+    length = float(np.linalg.norm(fit.tip))
+    axis = fit.tip / length if length > 1e-6 else np.array([0.0, 0.0, 1.0])
+    shafts = track.rotations @ axis
+    middle = shafts.mean(axis=0)
+    middle /= max(float(np.linalg.norm(middle)), 1e-12)
+    away = np.degrees(np.arccos(np.clip(shafts @ middle, -1.0, 1.0)))
+    across = np.linalg.svd(middle[None])[2][1:]
+    around = np.arctan2(shafts @ across[1], shafts @ across[0])
+    used = np.ones(len(away), dtype=bool)
+    used[np.asarray(fit.rejected, dtype=int)] = False
+    right.plot(around[used], away[used], ".", color=KEPT, markersize=4)
+    right.plot(around[~used], away[~used], "x", color=REJECTED)
+    right.set_title(
+        f"the shaft's directions [deg from their middle]; swing {np.degrees(fit.swing_rad):.0f}", fontsize=9
+    )
+    right.set_rmin(0.0)
+    save(made, path)
+
+
+def _pivot_title(track: Track, fit: PivotFit) -> str:
+    return f"Pivot of {track.source}: 95 % of tips within {1e3 * fit.tip_p95:.2f} mm"
+
+
+def draw_points(pairs: PointPairs, fit: RigidFit, told: NamedPoints | None, path: Path) -> None:
+    """Draw a registration: each pair's residual, and the layout with the 95 % region at points and targets."""
+    made, (left, right) = figure(
+        f"Points: FRE {1e3 * fit.fre_rms:.2f} mm rms (says nothing about the target)", "rectilinear", "rectilinear"
+    )
+    order = np.arange(len(pairs.names))
+    left.bar(order, 1e3 * fit.residuals, color=KEPT)
+    left.axhline(1e3 * fit.fre_rms, color="0.4", linewidth=0.8)
+    left.set_xticks(order, pairs.names, rotation=60, fontsize=7)
+    left.set_ylabel("residual [mm]")
+    plane = np.linalg.svd(pairs.source - pairs.source.mean(axis=0))[2][:2]  # the layout's two widest directions
+    middle = pairs.source.mean(axis=0)
+    _regions(right, fit, pairs.source, plane, middle, KEPT, "points")
+    if told is not None:
+        _regions(right, fit, told.points, plane, middle, TARGET, "targets")
+    right.set_aspect("equal", adjustable="datalim")
+    right.set_xlabel("along the layout's longest extent [mm]")
+    right.set_ylabel("across [mm]")
+    right.set_title("95 % regions of the error, ten times enlarged", fontsize=9)
+    right.legend(fontsize=8)
+    save(made, path)
+
+
+def _regions(axes: Any, fit: RigidFit, points: Array, plane: Array, middle: Array, colour: str, name: str) -> None:  # noqa: ANN401
+    flat = 1e3 * (points - middle) @ plane.T
+    axes.plot(*flat.T, ".", color=colour, label=name)
+    turn = np.linspace(0.0, 2.0 * np.pi, 60)
+    circle = np.stack([np.cos(turn), np.sin(turn)])
+    into = plane @ fit.rotation.T  # the error is told in target
+    for place, covariance in zip(flat, tre_covariance(fit, points), strict=True):
+        values, vectors = np.linalg.eigh(1e6 * into @ covariance @ into.T)
+        ring = vectors @ (np.sqrt(np.maximum(values, 0.0) * CHI2_2D)[:, None] * circle)
+        axes.plot(*(place[:, None] + 10.0 * ring), color=colour, linewidth=0.8)

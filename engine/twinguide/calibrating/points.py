@@ -1,0 +1,160 @@
+"""A rigid registration from paired points: touched fiducials to those of the image."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinguide.calibrating.inputs import hashed, refusals
+from twinguide.calibrating.outcome import Outcome, shortened
+from twinguide.calibrating.picture import draw_points
+from twinguide.calibrating.result import PointsResult, rows_of, stamp, symmetric
+from twinguide.errors import CalibrationError
+from twinguide_calibration import (
+    CalibrationRefused,
+    RigidFit,
+    align_points,
+    misfit_probability,
+    register_points,
+    tre_p95,
+)
+from twinguide_calibration.reading import NamedPoints, PointPairs, has_pairs, pair_points, read_pairs, read_points
+
+Array = NDArray[np.float64]
+CHANCE_LEAST = 1e-4  # of residuals as large, under which the stated errors are not believed
+
+
+def points(
+    paths: tuple[Path, ...], source: str, target: str, sigma_mm: float | None, fre_max_mm: float, targets: Path | None
+) -> Outcome:
+    """Register one file of pairs, or two files of named points (source, then target).
+
+    `sigma_mm` is what one point is known to, per axis; without it, the residuals tell. `targets` names a file of points
+    in the source's frame at which the error is predicted. Raises CalibrationError with reason and remedy.
+    """
+    with refusals():
+        pairs = _pairs(paths)
+        told = read_points(targets) if targets else None
+        given = np.eye(3) * (sigma_mm * 1e-3) ** 2 if sigma_mm else None
+        covariances = pairs.covariances if given is None else np.broadcast_to(given, (len(pairs.names), 3, 3))
+        fit = _registered(pairs, covariances, fre_max_mm * 1e-3)
+    _close_enough(pairs, fit, fre_max_mm * 1e-3)
+    result = PointsResult(
+        of=f"{target}_from_{source}",
+        sources=hashed(paths),
+        samples=len(pairs.names),
+        rejected=(),
+        residuals=tuple((1e3 * fit.residuals).tolist()),
+        notes=shortened((*pairs.notes, *fit.notes)),
+        target=target,
+        source=source,
+        matrix=rows_of(_matrix(fit)),  # pyright: ignore[reportArgumentType]
+        covariance=symmetric(fit.covariance),
+        freedom=float(fit.freedom),
+        fre_mm=1e3 * fit.fre_rms,
+        tre_p95_mm=_errors(fit, pairs, told),
+        names=pairs.names,
+        **stamp(),
+    )
+    return Outcome(result, _table(result, fit), partial(draw_points, pairs, fit, told))
+
+
+def _registered(pairs: PointPairs, covariances: Array | None, fre_max_m: float) -> RigidFit:
+    """Return the fit; where it is refused for residuals that one pair explains, name that pair."""
+    try:
+        return register_points(pairs.source, pairs.target, covariances)
+    except CalibrationRefused as error:
+        culprit = _culprit(pairs, _rms(pairs.source, pairs.target), fre_max_m)
+        raise CalibrationRefused(error.reason, culprit or error.remedy) from error
+
+
+def _pairs(paths: tuple[Path, ...]) -> PointPairs:
+    if len(paths) == 1:
+        if not has_pairs(paths[0]):
+            raise CalibrationRefused(
+                f"wanted two files of named points, or one CSV with source_x_mm ... target_z_mm; got {paths[0].name}"
+            )
+        return read_pairs(paths[0])
+    if len(paths) != 2:
+        raise CalibrationRefused(f"wanted a source and a target; got {len(paths)} files")
+    return pair_points(read_points(paths[0]), read_points(paths[1]))
+
+
+def _close_enough(pairs: PointPairs, fit: RigidFit, fre_max_m: float) -> None:
+    """Refuse residuals beyond the limit, and those that the stated errors do not explain; name the pair to look at."""
+    chance = misfit_probability(fit.misfit, 3 * len(pairs.names) - 6)
+    if fit.fre_rms <= fre_max_m and chance > CHANCE_LEAST:
+        return
+    worst = pairs.names[int(fit.residuals.argmax())]
+    if fit.fre_rms > fre_max_m:
+        got = f"{1e3 * fit.fre_rms:.2f} mm rms, {1e3 * fit.residuals.max():.2f} mm at {worst}"
+        wanted = f"residuals of at most {1e3 * fre_max_m:g} mm rms"
+    else:
+        got = f"{1e3 * fit.fre_rms:.2f} mm rms, which they explain with a chance of {chance:.1e}"
+        wanted = "residuals that the stated errors of the points explain"
+    usual = "Touch the points again, and check that names, frames and units of both files belong together."
+    raise CalibrationError(wanted, got, "", _culprit(pairs, fit.fre_rms, fre_max_m) or usual)
+
+
+def _culprit(pairs: PointPairs, rms: float, fre_max_m: float) -> str:
+    """Return what would bring the residuals below the limit and to a quarter: a mirror, two names, one pair."""
+    everyone = range(len(pairs.names)) if len(pairs.names) > 3 else ()
+    best, text = min(rms / 4.0, fre_max_m), ""
+    mirrored = _rms(pairs.source * [-1.0, 1.0, 1.0], pairs.target)
+    if everyone and mirrored < best:
+        best, text = mirrored, f"As mirror images {1e3 * mirrored:.2f} mm would be left: an axis is flipped or swapped."
+    for i, j in combinations(everyone, 2):
+        order = list(everyone)
+        order[i], order[j] = j, i
+        left = _rms(pairs.source, pairs.target[order])
+        if left < best:
+            best, text = (
+                left,
+                f"With {pairs.names[i]} and {pairs.names[j]} exchanged {1e3 * left:.2f} mm would be left.",
+            )
+    for i in everyone if len(pairs.names) > 4 else ():
+        keep = [k for k in everyone if k != i]
+        left = _rms(pairs.source[keep], pairs.target[keep])
+        if left < best:
+            best, text = left, f"Without {pairs.names[i]} {1e3 * left:.2f} mm would be left: touch it again."
+    return text
+
+
+def _rms(source: Array, target: Array) -> float:
+    rotation, translation = align_points(source, target)
+    return float(np.sqrt(((target - source @ rotation.T - translation) ** 2).sum(axis=1).mean()))
+
+
+def _matrix(fit: RigidFit) -> Array:
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = fit.rotation, fit.translation
+    return matrix
+
+
+def _errors(fit: RigidFit, pairs: PointPairs, told: NamedPoints | None) -> dict[str, float]:
+    """Return the predicted 95 % error [mm] at the named targets, else at the middle of the points."""
+    places = told.points if told else pairs.source.mean(axis=0)[None]
+    names = told.names if told else ("middle of the points",)
+    return dict(zip(names, (1e3 * tre_p95(fit, places)).tolist(), strict=True))
+
+
+def _table(result: PointsResult, fit: RigidFit) -> tuple[tuple[str, str], ...]:
+    place = "  ".join(f"{1e3 * value:.3f}" for value in fit.translation)
+    turn = float(np.degrees(np.arccos(np.clip((np.trace(fit.rotation) - 1.0) / 2.0, -1.0, 1.0))))
+    sigma = np.sqrt(np.diag(fit.covariance))
+    worst = int(np.argmax(result.residuals))
+    return (
+        (result.of, f"{place} mm, turned by {turn:.3f} deg"),
+        ("1 sigma, turn", "  ".join(f"{value:.4f}" for value in np.degrees(sigma[:3])) + " deg"),
+        (
+            "1 sigma, place",
+            "  ".join(f"{1e3 * value:.3f}" for value in sigma[3:]) + f" mm at the origin of {result.source}",
+        ),
+        ("residual (FRE)", f"{result.fre_mm:.3f} mm rms, {result.residuals[worst]:.3f} mm at {result.names[worst]}"),
+        *((f"95 % error at {name}", f"{value:.3f} mm") for name, value in result.tre_p95_mm.items()),
+        ("samples", f"{result.samples} pairs"),
+    )

@@ -1,0 +1,263 @@
+"""The result file of a calibration: strict, versioned TOML, written once and read by scenarios.
+
+Names that end in `_mm`, `_deg`, `_px` or `_ms` are in those units; transforms and covariances are in metres and radians
+as `frames.py` says (4x4 row by row; covariance over rotation, then translation, in the source frame).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+import numpy as np
+import tomli_w
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from twinguide.errors import CalibrationError, FrameError
+from twinguide.frames import Pose, Transform
+
+FORMAT = "twinguide.calibration/1"
+ROW = re.compile(r"\[\n((?:\s+[-+.\deinfa]+,\n){1,12})\s*\]")  # up to twelve numbers: a matrix's row
+SYMMETRIC = 1e-9  # of a covariance's largest entry
+NEGATIVE = -1e-9  # of its largest eigenvalue: what rounding may leave below zero
+
+Vec3 = tuple[float, float, float]
+Rows3 = tuple[Vec3, Vec3, Vec3]
+Row4 = tuple[float, float, float, float]
+Rows4 = tuple[Row4, Row4, Row4, Row4]
+Rows = tuple[tuple[float, ...], ...]
+NonNegative = Annotated[float, Meta(ge=0)]
+Array = NDArray[np.float64]
+R = TypeVar("R", bound="Result")
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file that the result was made from."""
+
+    file: str
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
+    """What all results tell: of what, made when, by what, from which files, and how well the samples fit."""
+
+    format: Literal["twinguide.calibration/1"] = FORMAT
+    of: str
+    made: datetime
+    made_by: str
+    sources: tuple[Source, ...]
+    samples: Annotated[int, Meta(ge=1)]
+    rejected: tuple[int, ...]  # rows of the input that the fit left out
+    residuals: tuple[float, ...]  # of the samples, in `residual_unit`
+    residual_unit: Literal["mm", "px", "ms"] = "mm"
+    notes: tuple[str, ...] = ()
+
+
+class PivotResult(Result, frozen=True, kw_only=True, tag="pivot"):
+    """Where a tool's tip is, from turning it about a fixed point."""
+
+    tip_mm: Vec3  # in the tool's frame
+    tip_covariance_mm2: Rows3
+    tip_p95_mm: NonNegative  # of the random error
+    systematic_p95_mm: NonNegative  # what a slow error of the tracker may add
+    pivot_mm: Vec3
+    pivot_in: str  # the frame of `pivot_mm`
+    swing_deg: NonNegative  # how far the tool was swung from its middle
+    sigma_mm: NonNegative
+    freedom: Annotated[float, Meta(gt=0)]
+    covariance: Rows  # (6, 6) [m2], tip in the tool's frame, then pivot
+
+
+class RigidResult(Result, frozen=True, kw_only=True):
+    """How one frame lies in another."""
+
+    target: str
+    source: str
+    matrix: Rows4  # target_from_source [m]
+    covariance: Rows  # (6, 6)
+    freedom: Annotated[float, Meta(gt=0)]
+    fre_mm: NonNegative  # rms; says nothing about the error at a target
+    tre_p95_mm: dict[str, float] = {}  # predicted, at named targets
+
+
+class PointsResult(RigidResult, frozen=True, kw_only=True, tag="points"):
+    """A registration from paired points."""
+
+    names: tuple[str, ...]
+
+
+class SurfaceResult(RigidResult, frozen=True, kw_only=True, tag="surface"):
+    """A registration of touched or scanned surface points to a model."""
+
+    inlier_share: Annotated[float, Meta(ge=0, le=1)]
+    free: tuple[str, ...] = ()  # directions that the patch leaves open
+
+
+class HandEyeResult(Result, frozen=True, kw_only=True, tag="handeye"):
+    """Two fixed transforms from two moving ones: `a x = z b`."""
+
+    a: str
+    b: str
+    x_name: str
+    z_name: str
+    x: Rows4
+    z: Rows4
+    covariance: Rows  # (12, 12): x, then z
+    x_p95_mm: NonNegative  # at the origin of its source
+    offset_ms: float  # the stamps of a minus those of b
+    offset_sigma_ms: NonNegative
+
+
+class CameraResult(Result, frozen=True, kw_only=True, tag="camera"):
+    """A camera's intrinsics and distortion, as OpenCV defines them."""
+
+    image_size_px: tuple[int, int]
+    matrix_px: Rows3
+    distortion: tuple[float, ...]  # k1 k2 p1 p2 k3
+    sigma: tuple[float, ...]  # 1 sigma of fx fy cx cy and the distortion
+    rms_px: NonNegative
+
+
+class TimeResult(Result, frozen=True, kw_only=True, tag="time"):
+    """How much later one stream tells of the same motion than another."""
+
+    a: str
+    b: str
+    lag_ms: float
+    lag_sigma_ms: NonNegative
+    drift_ppm: float = 0.0
+    correlation: float
+
+
+KINDS: tuple[type[Result], ...] = (
+    PivotResult,
+    PointsResult,
+    SurfaceResult,
+    HandEyeResult,
+    CameraResult,
+    TimeResult,
+)
+AnyResult = PivotResult | PointsResult | SurfaceResult | HandEyeResult | CameraResult | TimeResult
+
+
+def stamp() -> dict[str, Any]:
+    """Return when and by what a result is made."""
+    return {"made": datetime.now(UTC).replace(microsecond=0), "made_by": f"twinguide {version('twinguide')}"}
+
+
+def source_of(path: Path) -> Source:
+    """Return a file's name and the SHA-256 of its content; of a folder, that of all its files."""
+    digest = hashlib.sha256()
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    for file in files:
+        if path.is_dir():
+            digest.update(file.relative_to(path).as_posix().encode())
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 20):
+                digest.update(block)
+    return Source(file=path.name, sha256=digest.hexdigest())
+
+
+def write_result(result: Result, path: Path) -> None:
+    """Write a result as TOML, whole or not at all; raise CalibrationError where the file cannot be written."""
+    tables = msgspec.to_builtins(result, builtin_types=(datetime,))
+    half = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        half.write_text(ROW.sub(_on_one_line, tomli_w.dumps(tables)), encoding="utf-8")
+        half.replace(path)
+    except OSError as error:
+        raise CalibrationError("a place for the result", str(error), str(path), "Choose another with --out.") from error
+
+
+def _on_one_line(match: re.Match[str]) -> str:
+    return f"[{', '.join(line.strip(' ,') for line in match[1].splitlines())}]"
+
+
+def read_result(path: Path, kind: type[R]) -> R:
+    """Read a result of one kind; raise CalibrationError naming file and key.
+
+    Refuses files of another kind or version, unknown keys, numbers that are not finite, matrices that are not rigid and
+    covariances that are none.
+    """
+    where = str(path)
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CalibrationError("a readable result file", str(error), where) from error
+    except tomllib.TOMLDecodeError as error:
+        raise CalibrationError("valid TOML", str(error), where, "Is the file complete? Calibrate again.") from error
+    if tables.get("format") != FORMAT:
+        remedy = "Calibrate again with this version, or update TwinGuide."
+        raise CalibrationError(f"format = {FORMAT!r}", repr(tables.get("format")), where, remedy)
+    wanted = str(kind.__struct_config__.tag)
+    if tables.get("kind") != wanted:
+        raise CalibrationError(f"a result of {wanted}", repr(tables.get("kind")), where)
+    try:
+        result = msgspec.convert(tables, kind)
+    except msgspec.ValidationError as error:
+        raise CalibrationError("known keys with values of their type", str(error), where) from error
+    _check(result, where)
+    return result
+
+
+def pose_of(result: RigidResult) -> Pose:
+    """Return the rigid transform of a result with its covariance; its time is 0."""
+    transform = Transform(result.target, result.source, np.array(result.matrix))
+    return Pose(transform, 0, np.array(result.covariance))
+
+
+def _check(result: Result, where: str) -> None:
+    for name in result.__struct_fields__:
+        value: Any = getattr(result, name)
+        if isinstance(value, float | tuple) and name != "freedom":
+            _check_finite(name, value, where)
+    for name, size in (("covariance", None), ("tip_covariance_mm2", 3)):
+        rows: Any = getattr(result, name, None)
+        if rows is not None:
+            _check_covariance(name, rows, size or (12 if isinstance(result, HandEyeResult) else 6), where)
+    for name in ("matrix", "x", "z"):
+        rows = getattr(result, name, None)
+        if rows is not None:
+            try:
+                Transform(name, "source", np.array(rows))
+            except FrameError as error:
+                raise CalibrationError("a rigid transform", error.got, f"{where}, {name}") from error
+
+
+def _check_finite(name: str, value: Any, where: str) -> None:  # noqa: ANN401 - whatever the file holds
+    if isinstance(value, float) and not np.isfinite(value):
+        raise CalibrationError("a finite number", str(value), f"{where}, {name}")
+    if isinstance(value, tuple):
+        for entry in value:  # pyright: ignore[reportUnknownVariableType]
+            _check_finite(name, entry, where)
+
+
+def _check_covariance(name: str, rows: Rows, size: int, where: str) -> None:
+    place = f"{where}, {name}"
+    if len(rows) != size or any(len(row) != size for row in rows):
+        raise CalibrationError(f"{size} rows of {size}", f"{[len(row) for row in rows]}", place)
+    c: Array = np.array(rows)
+    largest = float(np.abs(c).max())
+    if np.abs(c - c.T).max() > SYMMETRIC * largest:
+        raise CalibrationError("a symmetric covariance", f"off by {np.abs(c - c.T).max():.2g}", place)
+    least = float(np.linalg.eigvalsh(c)[0])
+    if least < NEGATIVE * largest:
+        raise CalibrationError("a covariance", f"a negative variance {least:.2g}", place)
+
+
+def rows_of(values: Array) -> tuple[tuple[float, ...], ...]:
+    """Return a matrix, shape (n, m), as nested tuples for a result file."""
+    return tuple(tuple(float(value) for value in row) for row in values.tolist())
+
+
+def symmetric(values: Array) -> tuple[tuple[float, ...], ...]:
+    """Return a covariance, shape (n, n), as exactly symmetric nested tuples."""
+    return rows_of((values + values.T) / 2.0)

@@ -1,0 +1,111 @@
+import json
+import re
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from twinguide.calibrating.result import PointsResult, pose_of, read_result
+
+NAMES = ["nasion", "left ear", "right ear", "chin", "brow", "temple"]
+IMAGE = np.array([[0, -95, 20], [75, 5, 0], [-72, 8, 3], [4, -80, -75], [-30, -88, 50], [66, -50, 42.0]])
+TURN = Rotation.from_euler("xyz", [20, 30, 40], degrees=True).as_matrix()
+MOVE = np.array([10.0, 20.0, 900.0])
+
+
+def markups(path, places, names=NAMES):
+    points = [
+        {"label": n, "position": list(p), "positionStatus": "defined"} for n, p in zip(names, places, strict=True)
+    ]
+    markup = {"coordinateSystem": "LPS", "coordinateUnits": "mm", "controlPoints": points}
+    path.write_text(json.dumps({"markups": [markup]}))
+    return path
+
+
+def touched(noise=0.3, seed=1):
+    return IMAGE @ TURN.T + MOVE + np.random.default_rng(seed).normal(0.0, noise, IMAGE.shape)
+
+
+@pytest.fixture
+def image(tmp_path):
+    return markups(tmp_path / "image.mrk.json", IMAGE)
+
+
+def test_touched_points_are_registered_with_the_error_at_the_target(run, tmp_path, image):
+    patient = markups(tmp_path / "patient.mrk.json", touched())
+    targets = markups(tmp_path / "targets.mrk.json", [[0.0, 20.0, 10.0]], ["tumour"])
+    code, text = run("calibrate", "points", image, patient, "--targets", targets, "--out", tmp_path / "r.toml")
+    assert code == 0, text
+    result = read_result(tmp_path / "r.toml", PointsResult)
+    pose = pose_of(result)
+    assert (pose.transform.target, pose.transform.source) == ("reference", "image")
+    error = pose.transform.apply(np.array([0.0, 0.02, 0.01])) - (TURN @ [0.0, 20.0, 10.0] + MOVE) * 1e-3
+    # 3 degrees of freedom estimated from 12: 99.9 % of the F distribution is 10.8, times 3
+    assert error @ np.linalg.solve(pose.point_covariance(np.array([0.0, 0.02, 0.01])), error) < 3 * 10.8
+    assert 0.1 < result.tre_p95_mm["tumour"] < 1.0
+    assert result.names == tuple(NAMES)
+    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_order_of_the_points_does_not_matter(run, tmp_path, image):
+    places = touched()
+    one = markups(tmp_path / "one.mrk.json", places)
+    two = markups(tmp_path / "two.mrk.json", places[::-1], NAMES[::-1])
+    run("calibrate", "points", image, one, "--out", tmp_path / "one.toml")
+    run("calibrate", "points", image, two, "--out", tmp_path / "two.toml")
+    first, second = (read_result(tmp_path / f"{name}.toml", PointsResult) for name in ("one", "two"))
+    assert np.array(first.matrix) == pytest.approx(np.array(second.matrix), abs=1e-12)
+
+
+EXCHANGED = ["left ear", "nasion", *NAMES[2:]]
+SPOILT = touched() + np.array([[0, 0, 0]] * 3 + [[25.0, 0, 9]] + [[0, 0, 0]] * 2)
+REFUSED = {
+    "two names exchanged": (touched(), EXCHANGED, "nasion and left ear exchanged|left ear and nasion exchanged"),
+    "one point off": (SPOILT, NAMES, "Without chin .* would be left"),
+    "metres": (touched() * 1e-3, NAMES, "metres"),
+    "inches": (touched() / 25.4, NAMES, "metres"),
+    "a mirror image": (touched() * [-1, 1, 1], NAMES, "mirror images .* swapped"),
+    "two points": (touched()[:2], NAMES[:2], "at least 3"),
+    "other names": (touched(), [f"F-{i}" for i in range(6)], "same name"),
+    "another patient": (np.random.default_rng(3).normal(0, 70, (6, 3)), NAMES, "wanted|unknown"),
+}
+
+
+@pytest.mark.parametrize(("places", "names", "says"), REFUSED.values(), ids=REFUSED)
+def test_points_that_do_not_belong_together_are_refused_with_the_remedy(run, tmp_path, image, places, names, says):
+    patient = markups(tmp_path / "patient.mrk.json", places, names)
+    code, text = run("calibrate", "points", image, patient, "--out", tmp_path / "r.toml")
+    assert code == 1
+    assert re.search(says, text), text
+    assert not (tmp_path / "r.toml").exists()
+
+
+def test_points_on_a_line_are_refused(run, tmp_path):
+    line = np.outer(np.arange(6.0), [10.0, 20.0, 30.0])
+    one, two = markups(tmp_path / "a.mrk.json", line), markups(tmp_path / "b.mrk.json", line)
+    code, text = run("calibrate", "points", one, two, "--out", tmp_path / "r.toml")
+    assert (code, "line" in text) == (1, True)
+
+
+def test_stated_errors_that_the_residuals_belie_are_refused(run, tmp_path, image):
+    patient = markups(tmp_path / "patient.mrk.json", touched())
+    code, text = run("calibrate", "points", image, patient, "--sigma-mm", "0.02", "--out", tmp_path / "r.toml")
+    assert (code, "chance" in text) == (1, True)
+
+
+def test_stated_errors_set_the_covariance(run, tmp_path, image):
+    patient = markups(tmp_path / "patient.mrk.json", touched())
+    code, _ = run("calibrate", "points", image, patient, "--sigma-mm", "0.3", "--out", tmp_path / "r.toml")
+    result = read_result(tmp_path / "r.toml", PointsResult)
+    assert (code, result.freedom) == (0, float("inf"))
+
+
+def test_pairs_come_from_one_csv(run, tmp_path):
+    header = "name," + ",".join(f"{side}_{axis}_mm" for side in ("source", "target") for axis in "xyz")
+    rows = [
+        ",".join([n, *map(str, [*a, *b])]) for n, a, b in zip(NAMES, IMAGE.tolist(), touched().tolist(), strict=True)
+    ]
+    (tmp_path / "p.csv").write_text("\n".join([header, *rows, ""]))
+    code, text = run("calibrate", "points", tmp_path / "p.csv", "--out", tmp_path / "r.toml")
+    assert code == 0, text
+    assert np.array(read_result(tmp_path / "r.toml", PointsResult).matrix)[:3, :3] == pytest.approx(TURN, abs=0.02)
