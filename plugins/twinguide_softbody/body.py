@@ -118,7 +118,7 @@ class Springs:
         weights = sp.csr_matrix(self.weights, dtype=np.float64)
         weights.sum_duplicates()
         object.__setattr__(self, "weights", weights)
-        object.__setattr__(self, "stiffness", stiffness_of(self.stiffness, weights.shape[0]))
+        object.__setattr__(self, "stiffness", stiffness_of(self.stiffness, len(weights.indptr) - 1))
 
 
 def stiffness_of(stiffness: Array, count: int) -> Array:

@@ -1,0 +1,106 @@
+"""Bring springs into the kernels' order: which enter the matrix, and which are kept as additions of low rank."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from twinguide.errors import CaseError
+
+from .body import Array, Springs
+from .layout import Layout
+from .machine import MOST_WIDE, Arrays
+
+NARROW = 16  # nodes: a spring over more would fill the matrix
+
+
+class Attachment:
+    """Springs on a body as the kernels see them; their stiffness may change, their points only by another one."""
+
+    def __init__(self, lay: Layout, springs: Springs, arrays: Arrays) -> None:
+        if springs.weights.shape[1] != len(lay.order):
+            got, where = f"{springs.weights.shape[1]}", "the springs' weights"
+            raise CaseError(f"weights of {len(lay.order)} nodes", got, where, "Build the springs for this body.")
+        self._arrays = arrays
+        self.weights = sp.csr_matrix(springs.weights[:, lay.order])
+        self.weights.sort_indices()
+        moved = self.weights.multiply(lay.held == 0).tocsr()
+        moved.eliminate_zeros()
+        moved.sort_indices()
+        self._spread, at, wide = _pairs(lay, moved)
+        if len(wide) > MOST_WIDE:
+            fix = "Take fewer, or springs on the nodes themselves."
+            raise CaseError(f"at most {MOST_WIDE} springs over many nodes", f"{len(wide)}", "the springs", fix)
+        self._wide = wide
+        self._wide_on_lattice = (moved[wide] @ _prolongation(lay)).toarray()
+        arrays.set("touched_at", at, np.int32)
+        arrays.set("touched_values", np.zeros((len(at), 9)), np.float32)
+        arrays.system.touched, arrays.system.wide = len(at), len(wide)
+        arrays.system.springs = self.weights.shape[0]
+        arrays.set("spring_start", self.weights.indptr, np.int32)
+        arrays.set("spring_node", self.weights.indices, np.int32)
+        arrays.set("spring_weight", self.weights.data, np.float64)
+        arrays.set("spring_stiffness", np.zeros((self.weights.shape[0], 9)), np.float64)
+        _set_wide(arrays, lay, moved[wide])
+        self.coarse = np.zeros((3 * lay.lattice.count,) * 2)  # what low-rank springs add to the coarse matrix [N/m]
+        self.stiffen(springs.stiffness)
+
+    def stiffen(self, stiffness: Array) -> None:
+        """Set the springs' stiffness [N/m], shape (k, 3, 3)."""
+        self.stiffness = stiffness
+        flat = stiffness.reshape(-1, 9)
+        self._arrays["spring_stiffness"][...] = flat
+        self._arrays["touched_values"][...] = self._spread @ flat
+        self._arrays["wide_stiffness"][...] = flat[self._wide]
+        on, size = self._wide_on_lattice, len(self.coarse)
+        self.coarse[...] = np.einsum("ka,kij,kb->aibj", on, stiffness[self._wide], on).reshape(size, size)
+
+
+def _pairs(lay: Layout, weights: sp.csr_matrix) -> tuple[sp.csr_matrix, NDArray[np.int32], NDArray[np.intp]]:
+    """Return what each touched block takes of each spring, those blocks, and the springs that fit no block."""
+    count, counts = len(weights.indptr) - 1, np.diff(weights.indptr)
+    at: list[NDArray[np.int32]] = []
+    spring: list[NDArray[np.intp]] = []
+    share: list[Array] = []
+    wide = counts > NARROW
+    for size in np.unique(counts[~wide & (counts > 0)]):
+        rows = np.flatnonzero(counts == size)
+        entries = weights.indptr[rows][:, None] + np.arange(size)
+        nodes, w = weights.indices[entries], np.asarray(weights.data[entries], dtype=np.float64)
+        nodes = nodes.astype(np.int32)
+        found = lay.pattern.find(np.repeat(nodes, size, axis=1), np.tile(nodes, size))
+        fits = (found >= 0).all(axis=1)
+        wide[rows[~fits]] = True
+        at.append(found[fits].ravel())
+        spring.append(np.repeat(rows[fits], size * size))
+        share.append((w[:, :, None] * w[:, None])[fits].ravel())
+    places = np.concatenate(at) if at else np.zeros(0, np.int32)
+    blocks, row = np.unique(places, return_inverse=True)
+    values = (np.concatenate(share), (row, np.concatenate(spring))) if at else ([], ([], []))
+    return sp.csr_matrix(values, shape=(len(blocks), count)), blocks, np.flatnonzero(wide)
+
+
+def _prolongation(lay: Layout) -> sp.csr_matrix:
+    """Return the lattice's trilinear weights, csr (n, lattice)."""
+    corners = lay.lattice.corners[lay.chunk_of]
+    rows = np.repeat(np.arange(len(corners)), 8)
+    return sp.csr_matrix(
+        (lay.lattice.share.ravel(), (rows, corners.ravel())), shape=(len(rows) // 8, lay.lattice.count)
+    )
+
+
+def _set_wide(arrays: Arrays, lay: Layout, weights: sp.csr_matrix) -> None:
+    count = len(weights.indptr) - 1
+    arrays.set("wide_start", weights.indptr, np.int32)
+    arrays.set("wide_node", weights.indices, np.int32)
+    arrays.set("wide_weight", weights.data, np.float32)
+    arrays.set("wide_stiffness", np.zeros((count, 9)), np.float32)
+    arrays.set("wide_inner", np.zeros((3 * count, 3 * count)), np.float32)
+    entries = weights.tocoo()
+    by_node = np.lexsort((entries.row, entries.col))
+    node = entries.col[by_node]
+    arrays.set("wide_chunk", np.searchsorted(node, lay.chunk_start), np.int32)
+    arrays.set("wide_at", node, np.int32)
+    arrays.set("wide_of", entries.row[by_node], np.int32)
+    arrays.set("wide_chunk_weight", entries.data[by_node], np.float32)

@@ -1,0 +1,72 @@
+"""Guess a step from the last ones: the response of the body along directions that it has just taken.
+
+For the last changes d_j of the positions, the change of the elements' forces -G_j is known exactly, without a matrix:
+the secants G_j = K d_j. Galerkin's choice over their span, (D'G + (wD)'S(wD)) a = D'r, takes most of a step's error
+at once while the targets move as they did (as columns of compliance would, and for any number of springs).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .body import Array
+from .machine import Native
+
+KEPT = 6  # directions: three that a sensor may move in, twice
+LEAST = 1e-10  # of the largest eigenvalue, after scaling: below, directions are the same
+STILL = 1e-7  # [m], rms: smaller changes are rounding
+
+
+class History:
+    """The last changes of positions and of forces, newest over oldest."""
+
+    def __init__(self, machine: Native, n: int) -> None:
+        self._machine = machine
+        self._moves, self._answers = np.zeros((KEPT, n, 3)), np.zeros((KEPT, n, 3))
+        self._work = np.zeros((KEPT, KEPT))
+        self._points = np.zeros((KEPT, 0, 3))
+        self._dots = np.zeros((2, KEPT))
+        self._count = self._at = 0
+
+    def forget(self) -> None:
+        """Start anew."""
+        self._count = self._at = 0
+
+    def attach(self, springs: int) -> None:
+        """Learn the known directions' motion of other springs."""
+        self._points = np.zeros((KEPT, springs, 3))
+        for move, points in zip(self._moves, self._points, strict=True):
+            self._machine.spring_points(move, points)
+
+    def push(self, before: Array, after: Array, force_before: Array, force_after: Array) -> None:
+        """Keep a change of positions [m] with that of the elements' forces [N], all (n, 3)."""
+        move, answer = self._moves[self._at], self._answers[self._at]
+        np.subtract(after, before, out=move)
+        np.subtract(force_before, force_after, out=answer)
+        dot = self._dots
+        self._machine.dots(self._answers, move, dot[0])
+        self._machine.dots(self._moves, answer, dot[1])
+        if float(np.vdot(move, move)) < STILL**2 * len(move):
+            return
+        self._work[self._at] = self._work[:, self._at] = (dot[0] + dot[1]) / 2
+        self._machine.spring_points(move, self._points[self._at])
+        self._at = (self._at + 1) % KEPT
+        self._count = min(self._count + 1, KEPT)
+
+    def guess(self, u: Array, right: Array, stiffness: Array, out: Array) -> bool:
+        """Write u plus the best known change for the imbalance `right` [N]; false where nothing is known."""
+        if not self._count:
+            return False
+        known = slice(0, self._count)
+        self._machine.dots(self._moves[known], right, self._dots[0, known])
+        points = self._points[known]
+        pulls = np.matmul(stiffness[None], points[..., None])[..., 0]
+        matrix = self._work[known, known] + np.tensordot(points, pulls, axes=([1, 2], [1, 2]))
+        scale = np.sqrt(np.maximum(np.diag(matrix), 0))
+        if not (scale > 0).all():
+            return False
+        values, vectors = np.linalg.eigh(matrix / scale[:, None] / scale)
+        kept = values > LEAST * values[-1]
+        part = vectors[:, kept] @ ((vectors[:, kept].T @ (self._dots[0, known] / scale)) / values[kept])
+        self._machine.combine(u, self._moves[known], part / scale, out)
+        return True

@@ -1,0 +1,219 @@
+/* Preconditioned conjugate gradients in float32, one parallel region, three barriers an iteration.
+ *
+ * M^-1 = (D + w' S w)^-1 + P A_c^-1 P': each node's own block, springs over many nodes by Woodbury's identity, and a
+ * coarse lattice for what is smooth. Every sum runs over chunks in order, so any number of threads gives the same bits.
+ */
+typedef float float4 __attribute__((vector_size(16)));
+
+INLINE float4 load4(const float *from) {
+    float4 out;
+    __builtin_memcpy(&out, from, 16);
+    return out;
+}
+INLINE void store4(float *to, float4 from) { __builtin_memcpy(to, &from, 16); }
+
+/* The rows of one chunk of q = K p; a block's third column reads one float too far, into the next block (padded). */
+INLINE void multiply(const System *s, const float *p, float *q, int from, int to) {
+    for (int i = from; i < to; i++) {
+        float4 a = {0}, b = {0}, c = {0};
+        const float *v = s->values + 9 * (int64_t)s->row_start[i];
+        for (int k = s->row_start[i]; k < s->row_start[i + 1]; k++, v += 9) {
+            const float *x = p + 4 * (int64_t)s->column[k];
+            a += load4(v) * x[0];
+            b += load4(v + 3) * x[1];
+            c += load4(v + 6) * x[2];
+        }
+        a += b + c;
+        a[3] = 0;
+        store4(q + 4 * (int64_t)i, a);
+    }
+}
+
+INLINE float4 apply_block(const float *d, const float *r) {
+    return (float4){d[0] * r[0] + d[3] * r[1] + d[6] * r[2], d[1] * r[0] + d[4] * r[1] + d[7] * r[2],
+                    d[2] * r[0] + d[5] * r[1] + d[8] * r[2], 0};
+}
+
+/* Sum of float4s by lanes, then across: one order for every compiler. */
+INLINE double across(float4 a) { return (double)a[0] + a[1] + a[2]; }
+
+/* r -= alpha q, x += alpha p, z = D^-1 r, the chunk's share of r'z and of P'r. */
+INLINE void descend(const System *s, int chunk, float alpha) {
+    float4 sum[8] = {{0}}, dot = {0};
+    for (int i = s->chunk_start[chunk]; i < s->chunk_start[chunk + 1]; i++) {
+        const int64_t k = 4 * (int64_t)i;
+        float4 r = load4(s->r + k) - alpha * load4(s->q + k);
+        store4(s->r + k, r);
+        store4(s->x + k, load4(s->x + k) + alpha * load4(s->p + k));
+        float4 z = apply_block(s->inverse + 9 * (int64_t)i, s->r + k);
+        store4(s->z + k, z);
+        dot += r * z;
+        for (int a = 0; a < 8; a++) sum[a] += s->share[8 * (int64_t)i + a] * r;
+    }
+    for (int a = 0; a < 8; a++) store4(s->restricted + 4 * (8 * (int64_t)chunk + a), sum[a]);
+    s->partial[2 * chunk] = across(dot);
+}
+
+/* z += P y less what springs over many nodes take away, p = z + beta p. */
+INLINE void turn(const System *s, int chunk, float beta, const float *drawn) {
+    float4 y[8];
+    for (int a = 0; a < 8; a++) {
+        const float *from = s->coarse_left + 3 * s->chunk_corner[8 * (int64_t)chunk + a];
+        y[a] = (float4){from[0], from[1], from[2], 0};
+    }
+    for (int k = s->wide_chunk[chunk]; k < s->wide_chunk[chunk + 1]; k++) {
+        const float *t = drawn + 3 * s->wide_of[k], w = s->wide_chunk_weight[k];
+        const float pull[3] = {w * t[0], w * t[1], w * t[2]};
+        float *z = s->z + 4 * (int64_t)s->wide_at[k];
+        store4(z, load4(z) - apply_block(s->inverse + 9 * (int64_t)s->wide_at[k], pull));
+    }
+    for (int i = s->chunk_start[chunk]; i < s->chunk_start[chunk + 1]; i++) {
+        const int64_t k = 4 * (int64_t)i;
+        float4 z = load4(s->z + k);
+        for (int a = 0; a < 8; a++) z += s->share[8 * (int64_t)i + a] * y[a];
+        store4(s->p + k, z + beta * load4(s->p + k));
+    }
+}
+
+/* out[wide][3] = w v, every thread for itself: a few hundred entries cost less than a barrier. */
+INLINE void gather_wide(const System *s, const float *v, float *out) {
+    for (int j = 0; j < s->wide; j++) {
+        float4 sum = {0};
+        for (int k = s->wide_start[j]; k < s->wide_start[j + 1]; k++)
+            sum += s->wide_weight[k] * load4(v + 4 * (int64_t)s->wide_node[k]);
+        for (int i = 0; i < 3; i++) out[3 * j + i] = sum[i];
+    }
+}
+
+/* The chunk of q = (K + w' S w) p and its share of p'q; pulls[wide][3] = S w p. */
+INLINE void forward(const System *s, int chunk, const float *pulls) {
+    multiply(s, s->p, s->q, s->chunk_start[chunk], s->chunk_start[chunk + 1]);
+    for (int k = s->wide_chunk[chunk]; k < s->wide_chunk[chunk + 1]; k++) {
+        const float *t = pulls + 3 * s->wide_of[k], w = s->wide_chunk_weight[k];
+        float *q = s->q + 4 * (int64_t)s->wide_at[k];
+        for (int i = 0; i < 3; i++) q[i] += w * t[i];
+    }
+    float4 dot = {0};
+    for (int i = s->chunk_start[chunk]; i < s->chunk_start[chunk + 1]; i++)
+        dot += load4(s->p + 4 * (int64_t)i) * load4(s->q + 4 * (int64_t)i);
+    s->partial[2 * chunk + 1] = across(dot);
+}
+
+INLINE double total(const System *s, int which) {
+    double sum = 0;
+    for (int chunk = 0; chunk < s->chunks; chunk++) sum += s->partial[2 * chunk + which];
+    return sum;
+}
+
+/* P'r into right[3 lattice], every thread for itself, in the order of the lattice's lists. */
+INLINE void restrict_all(const System *s, float *right) {
+    for (int a = 0; a < s->lattice; a++) {
+        float4 sum = {0};
+        for (int k = s->lattice_start[a]; k < s->lattice_start[a + 1]; k++)
+            sum += load4(s->restricted + 4 * (int64_t)s->lattice_from[k]);
+        for (int i = 0; i < 3; i++) right[3 * a + i] = sum[i];
+    }
+}
+
+/* One row of the coarse inverse times right, in 16 lanes that are added in order. */
+INLINE float coarse_row(const float *row, const float *right, int size) {
+    float16 sum = {0};
+    int k = 0;
+    for (; k + 16 <= size; k += 16) {
+        float16 a, b;
+        __builtin_memcpy(&a, row + k, 64);
+        __builtin_memcpy(&b, right + k, 64);
+        sum += a * b;
+    }
+    float out = 0;
+    for (int l = 0; l < 16; l++) out += sum[l];
+    for (; k < size; k++) out += row[k] * right[k];
+    return out;
+}
+
+INLINE void dense(const float *matrix, const float *v, int size, float *out) {
+    for (int i = 0; i < size; i++) out[i] = coarse_row(matrix + (int64_t)size * i, v, size);
+}
+
+/* Solve K d = r for d[n][3] [m] given r[n][3] [N]: at most `most` iterations, until sqrt(r'M^-1 r) fell to `relative`
+ * of its start or below `absolute`. out: iterations, sqrt(r'M^-1 r) at the start and the end, 1 on negative curvature.
+ */
+EXPORT void conjugate_gradients(const System *s, const double *right, double *d, int most, double relative,
+                                double absolute, double *out) {
+    const int size = 3 * s->lattice, wide = 3 * s->wide;
+    double largest = 0;
+    for (int64_t k = 0; k < 3 * (int64_t)s->nodes; k++) {
+        double a = right[k] < 0 ? -right[k] : right[k];
+        largest = a > largest ? a : largest;
+    }
+    const double scale = largest > 0 ? largest : 1; /* float32 squares of forces of 1e-12 N must not vanish */
+    int iterations = 0, negative = 0;
+    double first = 0, last = 0;
+#pragma omp parallel num_threads(s->threads) if (s->threads > 1)
+    {
+        int me = 0;
+#ifdef _OPENMP
+        me = omp_get_thread_num();
+#endif
+        float *rc = s->coarse_right + (int64_t)me * size;
+        float drawn[3 * MOST_WIDE], pulls[3 * MOST_WIDE], seen[3 * MOST_WIDE];
+        double before = 0, start = 0;
+        float alpha = 0;
+#pragma omp for schedule(static)
+        for (int i = 0; i < s->nodes; i++) {
+            const int64_t k = 4 * (int64_t)i;
+            for (int c = 0; c < 4; c++) s->x[k + c] = s->p[k + c] = s->q[k + c] = s->r[k + c] = 0;
+            for (int c = 0; c < 3; c++) s->r[k + c] = (float)(right[3 * (int64_t)i + c] / scale);
+        }
+        for (int it = 0;; it++) {
+#pragma omp for schedule(static)
+            for (int chunk = 0; chunk < s->chunks; chunk++) descend(s, chunk, alpha);
+            restrict_all(s, rc);
+            double rz = total(s, 0);
+            if (wide) {
+                gather_wide(s, s->z, seen);
+                dense(s->wide_inner, seen, wide, drawn);
+                for (int k = 0; k < wide; k++) rz -= (double)seen[k] * drawn[k];
+            }
+#pragma omp for schedule(static)
+            for (int k = 0; k < size; k++) s->coarse_left[k] = coarse_row(s->coarse + (int64_t)size * k, rc, size);
+            for (int k = 0; k < size; k++) rz += (double)s->coarse_left[k] * rc[k];
+            if (it == 0) start = rz;
+            const int done = !(rz > relative * relative * start) || rz * scale * scale <= absolute * absolute || it >= most;
+            if (done) {
+#pragma omp single nowait
+                iterations = it, first = start, last = rz;
+                break;
+            }
+            const float beta = it ? (float)(rz / before) : 0;
+            before = rz;
+#pragma omp for schedule(static)
+            for (int chunk = 0; chunk < s->chunks; chunk++) turn(s, chunk, beta, drawn);
+            if (wide) {
+                gather_wide(s, s->p, seen);
+                for (int j = 0; j < s->wide; j++) {
+                    float4 t = apply_block(s->wide_stiffness + 9 * j, seen + 3 * j);
+                    for (int i = 0; i < 3; i++) pulls[3 * j + i] = t[i];
+                }
+            }
+#pragma omp for schedule(static)
+            for (int chunk = 0; chunk < s->chunks; chunk++) forward(s, chunk, pulls);
+            double curvature = total(s, 1);
+            if (!(curvature > 0)) {
+#pragma omp single nowait
+                iterations = it, first = start, last = rz, negative = 1;
+                break;
+            }
+            alpha = (float)(rz / curvature);
+        }
+#pragma omp barrier
+        if (negative && iterations == 0) /* not even the first direction is downhill and curved up: offer it as it is */
+#pragma omp for schedule(static)
+            for (int64_t k = 0; k < 4 * (int64_t)s->nodes; k++) s->x[k] = s->p[k];
+#pragma omp for schedule(static)
+        for (int i = 0; i < s->nodes; i++)
+            for (int c = 0; c < 3; c++) d[3 * (int64_t)i + c] = scale * (double)s->x[4 * (int64_t)i + c];
+    }
+    out[0] = iterations, out[1] = scale * (first > 0 ? __builtin_sqrt(first) : 0);
+    out[2] = scale * (last > 0 ? __builtin_sqrt(last) : 0), out[3] = negative;
+}

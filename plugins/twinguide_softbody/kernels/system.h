@@ -1,0 +1,49 @@
+/* What all passes share: sizes, the mesh, the pattern of the matrix and the coarse lattice, laid out by `layout.py`.
+ *
+ * Nodes are ordered by lattice cell and cut into chunks of one cell each: a chunk is the unit of work and of summation,
+ * so that sums have one order whatever the number of threads. Krylov vectors are float[n][4], the fourth 0.
+ */
+#define W8 8   /* elements side by side in float64 */
+#define W16 16 /* and in float32 */
+#define MOST_WIDE 32 /* springs over many nodes: each step eliminates 3 of them densely */
+
+typedef struct {
+    int32_t nodes, elements, element_nodes, material, blocks, uppers, chunks, lattice, touched, wide, threads, springs;
+    /* elements, in AoSoA blocks; the last is filled up with elements of no volume */
+    const int32_t *conn8, *conn16; /* [block][element_nodes][width] */
+    const double *data8;           /* [block][12][8]: g[9] [1/m], volume [m3], mu, lambda [Pa] */
+    const float *data16;
+    double *element_force; /* [element][element_nodes][3] */
+    float *element_blocks; /* [element][pairs][9] */
+    double *energy, *least; /* of each block of 8 */
+    const int32_t *incident_start, *incident; /* node -> rows of element_force */
+    /* matrix: CSR of 3x3 blocks, column-major, columns ascending */
+    float *values; /* [blocks][9] */
+    const int32_t *row_start, *column, *diagonal;
+    const int32_t *upper_start, *upper, *upper_at, *lower_at; /* upper block -> element blocks, ~k where transposed */
+    const int32_t *touched_at; /* blocks to which springs add */
+    const float *touched_values;
+    float *inverse; /* [n][9]: of each node's own block; 0 where the node is held */
+    const int32_t *chunk_start;
+    /* lattice: each chunk's eight corners, each node's weights, and per lattice node the (chunk, corner) rows */
+    const int32_t *chunk_corner; /* [chunks][8] */
+    const float *share;          /* [n][8] */
+    const int32_t *lattice_start, *lattice_from;
+    const float *coarse; /* [3 lattice][3 lattice]: inverse of the coarse matrix */
+    /* springs over many nodes: rank-3 additions w' S w */
+    const int32_t *wide_start, *wide_node;        /* by spring */
+    const float *wide_weight, *wide_stiffness;    /* [entries], [wide][9] */
+    const int32_t *wide_chunk, *wide_at, *wide_of; /* by chunk: node and spring of each entry, in order of nodes */
+    const float *wide_chunk_weight;
+    const float *wide_inner; /* [3 wide][3 wide]: (1 + S w D^-1 w')^-1 S */
+    /* all springs, and gravity's load, in float64 */
+    const int32_t *spring_start, *spring_node;
+    const double *spring_weight, *spring_stiffness; /* [entries], [springs][9] */
+    const double *load;                             /* [n][3] */
+    double *pull;                                   /* [springs][3] */
+    /* work */
+    float *x, *r, *z, *p, *q; /* [n][4] */
+    float *restricted;        /* [chunks][8][4] */
+    double *partial;          /* [chunks][2] */
+    float *coarse_right, *coarse_left; /* [threads][3 lattice], [3 lattice] */
+} System;

@@ -1,0 +1,200 @@
+"""Lay a body out for the kernels: order of nodes, elements side by side, pattern of the matrix, coarse lattice.
+
+Made once per body, offline. Nodes are sorted by the lattice cell that they lie in, then along a Z-curve, and cut into
+chunks of one cell each: chunks are the unit of work and the order of every sum, whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .body import Array, Body, Indices
+
+CHUNK = 128  # nodes: 6 kB of Krylov vectors, small against a first-level cache, large against a loop's start
+LATTICE = 128  # most nodes of the coarse lattice: its dense inverse (0.6 MB) must not leave the second-level cache
+Flags = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lattice:
+    """A coarse trilinear lattice over the body: chunks' corners and nodes' weights on them."""
+
+    corners: Indices  # (chunks, 8), lattice nodes
+    share: Floats  # (n, 8), 0 for held nodes
+    start: Indices
+    source: Indices  # per lattice node, rows of (chunks, 8) that add to it
+
+    @property
+    def count(self) -> int:
+        """How many lattice nodes carry weight."""
+        return len(self.start) - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pattern:
+    """The matrix: block CSR, and which element blocks add to each block above the diagonal."""
+
+    row_start: Indices
+    column: Indices
+    diagonal: Indices
+    upper_start: Indices
+    upper: Indices  # row of the element blocks, ~row where transposed
+    upper_at: Indices
+    lower_at: Indices
+    keys: NDArray[np.int64]  # row * n + column, ascending
+
+    def find(self, rows: Indices, columns: Indices) -> Indices:
+        """Return where the blocks lie, -1 for those that the pattern lacks."""
+        wanted = rows.astype(np.int64) * (len(self.row_start) - 1) + columns
+        at = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        return np.where(self.keys[at] == wanted, at, -1).astype(np.int32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """Everything about a body that does not change from frame to frame, in the kernels' order."""
+
+    order: NDArray[np.int64]  # (n,), the body's node at each place
+    place: NDArray[np.int64]  # (n,), each of the body's nodes' place
+    connectivity: Indices  # (m, 4 or 10), in places
+    data: Array  # (m, 12): gradients of corners 1..3 [1/m], volume [m3], mu, lambda [Pa]
+    held: NDArray[np.uint8]  # (n,)
+    incident_start: Indices
+    incident: Indices
+    chunk_start: Indices
+    chunk_of: Indices
+    pattern: Pattern
+    lattice: Lattice
+
+    def blocks(self, width: int) -> tuple[Indices, Array]:
+        """Return connectivity and data in blocks of `width` elements; the last is filled up with empty ones."""
+        count, nodes = self.connectivity.shape
+        full = -(-count // 16) * 16
+        c, d = np.zeros((full, nodes), np.int32), np.zeros((full, 12))
+        c[:count], d[:count] = self.connectivity, self.data
+        side = (c.reshape(-1, width, nodes), d.reshape(-1, width, 12))
+        return np.ascontiguousarray(side[0].transpose(0, 2, 1)), np.ascontiguousarray(side[1].transpose(0, 2, 1))
+
+
+def layout(body: Body, held: Flags) -> Layout:
+    """Lay out a body whose nodes `held`, shape (n,), do not move."""
+    cells, places, weights = _cells(body.vertices, held)
+    order = np.lexsort((_z_curve(body.vertices), cells))
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    cells = cells[order]
+    chunk_start = _chunks(cells)
+    chunk_of = np.repeat(np.arange(len(chunk_start) - 1), np.diff(chunk_start)).astype(np.int32)
+    share = weights[order] * ~held[order, None]
+    elements = place[body.elements].astype(np.int32)
+    along = np.argsort(elements[:, :4].min(axis=1), kind="stable")
+    mu, lame = body.lame
+    data = np.column_stack([body.gradients[:, 1:].reshape(-1, 9), body.volumes, mu, lame])[along]
+    connectivity = np.ascontiguousarray(elements[along])
+    incident_start, incident = _grouped(connectivity.ravel(), np.arange(connectivity.size), len(order))
+    return Layout(
+        order=order,
+        place=place,
+        connectivity=connectivity,
+        data=data,
+        held=held[order].astype(np.uint8),
+        incident_start=incident_start,
+        incident=incident,
+        chunk_start=chunk_start,
+        chunk_of=chunk_of,
+        pattern=_pattern(connectivity, len(order)),
+        lattice=_lattice(places[order][chunk_start[:-1]], share, chunk_of),
+    )
+
+
+def _cells(vertices: Array, held: Flags) -> tuple[Indices, Indices, Array]:
+    """Return each node's cell, its eight lattice nodes and their trilinear weights, on the finest lattice allowed."""
+    low, size = vertices.min(axis=0), np.ptp(vertices, axis=0)
+    most = min(LATTICE, max(8, len(vertices) // 8))
+    best = _on_lattice(vertices, low, size, 1)
+    for along in range(2, 33):
+        finer = _on_lattice(vertices, low, size, along)
+        used = finer[1][~held][finer[2][~held] > 0]
+        if len(np.unique(used)) > most:
+            break
+        best = finer
+    return best
+
+
+def _on_lattice(vertices: Array, low: Array, size: Array, along: int) -> tuple[Indices, Indices, Array]:
+    """Lay cubes over the body, `along` of them on its longest side."""
+    counts = np.maximum(np.ceil(size / size.max() * along - 1e-9).astype(int), 1)
+    at = (vertices - low) / np.where(size > 0, size, 1) * counts
+    cell = np.clip(np.floor(at).astype(int), 0, counts - 1)
+    within = at - cell
+    bits = np.array([[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)])
+    weights = np.prod(np.where(bits, within[:, None], 1 - within[:, None]), axis=2)
+    corner = cell[:, None] + bits
+    place = (corner[..., 0] * (counts[1] + 1) + corner[..., 1]) * (counts[2] + 1) + corner[..., 2]
+    cells = (cell[:, 0] * counts[1] + cell[:, 1]) * counts[2] + cell[:, 2]
+    return cells.astype(np.int32), place.astype(np.int32), np.where(weights > 1e-12, weights, 0.0)
+
+
+def _z_curve(vertices: Array) -> NDArray[np.int64]:
+    """Return each vertex's place along a Z-curve of 2^10 steps a side (Morton 1966)."""
+    low, size = vertices.min(axis=0), max(float(np.ptp(vertices, axis=0).max()), 1e-12)
+    grid = ((vertices - low) / size * 1023).astype(np.int64)
+    spread = [((grid[:, axis] >> bit) & 1) << (3 * bit + axis) for bit in range(10) for axis in range(3)]
+    return np.sum(spread, axis=0, dtype=np.int64)
+
+
+def _chunks(cells: Indices) -> Indices:
+    """Return where each chunk starts: at most CHUNK nodes, all of one cell."""
+    ends = np.concatenate([np.flatnonzero(np.diff(cells)) + 1, [len(cells)]])
+    starts, begin = [], 0
+    for end in ends:
+        pieces = -(-(end - begin) // CHUNK)
+        starts.extend(begin + np.arange(pieces) * (end - begin) // pieces)
+        begin = end
+    return np.array([*starts, len(cells)], dtype=np.int32)
+
+
+def _lattice(corners: Indices, share: Array, chunk_of: Indices) -> Lattice:
+    """Give numbers to the lattice nodes that carry weight and list what adds to each."""
+    carries = np.zeros(corners.shape, dtype=bool)
+    np.logical_or.at(carries, chunk_of, share > 0)
+    used = np.unique(corners[carries])
+    number = np.searchsorted(used, corners).clip(max=max(len(used) - 1, 0)).astype(np.int32)
+    rows = np.flatnonzero(carries.ravel())
+    start, source = _grouped(number.ravel()[rows], rows, len(used))
+    return Lattice(number, share.astype(np.float32), start, source)
+
+
+def _pattern(connectivity: Indices, count: int) -> Pattern:
+    nodes = connectivity.shape[1]
+    a, b = np.triu_indices(nodes, 1)
+    first, second = connectivity[:, a].ravel().astype(np.int64), connectivity[:, b].ravel().astype(np.int64)
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    upper_keys, group = np.unique(low * count + high, return_inverse=True)
+    rows = np.arange(len(low))
+    upper_start, upper = _grouped(group.ravel(), np.where(first < second, rows, ~rows), len(upper_keys))
+    i, j = upper_keys // count, upper_keys % count
+    itself = np.arange(count, dtype=np.int64) * (count + 1)
+    keys = np.sort(np.concatenate([upper_keys, j * count + i, itself]))
+    row_start = np.searchsorted(keys, np.arange(count + 1) * count).astype(np.int32)
+    return Pattern(
+        row_start=row_start,
+        column=(keys % count).astype(np.int32),
+        diagonal=np.searchsorted(keys, itself).astype(np.int32),
+        upper_start=upper_start,
+        upper=upper,
+        upper_at=np.searchsorted(keys, upper_keys).astype(np.int32),
+        lower_at=np.searchsorted(keys, j * count + i).astype(np.int32),
+        keys=keys,
+    )
+
+
+def _grouped(group: NDArray[np.integer], values: NDArray[np.integer], count: int) -> tuple[Indices, Indices]:
+    """Return starts, shape (count + 1,), and `values` sorted by `group`, in their own order within each."""
+    order = np.argsort(group, kind="stable")
+    start = np.searchsorted(group[order], np.arange(count + 1))
+    return start.astype(np.int32), values[order].astype(np.int32)

@@ -1,0 +1,100 @@
+"""Build the kernels with the system's C compiler at first use, keep the library, and call it.
+
+The library lies under `~/.cache/twinguide` by the hash of its text, its flags, the compiler and the processor, written
+beside and renamed, so that parts that start at once cannot see half a file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+KERNELS = Path(__file__).parent / "kernels"
+FLAGS = (
+    "-O3",
+    "-std=gnu11",
+    "-march=native",
+    "-ffp-contract=fast",  # fused products: fewer roundings, and the same ones on every run of one library
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-psabi",  # vectors are passed to inlined functions only
+    "-shared",
+    "-fPIC",
+    "-fvisibility=hidden",
+)
+_SECONDS = 120
+
+
+class NoCompiler(Exception):
+    """Say why the kernels could not be built here."""
+
+
+def compiler() -> str | None:
+    """Return the C compiler to use: $CC, else cc, gcc or clang, or None."""
+    names = [os.environ.get("CC", ""), "cc", "gcc", "clang"]
+    return next((found for name in names if name and (found := shutil.which(name))), None)
+
+
+@lru_cache(maxsize=4)
+def library(source: str = "cpu.c", extra: tuple[str, ...] = ("-fopenmp",)) -> ctypes.CDLL:
+    """Return the library of one kernel text, built if it is new; raise NoCompiler with the reason."""
+    cc = compiler()
+    if cc is None:
+        raise NoCompiler("no C compiler: none of $CC, cc, gcc, clang is on the path")
+    errors: list[str] = []
+    for flags in dict.fromkeys([(*FLAGS, *extra), FLAGS]):  # a clang without its OpenMP still runs, on one thread
+        path = _cache() / f"{source.split('.')[0]}-{_fingerprint(cc, source, flags)}.so"
+        try:
+            if not path.exists():
+                _build(cc, source, flags, path)
+            return ctypes.CDLL(str(path))
+        except (OSError, subprocess.SubprocessError) as error:
+            errors.append(str(getattr(error, "stderr", "") or error)[-500:])
+    raise NoCompiler(f"{cc} cannot build {source}: " + " | ".join(errors))
+
+
+def _cache() -> Path:
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        (base / "twinguide").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NoCompiler(f"no folder for the built kernels: {error}") from error
+    return base / "twinguide"
+
+
+def _build(cc: str, source: str, flags: tuple[str, ...], path: Path) -> None:
+    handle, name = tempfile.mkstemp(suffix=".so", dir=path.parent)
+    os.close(handle)
+    try:
+        command = [cc, *flags, str(KERNELS / source), "-o", name, "-lm"]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _fingerprint(cc: str, source: str, flags: tuple[str, ...]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(KERNELS.iterdir()):
+        if path.is_file():
+            digest.update(path.name.encode() + path.read_bytes())
+    version = subprocess.run([cc, "--version"], capture_output=True, text=True, timeout=_SECONDS).stdout
+    digest.update("\n".join([cc, source, version, _processor(), *flags]).encode())
+    return digest.hexdigest()[:16]
+
+
+def _processor() -> str:
+    """Return what -march=native looks at: a home may be shared between machines."""
+    try:
+        found = re.search(r"^(flags|Features)\s*:.*$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return platform.machine() + (found.group(0) if found else platform.processor())
