@@ -1,0 +1,314 @@
+"""Boards and markers in a picture: where their corners are, and from those where the board is.
+
+Detection is OpenCV's, with AprilTag corner refinement, which decides the accuracy of a small marker. A flat board seen
+from afar has two poses that fit nearly alike (Collins & Bartoli 2014, IPPE): both are refined and kept. A pose from a
+wrong layout can look plausible: it is refused by its residual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinguide_calibration.refused import CalibrationRefused
+from twinguide_calibration.rigid import as_floats, compose, exponential, logarithm, point_jacobian
+
+try:
+    import cv2
+except ImportError as error:
+    raise ImportError("cameras and boards need OpenCV: pip install 'twinguide[camera]'") from error
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Image = NDArray[np.uint8]
+SIGMA_PX = 0.25  # 1 sigma of a refined corner, per axis, in a sharp picture
+RESIDUAL_MAX_PX = 1.0  # rms beyond which a layout, or a camera's model, is wrong
+FLAT = 1e-6  # [m] out of the plane: below it a board is flat
+PRIOR_SIGMA = 0.2  # [rad] how far a pose turns between two pictures
+AMBIGUOUS = 9.0  # chi-square between two poses below which the picture alone does not tell them apart
+STEPS = 30
+STEP_CONVERGED = 1e-10
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Camera:
+    """A pinhole camera with OpenCV's distortion: `matrix` (3, 3) [px], `distortion` (k,), `size` (width, height)."""
+
+    matrix: Array
+    distortion: Array
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Board:
+    """Markers or a pattern whose corners are known: `points` [m] by the corner's number.
+
+    A marker's corner is number `4 id + k`, clockwise from its top left; a chessboard's inner corners count row by row.
+    """
+
+    name: str
+    points: Mapping[int, Array]
+    kind: str  # markers | charuco | chessboard
+    source: Any  # OpenCV's board; of a chessboard its (columns, rows) of inner corners
+    dictionary: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoardView:
+    """A board's corners in one picture: `ids` (n,), `pixels` (n, 2), and the same corners `points` (n, 3) [m]."""
+
+    ids: Ints
+    pixels: Array
+    points: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoardPose:
+    """Where a board is: `camera_from_board` (4, 4) with covariance (6, 6) over (rotation, translation) in board.
+
+    `other` is the second pose that a flat board allows, with the rms residual it leaves; `ambiguous` says that the
+    picture alone does not tell them apart.
+    """
+
+    camera_from_board: Array
+    covariance: Array
+    residuals: Array  # (n,) [px]
+    rms_px: float
+    other: Array | None
+    other_rms_px: float
+    ambiguous: bool
+
+
+def dictionary_of(name: str) -> cv2.aruco.Dictionary:
+    """Return a marker dictionary by name, `4x4_50` or `apriltag_36h11`; raise CalibrationRefused for another."""
+    key = f"DICT_{name.upper().removeprefix('DICT_')}"
+    number = getattr(cv2.aruco, key, None) or getattr(cv2.aruco, key.replace("H", "h"), None)
+    if number is None and key != "DICT_4X4_50":  # number 0 is 4x4_50
+        known = sorted(entry[5:].lower() for entry in dir(cv2.aruco) if entry.startswith("DICT_"))
+        raise CalibrationRefused(f"wanted a dictionary of markers; got {name!r}", f"Known: {', '.join(known)}.")
+    return cv2.aruco.getPredefinedDictionary(number or 0)
+
+
+def charuco_board(
+    columns: int, rows: int, square_m: float, marker_m: float, dictionary: str, legacy: bool = False
+) -> Board:
+    """Return a chessboard of `columns` x `rows` squares [m] with markers in the white ones.
+
+    `legacy` is the pattern of boards drawn before OpenCV 4.6, whose even rows begin with a marker. The board's origin
+    is its top left outer corner, x to the right, y down, z into the board.
+    """
+    board = cv2.aruco.CharucoBoard((columns, rows), square_m, marker_m, dictionary_of(dictionary))
+    board.setLegacyPattern(legacy)
+    corners = np.asarray(board.getChessboardCorners(), dtype=np.float64)
+    points = dict(enumerate(corners))
+    return Board(f"charuco {columns}x{rows}", points, "charuco", board, dictionary)
+
+
+def marker_board(corners: Mapping[int, Array], dictionary: str) -> Board:
+    """Return a rigid set of markers: each id's four corners [m], shape (4, 3), clockwise from the top left."""
+    points = {4 * name + k: np.asarray(four, dtype=np.float64)[k] for name, four in corners.items() for k in range(4)}
+    ids = np.array(sorted(corners), dtype=np.int32)
+    objects = [np.asarray(corners[int(name)], dtype=np.float32) for name in ids]
+    board = cv2.aruco.Board(objects, dictionary_of(dictionary), ids)
+    return Board(f"{len(ids)} markers", points, "markers", board, dictionary)
+
+
+def single_marker(name: int, side_m: float, dictionary: str) -> Board:
+    """Return one marker; its origin is the middle, x to the right, y up, z out of it towards the viewer."""
+    h = side_m / 2.0
+    return marker_board({name: np.array([[-h, h, 0.0], [h, h, 0.0], [h, -h, 0.0], [-h, -h, 0.0]])}, dictionary)
+
+
+def grid_board(columns: int, rows: int, marker_m: float, gap_m: float, dictionary: str, first: int = 0) -> Board:
+    """Return `columns` x `rows` markers a gap [m] apart, numbered row by row from the top left.
+
+    The origin is the grid's top left corner, x to the right, y down, z into the board, as OpenCV's GridBoard.
+    """
+    pitch, m = marker_m + gap_m, marker_m
+    square = np.array([[0.0, 0.0, 0.0], [m, 0.0, 0.0], [m, m, 0.0], [0.0, m, 0.0]])
+    places = {(row * columns + column): (column, row) for row in range(rows) for column in range(columns)}
+    corners = {first + n: square + np.array([c * pitch, r * pitch, 0.0]) for n, (c, r) in places.items()}
+    return marker_board(corners, dictionary)
+
+
+def chessboard(columns: int, rows: int, square_m: float) -> Board:
+    """Return a chessboard of `columns` x `rows` inner corners, `square_m` [m] apart; the origin is the first."""
+    points = {r * columns + c: np.array([c * square_m, r * square_m, 0.0]) for r in range(rows) for c in range(columns)}
+    return Board(f"chessboard {columns}x{rows}", points, "chessboard", (columns, rows))
+
+
+def find_board(image: Image, board: Board) -> BoardView | None:
+    """Return a board's corners in a grey or BGR picture, or None where it is not seen."""
+    grey: Image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), dtype=np.uint8) if image.ndim == 3 else image
+    if board.kind == "chessboard":
+        found = _chessboard_corners(grey, board.source)
+    elif board.kind == "charuco":
+        found = _charuco_corners(grey, board.source)
+    else:
+        found = _marker_corners(grey, board)
+    if found is None:
+        return None
+    ids, pixels = found
+    known = np.array([int(i) in board.points for i in ids], dtype=bool)
+    if not known.any():
+        return None
+    ids = ids[known]
+    return BoardView(ids, pixels[known], np.array([board.points[int(i)] for i in ids]))
+
+
+def _parameters() -> cv2.aruco.DetectorParameters:
+    parameters = cv2.aruco.DetectorParameters()
+    parameters.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_APRILTAG
+    return parameters
+
+
+def find_markers(grey: Image, dictionary: str) -> dict[int, Array]:
+    """Return all markers of a dictionary in a grey picture: id -> corners [px], shape (4, 2); not those seen twice."""
+    detector = cv2.aruco.ArucoDetector(dictionary_of(dictionary), _parameters())
+    corners, ids, _ = detector.detectMarkers(grey)
+    if ids is None:  # pyright: ignore[reportUnnecessaryComparison] - OpenCV returns None without markers
+        return {}
+    seen = [int(i) for i in np.asarray(ids).ravel()]
+    return {
+        name: np.asarray(four, dtype=np.float64).reshape(4, 2)
+        for name, four in zip(seen, corners, strict=True)
+        if seen.count(name) == 1
+    }
+
+
+def view_of(markers: Mapping[int, Array], board: Board) -> BoardView | None:
+    """Return the view of a board of markers from the markers found in a picture, or None where it has none."""
+    ids = [4 * name + k for name in sorted(markers) for k in range(4) if 4 * name + k in board.points]
+    if not ids:
+        return None
+    pixels = np.array([markers[i // 4][i % 4] for i in ids])
+    return BoardView(np.array(ids, dtype=np.int64), pixels, np.array([board.points[i] for i in ids]))
+
+
+def _marker_corners(grey: Image, board: Board) -> tuple[Ints, Array] | None:
+    view = view_of(find_markers(grey, board.dictionary), board)
+    return None if view is None else (view.ids, view.pixels)
+
+
+def _charuco_corners(grey: Image, board: cv2.aruco.CharucoBoard) -> tuple[Ints, Array] | None:
+    detector = cv2.aruco.CharucoDetector(board, cv2.aruco.CharucoParameters(), _parameters())
+    corners, ids, _, _ = detector.detectBoard(grey)
+    if ids is None or len(ids) < 4:  # pyright: ignore[reportUnnecessaryComparison] - OpenCV returns None
+        return None
+    return np.asarray(ids, dtype=np.int64).ravel(), np.asarray(corners, dtype=np.float64).reshape(-1, 2)
+
+
+def _chessboard_corners(grey: Image, inner: tuple[int, int]) -> tuple[Ints, Array] | None:
+    flags = cv2.CALIB_CB_ADAPTIVE_THRESH | cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_FAST_CHECK
+    found, corners = cv2.findChessboardCorners(grey, inner, None, flags)
+    if not found:
+        return None
+    pixels = np.asarray(corners, dtype=np.float32).reshape(-1, 1, 2)
+    apart = np.linalg.norm(np.diff(pixels[: inner[0], 0], axis=0), axis=1).min()
+    half = int(np.clip(apart * 0.4, 3, 11))  # the window must not reach the next corner
+    criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 50, 1e-4)
+    refined = cv2.cornerSubPix(grey, pixels, (half, half), (-1, -1), criteria)
+    return np.arange(inner[0] * inner[1], dtype=np.int64), np.asarray(refined, dtype=np.float64).reshape(-1, 2)
+
+
+def board_pose(
+    view: BoardView,
+    camera: Camera,
+    *,
+    prior: Array | None = None,
+    sigma_px: float = SIGMA_PX,
+    residual_max_px: float = RESIDUAL_MAX_PX,
+) -> BoardPose:
+    """Return where a board is, with the covariance that its corners' errors `sigma_px` [px] leave.
+
+    `prior`, shape (4, 4), is an earlier `camera_from_board`: between two poses that fit alike it decides. The
+    covariance grows with the residual where that is larger than stated. Raises CalibrationRefused for fewer than 4
+    corners, corners on a line, a board behind the camera, and a residual that a right layout does not leave.
+    """
+    if len(view.ids) < 4:
+        raise CalibrationRefused(f"wanted at least 4 corners; got {len(view.ids)}", "Show more of the board.")
+    spread = np.linalg.svd(view.points - view.points.mean(axis=0), compute_uv=False)
+    if spread[1] < 1e-2 * spread[0]:
+        raise CalibrationRefused("the corners seen lie on a line", "Show more of the board.")
+    fits = [_refined(view, camera, start) for start in _starts(view, camera)]
+    fits = [fit for fit in fits if fit is not None]
+    if not fits:
+        raise CalibrationRefused("no pose puts the board before the camera", "Check the board's layout and the camera.")
+    cost = [float((fit[1] ** 2).sum()) / sigma_px**2 for fit in fits]
+    turned = [0.0 if prior is None else _turn(prior, fit[0]) / PRIOR_SIGMA for fit in fits]
+    order = sorted(range(len(fits)), key=lambda i: cost[i] + turned[i] ** 2)
+    pose, residuals, information = fits[order[0]]
+    rms = float(np.sqrt((residuals**2).mean()))
+    if rms > residual_max_px:
+        raise CalibrationRefused(
+            f"the corners are {rms:.2f} px rms from where the layout puts them (at most {residual_max_px:g})",
+            "Check the board's squares, markers and ids, and that the camera's calibration is of this camera.",
+        )
+    scale = max(sigma_px**2, float((residuals**2).sum()) / max(2 * len(view.ids) - 6, 1))
+    second = fits[order[1]] if len(order) > 1 else None
+    return BoardPose(
+        pose,
+        as_floats(scale * np.linalg.inv(information)),
+        residuals,
+        rms,
+        None if second is None else second[0],
+        np.inf if second is None else float(np.sqrt((second[1] ** 2).mean())),
+        second is not None and abs(cost[order[1]] - cost[order[0]]) < AMBIGUOUS,
+    )
+
+
+def _turn(one: Array, other: Array) -> float:
+    return float(np.linalg.norm(logarithm(one[:3, :3].T @ other[:3, :3])))
+
+
+def _starts(view: BoardView, camera: Camera) -> list[Array]:
+    """Return the poses to refine: both of IPPE where the corners are flat, else that of SQPnP."""
+    axes = np.linalg.svd(view.points - view.points.mean(axis=0))[2]
+    off = np.abs((view.points - view.points.mean(axis=0)) @ axes[2]).max()
+    method = cv2.SOLVEPNP_IPPE if off < FLAT else cv2.SOLVEPNP_SQPNP
+    try:
+        _, turns, moves, _ = cv2.solvePnPGeneric(
+            view.points, view.pixels, camera.matrix, camera.distortion, flags=method
+        )
+    except cv2.error:
+        return []
+    starts = zip(turns, moves, strict=True)
+    return [compose(exponential(_flat(turn)), _flat(move)) for turn, move in starts]
+
+
+def _flat(values: Any) -> Array:  # noqa: ANN401 - whatever OpenCV returns
+    return as_floats(values).ravel()
+
+
+def _refined(view: BoardView, camera: Camera, start: Array) -> tuple[Array, Array, Array] | None:
+    """Return (pose, residuals (n,) [px], information (6, 6)) by Gauss-Newton, or None where it leaves the picture."""
+    inner = point_jacobian(view.points)
+    pose = start
+    jacobian, residual = _linear(view, camera, pose, inner)
+    for _ in range(STEPS):
+        information = jacobian.T @ jacobian
+        try:
+            step = np.linalg.solve(information, jacobian.T @ residual)
+        except np.linalg.LinAlgError:
+            return None
+        pose = pose @ compose(exponential(as_floats(step[:3])), as_floats(step[3:]))
+        jacobian, residual = _linear(view, camera, pose, inner)
+        if not np.isfinite(residual).all() or np.abs(step).max() < STEP_CONVERGED:
+            break
+    depth = view.points @ pose[2, :3] + pose[2, 3]
+    if not np.isfinite(residual).all() or depth.min() <= 0.0:
+        return None
+    return pose, np.linalg.norm(residual.reshape(-1, 2), axis=1), jacobian.T @ jacobian
+
+
+def _linear(view: BoardView, camera: Camera, pose: Array, inner: Array) -> tuple[Array, Array]:
+    """Return the Jacobian (2n, 6) over the right perturbation, and the residual (2n,), both in pixels."""
+    turn = logarithm(pose[:3, :3])
+    pixels, derivative = cv2.projectPoints(view.points, turn, pose[:3, 3].copy(), camera.matrix, camera.distortion)
+    by_place = np.asarray(derivative, dtype=np.float64)[:, 3:6].reshape(-1, 2, 3)  # d pixel / d point in camera
+    jacobian = (by_place @ pose[:3, :3] @ inner).reshape(-1, 6)
+    return jacobian, (view.pixels - np.asarray(pixels, dtype=np.float64).reshape(-1, 2)).ravel()
