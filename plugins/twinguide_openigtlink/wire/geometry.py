@@ -181,8 +181,9 @@ def _check_cells(cells: NDArray[np.uint32], count: int, point_count: int, name: 
 def _pack_attributes(attributes: tuple[Attribute, ...]) -> bytes:
     heads, names, data = b"", b"", b""
     for a in attributes:
-        values = np.asarray(a.values, dtype=">f4").reshape(len(a.values), -1)
-        wanted = COMPONENTS.get(a.kind & 0xF, values.shape[1])
+        values: NDArray[Any] = np.asarray(a.values, dtype=">f4")
+        values = values[:, None] if values.ndim == 1 else values
+        wanted = COMPONENTS.get(a.kind & 0xF, int(values.shape[1]))
         if values.shape[1] != wanted or not 0 < wanted < 256:
             raise MessageRefused(f"{wanted} components", f"{values.shape[1]}", f"attribute {a.name!r}")
         heads += ATTRIBUTE.pack(a.kind, values.shape[1], len(values))

@@ -19,8 +19,11 @@ from .refused import MessageRefused
 
 # A lookahead, so that a false header does not hide the true one that begins within it.
 LOOKS_LIKE_A_HEADER = re.compile(rb"(?s)(?=(\x00[\x01\x02][A-Z][A-Z0-9_\x00]{11}[\x00\x20-\xff]{20}.{8}\x00{4}.{12}))")
-EFFORT = 64  # bytes checked per byte of damage: many false headers in a large body must not hold the reader up
-EFFORT_LEAST = 1 << 24
+# Nothing but its form vouches for a header without a body: one that was cut short runs into the next message's.
+# Four letters, for a time stamp may look like one; no type of the protocol has fewer.
+RUNS_INTO_THE_NEXT = re.compile(rb"\x00[\x01\x02][A-Z]{3}[A-Z_][A-Z0-9_\x00]{8}")
+EFFORT_BYTES = 1 << 28  # checked in one call, some 20 ms: many false headers must not hold the reader up
+OVERLAP = 3  # bytes: the two of a header's version, and one before them
 FOREVER_NS = 1 << 62
 
 
@@ -45,6 +48,7 @@ class Decoder:
         self._base = 0  # where in the stream the buffer begins; so are `_likely` and `_searched` told
         self._likely: deque[int] = deque()  # what looks like a header and is not disproved, searched once only
         self._searched = 0
+        self._last = b""  # read, and perhaps the next message's own
         self._trusted = True  # the buffer begins where a message ended, or the stream began
         self._since_ns: int | None = None  # when the wait for the first message's body began
         self._look_ns = 0
@@ -86,15 +90,18 @@ class Decoder:
         """Return the header at a place of the buffer, or None where its fields cannot be a header's."""
         raw = bytes(self._buffer[at : at + HEADER.size])
         header = Header.unpack(raw)
-        plausible = header.version in (1, 2) and 0x20 < raw[2] < 0x7F and header.body_size <= self.limits.body_bytes
-        return header if plausible else None
+        if header.version not in (1, 2) or not 0x20 < raw[2] < 0x7F or header.body_size > self.limits.body_bytes:
+            return None
+        return None if header.body_size == 0 and RUNS_INTO_THE_NEXT.search(raw, 1) else header
 
     def _fits(self, at: int, header: Header) -> bool:
         begin = at + HEADER.size
-        return crc(bytes(self._buffer[begin : begin + header.body_size])) == header.crc
+        with memoryview(self._buffer) as whole, whole[begin : begin + header.body_size] as body:
+            return crc(body) == header.crc
 
     def _open(self, header: Header, end: int, found: list[Packet]) -> None:
         body = bytes(self._buffer[HEADER.size : end])
+        self._last = bytes(self._buffer[end - OVERLAP : end])
         self._drop(end)
         self._trusted, self._since_ns = True, None
         try:
@@ -119,6 +126,8 @@ class Decoder:
 
     def _resynchronise(self, reason: str) -> bool:
         """Go to the next good message; without one, keep what may be the beginning of it and return False."""
+        if self._trusted and reason == "not a header":
+            self._put_back()
         at = self._next_good()
         self._trusted, self._since_ns = at >= 0, None
         if at < 0:
@@ -128,13 +137,22 @@ class Decoder:
         self._skip(at, reason)
         return self._trusted
 
+    def _put_back(self) -> None:
+        """Give the last bytes back: a message cut short by zeros was whole with the first zeros of the next."""
+        self._buffer[:0] = self._last
+        self._base -= len(self._last)
+        self._searched = min(self._searched, self._base)
+        self.skipped_bytes -= len(self._last)
+        self._last = b""
+
     def _next_good(self) -> int:
         """Return where the next whole message with the right CRC begins behind the buffer's first byte, or -1.
 
-        A likely header whose body is not all here yet stays likely, one with a wrong CRC does not.
+        A likely header whose body is not all here yet stays likely, one with a wrong CRC does not. What the effort of
+        one call does not reach is left to the next.
         """
         self._search()
-        waiting, effort = list[int](), max(EFFORT * len(self._buffer), EFFORT_LEAST)
+        waiting, effort = list[int](), EFFORT_BYTES
         found = -1
         while self._likely and found < 0 and effort > 0:
             at = self._likely.popleft() - self._base

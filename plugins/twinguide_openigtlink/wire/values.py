@@ -121,7 +121,8 @@ def unit_of(code: int) -> tuple[int, dict[str, int]]:
         if unit >= len(UNITS):
             raise MessageRefused("a known unit", hex(unit), "UNIT")
         if unit:
-            units[UNITS[unit]] = exponent - 16 if exponent > 7 else exponent
+            # The page "SensorData" writes newton metres with exponents of 0: a unit that is named counts once.
+            units[UNITS[unit]] = exponent - 16 if exponent > 7 else exponent or 1
     return prefix, units
 
 
