@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 import msgspec
 from msgspec import Meta
 
-from twinguide.errors import ScenarioError
+from twinguide.calibrating.result import PivotResult, Rows3, read_result
+from twinguide.errors import CalibrationError, ScenarioError
 from twinguide.registry import Registry
 
 Positive = Annotated[float, Meta(gt=0, le=1e6)]
@@ -49,11 +50,17 @@ class HeadsetSettings(Strict, frozen=True, kw_only=True):
 
 
 class Tool(Strict, frozen=True, kw_only=True):
-    """A tracked tool: what it is for, and its calibrated tip in the tool's frame."""
+    """A tracked tool: what it is for, and its calibrated tip in the tool's frame.
+
+    `calibration` names a result file of `twinguide calibrate pivot`, beside the scenario; its tip and covariance then
+    stand in place of `tip_mm` and `tip_sigma_mm`.
+    """
 
     role: Literal["reference", "needle", "pointer", "surrogate"]
     tip_mm: Vec3mm = (0.0, 0.0, 0.0)
     tip_sigma_mm: NonNegative = 0.1  # per axis
+    tip_covariance_mm2: Rows3 | None = None  # in the tool's frame; where given, in place of tip_sigma_mm
+    calibration: str = ""
     bends_mm: NonNegative = 0.0  # 1 sigma of a needle's bending at full depth, lateral
     tolerance_mm: Positive = 6.0
 
@@ -104,8 +111,33 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def load(path: Path) -> Scenario:
-    """Read a scenario file; raise ScenarioError naming file and key."""
-    return convert(read(path), Scenario, str(path))
+    """Read a scenario file and the results that it names; raise ScenarioError naming file and key."""
+    return calibrated(convert(_anchored(read(path), path.parent), Scenario, str(path)))
+
+
+def _anchored(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a scenario's tables with the results that its tools name looked for beside it."""
+    tools: Any = tables.get("tools")
+    for tool in cast("dict[str, Any]", tools).values() if isinstance(tools, dict) else ():
+        named = cast("dict[str, Any]", tool).get("calibration") if isinstance(tool, dict) else None
+        if isinstance(named, str) and named:
+            tool["calibration"] = str(folder.resolve() / named)
+    return tables
+
+
+def calibrated(scenario: Scenario) -> Scenario:
+    """Return the scenario with the tips of the results that its tools name; raise ScenarioError naming the tool."""
+    tools: dict[str, Tool] = {}
+    for name, tool in scenario.tools.items():
+        if not tool.calibration:
+            continue
+        try:
+            result = read_result(Path(tool.calibration), PivotResult)
+        except CalibrationError as error:
+            raise ScenarioError(error.wanted, error.got, f"[tools.{name}] {error.where}", error.next_step) from error
+        known = {"tip_mm": result.tip_mm, "tip_covariance_mm2": result.tip_covariance_mm2}
+        tools[name] = msgspec.structs.replace(tool, **known)
+    return msgspec.structs.replace(scenario, tools=scenario.tools | tools)
 
 
 def convert(tables: Any, kind: type[S], where: str) -> S:  # noqa: ANN401 - whatever TOML holds
@@ -137,7 +169,7 @@ def find(name: str, registry: Registry) -> dict[str, Any]:
     if not path.is_file():
         known = ", ".join(sorted(registry.scenarios)) or "none"
         raise ScenarioError("a scenario file, or the name of an installed one", f"{name!r}", f"known: {known}")
-    return read(path)
+    return _anchored(read(path), path.parent)
 
 
 def overridden(tables: dict[str, Any], settings: Iterable[str]) -> Scenario:
@@ -158,4 +190,4 @@ def overridden(tables: dict[str, Any], settings: Iterable[str]) -> Scenario:
                 raise ScenarioError("a table", f"{part!r} is a value", key)
             table = cast("dict[str, Any]", inner)
         table[last] = parsed
-    return convert(tables, Scenario, "the scenario")
+    return calibrated(convert(tables, Scenario, "the scenario"))

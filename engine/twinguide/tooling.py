@@ -18,6 +18,13 @@ def tip_of(tool: Tool) -> Array:
     return np.array(tool.tip_mm) * 1e-3
 
 
+def tip_covariance(tool: Tool) -> Array:
+    """Return how sure the calibrated tip is [m2], shape (3, 3), in the tool's frame."""
+    if tool.tip_covariance_mm2 is not None:
+        return np.array(tool.tip_covariance_mm2) * 1e-6
+    return np.eye(3) * (tool.tip_sigma_mm * 1e-3) ** 2
+
+
 def tool_view(name: str, tool: Tool, pose: Pose, status: Status, entry: Array | None) -> ToolView:
     """Place a tool's tip and judge it; a needle bends with the square of its depth behind the entry [m]."""
     tip = tip_of(tool)
@@ -27,7 +34,8 @@ def tool_view(name: str, tool: Tool, pose: Pose, status: Status, entry: Array | 
     depth = max(0.0, float((position - entry) @ direction)) if entry is not None else 0.0
     bend_m = tool.bends_mm * 1e-3 * min(1.0, (depth / FULL_DEPTH_M) ** 2)
     across = np.eye(3) - np.outer(direction, direction)
-    own = np.eye(3) * (tool.tip_sigma_mm * 1e-3) ** 2 + across * bend_m**2
+    turn = pose.transform.rotation
+    own = turn @ tip_covariance(tool) @ turn.T + across * bend_m**2
     covariance = pose.point_covariance(tip) + own
     p95 = p95_from_covariance(covariance)
     if p95 > tool.tolerance_mm * 1e-3:

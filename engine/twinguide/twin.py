@@ -34,7 +34,7 @@ from twinguide.messages import (
 from twinguide.registering import Touch
 from twinguide.scenario import Scenario
 from twinguide.scene import Point, Status, StructureView, ToolView, TwinView
-from twinguide.tooling import tip_of, tool_view
+from twinguide.tooling import tip_covariance, tip_of, tool_view
 from twinguide.trust import SILENT_PERIODS, Presence, Stream, Trust
 
 Array = NDArray[np.float64]
@@ -180,13 +180,15 @@ class Twin:
         matrices, covariances = self._histories[pointer].samples(since_ns)
         if base is None or not len(matrices):
             return Touch(np.zeros((0, 3)), np.eye(3), np.eye(3), 0.0)
-        tip, sigma_m = tip_of(self._tools[pointer]), self._tools[pointer].tip_sigma_mm * 1e-3
+        tip = tip_of(self._tools[pointer])
         reference_from_tracker = base.transform.inverse()
         tips = reference_from_tracker.apply(matrices[:, :3, :3] @ tip + matrices[:, :3, 3])
         mean = Transform("tracker", pointer, matrices[-1])
         one = Pose(mean, until_ns, covariances.mean(axis=0)).point_covariance(tip)
         turn = reference_from_tracker.rotation
-        common = base.inverse().point_covariance(mean.apply(tip)) + np.eye(3) * sigma_m**2
+        tool_turn = turn @ mean.rotation
+        own = tool_turn @ tip_covariance(self._tools[pointer]) @ tool_turn.T
+        common = base.inverse().point_covariance(mean.apply(tip)) + own
         return Touch(tips, turn @ one @ turn.T, common, self._surrogate_motion(since_ns))
 
     def _surrogate_motion(self, since_ns: int) -> float:
