@@ -23,7 +23,10 @@ def demo_case(registry, tmp_path_factory):
     surfaces, folder = tmp_path_factory.mktemp("surfaces"), tmp_path_factory.mktemp("patient") / "case"
     resolve(registry.part("liver").make)(surfaces, 1)
     organs = registry.organs()
-    import_case(surfaces, folder, units="mm", axes="lps", organs=organs, progress=lambda what, share: None)
+    import_case(
+        surfaces, folder, units="mm", axes="lps", breathing_phase="end-expiration", organs=organs,
+        progress=lambda what, share: None,
+    )  # fmt: skip
     return Case.load(folder)
 
 

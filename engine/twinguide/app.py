@@ -18,7 +18,7 @@ from twinguide.bus.finite import first_flaw
 from twinguide.case import Case
 from twinguide.clock import MS, SECOND, Clock, ClockReal, ClockVirtual
 from twinguide.composing import RANK
-from twinguide.errors import HeadsetError, ScenarioError
+from twinguide.errors import CaseError, HeadsetError, ScenarioError
 from twinguide.frames import Transform
 from twinguide.guarding import Guarded
 from twinguide.hookspecs import Guidance, Motion, Operator, Organ, Overlay, World
@@ -62,6 +62,7 @@ def run_scenario(scenario: Scenario, registry: Registry, out: Path, *, say: Say,
     _fresh(out)
     run = Run(scenario, registry, out, say)
     case = prepare_case(run)
+    check_phase(case.breathing_phase, [part.name for part in _declared(run) if isinstance(part, Motion)], say)
     say(f"case {case.title}: {len(case.structures)} structures, target {case.plan.target_structure}")
     ended = ""
     with ExitStack() as stack:
@@ -107,10 +108,28 @@ def prepare_case(run: Run) -> Case:
         surfaces.mkdir()
         resolve(organ.make)(surfaces, run.scenario.seed)
         import_case(
-            surfaces, run.out / "case", units="mm", axes="lps", organs=run.registry.organs(),
-            progress=lambda what, share: None,
+            surfaces, run.out / "case", units="mm", axes="lps", breathing_phase="end-expiration",
+            organs=run.registry.organs(), progress=lambda what, share: None,
         )  # fmt: skip
     return Case.load(run.out / "case")
+
+
+def check_phase(phase: str, motions: list[str], say: Callable[[str], None]) -> None:
+    """Refuse a scan of another breathing phase than motion models start from; an unknown one is said, not guessed.
+
+    Fiducials are touched, and displacements are zero, at end-expiration: another scan's target would lie off by up to a
+    breath's whole way. Raises CaseError.
+    """
+    if not motions or phase == "end-expiration":
+        return
+    if phase != "unknown":
+        raise CaseError(
+            f"a scan at end-expiration, where {', '.join(motions)} starts from", f"one at {phase}", "breathing_phase",
+            "Scan at end-expiration, or run a scenario without a motion model on a patient whose breath is held.",
+        )  # fmt: skip
+    say(
+        "WARNING: the scan's breathing phase is unknown and taken for end-expiration: the target may be centimetres off"
+    )
 
 
 def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool) -> Loop:

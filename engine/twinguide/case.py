@@ -28,6 +28,7 @@ Array = NDArray[np.float64]
 Role = Literal["organ", "tumour", "vessel", "bile", "bone", "pleura", "skin", "cyst", "other"]
 MOVING_ROLES: tuple[Role, ...] = ("organ", "tumour", "vessel", "bile", "cyst")  # these follow the organ, the rest stays
 Risk = Literal["target", "critical", "pass", "none"]
+BreathingPhase = Literal["end-expiration", "end-inspiration", "free-breathing", "unknown"]
 Vec3 = tuple[float, float, float]
 
 
@@ -160,7 +161,7 @@ class CaseFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     source_units: Literal["mm", "m"]
     source_axes: Literal["lps", "ras"]
     laterality: str
-    breathing_phase: str
+    breathing_phase: BreathingPhase  # of the scan that the surfaces come from
     missing: list[str]
     structures: list[StructureRow]
     body: BodyRow

@@ -60,9 +60,13 @@ def case() -> None:
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--units", type=click.Choice(["mm", "m"]), required=True, prompt=True, help="Units of the files.")
 @click.option("--axes", type=click.Choice(["lps", "ras"]), required=True, prompt=True, help="Axes of the files.")
+@click.option(
+    "--breathing-phase", type=click.Choice(["end-expiration", "end-inspiration", "free-breathing", "unknown"]),
+    required=True, prompt=True, help="When the patient was scanned.",
+)  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The case folder to write.")
-def case_import(source: Path, units: str, axes: str, out: Path) -> None:
-    """Import SOURCE, a folder of closed surfaces (VTK, VTP, STL, OBJ, PLY), as a case."""
+def case_import(source: Path, units: str, axes: str, breathing_phase: str, out: Path) -> None:
+    """Import SOURCE, a folder of closed surfaces (VTK, STL, OBJ, PLY), as a case."""
     from rich.progress import Progress
 
     from twinguide.importing import import_case
@@ -71,7 +75,8 @@ def case_import(source: Path, units: str, axes: str, out: Path) -> None:
     with Progress(transient=True) as bar:
         task = bar.add_task("importing", total=1.0)
         report = import_case(
-            source, out, units=units, axes=axes, organs=Registry.load().organs(),  # pyright: ignore[reportArgumentType]
+            source, out, units=units, axes=axes, breathing_phase=breathing_phase,  # pyright: ignore[reportArgumentType]
+            organs=Registry.load().organs(),
             progress=lambda what, share: bar.update(task, description=what, completed=share),
         )  # fmt: skip
     for row in report.rows:

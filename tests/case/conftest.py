@@ -60,8 +60,8 @@ def imported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("imported")
     steps = []
     report = import_case(
-        write_patient(folder / "source"), folder / "case", units="mm", axes="lps", organs=[BALL],
-        progress=lambda what, share: steps.append((what, share)),
+        write_patient(folder / "source"), folder / "case", units="mm", axes="lps",
+        breathing_phase="end-expiration", organs=[BALL], progress=lambda what, share: steps.append((what, share)),
     )  # fmt: skip
     return folder / "case", report, steps
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from twinguide.app import check_phase
 from twinguide.case import Case, DistanceGrid, Surface
 from twinguide.errors import CaseError
 from twinguide.hookspecs import Anatomy
@@ -17,7 +18,13 @@ RIGHT_FRONT = [-60.0, -30.0, 0.0]
 
 
 def run(source, out, organ, **given):
-    options = {"units": "mm", "axes": "lps", "organs": [organ], "progress": lambda what, share: None} | given
+    options = {
+        "units": "mm",
+        "axes": "lps",
+        "breathing_phase": "end-expiration",
+        "organs": [organ],
+        "progress": lambda what, share: None,
+    } | given
     return import_case(source, out, **options)
 
 
@@ -72,6 +79,20 @@ def test_landmarks_surround_the_entry_and_are_not_on_a_line(imported):
     assert np.linalg.norm(points - case.plan.entry, axis=1).max() < 0.085
     fiducials = points[:6]
     assert np.linalg.svd(fiducials - fiducials.mean(axis=0), compute_uv=False)[1] > 0.03
+
+
+def test_the_scan_s_breathing_phase_is_carried_and_only_end_expiration_is_guided(patient, organ, tmp_path):
+    run(patient(tmp_path / "source"), tmp_path / "out", organ, breathing_phase="end-inspiration")
+    phase = Case.load(tmp_path / "out").breathing_phase
+    assert phase == "end-inspiration"
+    said = []
+    with pytest.raises(CaseError, match="scan at end-expiration"):
+        check_phase(phase, ["breathing"], said.append)
+    check_phase(phase, [], said.append)
+    check_phase("end-expiration", ["breathing"], said.append)
+    assert said == []
+    check_phase("unknown", ["breathing"], said.append)
+    assert "unknown" in said[0]
 
 
 def test_a_mirrored_patient_and_wrong_axes_are_refused(patient, organ, tmp_path):
@@ -182,7 +203,13 @@ def test_the_target_of_a_hollow_tumour_lies_in_its_wall():
 def test_a_real_liver_imports_with_its_specks_stated_and_skin_generated(tmp_path):
     organs = Registry.load().organs() or pytest.skip("the liver plugin is not installed")
     report = import_case(
-        shared_patient(), tmp_path / "case", units="mm", axes="lps", organs=organs, progress=lambda *_: None
+        shared_patient(),
+        tmp_path / "case",
+        units="mm",
+        axes="lps",
+        breathing_phase="end-expiration",
+        organs=organs,
+        progress=lambda *_: None,
     )
     rows = {row.structure: row for row in report.rows}
     assert rows["liver"].volume_ml == pytest.approx(2316, abs=1)  # the data's own README
@@ -205,4 +232,12 @@ def test_a_real_liver_given_as_ras_is_refused(tmp_path):
     source = shared_patient()
     organs = Registry.load().organs() or pytest.skip("the liver plugin is not installed")
     with pytest.raises(CaseError, match="liver on the patient's right"):
-        import_case(source, tmp_path / "case", units="mm", axes="ras", organs=organs, progress=lambda *_: None)
+        import_case(
+            source,
+            tmp_path / "case",
+            units="mm",
+            axes="ras",
+            breathing_phase="end-expiration",
+            organs=organs,
+            progress=lambda *_: None,
+        )

@@ -27,15 +27,15 @@ def lumpy():
 @pytest.fixture(scope="module", params=["ball", "lumpy"])
 def stuffed(request):
     surface = ball(0.05) if request.param == "ball" else lumpy()
-    return surface, *mesh(surface, 0.010)
+    return surface, *mesh(surface, 700)
 
 
 def test_every_tetrahedron_has_a_positive_volume_and_they_fill_the_body(stuffed):
     surface, points, tets = stuffed
     found = volumes(points, tets)
     assert found.min() > 0
-    # a boundary of facets of 12 mm on a sphere of 50 mm lies inside it: up to h^2/(6 r^2), about 3 %
-    assert found.sum() == pytest.approx(volume_of(surface.vertices, surface.triangles), rel=0.05)
+    # a boundary of facets of 10 mm on a sphere of 50 mm lies inside it: up to h^2/(6 r^2), under 1 %; lumps double it
+    assert found.sum() == pytest.approx(volume_of(surface.vertices, surface.triangles), rel=0.025)
 
 
 def test_neighbours_share_whole_faces_and_the_boundary_is_closed(stuffed):
@@ -50,8 +50,8 @@ def test_neighbours_share_whole_faces_and_the_boundary_is_closed(stuffed):
 def test_no_tetrahedron_is_a_sliver(stuffed):
     _, points, tets = stuffed
     angles = np.degrees(dihedral_angles(points, tets))
-    assert angles.min() > 10.0  # what isosurface stuffing proves; here smoothing usually gives 15 or more
-    assert angles.max() < 160.0
+    assert angles.min() > 9.0  # livers of ten seeds have 9 or more; nothing is proven of Netgen's meshes
+    assert angles.max() < 168.0
 
 
 def test_a_regular_tetrahedron_has_the_textbook_dihedral_angle():
@@ -61,7 +61,7 @@ def test_a_regular_tetrahedron_has_the_textbook_dihedral_angle():
 
 def test_material_shares_add_up_to_the_inner_volume():
     outer, inner = ball(0.05), ball(0.02, 3)
-    body, note = body_of(outer, 0.010, {"core": inner})
+    body, note = body_of(outer, 700, {"core": inner})
     share = body.fractions["core"]
     assert share.min() == 0.0
     assert share.max() == 1.0
@@ -71,20 +71,33 @@ def test_material_shares_add_up_to_the_inner_volume():
     assert "dihedral" in note
 
 
-def test_a_body_thinner_than_the_lattice_is_refused():
-    with pytest.raises(CaseError, match=r"cell of 50\.0 mm"):
-        mesh(ball(0.05, stretch=(0.02, 0.02, 0.02)), 0.05)
+def test_a_body_too_thin_for_its_triangles_is_refused():
+    with pytest.raises(CaseError, match="10 triangles can bound"):
+        mesh(lumpy(), 10)
+
+
+def test_a_body_whose_surface_cuts_itself_is_meshed_from_its_contour_and_that_is_stated():
+    one, other = ball(0.05, 3), ball(0.05, 3)
+    both = Surface(
+        np.vstack([one.vertices, other.vertices + np.array([0.05, 0.0013, 0.0007])]),
+        np.vstack([one.triangles, other.triangles + len(one.vertices)]),
+    )
+    body, note = body_of(both, 900, {})
+    assert "cuts itself" in note
+    # two balls whose centres lie a radius apart overlap by 5/16 of one: (2 - 5/16) of a ball; facets and grid take 4 %
+    found = volumes(body.vertices, body.tetrahedra.astype(np.int64)).sum()
+    assert found == pytest.approx((2 - 5 / 16) * 4 / 3 * np.pi * 0.05**3, rel=0.04)
 
 
 def test_the_mesh_is_the_same_in_every_process():
     code = (
         "import hashlib, sys; sys.path.insert(0, sys.argv[1]); from test_meshing import ball, mesh\n"
-        "p, t = mesh(ball(0.05), 0.015); print(hashlib.sha256(p.tobytes() + t.tobytes()).hexdigest())"
+        "p, t = mesh(ball(0.05), 300); print(hashlib.sha256(p.tobytes() + t.tobytes()).hexdigest())"
     )
     folder = __file__.rsplit("/", 1)[0]
     found = {
         subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True).stdout.strip()
         for _ in range(2)
     }
-    points, tets = mesh(ball(0.05), 0.015)
+    points, tets = mesh(ball(0.05), 300)
     assert found == {hashlib.sha256(points.tobytes() + tets.tobytes()).hexdigest()}

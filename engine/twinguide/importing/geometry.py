@@ -53,6 +53,12 @@ def vertex_normals(surface: Surface) -> Array:
     return np.asarray(normals, dtype=np.float64)
 
 
+def decimate(surface: Surface, triangles: int) -> Surface:
+    """Return a surface [m] of at most so many triangles, by collapse of the shortest edges; it makes no cuts."""
+    vertices, found = igl.decimate(surface.vertices, surface.triangles.astype(np.int64), triangles, True)[:2]
+    return Surface(np.asarray(vertices, dtype=np.float64), np.asarray(found, dtype=np.int32))
+
+
 def agree(triangles: Indices) -> Indices:
     """Return the triangles, (m, 3), turned so that neighbours agree, where the surface has two sides."""
     return np.asarray(igl.bfs_orient(triangles)[0], dtype=np.int64)

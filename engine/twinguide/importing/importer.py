@@ -14,6 +14,7 @@ from twinguide.case import (
     FORMAT,
     Body,
     BodyRow,
+    BreathingPhase,
     CaseFile,
     Landmark,
     LandmarkRow,
@@ -39,10 +40,10 @@ from twinguide.importing.writing import write_arrays, write_case
 
 SINGLE_SHELL = ("organ", "skin")
 IN_THE_BODY = ("tumour", "vessel", "bile", "cyst")
-TETRAHEDRA = 4500  # aimed at: what a 90 Hz solver bears on two cores
+TRIANGLES = 2000  # of the body's boundary, for about 4500 tetrahedra: what a 90 Hz solver bears on two cores
 GRID_M = 0.003
 PADDING_M = 0.020
-LIBRARIES = ("numpy", "scipy", "libigl", "trimesh")
+LIBRARIES = ("numpy", "scipy", "libigl", "trimesh", "netgen-mesher", "itkwasm-mesh-io-wasi")
 Progress = Callable[[str, float], None]
 
 
@@ -90,9 +91,10 @@ class _Patient:
 
 
 def import_case(
-    source: Path, out: Path, *, units: Units, axes: Axes, organs: Sequence[Organ], progress: Progress
-) -> ImportReport:
-    """Import surfaces [units, axes as given, never guessed] from `source` into the case folder `out`.
+    source: Path, out: Path, *, units: Units, axes: Axes, breathing_phase: BreathingPhase, organs: Sequence[Organ],
+    progress: Progress,
+) -> ImportReport:  # fmt: skip
+    """Import surfaces [units, axes and the scan's breathing phase as given, never guessed] into the case folder `out`.
 
     `progress(what, share)` is called as it goes, share 0..1. Raises CaseError; `out` then holds no case.toml.
     """
@@ -104,8 +106,7 @@ def import_case(
     progress("meshing the organ", 0.35)
     organ_surface = patient.surfaces[patient.organ_name]
     inner = {name: s for name, s in patient.surfaces.items() if patient.anatomy[name].role in IN_THE_BODY}
-    cell = (15.0 * volume_of(organ_surface.vertices, organ_surface.triangles) / TETRAHEDRA) ** (1 / 3)
-    body, body_note = body_of(organ_surface, cell, inner)
+    body, body_note = body_of(organ_surface, TRIANGLES, inner)
     grids = _grids(patient, progress)
     progress("planning", 0.90)
     plan = _plan(source, units, axes, patient, grids)
@@ -114,7 +115,7 @@ def import_case(
     landmarks = read_landmarks(file, units, axes) if file.is_file() else place_landmarks(skin, plan.entry)
     where = "given with the source" if file.is_file() else "placed on the skin about the entry"
     progress("writing", 0.95)
-    _write(source, out, units, axes, patient, body, body_note, grids, plan, landmarks, laterality)
+    _write(source, out, units, axes, breathing_phase, patient, body, body_note, grids, plan, landmarks, laterality)
     progress("done", 1.0)
     rows = tuple(
         ImportRow(
@@ -210,8 +211,8 @@ def _missing(patient: _Patient) -> tuple[str, ...]:
 
 
 def _write(
-    source: Path, out: Path, units: Units, axes: Axes, patient: _Patient, body: Body, body_note: str,
-    grids: dict[str, DistanceGrid], plan: Plan, landmarks: Sequence[Landmark], laterality: str,
+    source: Path, out: Path, units: Units, axes: Axes, breathing_phase: BreathingPhase, patient: _Patient, body: Body,
+    body_note: str, grids: dict[str, DistanceGrid], plan: Plan, landmarks: Sequence[Landmark], laterality: str,
 ) -> None:  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     arrays = {"vertices": body.vertices, "tetrahedra": body.tetrahedra}
@@ -227,7 +228,7 @@ def _write(
         source_units=units,
         source_axes=axes,
         laterality=laterality,
-        breathing_phase="end-expiration",
+        breathing_phase=breathing_phase,
         missing=list(_missing(patient)),
         structures=[_write_structure(out, patient, name, grids.get(name)) for name in patient.surfaces],
         body=BodyRow("body.npz", write_arrays(out, "body.npz", arrays), body_note),

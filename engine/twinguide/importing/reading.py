@@ -1,8 +1,15 @@
-"""Read surfaces: STL, OBJ and PLY through trimesh, VTK polygon data through `reading_vtk`; map units and axes."""
+"""Read surfaces: STL, OBJ and PLY through trimesh, legacy VTK polygon data through ITK; map units and axes.
+
+ITK comes as WebAssembly (`itkwasm-mesh-io`, 63 MB installed, where the `vtk` and `itk` wheels take half a gigabyte): a
+damaged file that makes it fail ends in an exception, not in a dead process.
+"""
+
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -13,7 +20,6 @@ from numpy.typing import NDArray
 
 from twinguide.errors import CaseError
 from twinguide.hookspecs import Anatomy
-from twinguide.importing.reading_vtk import read_vtk
 
 Array = NDArray[np.float64]
 Triangles = NDArray[np.int64]
@@ -48,7 +54,7 @@ def read_surface(path: Path) -> tuple[Array, Triangles]:
     """Return vertices, (n, 3), in the file's own units and axes, and triangles, (m, 3); raise CaseError."""
     try:
         if path.suffix.lower() == ".vtk":
-            vertices, triangles = read_vtk(path.read_bytes(), str(path))
+            vertices, triangles = _read_vtk(path)
         else:
             mesh = trimesh.load_mesh(str(path), process=False)  # pyright: ignore[reportUnknownMemberType]
             vertices = np.asarray(mesh.vertices, dtype=np.float64)
@@ -66,6 +72,40 @@ def read_surface(path: Path) -> tuple[Array, Triangles]:
         got = f"indices {triangles.min()}..{triangles.max()} of {len(vertices)} points"
         raise CaseError("triangles of the file's own points", got, str(path), "The file is damaged.")
     return vertices, triangles
+
+
+def _read_vtk(path: Path) -> tuple[Array, Triangles]:
+    """Return points and triangles; polygons become fans about their first corner."""
+    data = path.read_bytes()
+    if b"DATASET POLYDATA" not in data[:1024].upper() or b"TRIANGLE_STRIPS" in data:
+        raise CaseError(
+            "legacy VTK polygon data (DATASET POLYDATA), without strips, which ITK passes over",
+            repr(data[:100].decode("ascii", errors="replace")), str(path), "Save it as triangles, in binary.",
+        )  # fmt: skip
+    from itkwasm_mesh_io import vtk_poly_data_read_mesh  # half a second to import, and only VTK needs it
+
+    known, mesh = vtk_poly_data_read_mesh(path)
+    if not known:
+        raise CaseError("legacy VTK polygon data", "what ITK cannot read", str(path), "Save it anew.")
+    vertices = np.asarray(mesh.points, dtype=np.float64).reshape(-1, 3)
+    cells = np.asarray(mesh.cells, dtype=np.int64).reshape(-1)  # kind, corners, corner, corner, ...
+    if len(cells) % 5 == 0 and (cells.reshape(-1, 5)[:, 1] == 3).all():
+        triangles = cells.reshape(-1, 5)[:, 2:]
+    else:
+        triangles = _fans(cells.tolist())
+    if (triangles == 0).all(axis=1).any():
+        raise CaseError("numbers to the end", "triangles without any", str(path), "The file is cut off: copy it anew.")
+    return vertices, np.ascontiguousarray(triangles)
+
+
+def _fans(cells: list[int]) -> Triangles:
+    out: list[list[int]] = []
+    at = 0
+    while at < len(cells):
+        corners = cells[at + 2 : at + 2 + cells[at + 1]]
+        out += [[corners[0], b, c] for b, c in itertools.pairwise(corners[1:])]
+        at += 2 + cells[at + 1]
+    return np.array(out, dtype=np.int64).reshape(-1, 3)
 
 
 def match(stem: str, structures: Sequence[Anatomy]) -> Anatomy | None:

@@ -24,7 +24,13 @@ def patient(request, tmp_path_factory):
     generate(folder / "source", request.param, COARSE)
     organ = Organ("liver", make="", structures=STRUCTURES)
     report = import_case(
-        folder / "source", folder / "case", units="mm", axes="lps", organs=[organ], progress=lambda *_: None
+        folder / "source",
+        folder / "case",
+        units="mm",
+        axes="lps",
+        breathing_phase="end-expiration",
+        organs=[organ],
+        progress=lambda *_: None,
     )
     return Case.load(folder / "case"), report
 
@@ -91,7 +97,13 @@ def test_a_generated_patient_given_as_ras_is_refused(tmp_path):
     organ = Organ("liver", make="", structures=STRUCTURES)
     with pytest.raises(CaseError, match="liver on the patient's right"):
         import_case(
-            tmp_path / "source", tmp_path / "case", units="mm", axes="ras", organs=[organ], progress=lambda *_: None
+            tmp_path / "source",
+            tmp_path / "case",
+            units="mm",
+            axes="ras",
+            breathing_phase="end-expiration",
+            organs=[organ],
+            progress=lambda *_: None,
         )
 
 

@@ -1,0 +1,79 @@
+"""Find where a surface cuts itself: pairs of triangles from a grid of boxes, each edge against each triangle.
+
+libigl's wheel has the test of one pair only, and the libraries that look through a whole surface are under the GPL.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
+TOUCH = 1e-9  # of the pair's size, cubed: a corner that only touches a triangle does not cut it
+
+
+def crossings(vertices: Array, triangles: NDArray[np.int64] | NDArray[np.int32]) -> Indices:
+    """Return the pairs of triangles, (k, 2), i < j, that cut each other; vertices [m], (n, 3), triangles (m, 3).
+
+    Neighbours across an edge and triangles that lie flat on each other are not looked for.
+    """
+    triangles = np.asarray(triangles, dtype=np.int64)
+    corners: Array = vertices[triangles]
+    low, high = corners.min(axis=1), corners.max(axis=1)
+    pairs = _close(low, high)
+    i, j = pairs.T
+    apart = (low[i] > high[j]).any(axis=1) | (low[j] > high[i]).any(axis=1)
+    shared = (triangles[i][:, :, None] == triangles[j][:, None, :]).sum(axis=(1, 2))
+    pairs = pairs[~apart & (shared < 2)]
+    hit = _pierces(vertices, triangles, pairs) | _pierces(vertices, triangles, pairs[:, ::-1])
+    return pairs[hit]
+
+
+def _close(low: Array, high: Array) -> Indices:
+    """Return the pairs of boxes that share a cell of a grid, (k, 2), i < j."""
+    cell = 1.5 * float((high - low).max(axis=1).mean())
+    first = np.floor(low / cell).astype(np.int64)
+    size = np.floor(high / cell).astype(np.int64) - first + 1
+    count = size.prod(axis=1)
+    owner = np.repeat(np.arange(len(low)), count)
+    rank = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
+    _, ny, nz = size[owner].T
+    at = first[owner] + np.stack([rank // (ny * nz), rank // nz % ny, rank % nz], axis=1)
+    x, y, z = (at - at.min(axis=0)).T
+    key: Indices = (x * (y.max() + 1) + y) * (z.max() + 1) + z
+    order = np.argsort(key, kind="stable")
+    key, owner = key[order], owner[order]
+    found: list[Indices] = []
+    for step in itertools.count(1):
+        same = np.flatnonzero(key[step:] == key[:-step])
+        if len(same) == 0:
+            break
+        found.append(np.stack([owner[same], owner[same + step]], axis=1))
+    pairs = np.concatenate(found) if found else np.zeros((0, 2), dtype=np.int64)
+    return np.unique(np.sort(pairs, axis=1), axis=0)
+
+
+def _pierces(vertices: Array, triangles: Indices, pairs: Indices) -> NDArray[np.bool_]:
+    """Return whether an edge of each pair's first triangle passes through the second, (k,)."""
+    one, other = triangles[pairs[:, 0]], triangles[pairs[:, 1]]
+    a, b, c = (vertices[other[:, k]] for k in range(3))
+    small = TOUCH * np.linalg.norm(b - a, axis=1) * np.linalg.norm(c - a, axis=1) * np.linalg.norm(c - b, axis=1)
+    hit = np.zeros(len(pairs), dtype=bool)
+    for k in range(3):
+        start, end = one[:, k], one[:, (k + 1) % 3]
+        free = (other != start[:, None]).all(axis=1) & (other != end[:, None]).all(axis=1)
+        p, q = vertices[start], vertices[end]
+        above, below = _volume(p, a, b, c), _volume(q, a, b, c)
+        turns = np.stack([_volume(p, q, a, b), _volume(p, q, b, c), _volume(p, q, c, a)], axis=1)
+        through = (turns > small[:, None]).all(axis=1) | (turns < -small[:, None]).all(axis=1)
+        opposite = (np.minimum(above, below) < -small) & (np.maximum(above, below) > small)
+        hit |= free & opposite & through
+    return hit
+
+
+def _volume(a: Array, b: Array, c: Array, d: Array) -> Array:
+    """Return six times the signed volume, (k,), of tetrahedra."""
+    return np.einsum("ij,ij->i", np.cross(b - a, c - a), d - a)
