@@ -24,50 +24,68 @@ if TYPE_CHECKING:
         tre_covariance,
         tre_p95,
     )
+    from twinguide_calibration.hand_eye import HandEyeFit, solve_hand_eye, solve_hand_eye_timed
+    from twinguide_calibration.latency import (
+        ClockFit,
+        LagFit,
+        fit_clock,
+        interpolate_poses,
+        motion_lag,
+        pose_lag,
+        profile_minimum,
+    )
+    from twinguide_calibration.pivot import PivotConsistency, PivotFit, calibrate_pivot, compare_pivots
     from twinguide_calibration.poses import Poses, Stamps, check_poses, check_stamps
     from twinguide_calibration.similarity import SimilarityFit, register_similarity
 
 _HOMES = {
-    "chain": ("Budget", "Link", "Share", "chain_budget"),
-    "error": (
-        "ErrorMap",
-        "covers",
-        "error_map",
-        "fitzpatrick_west",
-        "layout_covariance",
-        "misfit_probability",
-        "p95_radius",
-        "tre_covariance",
-        "tre_p95",
-    ),
-    "poses": ("Poses", "Stamps", "check_poses", "check_stamps"),
-    "similarity": ("SimilarityFit", "register_similarity"),
+    "chain": "Budget Link Share chain_budget",
+    "error": "ErrorMap covers error_map fitzpatrick_west layout_covariance misfit_probability p95_radius tre_covariance tre_p95",
+    "hand_eye": "HandEyeFit solve_hand_eye solve_hand_eye_timed",
+    "latency": "ClockFit LagFit fit_clock interpolate_poses motion_lag pose_lag profile_minimum",
+    "pivot": "PivotConsistency PivotFit calibrate_pivot compare_pivots",
+    "poses": "Poses Stamps check_poses check_stamps",
+    "similarity": "SimilarityFit register_similarity",
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
     "Budget",
     "CalibrationRefused",
+    "ClockFit",
     "ErrorMap",
+    "HandEyeFit",
+    "LagFit",
     "Link",
+    "PivotConsistency",
+    "PivotFit",
     "Poses",
     "RigidFit",
     "Share",
     "SimilarityFit",
     "Stamps",
     "align_points",
+    "calibrate_pivot",
     "chain_budget",
     "check_poses",
     "check_stamps",
+    "compare_pivots",
     "covers",
     "error_map",
+    "fit_clock",
     "fitzpatrick_west",
+    "interpolate_poses",
     "layout_covariance",
     "misfit_probability",
+    "motion_lag",
     "p95_radius",
+    "pose_lag",
+    "profile_minimum",
     "register_layouts",
     "register_points",
     "register_similarity",
+    "solve_hand_eye",
+    "solve_hand_eye_timed",
     "tre_covariance",
     "tre_p95",
 ]

@@ -1,0 +1,408 @@
+"""Hand-eye and robot-world calibration, `A_i X = Z B_i`, with covariance, outliers and the offset between the clocks.
+
+The closed form (Park & Martin 1994) over pairs of poses that turned by the same angle (screw congruence, Chen 1991)
+starts a robust Gauss-Newton iteration on the group. Its residual `(Z B_i)^-1 A_i X` is told at B's source, where noise
+of B is alike for all samples, and noise of A's turning comes with the lever of X: three numbers (turning, its share in
+A, moving) whiten it, estimated from the residuals where no covariances are given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import degrees, inf, sqrt
+
+import numpy as np
+
+from twinguide_calibration.error import p95_radius
+from twinguide_calibration.latency import (
+    LEAST_TURN,
+    checked_stream,
+    draw_pairs,
+    interpolate_poses,
+    pose_lag,
+    twists,
+)
+from twinguide_calibration.poses import check_poses
+from twinguide_calibration.refused import CalibrationRefused
+from twinguide_calibration.rigid import (
+    Array,
+    Ints,
+    adjoint,
+    as_floats,
+    compose,
+    difference,
+    inverse,
+    logarithm,
+    mean_transform,
+    nearest_rotation,
+    perturb,
+    skew,
+)
+from twinguide_calibration.weights import (
+    TUKEY_WIDTH,
+    estimate_variance,
+    robust_scale,
+    serial_inflation,
+    settle_scale,
+    tukey,
+)
+
+LEAST_POSES = 5
+ROUNDS = 20
+STEP_CONVERGED = 1e-8  # [rad, m]
+AXES_PARALLEL = 0.05  # second over first extent of the turning axes
+MOST_REJECTED = 0.4
+DISAGREE_RAD = np.radians(5.0)  # sigma of turning beyond which the two streams show no common body
+EFFICIENCY = 0.95  # of Tukey's weights under normal noise
+SCALE_FLOOR = 1e-12  # data without noise keep a scale to weigh with
+Weights = Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HandEyeFit:
+    """X and Z of `A_i X = Z B_i`, with their error.
+
+    `covariance` (12, 12) is over X's then Z's (rotation vector [rad], translation [m]), each perturbed on the right;
+    `freedom` the degrees behind its size. `offset_s` [s] is added to b's stamps to reach a's; its sigma is infinite
+    where it was not asked for. `axis_spread` is the second over the first extent of the turning axes: 0 where the body
+    turned about one axis alone.
+    """
+
+    x: Array  # (4, 4)
+    z: Array  # (4, 4)
+    covariance: Array  # (12, 12)
+    rotation_residuals: Array  # (n,) [rad]; NaN where a pose was missing
+    translation_residuals: Array  # (n,) [m]
+    rejected: Ints
+    sigma_rotation: float  # [rad] per axis
+    sigma_translation: float  # [m] per axis
+    x_p95: float  # [m] of X's translation
+    z_p95: float  # [m] of Z's translation
+    axis_spread: float
+    freedom: float
+    inflation: float
+    offset_s: float
+    offset_sigma_s: float
+    notes: tuple[str, ...]
+
+    @property
+    def residuals(self) -> Array:
+        """Return the distances [m], shape (n,), by which the two sides miss each other."""
+        return self.translation_residuals
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Problem:
+    """What is fitted: poses in pairs, noise where it was given, and the stream of A where the offset is unknown."""
+
+    a: Array
+    b: Array
+    covariance_a: Array | None = None
+    covariance_b: Array | None = None
+    times_a: Array | None = None  # of the whole stream of A
+    stream_a: Array | None = None
+    times_b: Array | None = None
+
+    def at(self, offset: float) -> tuple[Array, Array | None]:
+        """Return A at B's times moved by an offset [s], and how fast it moves there."""
+        if self.times_a is None or self.stream_a is None or self.times_b is None:
+            return self.a, None
+        moved, _ = interpolate_poses(self.times_a, self.stream_a, self.times_b + offset)
+        half = 2.0 * float(np.median(np.diff(self.times_a)))
+        return moved, twists(self.times_a, self.stream_a, self.times_b + offset, half)
+
+
+def solve_hand_eye(
+    a: Array, b: Array, *, covariance_a: Array | None = None, covariance_b: Array | None = None, p95_max: float = 0.01
+) -> HandEyeFit:
+    """Return X and Z of `A_i X = Z B_i` from poses a and b, shape (n, 4, 4), paired by row.
+
+    `covariance_a`, `covariance_b`, shape (6, 6) or (n, 6, 6), perturbation on the right, are those of the poses; give
+    both or none. Raises CalibrationRefused for fewer than 5 usable pairs, turning about one axis, streams that show no
+    common rigid body, and an X known worse than `p95_max` [m].
+    """
+    a, b = as_floats(a), as_floats(b)
+    if a.shape != b.shape:
+        raise CalibrationRefused(f"wanted poses in pairs; got {len(a)} and {len(b)}", "Give stamps to pair them by.")
+    checked_a, checked_b = check_poses(a, "poses a", LEAST_POSES), check_poses(b, "poses b", LEAST_POSES)
+    kept, in_a, in_b = np.intersect1d(checked_a.kept, checked_b.kept, return_indices=True)
+    if len(kept) < LEAST_POSES:
+        raise CalibrationRefused(f"{len(kept)} usable pairs; wanted at least {LEAST_POSES}", "Record more poses.")
+    problem = _Problem(
+        checked_a.matrices[in_a], checked_b.matrices[in_b], _rows(covariance_a, kept), _rows(covariance_b, kept)
+    )
+    notes = tuple(dict.fromkeys((*checked_a.notes, *checked_b.notes)))
+    return _solve(problem, kept, len(a), 0.0, p95_max, notes)
+
+
+def _rows(covariance: Array | None, kept: Ints) -> Array | None:
+    if covariance is None:
+        return None
+    covariance = as_floats(covariance)
+    return np.broadcast_to(covariance, (len(kept), 6, 6)) if covariance.ndim == 2 else covariance[kept]
+
+
+def solve_hand_eye_timed(
+    times_a: Array,
+    a: Array,
+    times_b: Array,
+    b: Array,
+    *,
+    offset_max_s: float = 0.3,
+    p95_max: float = 0.01,
+) -> HandEyeFit:
+    """Return X, Z and the offset between the clocks, `t_a = t_b + offset_s`, from two streams of poses.
+
+    `times_a`, `times_b` [s], shapes (n,) and (m,); `a` (n, 4, 4) is interpolated at b's times, so it should be the
+    faster stream. The offset starts where the turned angles agree best and is then refined with X and Z by the
+    residual. Residuals and `rejected` are told in rows of b. Raises as `solve_hand_eye` and `pose_lag`.
+    """
+    length = len(b)
+    given = as_floats(times_b)
+    times_a, a, notes_a = checked_stream(times_a, as_floats(a), "poses a")
+    times_b, b, notes_b = checked_stream(times_b, as_floats(b), "poses b")
+    offset = -pose_lag(times_a, a, times_b, b, lag_max_s=offset_max_s).lag_s
+    moved, known = interpolate_poses(times_a, a, times_b + offset)
+    if known.sum() < LEAST_POSES:
+        raise CalibrationRefused(f"the streams share {known.sum()} instants", "Record both at the same time.")
+    problem = _Problem(moved[known], b[known], None, None, times_a, a, times_b[known])
+    rows = np.searchsorted(given, times_b[known]) if np.all(np.diff(given) > 0) else _rows_of(given, times_b[known])
+    return _solve(problem, rows.astype(np.int64), length, offset, p95_max, (*notes_a, *notes_b))
+
+
+def _rows_of(given: Array, wanted: Array) -> Ints:
+    first = {float(t): row for row, t in reversed(list(enumerate(given.tolist())))}
+    return np.array([first[float(t)] for t in wanted], dtype=np.int64)
+
+
+def _solve(problem: _Problem, rows: Ints, n: int, offset: float, p95_max: float, notes: tuple[str, ...]) -> HandEyeFit:
+    x, z, spread = _closed_form(problem.a, problem.b)
+    x, z, offset, final = _refine(problem, x, z, offset)
+    return _gated(_result(x, z, offset, final, rows, n, spread, notes), len(rows), p95_max)
+
+
+def _closed_form(a: Array, b: Array) -> tuple[Array, Array, float]:
+    """Return X, Z and the spread of the turning axes (Park & Martin 1994, on pairs of equal angle)."""
+    first, second = draw_pairs(len(a))
+    motion_a, motion_b = inverse(a[first]) @ a[second], inverse(b[first]) @ b[second]
+    turn_a, turn_b = logarithm(motion_a[:, :3, :3]), logarithm(motion_b[:, :3, :3])
+    angle_a, angle_b = np.sqrt((turn_a**2).sum(axis=1)), np.sqrt((turn_b**2).sum(axis=1))
+    apart = (angle_a - angle_b) ** 2
+    allowed = np.maximum(9.0 * np.median(apart), 1e-12)
+    good = (apart <= allowed) & (np.minimum(angle_a, angle_b) > LEAST_TURN) & (np.maximum(angle_a, angle_b) < 3.0)
+    if good.sum() < 3:
+        raise CalibrationRefused(
+            f"{good.sum()} of {len(good)} pairs of poses turned, and by the same angle in both streams",
+            "Turn the body by 20 deg or more about two axes; check that the poses are paired at the same instant.",
+        )
+    turn_a, turn_b, motion_a, motion_b = turn_a[good], turn_b[good], motion_a[good], motion_b[good]
+    spread = _axis_spread(turn_b)
+    rotation = _align_axes(turn_a, turn_b)
+    translation = _hand(motion_a, motion_b, rotation)
+    x = compose(rotation, translation)
+    z = _robust_mean(a @ x @ inverse(b))
+    return x, z, spread
+
+
+def _axis_spread(turns: Array) -> float:
+    axes = turns / np.sqrt((turns**2).sum(axis=1, keepdims=True))
+    values, vectors = np.linalg.eigh(axes.T @ axes / len(axes))
+    spread = sqrt(max(float(values[1]), 0.0) / float(values[2]))
+    if spread < AXES_PARALLEL:
+        axis = ", ".join(f"{v:.2f}" for v in vectors[:, 2])
+        raise CalibrationRefused(
+            f"the body turned about one axis alone, ({axis}) in b's source: the place along it is unknown",
+            "Turn it about a second axis too, by 20 deg or more.",
+        )
+    return spread
+
+
+def _align_axes(turn_a: Array, turn_b: Array) -> Array:
+    """Return R with `turn_a = R turn_b`, reweighted; refuse streams whose turns no rotation aligns."""
+    weights = np.ones(len(turn_a))
+    for _ in range(6):
+        cross = (weights[:, None] * turn_a).T @ turn_b
+        rotation = nearest_rotation(cross)
+        squares = ((turn_a - turn_b @ rotation.T) ** 2).sum(axis=1)
+        weights = 1.0 / np.sqrt(squares + 0.01 * float(np.median(squares)) + SCALE_FLOOR)
+    left = robust_scale(squares, 3)
+    if left > DISAGREE_RAD:
+        values = np.linalg.svd(cross, compute_uv=False)
+        mirrored = np.linalg.det(cross) < 0.0 and values[2] > 0.2 * values[1]
+        raise CalibrationRefused(
+            f"no rotation aligns the two streams' turns (they differ by {degrees(left):.0f} deg)",
+            "One stream is mirrored or has swapped axes: check its frame."
+            if mirrored
+            else "Is one of the streams inverted (a_from_b given as b_from_a), or of another body?",
+        )
+    return rotation
+
+
+def _hand(motion_a: Array, motion_b: Array, rotation: Array) -> Array:
+    """Return X's translation [m] from `(R_a - I) t = R t_b - t_a` over pairs, reweighted by its residual."""
+    left = motion_a[:, :3, :3] - np.eye(3)
+    right = motion_b[:, :3, 3] @ rotation.T - motion_a[:, :3, 3]
+    weights = np.ones(len(left))
+    translation = np.zeros(3)
+    for _ in range(6):
+        weighted = left * weights[:, None, None]
+        normal = np.einsum("pij,pik->jk", weighted, left)
+        translation = np.linalg.solve(normal, np.einsum("pij,pi->j", weighted, right))
+        squares = ((left @ translation - right) ** 2).sum(axis=1)
+        weights = 1.0 / np.sqrt(squares + 0.01 * float(np.median(squares)) + SCALE_FLOOR)
+    return translation
+
+
+def _robust_mean(transforms: Array) -> Array:
+    """Return the mean of transforms, shape (n, 4, 4), with distant ones weighed down (rad and m alike)."""
+    weights = np.ones(len(transforms))
+    mean = transforms[0]
+    for _ in range(8):
+        mean = mean_transform(transforms, weights)
+        squares = (difference(transforms, mean) ** 2).sum(axis=1)
+        weights = 1.0 / np.sqrt(squares + 0.01 * float(np.median(squares)) + SCALE_FLOOR)
+    return mean
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Final:
+    """The residuals at the end: told in B's source, whitened, and the unweighted information."""
+
+    residual: Array  # (n, 6)
+    whitened: Array  # (n, 6)
+    scale: float
+    information: Array  # (12, 12) or (13, 13) with the offset
+    given: bool
+
+
+def _refine(problem: _Problem, x: Array, z: Array, offset: float) -> tuple[Array, Array, float, _Final]:
+    """Return X, Z and the offset of least Tukey-weighted whitened residual (Gauss-Newton on the group)."""
+    given = problem.covariance_a is not None or problem.covariance_b is not None
+    for _ in range(ROUNDS):
+        a, speed = problem.at(offset)
+        final, gradient, information = _linear(problem, a, speed, x, z, given)
+        step = -np.linalg.solve(information, gradient)
+        x, z = perturb(x, step[:6]), perturb(z, step[6:12])
+        if speed is not None:
+            offset += float(step[12])
+        if np.abs(step[:12]).max() < STEP_CONVERGED:
+            break
+    a, speed = problem.at(offset)
+    final, _, _ = _linear(problem, a, speed, x, z, given)
+    return x, z, offset, final
+
+
+def _linear(
+    problem: _Problem, a: Array, speed: Array | None, x: Array, z: Array, given: bool
+) -> tuple[_Final, Array, Array]:
+    """Return the residuals, the gradient and the weighted information over (X, Z[, offset])."""
+    reached = inverse(z) @ a @ x
+    residual = difference(reached, problem.b)
+    parts = [np.broadcast_to(np.eye(6), (len(a), 6, 6)), -adjoint(inverse(reached))]
+    if speed is not None:
+        parts.append(adjoint(inverse(x)) @ speed[:, :, None])
+    jacobian = np.concatenate(parts, axis=2)
+    whitening = _given_whitening(problem, x) if given else _estimated_whitening(residual, x)
+    jacobian = whitening @ jacobian
+    whitened = (whitening @ residual[:, :, None])[..., 0]
+    squares = (whitened**2).sum(axis=1)
+    scale = settle_scale(squares, 6, robust_scale(squares, 6), jacobian.shape[2])
+    scale = max(scale, 1.0) if given else scale
+    weights = tukey(squares, 6, scale)
+    k = jacobian.shape[2]
+    flat, row_weights = jacobian.reshape(-1, k), np.repeat(weights, 6)
+    weighted = flat * row_weights[:, None]
+    plain: Array = flat.T @ flat
+    return _Final(residual, whitened, scale, plain, given), weighted.T @ whitened.ravel(), weighted.T @ flat
+
+
+def _given_whitening(problem: _Problem, x: Array) -> Array:
+    """Return whitening matrices (n, 6, 6) of the stated covariances, A's carried through X to B's source."""
+    carried = adjoint(inverse(x))
+    total = np.zeros((len(problem.b), 6, 6))
+    if problem.covariance_a is not None:
+        total = total + carried @ problem.covariance_a @ carried.T
+    if problem.covariance_b is not None:
+        total = total + problem.covariance_b
+    return as_floats(np.linalg.inv(np.linalg.cholesky(total)))
+
+
+def _estimated_whitening(residual: Array, x: Array) -> Array:
+    """Return the whitening (6, 6) of `cov(turning) = s I`, `moving = k [l] turning + rest`, l being X's lever.
+
+    Noise of A's turning reaches B's source along the lever; k is A's share of the turning noise, by regression.
+    """
+    lever = skew(x[:3, :3].T @ x[:3, 3])
+    turning, moving = residual[:, :3], residual[:, 3:]
+    squares = (turning**2).sum(axis=1)
+    inside = squares <= (TUKEY_WIDTH[3] * (robust_scale(squares, 3) + SCALE_FLOOR)) ** 2
+    inside &= (moving**2).sum(axis=1) <= 16.0 * np.median((moving**2).sum(axis=1)) + SCALE_FLOOR
+    carried = turning @ lever.T
+    share = float((moving[inside] * carried[inside]).sum()) / max(float((carried[inside] ** 2).sum()), 1e-30)
+    share = float(np.clip(share, 0.0, 1.0))
+    sigma = settle_scale(squares, 3, robust_scale(squares, 3), 6) + SCALE_FLOOR
+    rest = moving - share * carried
+    lean = share * (1.0 - share) * sigma**2 * (lever @ lever.T)
+    rest_squares = (rest**2).sum(axis=1)
+    size = settle_scale(rest_squares, 3, robust_scale(rest_squares, 3), 6) ** 2
+    size = max(size - float(np.trace(lean)) / 3.0, 0.05 * size) + SCALE_FLOOR**2
+    whitening = np.zeros((6, 6))
+    whitening[:3, :3] = np.eye(3) / sigma
+    block = np.linalg.inv(np.linalg.cholesky(size * np.eye(3) + lean))
+    whitening[3:, 3:], whitening[3:, :3] = block, -share * block @ lever
+    return whitening
+
+
+def _result(
+    x: Array, z: Array, offset: float, final: _Final, rows: Ints, n: int, spread: float, notes: tuple[str, ...]
+) -> HandEyeFit:
+    squares = (final.whitened**2).sum(axis=1)
+    inside = squares < (TUKEY_WIDTH[6] * final.scale) ** 2
+    count = len(final.information)
+    inflation = serial_inflation(final.whitened, inside)
+    variance = final.scale**2 / EFFICIENCY if final.given else estimate_variance(squares, 6, final.scale, count)
+    covariance = as_floats(np.linalg.inv(final.information)) * variance * inflation
+    turned, moved = np.full(n, np.nan), np.full(n, np.nan)
+    turned[rows] = np.sqrt((final.residual[:, :3] ** 2).sum(axis=1))
+    moved[rows] = np.sqrt((final.residual[:, 3:] ** 2).sum(axis=1))
+    freedom = inf if final.given else max(3.0 * float(inside.sum()) / inflation - count, 1.0)
+    used = final.residual[inside] if inside.any() else final.residual
+    timed = count > 12
+    return HandEyeFit(
+        x,
+        z,
+        covariance[:12, :12],
+        turned,
+        moved,
+        rows[~inside],
+        float(np.sqrt((used[:, :3] ** 2).mean())),
+        float(np.sqrt((used[:, 3:] ** 2).mean())),
+        float(p95_radius(covariance[3:6, 3:6], freedom)),
+        float(p95_radius(covariance[9:12, 9:12], freedom)),
+        spread,
+        freedom,
+        inflation,
+        offset,
+        sqrt(float(covariance[12, 12])) if timed else inf,
+        notes,
+    )
+
+
+def _gated(fit: HandEyeFit, used: int, p95_max: float) -> HandEyeFit:
+    if len(fit.rejected) > MOST_REJECTED * used:
+        raise CalibrationRefused(
+            f"{len(fit.rejected)} of {used} pairs of poses fit no single X and Z",
+            "Check that the marker did not move on its body and that the poses belong to the same instants.",
+        )
+    if fit.x_p95 > p95_max:
+        values, vectors = np.linalg.eigh(fit.covariance[3:6, 3:6])
+        worst = ", ".join(f"{v:.2f}" for v in fit.x[:3, :3] @ vectors[:, 2])
+        raise CalibrationRefused(
+            f"X is known to {fit.x_p95 * 1e3:.1f} mm (95 %), wanted {p95_max * 1e3:.1f} mm; worst along ({worst}), "
+            f"{sqrt(float(values[2])) * 1e3:.1f} mm (1 sigma)",
+            "Turn the body more, about axes across that direction, and record more poses.",
+        )
+    if fit.inflation > 2.0:
+        note = f"residuals are correlated in time: the covariance was widened {fit.inflation:.1f} times"
+        return replace(fit, notes=(*fit.notes, note))
+    return fit

@@ -1,0 +1,272 @@
+"""Time between devices: offset and drift of two clocks, and by how much one stream lags another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from twinguide_calibration.poses import check_poses, check_stamps
+from twinguide_calibration.refused import CalibrationRefused
+from twinguide_calibration.rigid import Array, Ints, as_floats, compose, difference, exponential, inverse
+from twinguide_calibration.weights import estimate_variance, robust_scale, serial_inflation, settle_scale, tukey
+
+BINS = 32  # of a recording, each giving its earliest arrival
+STEP_SHARE = 0.2  # of bins that fit no line: the clock was set while it was recorded
+PAIRS = 2000
+LEAST_TURN = np.radians(3.0)  # of a pair of poses, below which its angle is mostly noise
+GAP = 5.0  # median intervals: across a longer gap nothing is interpolated
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClockFit:
+    """`host = device + offset_s + drift * (device - origin_s)`, with the link's least delay inside the offset.
+
+    `covariance` (2, 2) is over (offset [s], drift); `residuals` (n,) [s] are each arrival's lateness behind the line.
+    """
+
+    origin_s: float
+    offset_s: float
+    drift: float
+    covariance: Array
+    residuals: Array
+    rejected: Ints
+    notes: tuple[str, ...]
+
+    def to_host(self, device_s: Array) -> Array:
+        """Return host times [s] of device stamps [s], any shape."""
+        return device_s + self.offset_s + self.drift * (device_s - self.origin_s)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LagFit:
+    """Stream b shows at t what stream a showed at `t - lag_s`; `sigma_s` [s] is its standard deviation.
+
+    `explained` is the share of b's variance that the lagged a explains; `residual` is in b's unit.
+    """
+
+    lag_s: float
+    sigma_s: float
+    residual: float
+    explained: float
+    notes: tuple[str, ...]
+
+
+def fit_clock(device_s: Array, arrival_s: Array) -> ClockFit:
+    """Return offset and drift between a device's stamps [s] and the host's arrival times [s], both shape (n,).
+
+    A delay is never negative, so the line is laid through the earliest arrivals of up to 32 spans (lower envelope).
+    Repeated stamps are dropped and noted. Raises CalibrationRefused for fewer than 8 pairs, stamps that run backwards,
+    and a clock that was set while it was recorded.
+    """
+    device, arrival = as_floats(device_s), as_floats(arrival_s)
+    if device.shape != arrival.shape or device.ndim != 1:
+        raise CalibrationRefused(f"wanted paired stamps of shape (n,); got {device.shape} and {arrival.shape}")
+    stamps = check_stamps(np.where(np.isfinite(arrival), device, np.nan), "device stamps")
+    kept = stamps.kept
+    if len(kept) < 8:
+        raise CalibrationRefused(f"wanted at least 8 pairs of stamps; got {len(kept)}", "Record longer.")
+    device, delay = device[kept], arrival[kept] - device[kept]
+    origin = float(device.mean())
+    earliest = _earliest(device, delay)
+    design = np.stack([np.ones(len(earliest)), device[earliest] - origin], axis=1)
+    line, covariance, fits = _robust_line(design, delay[earliest])
+    if (~fits).mean() > STEP_SHARE:
+        where = float(device[earliest][~fits].mean() - device[0])
+        raise CalibrationRefused(
+            f"the clocks follow no line ({(~fits).sum()} of {len(fits)} spans stray, about {where:.1f} s in)",
+            "A clock was set or restarted: use the part before or after.",
+        )
+    late = np.full(len(device_s), np.nan)
+    late[kept] = delay - line[0] - line[1] * (device - origin)
+    early = kept[late[kept] < -6.0 * np.sqrt(covariance[0, 0] * len(earliest)) - 1e-9]
+    return ClockFit(origin, float(line[0]), float(line[1]), covariance, late, early, stamps.notes)
+
+
+def _earliest(device: Array, delay: Array) -> Ints:
+    """Return the row of the least delay in each of up to `BINS` spans of equal count."""
+    count = int(np.clip(len(device) // 4, 2, BINS))
+    edges = np.linspace(0, len(device), count + 1).astype(np.int64)
+    return np.array([a + int(np.argmin(delay[a:b])) for a, b in zip(edges[:-1], edges[1:], strict=True)])
+
+
+def _robust_line(design: Array, values: Array) -> tuple[Array, Array, np.ndarray]:
+    """Return (offset, slope), their covariance, and which values fit.
+
+    The earliest arrival of a span is late by about its own scatter (exactly so for exponential delays): that is added
+    to the offset's variance.
+    """
+    slopes = np.subtract.outer(values, values)[np.triu_indices(len(values), 1)]
+    spans = np.subtract.outer(design[:, 1], design[:, 1])[np.triu_indices(len(values), 1)]
+    slope = float(np.median(slopes / spans))  # Theil & Sen
+    line = np.array([float(np.median(values - slope * design[:, 1])), slope])
+    sigma = 1e-9
+    for _ in range(10):
+        squares = (values - design @ line) ** 2
+        sigma = max(settle_scale(squares, 1, robust_scale(squares, 1), 2), 1e-9)
+        weights = tukey(squares, 1, sigma)
+        line = np.linalg.solve(design.T * weights @ design, design.T @ (weights * values))
+    squares = (values - design @ line) ** 2
+    covariance = np.linalg.inv(design.T @ design) * estimate_variance(squares, 1, sigma, 2)
+    covariance[0, 0] += sigma**2
+    return line, covariance, tukey(squares, 1, sigma) > 0.0
+
+
+def profile_minimum(lags: Array, misfit: Array, freedom: float) -> tuple[float, float]:
+    """Return where a profile of squared misfit is least, and its sigma, in the unit of `lags`, shape (m,), equally spaced.
+
+    The least place of a parabola through it and its neighbours; sigma from the curvature over 8 steps to either side of
+    the profile likelihood, where `freedom` terms make up the misfit (Seber & Wild 1989, section 5.2).
+    """
+    best = int(np.clip(np.argmin(misfit), 1, len(lags) - 2))
+    step = float(lags[1] - lags[0])
+    a, b, _ = np.polyfit(lags[best - 1 : best + 2] - lags[best], misfit[best - 1 : best + 2], 2)
+    around = slice(max(best - 8, 0), best + 9)
+    curvature = max(float(np.polyfit(lags[around], misfit[around], 2)[0]), 1e-12)
+    shift = float(np.clip(-b / (2 * a), -step, step)) if a > 0 else 0.0
+    return float(lags[best]) + shift, float(np.sqrt(float(misfit[best]) / freedom / curvature))
+
+
+def motion_lag(
+    times_a: Array, values_a: Array, times_b: Array, values_b: Array, *, lag_max_s: float = 0.5, step_s: float = 0.005
+) -> LagFit:
+    """Return by how much b lags a, found by the residual of b over an affine map of the lagged a.
+
+    `times` [s], shapes (n,) and (m,), on one clock; `values`, shapes (n, k) and (m, j): positions, angles or speeds of
+    one motion. The scales and axes of the two need not be the same. Raises CalibrationRefused where there is too little
+    motion to tell, or the best lag lies at the border of the search.
+    """
+    times_a, values_a, notes_a = _stream(times_a, values_a, "stream a")
+    times_b, values_b, notes_b = _stream(times_b, values_b, "stream b")
+    inside = (times_b - lag_max_s >= times_a[0]) & (times_b + lag_max_s <= times_a[-1])
+    if inside.sum() < 8 * values_b.shape[1]:
+        raise CalibrationRefused(
+            f"the streams overlap in {inside.sum()} samples after a search of {lag_max_s:g} s to either side",
+            "Record longer, or search less far.",
+        )
+    times_b, values_b = times_b[inside], values_b[inside]
+    lags = np.arange(-lag_max_s, lag_max_s + step_s / 2, step_s)
+    misfit = np.array([float((_left_over(times_a, values_a, times_b - lag, values_b) ** 2).sum()) for lag in lags])
+    best = int(np.argmin(misfit))
+    total = float(((values_b - values_b.mean(axis=0)) ** 2).sum())
+    explained = 1.0 - float(misfit[best]) / max(total, 1e-300)
+    if best in (0, len(lags) - 1) or explained < 0.5:
+        raise CalibrationRefused(
+            f"no lag within {lag_max_s:g} s explains the motion (best {explained:.0%} of it)",
+            "Move the body to and fro, quickly and irregularly, in view of both.",
+        )
+    left = _left_over(times_a, values_a, times_b - lags[best], values_b)
+    freedom = max(left.size - (values_a.shape[1] + 1) * values_b.shape[1] - 1, 1)
+    lag, sigma = profile_minimum(lags, misfit, freedom)
+    sigma *= serial_inflation(left, np.ones(len(left), dtype=np.bool_)) ** 0.5
+    return LagFit(lag, sigma, float(np.sqrt(misfit[best] / freedom)), explained, (*notes_a, *notes_b))
+
+
+def _stream(times: Array, values: Array, what: str) -> tuple[Array, Array, tuple[str, ...]]:
+    values = as_floats(values)
+    values = values[:, None] if values.ndim == 1 else values
+    if values.ndim != 2 or len(values) != len(times):
+        raise CalibrationRefused(
+            f"{what}: wanted one row of values a stamp; got {values.shape} and {len(times)} stamps"
+        )
+    stamps = check_stamps(np.where(np.isfinite(values).all(axis=1), as_floats(times), np.nan), what)
+    return as_floats(times)[stamps.kept], values[stamps.kept], stamps.notes
+
+
+def _left_over(times_a: Array, values_a: Array, at: Array, values_b: Array) -> Array:
+    """Return what an affine map of a at times leaves of b, shape (m, j)."""
+    moved = np.stack([np.interp(at, times_a, column) for column in values_a.T], axis=1)
+    terms = np.concatenate([np.ones((len(moved), 1)), moved], axis=1)
+    return values_b - terms @ np.linalg.lstsq(terms, values_b, rcond=None)[0]
+
+
+def interpolate_poses(times: Array, poses: Array, at: Array) -> tuple[Array, np.ndarray]:
+    """Return poses, shape (m, 4, 4), at times [s], shape (m,), and which of them lie within the stream, not in a gap.
+
+    `times` [s], shape (n,), strictly rising, `poses` (n, 4, 4); turning and moving are each interpolated evenly.
+    """
+    after = np.clip(np.searchsorted(times, at), 1, len(times) - 1)
+    interval = times[after] - times[after - 1]
+    share = (at - times[after - 1]) / interval
+    known = (share >= 0.0) & (share <= 1.0) & (interval <= GAP * float(np.median(np.diff(times))))
+    delta = difference(poses[after], poses[after - 1]) * np.clip(share, 0.0, 1.0)[:, None]
+    first = poses[after - 1]
+    shift = (first[:, :3, :3] @ delta[:, 3:, None])[..., 0]
+    return compose(first[:, :3, :3] @ exponential(delta[:, :3]), first[:, :3, 3] + shift), known
+
+
+def draw_pairs(n: int, count: int = PAIRS) -> tuple[Ints, Ints]:
+    """Return up to `count` pairs of n rows: all, or a fixed draw, so that the same data give the same answer."""
+    if n * (n - 1) // 2 <= count:
+        first, second = np.triu_indices(n, 1)
+        return first.astype(np.int64), second.astype(np.int64)
+    rng = np.random.default_rng(n)
+    first = rng.integers(0, n, count)
+    return first, (first + rng.integers(1, n, count)) % n
+
+
+def turning_angles(poses: Array, first: Ints, second: Ints) -> Array:
+    """Return the angles [rad], shape (p,), turned between pairs of poses: the same for every body rigidly attached."""
+    trace = np.einsum("pij,pij->p", poses[first, :3, :3], poses[second, :3, :3])
+    return np.arccos(np.clip((trace - 1.0) / 2.0, -1.0, 1.0))
+
+
+def pose_lag(
+    times_a: Array, poses_a: Array, times_b: Array, poses_b: Array, *, lag_max_s: float = 0.5, step_s: float = 0.01
+) -> LagFit:
+    """Return by how much pose stream b lags pose stream a, two trackers' views of one rigid body.
+
+    `times` [s], shapes (n,) and (m,), on one clock; `poses` (n, 4, 4) and (m, 4, 4). Nothing need be calibrated: the
+    angle between two poses is the same for all bodies rigidly attached (screw congruence, Chen 1991), and the lag is
+    where those angles agree best. Raises CalibrationRefused for too little turning, or a best lag at the border.
+    """
+    times_a, poses_a, notes_a = checked_stream(times_a, poses_a, "poses a")
+    times_b, poses_b, notes_b = checked_stream(times_b, poses_b, "poses b")
+    inside = (times_b - lag_max_s >= times_a[0]) & (times_b + lag_max_s <= times_a[-1])
+    if inside.sum() < 12:
+        raise CalibrationRefused(f"the pose streams overlap in {inside.sum()} samples", "Record longer.")
+    times_b, poses_b = times_b[inside], poses_b[inside]
+    first, second = draw_pairs(len(times_b))
+    angles = turning_angles(poses_b, first, second)
+    turning = angles > LEAST_TURN
+    if turning.mean() < 0.1:
+        raise CalibrationRefused("the body hardly turned", "Turn it to and fro by 20 deg or more.")
+    first, second, angles = first[turning], second[turning], angles[turning]
+    lags = np.arange(-lag_max_s, lag_max_s + step_s / 2, step_s)
+    misfit = np.array([_incongruence(times_a, poses_a, times_b - lag, first, second, angles) for lag in lags])
+    best = int(np.argmin(misfit))
+    explained = 1.0 - float(misfit[best]) / float(np.median(misfit))
+    if best in (0, len(lags) - 1):
+        raise CalibrationRefused(f"no lag within {lag_max_s:g} s", "Turn the body irregularly in view of both.")
+    lag, sigma = profile_minimum(lags, misfit * len(times_b), 1.0 * len(times_b))
+    return LagFit(lag, sigma, float(np.sqrt(misfit[best])), explained, (*notes_a, *notes_b))
+
+
+def checked_stream(times: Array, poses: Array, what: str) -> tuple[Array, Array, tuple[str, ...]]:
+    """Return the stamps and poses of a stream that can be used, in order, and what was repaired."""
+    checked = check_poses(poses, what, 2)
+    if len(times) != len(poses):
+        raise CalibrationRefused(f"{what}: {len(poses)} poses but {len(times)} stamps")
+    stamps = check_stamps(as_floats(times)[checked.kept], f"stamps of {what}")
+    return (
+        as_floats(times)[checked.kept][stamps.kept],
+        checked.matrices[stamps.kept],
+        (*checked.notes, *stamps.notes),
+    )
+
+
+def _incongruence(times_a: Array, poses_a: Array, at: Array, first: Ints, second: Ints, angles: Array) -> float:
+    """Return the mean Tukey-bounded squared difference of angles [rad2] at a lag."""
+    moved, known = interpolate_poses(times_a, poses_a, at)
+    both = known[first] & known[second]
+    if not both.any():
+        return float("inf")
+    squares = (turning_angles(moved, first[both], second[both]) - angles[both]) ** 2
+    return float(np.minimum(squares, 9.0 * np.median(squares)).mean())
+
+
+def twists(times: Array, poses: Array, at: Array, half_s: float) -> Array:
+    """Return how fast a stream moves, shape (m, 6) [rad/s, m/s], told in its source, by differences over +-half_s."""
+    before, _ = interpolate_poses(times, poses, np.clip(at - half_s, times[0], times[-1]))
+    after, _ = interpolate_poses(times, poses, np.clip(at + half_s, times[0], times[-1]))
+    return difference(inverse(before) @ after, np.broadcast_to(np.eye(4), after.shape)) / (2.0 * half_s)

@@ -1,0 +1,262 @@
+"""Pivot calibration: the tip of a tool that was swung about a fixed point, and how well it is known.
+
+`R_i tip + t_i = pivot` for all poses, solved together for both (algebraic two-step and sphere fits are worse or equal).
+The residual told in tool axes tells the noise of turning (across the shaft, growing with its length) from that of
+moving; with it the rotations themselves are adjusted (Gauss-Helmert), which removes the pull towards a short tool that
+noise in the rotations has on plain least squares. Weights are Tukey's; slow errors seen in the residuals widen the
+covariance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import asin, ceil, degrees, pi, radians, sin, sqrt
+
+import numpy as np
+
+from twinguide_calibration.error import misfit_probability, p95_radius
+from twinguide_calibration.poses import check_poses
+from twinguide_calibration.refused import CalibrationRefused
+from twinguide_calibration.rigid import Array, Ints, as_floats, exponential
+from twinguide_calibration.weights import (
+    TUKEY_WIDTH,
+    estimate_variance,
+    robust_scale,
+    serial_inflation,
+    settle_scale,
+    tukey,
+)
+
+ROUNDS = 12  # of weights and adjustment; the tip moves by less than a micrometre after 6 to 8
+START_ROUNDS = 5
+STEP_CONVERGED = 1e-7  # [m]
+LEAST_POSES = 6
+MOST_REJECTED = 0.4  # more, and no single tip and pivot explain the data
+SHORT_M = 0.005  # a tip so near the marker's origin has no shaft to measure the swing by
+SCALE_FLOOR_M = 1e-9  # data without noise keep a scale to weigh with
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PivotFit:
+    """A tool's tip and the point it was held on.
+
+    `covariance` (6, 6) is over (tip in tool, pivot in tracker) [m2], `freedom` the degrees of freedom behind its size.
+    `tip_p95` [m] holds 95 % of the tip's random error; `systematic_p95` [m] is what a slow error of the tracker of the
+    stated size can do to it at this swing. `inflation` is by how much correlated residuals widened the covariance.
+    """
+
+    tip: Array  # (3,) [m] in tool
+    pivot: Array  # (3,) [m] in tracker
+    covariance: Array  # (6, 6)
+    residuals: Array  # (n,) [m]; NaN where a pose was missing
+    rejected: Ints  # rows that do not fit
+    sigma: float  # [m] per axis, of the residuals
+    sigma_turning: float  # [rad] per axis, as far as the residuals tell it from moving
+    tip_p95: float
+    systematic_p95: float
+    swing_rad: float  # 95 % of the samples lie within it of the middle
+    freedom: float
+    inflation: float
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PivotConsistency:
+    """Several pivots of one tool: the common tip [m], its covariance (3, 3), and whether they agree.
+
+    `distances` (k,) [m] from the common tip; `probability` is how often sound ones scatter so much.
+    """
+
+    tip: Array
+    covariance: Array
+    distances: Array
+    probability: float
+    consistent: bool
+
+
+def calibrate_pivot(poses: Array, *, p95_max: float = 1.0e-3, systematic: float = 0.05e-3) -> PivotFit:
+    """Return the tip of a tool from poses `tracker_from_tool`, shape (n, 4, 4), swung about a point.
+
+    `p95_max` [m] is the error beyond which the tip is refused; `systematic` [m] the tracker's error that changes slowly
+    over its volume and so does not average. Raises CalibrationRefused for fewer than 6 usable poses, a swing too small
+    for the tip to be known, and data that no single tip and pivot explain.
+    """
+    checked = check_poses(poses, "tool poses", LEAST_POSES)
+    rotation, translation = checked.matrices[:, :3, :3], checked.matrices[:, :3, 3]
+    smallest = _smallest_spread(rotation)
+    if smallest < 1e-4:
+        raise CalibrationRefused(
+            f"the tool hardly turned (spread {degrees(smallest):.2g} deg)", "Swing it 20 deg or more to all sides."
+        )
+    state = _iterate(rotation, translation)
+    fit = _result(state, rotation, translation, checked.kept, len(poses), systematic / smallest, checked.notes)
+    _gate(fit, p95_max)
+    return fit
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _State:
+    tip: Array
+    pivot: Array
+    turned: Array  # adjusted rotations
+    error: Array  # (n, 3) in tool axes
+    whitened: Array  # (n,) squared lengths
+    across: float  # [m] sigma across the shaft
+    along: float
+    scale: float  # of the whitened residuals
+    information: Array
+
+
+def _iterate(rotation: Array, translation: Array) -> _State:
+    tip, pivot = _start(rotation, translation)
+    turned = rotation
+    shift = np.zeros_like(translation)
+    warm: tuple[float, float] | None = None
+    for _ in range(ROUNDS):
+        error = tip + np.einsum("nji,nj->ni", rotation, translation - pivot)
+        axis = tip / max(sqrt(float(tip @ tip)), 1e-12)
+        along, across = warm = _scales(error, axis, warm)
+        lean = max(across**2 - along**2, 0.0) / across**2  # share of turning in the noise across
+        cross = np.cross(axis, error) * (lean / max(sqrt(float(tip @ tip)), SHORT_M))
+        turned = rotation @ exponential(-cross)
+        shift = np.cross(cross, tip)
+        whitening = np.eye(3) / across + np.outer(axis, axis) * (1.0 / along - 1.0 / across)
+        misclosure = tip + shift + np.einsum("nji,nj->ni", turned, translation - pivot)
+        squares = ((error @ whitening) ** 2).sum(axis=1)
+        scale = settle_scale(squares, 3, 1.0, 6)
+        weights = tukey(squares, 3, scale)
+        information, gradient = _normal(turned, whitening @ whitening, misclosure, weights)
+        step = -np.linalg.solve(information, gradient)
+        tip, pivot = tip + step[:3], pivot + step[3:]
+        if np.abs(step).max() < STEP_CONVERGED:
+            break
+    plain, _ = _normal(turned, whitening @ whitening, misclosure, np.ones(len(rotation)))
+    return _State(tip, pivot, turned, error, squares, across, along, scale, plain)
+
+
+def _start(rotation: Array, translation: Array) -> tuple[Array, Array]:
+    """Return tip and pivot of least absolute lengths (Weiszfeld), which a third of wild samples does not move far."""
+    weights = np.ones(len(rotation))
+    tip, pivot = np.zeros(3), np.zeros(3)
+    for _ in range(START_ROUNDS):
+        w = weights / weights.sum()
+        mean_r, mean_t = np.tensordot(w, rotation, axes=1), w @ translation
+        back = np.einsum("nji,nj,n->i", rotation, translation - mean_t, w)
+        tip = -np.linalg.solve(np.eye(3) - mean_r.T @ mean_r, back)
+        pivot = mean_r @ tip + mean_t
+        length = np.sqrt(((rotation @ tip + translation - pivot) ** 2).sum(axis=1))
+        weights = 1.0 / np.maximum(length, 0.05 * float(np.median(length)) + SCALE_FLOOR_M)
+    return tip, pivot
+
+
+def _scales(error: Array, axis: Array, warm: tuple[float, float] | None) -> tuple[float, float]:
+    """Return the robust sigmas [m] of residuals in tool axes along the shaft and across it, from those before."""
+    along = (error @ axis) ** 2
+    across = np.einsum("ni,ni->n", error, error) - along
+    start = (robust_scale(along, 1), robust_scale(across, 2)) if warm is None else warm
+    first, second = settle_scale(along, 1, start[0], 2), settle_scale(across, 2, start[1], 4)
+    least = max(0.05 * max(first, second), SCALE_FLOOR_M)
+    return max(first, least), max(second, least)
+
+
+def _normal(turned: Array, weight: Array, misclosure: Array, weights: Array) -> tuple[Array, Array]:
+    """Return the information (6, 6) and gradient (6,) over (tip, pivot); the Jacobian in tool axes is `[I | -R']`."""
+    weighted = (weights[:, None, None] * turned) @ weight
+    information = np.empty((6, 6))
+    information[:3, :3] = weights.sum() * weight
+    information[3:, :3] = -weighted.sum(axis=0)
+    information[:3, 3:] = information[3:, :3].T
+    information[3:, 3:] = np.einsum("nij,nkj->ik", weighted, turned)
+    pulled = np.einsum("nij,nj->i", weighted, misclosure)
+    return information, np.concatenate([weight @ (weights @ misclosure), -pulled])
+
+
+def _result(
+    state: _State, rotation: Array, translation: Array, kept: Ints, n: int, systematic: float, notes: tuple[str, ...]
+) -> PivotFit:
+    inside = state.whitened < (TUKEY_WIDTH[3] * state.scale) ** 2
+    inflation = serial_inflation(state.error, inside)
+    variance = estimate_variance(state.whitened, 3, state.scale, 6)
+    covariance = as_floats(np.linalg.inv(state.information)) * variance * inflation
+    freedom = max(1.5 * float(inside.sum()) / inflation - 6.0, 1.0)  # two scales share the residuals
+    residuals = np.full(n, np.nan)
+    residuals[kept] = np.sqrt(((rotation @ state.tip + translation - state.pivot) ** 2).sum(axis=1))
+    length = max(sqrt(float(state.tip @ state.tip)), SHORT_M)
+    turning = sqrt(max(state.across**2 - state.along**2, 0.0)) / length
+    sigma = sqrt((state.along**2 + 2.0 * state.across**2) / 3.0)
+    if inflation > 2.0:
+        notes = (*notes, f"residuals are correlated in time: the covariance was widened {inflation:.1f} times")
+    return PivotFit(
+        state.tip,
+        state.pivot,
+        covariance,
+        residuals,
+        kept[~inside],
+        sigma,
+        turning,
+        float(p95_radius(covariance[:3, :3], freedom)),
+        1.6449 * systematic,
+        _swing(rotation, state.tip),
+        freedom,
+        inflation,
+        notes,
+    )
+
+
+def _smallest_spread(rotation: Array) -> float:
+    """Return the root of the smallest eigenvalue of `I - mean(R)' mean(R)`: the spread [rad] in the worst direction."""
+    mean = rotation.mean(axis=0)
+    return sqrt(max(float(np.linalg.eigvalsh(np.eye(3) - mean.T @ mean)[0]), 0.0))
+
+
+def _swing(rotation: Array, tip: Array) -> float:
+    """Return the angle [rad] from the middle within which 95 % of the shaft's directions lie."""
+    if float(tip @ tip) < SHORT_M**2:
+        return 2.0 * _smallest_spread(rotation)
+    direction = rotation @ (tip / sqrt(float(tip @ tip)))
+    middle = direction.sum(axis=0)
+    cosine = direction @ (middle / max(sqrt(float(middle @ middle)), 1e-12))
+    return float(np.quantile(np.arccos(np.clip(cosine, -1.0, 1.0)), 0.95))
+
+
+def _gate(fit: PivotFit, p95_max: float) -> None:
+    used = int(np.isfinite(fit.residuals).sum())
+    if len(fit.rejected) > MOST_REJECTED * used:
+        raise CalibrationRefused(
+            f"{len(fit.rejected)} of {used} poses fit no single tip and pivot",
+            "The tip slid, or the marker is loose: hold the tip in a divot and swing again.",
+        )
+    known = sqrt(fit.tip_p95**2 + fit.systematic_p95**2)
+    if known <= p95_max:
+        return
+    needed = asin(min(sin(min(fit.swing_rad, pi / 2)) * known / p95_max, 1.0))
+    wanted = max(ceil(degrees(needed) / 5.0) * 5.0, 20.0)
+    if wanted <= 60.0 and fit.swing_rad < radians(wanted):
+        remedy = f"Swing to {wanted:.0f} deg or more to all sides."
+    else:
+        remedy = "Hold the tip firmly in a divot, near the tracker, and record longer."
+    raise CalibrationRefused(
+        f"cone of {degrees(fit.swing_rad):.0f} deg from the middle, residual {fit.sigma * 1e3:.2g} mm: the tip is known "
+        f"to {known * 1e3:.2g} mm (95 %), wanted {p95_max * 1e3:.2g} mm",
+        remedy,
+    )
+
+
+def compare_pivots(fits: Sequence[PivotFit]) -> PivotConsistency:
+    """Return whether pivots of one tool, taken in several divots, tell the same tip, and their common tip.
+
+    Each fit counts with its covariance and what a slow error of the tracker may have done to it.
+    """
+    if len(fits) < 2:
+        raise CalibrationRefused(f"wanted at least 2 pivots to compare; got {len(fits)}", "Swing in a second divot.")
+    tips = np.array([fit.tip for fit in fits])
+    slow = [np.eye(3) * (fit.systematic_p95 / 1.6449) ** 2 for fit in fits]
+    information = [np.linalg.inv(fit.covariance[:3, :3] + extra) for fit, extra in zip(fits, slow, strict=True)]
+    covariance = np.linalg.inv(np.sum(information, axis=0))
+    tip = covariance @ np.sum([w @ t for w, t in zip(information, tips, strict=True)], axis=0)
+    apart = tips - tip
+    freedom = 3 * (len(fits) - 1)
+    chi2 = sum(float(d @ w @ d) for d, w in zip(apart, information, strict=True))
+    probability = misfit_probability(chi2 / freedom, freedom)
+    return PivotConsistency(tip, covariance, np.sqrt((apart**2).sum(axis=1)), probability, probability > 0.01)
