@@ -1,4 +1,4 @@
-"""Make a seeded patient: liver, tumour, vessels, gallbladder, ribs, pleura, skin and landmarks; mm, LPS.
+"""Make a seeded patient: liver, tumour, vessels, gallbladder, ribs, pleura and skin; mm, LPS.
 
 Every structure is an implicit shape or a swept tube on one common body plan; nothing is taken from a real patient. The
 same seed gives the same files.
@@ -6,7 +6,6 @@ same seed gives the same files.
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,9 +62,10 @@ class Anatomy:
 
 
 def generate(folder: Path, seed: int, detail: float = 1.0) -> None:
-    """Write a seeded patient's surfaces (PLY, mm, LPS) and landmarks.csv into a folder.
+    """Write a seeded patient's surfaces (PLY, mm, LPS) into a folder.
 
-    `detail` scales the triangles' size: 2 makes them twice as large.
+    Landmarks are left to the importer, which knows where the needle will enter. `detail` scales the triangles' size:
+    2 makes them twice as large.
     """
     folder.mkdir(parents=True, exist_ok=True)
     body = _draw(seed)
@@ -83,7 +83,7 @@ def generate(folder: Path, seed: int, detail: float = 1.0) -> None:
         "hepatic_veins": _tubes(hepatic, 2.6 * detail),
         "gallbladder": _tubes(gallbladder, 3.0 * detail),
         "ribs": ribs(body.torso, detail),
-        "pleura": pleura(body.torso, body.dome, 4.0 * min(detail, 1.25)),
+        "pleura": pleura(body.torso, body.dome, 5.0),
         "skin": body.torso.skin(13.0 * detail),
     }
     for name, (vertices, triangles) in surfaces.items():
@@ -91,7 +91,6 @@ def generate(folder: Path, seed: int, detail: float = 1.0) -> None:
             vertices = smooth(vertices, triangles)
         mesh = trimesh.Trimesh((vertices * body.scale).round(4), triangles, process=False)
         mesh.export(folder / f"{name}.ply", encoding="binary")
-    _write_landmarks(folder / "landmarks.csv", body, tumour[0], rng)
 
 
 def _draw(seed: int) -> Anatomy:
@@ -189,22 +188,3 @@ def _tubes(segments: list[vessels.Segment], spacing: float) -> tuple[Array, Tria
     pad = max(max(r, s) for _, _, r, s in segments) + 3 * spacing
     grid = Grid.over(ends.min(axis=0) - pad, ends.max(axis=0) + pad, spacing)
     return grid.contour(tubes(grid, segments, 2.0))
-
-
-def _write_landmarks(path: Path, body: Anatomy, tumour: Array, rng: np.random.Generator) -> None:
-    """Write six fiducials in a ring and three verification landmarks in it, on the skin nearest to the tumour.
-
-    Markers are stuck on before the CT where the needle will go in, and not further back than a hand can reach.
-    """
-    middle_deg = float(np.clip(np.degrees(np.arctan2(-tumour[0], -tumour[1])), 15.0, 62.0))
-    fiducials = [(-24, 40), (-22, -44), (0, 64), (2, -68), (24, 42), (26, -40)]
-    checks = [(-13, -20), (15, -12), (0, 22)]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["name", "kind", "x", "y", "z"])
-        for kind, letter, places in (("fiducial", "F", fiducials), ("verification", "V", checks)):
-            for number, (step_deg, height) in enumerate(places, start=1):
-                azimuth = np.radians(middle_deg + step_deg + rng.normal() * 2)
-                z = tumour[2] - 8.0 + height + rng.normal() * 3
-                place = body.torso.on_skin(float(azimuth), float(z)) * body.scale
-                rows.writerow([f"{letter}{number}", kind, *(f"{value:.3f}" for value in place)])

@@ -54,12 +54,6 @@ class Torso:
         grid = Grid.over(low, high, spacing)
         return grid.contour(self.wall(grid.points()))
 
-    def on_skin(self, azimuth: float, z: float) -> Array:
-        """Return the skin's point [mm], (3,), at an azimuth [rad] from the front towards the right, at a height z."""
-        along = np.linspace(40.0, 260.0, 4401)
-        line = np.stack([-np.sin(azimuth) * along, -np.cos(azimuth) * along, np.full(len(along), z)], axis=1)
-        return line[int(np.argmax(self.wall(line) > 0))]
-
 
 def ribs(torso: Torso, detail: float) -> tuple[Array, Triangles]:
     """Return ribs 5 to 11 of both sides as closed bent bars, vertices [mm] and triangles."""

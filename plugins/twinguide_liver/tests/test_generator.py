@@ -81,7 +81,8 @@ def test_fiducials_lie_on_the_skin_about_the_entry(patient):
     points = np.array([landmark.position for landmark in case.landmarks.values()])
     gap = np.linalg.norm(skin.vertices[:, None] - points[None], axis=2).min(axis=0)
     assert gap.max() < 0.020  # no further than the skin's own vertices at 26 mm
-    assert np.linalg.norm(points.mean(axis=0) - case.plan.entry) < 0.09
+    assert np.linalg.norm(points - case.plan.entry, axis=1).max() < 0.085
+    assert np.linalg.norm(points.mean(axis=0) - case.plan.entry) < 0.04  # round about it, not beside it
 
 
 def test_the_same_seed_writes_the_same_files_and_another_seed_other_ones(tmp_path):
