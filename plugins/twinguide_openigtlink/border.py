@@ -1,0 +1,85 @@
+"""The border: millimetres, foreign axes and names on one side, metres, LPS and `a_from_b` on the other. Pure functions.
+
+PLUS and 3D Slicer name a transform "AToB": it maps coordinates of A into B, so it is `b_from_a`. 3D Slicer tells
+patients in RAS, and its messages do not say so; a tracker's own axes belong to no patient and are never turned.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinguide.errors import FrameError
+from twinguide.frames import rotation_from_quaternion, skew
+
+from .wire import Position, QuaternionTool, Tool
+from .wire import Transform as WireTransform
+
+Array = NDArray[np.float64]
+RAS_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # its own inverse
+ROUNDING = 1e-3  # of R R^T: float32 and printed matrices are mended, anything beyond is no rotation
+
+
+def frames_of(name: str) -> tuple[str, str]:
+    """Return (target, source) in lower case of a name "SourceToTarget"; raise FrameError for another form."""
+    source, to, target = name.partition("To")
+    if not (source and to and target):
+        raise FrameError('a name "SourceToTarget", as PLUS has it', repr(name))
+    return target.lower(), source.lower()
+
+
+def name_of(target: str, source: str) -> str:
+    """Return the name that PLUS and 3D Slicer give `target_from_source`: "SourceToTarget"."""
+    return f"{source[:1].upper()}{source[1:]}To{target[:1].upper()}{target[1:]}"
+
+
+def matrix_of(content: WireTransform | Position | Tool | QuaternionTool) -> Array:
+    """Return a pose's matrix, shape (4, 4), translation in metres; raise FrameError where it is not rigid.
+
+    What rounding has done to a rotation is mended to the nearest one (Higham 1986, the polar factor).
+    """
+    if isinstance(content, (WireTransform, Tool)):
+        matrix = content.matrix_mm.copy()
+    else:
+        matrix = np.eye(4)
+        matrix[:3, :3] = rotation_from_quaternion(content.quaternion)
+        matrix[:3, 3] = content.position_mm
+    matrix[:3, 3] *= 1e-3
+    left, scales, right = np.linalg.svd(matrix[:3, :3])
+    turn = left @ right
+    if abs(scales - 1.0).max() > ROUNDING or np.linalg.det(turn) < 0.0:
+        raise FrameError("a rotation", f"scales {scales.round(4).tolist()}, det {np.linalg.det(matrix[:3, :3]):.3f}")
+    matrix[:3, :3] = turn
+    return matrix
+
+
+def wire_matrix(matrix: Array) -> Array:
+    """Return a matrix in metres, shape (4, 4), as the wire has it: translation in millimetres."""
+    out = matrix.copy()
+    out[:3, 3] *= 1e3
+    return out
+
+
+def between_axes(matrix: Array, *, target_ras: bool, source_ras: bool) -> Array:
+    """Return a transform, shape (4, 4), [m], with a patient frame on either side turned between RAS and LPS."""
+    out = RAS_LPS @ matrix if target_ras else matrix
+    return out @ RAS_LPS if source_ras else out
+
+
+def isotropic(sigma_mm: float, sigma_deg: float) -> Array:
+    """Return a pose's covariance, shape (6, 6), [rad2, m2], of stated errors of 1 sigma per axis."""
+    return np.diag([np.radians(sigma_deg) ** 2] * 3 + [(sigma_mm * 1e-3) ** 2] * 3)
+
+
+def from_markers(rotation: Array, markers: Array, noise: Array) -> Array:
+    """Return the covariance, shape (6, 6), in the tool's frame, of a pose fitted to markers with weights.
+
+    Markers [m], shape (n, 3), in the tool's frame; noise [m], shape (3,), 1 sigma along the camera's axes. The inverse
+    of the Fisher information: `(sum J' S^-1 J)^-1` with `J = R [-skew(p), I]`, the perturbation on the right.
+    """
+    weight = rotation.T @ np.diag(noise**-2.0) @ rotation
+    information = np.zeros((6, 6))
+    for marker in markers:
+        jacobian = np.hstack([-skew(marker), np.eye(3)])
+        information += jacobian.T @ weight @ jacobian
+    return np.asarray(np.linalg.inv(information), dtype=np.float64)
