@@ -27,6 +27,9 @@ Ints = NDArray[np.int64]
 Image = NDArray[np.uint8]
 SIGMA_PX = 0.25  # 1 sigma of a refined corner, per axis, in a sharp picture
 RESIDUAL_MAX_PX = 1.0  # rms beyond which a layout, or a camera's model, is wrong
+# [px] In the pinned OpenCV, AprilTag and ChArUco corners count from a pixel's rim (opencv#25539), all others from its
+# middle, as the camera's matrix does; `tests/calibration/test_boards.py` measures it.
+HALF = 0.5
 FLAT = 1e-6  # [m] out of the plane: below it a board is flat
 PRIOR_SIGMA = 0.2  # [rad] how far a pose turns between two pictures
 AMBIGUOUS = 9.0  # chi-square between two poses below which the picture alone does not tell them apart
@@ -174,7 +177,7 @@ def find_markers(grey: Image, dictionary: str) -> dict[int, Array]:
         return {}
     seen = [int(i) for i in np.asarray(ids).ravel()]
     return {
-        name: np.asarray(four, dtype=np.float64).reshape(4, 2)
+        name: np.asarray(four, dtype=np.float64).reshape(4, 2) - HALF
         for name, four in zip(seen, corners, strict=True)
         if seen.count(name) == 1
     }
@@ -199,7 +202,7 @@ def _charuco_corners(grey: Image, board: cv2.aruco.CharucoBoard) -> tuple[Ints, 
     corners, ids, _, _ = detector.detectBoard(grey)
     if ids is None or len(ids) < 4:  # pyright: ignore[reportUnnecessaryComparison] - OpenCV returns None
         return None
-    return np.asarray(ids, dtype=np.int64).ravel(), np.asarray(corners, dtype=np.float64).reshape(-1, 2)
+    return np.asarray(ids, dtype=np.int64).ravel(), np.asarray(corners, dtype=np.float64).reshape(-1, 2) - HALF
 
 
 def _chessboard_corners(grey: Image, inner: tuple[int, int]) -> tuple[Ints, Array] | None:
@@ -312,3 +315,40 @@ def _linear(view: BoardView, camera: Camera, pose: Array, inner: Array) -> tuple
     by_place = np.asarray(derivative, dtype=np.float64)[:, 3:6].reshape(-1, 2, 3)  # d pixel / d point in camera
     jacobian = (by_place @ pose[:3, :3] @ inner).reshape(-1, 6)
     return jacobian, (view.pixels - np.asarray(pixels, dtype=np.float64).reshape(-1, 2)).ravel()
+
+
+def board_of(text: str) -> Board:
+    """Return the board that a line describes, lengths in millimetres; raise CalibrationRefused saying the forms.
+
+    `charuco:7x5:25/18:4x4_50` is squares of 25 mm with markers of 18 mm (`:legacy` at its end for the older pattern),
+    `chessboard:8x6:30` counts inner corners, `grid:3x2:50/10:apriltag_36h11` is markers of 50 mm, 10 mm apart, and
+    `marker:7:40:4x4_50` is marker 7 with sides of 40 mm.
+    """
+    forms = "charuco:7x5:25/18:4x4_50, chessboard:8x6:30, grid:3x2:50/10:apriltag_36h11 or marker:7:40:4x4_50"
+    kind, *rest = text.split(":")
+    try:
+        if kind == "marker":
+            name, side, dictionary = rest
+            return single_marker(int(name), _millimetres(side, 1)[0], dictionary)
+        columns, rows = (int(word) for word in rest[0].split("x"))
+        if min(columns, rows) < 1 or columns * rows < 2:
+            raise ValueError(f"{columns} x {rows}")
+        if kind == "chessboard" and len(rest) == 2:
+            return chessboard(columns, rows, _millimetres(rest[1], 1)[0])
+        first, second = _millimetres(rest[1], 2)
+        if kind == "charuco" and second < first and rest[3:] in ([], ["legacy"]):
+            return charuco_board(columns, rows, first, second, rest[2], legacy=bool(rest[3:]))
+        if kind == "grid" and len(rest) == 3:
+            return grid_board(columns, rows, first, second, rest[2])
+        raise ValueError(kind)
+    except (ValueError, IndexError, cv2.error) as error:
+        if isinstance(error, CalibrationRefused):
+            raise
+        raise CalibrationRefused(f"wanted a board; got {text!r}", f"Write it as {forms} (sizes in mm).") from error
+
+
+def _millimetres(text: str, count: int) -> list[float]:
+    sizes = [float(word) * 1e-3 for word in text.removesuffix("mm").split("/")]
+    if len(sizes) != count or not all(0.0 < size < 10.0 for size in sizes):
+        raise ValueError(text)
+    return sizes

@@ -6,8 +6,10 @@ one blurred or mislabelled picture pulls a fit towards itself and so hides among
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -38,7 +40,7 @@ class CameraFit:
 
     camera: Camera
     sigma: Array  # (9,) 1 sigma of fx, fy, cx, cy [px] and k1, k2, p1, p2, k3
-    residuals: Array  # (views,) [px], rms of each picture; of a rejected one by the fit that did not see it
+    residuals: Array  # (views,) [px], rms of each picture; of a rejected one by a fit that did not see it, or inf
     rejected: Ints  # rows of the input
     rms_px: float  # over the corners of the pictures kept
     covered: float  # share of the picture in which corners were seen
@@ -86,23 +88,27 @@ def calibrate_camera(views: Sequence[BoardView], size: tuple[int, int], rms_max_
     covered = _covered([views[row] for row in kept], size)
     if covered < COVERED_LEAST:
         notes.append(f"corners were seen in {100 * covered:.0f} % of the picture: beyond, the distortion is a guess")
-    return _fit(solved, sigma, len(views), kept, outside, rms, covered, notes)
+    return _fit(solved, sigma, views, kept, outside, rms, covered, notes)
 
 
 def _fit(
     solved: _Solved,
     sigma: Array,
-    count: int,
+    views: Sequence[BoardView],
     kept: list[int],
     outside: dict[int, float],
     rms: float,
     covered: float,
     notes: list[str],
 ) -> CameraFit:
+    count = len(views)
     residuals, poses = np.full(count, np.nan), np.full((count, 4, 4), np.nan)
     residuals[kept], poses[kept] = solved.residuals, solved.poses
     for row, value in outside.items():
         residuals[row] = value
+    unseen: list[int] = np.flatnonzero(np.isnan(residuals)).tolist()
+    for row in unseen:
+        residuals[row] = _seen_from_outside(views[row], solved.camera)
     rejected = np.array(sorted(set(range(count)) - set(kept)), dtype=np.int64)
     if outside:
         notes = [*notes, f"{len(outside)} pictures that the others contradict, left out"]
@@ -236,3 +242,21 @@ def _covered(views: Sequence[BoardView], size: tuple[int, int]) -> float:
     cells = np.floor(pixels / np.array(size) * CELLS).astype(int)
     inside = cells[((cells >= 0) & (cells < CELLS)).all(axis=1)]
     return len(np.unique(inside, axis=0)) / CELLS**2
+
+
+def read_camera(path: Path) -> Camera:
+    """Return the camera of a result file of `twinguide calibrate camera`; raise CalibrationRefused naming the fault."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        matrix = np.array(tables["matrix_px"], dtype=np.float64)
+        distortion = np.array(tables["distortion"], dtype=np.float64)
+        width, height = (int(value) for value in tables["image_size_px"])
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+        raise CalibrationRefused(
+            f"wanted the result file of a camera; got {type(error).__name__}: {error}; in {path}",
+            "Make it by `twinguide calibrate camera`.",
+        ) from error
+    whole = matrix.shape == (3, 3) and distortion.shape == (5,) and min(width, height) > 0
+    if not whole or not np.isfinite(matrix).all() or not np.isfinite(distortion).all():
+        raise CalibrationRefused(f"wanted a matrix of 3x3 and 5 numbers of distortion, finite; got others; in {path}")
+    return Camera(matrix, distortion, (width, height))

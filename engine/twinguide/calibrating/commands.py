@@ -65,3 +65,16 @@ def points(
     from twinguide.calibrating.points import points as fit
 
     kept(fit(inputs, source, target, sigma_mm, fre_max_mm, targets), out)
+
+
+@calibrate.command()
+@click.argument("input", type=FILES)
+@click.option("--board", required=True, help="Such as charuco:7x5:25/18:4x4_50 or chessboard:8x6:30 (mm).")
+@click.option("--name", default="camera", show_default=True, help="What the camera is called.")
+@click.option("--rms-max-px", default=1.0, show_default=True, help="Refuse larger residuals.")
+@click.option("--out", type=FILES, default=Path("camera.toml"), show_default=True, help="The result file.")
+def camera(input: Path, board: str, name: str, rms_max_px: float, out: Path) -> None:
+    """Find a camera's intrinsics and distortion from INPUT, a folder of pictures of a board, or a video."""
+    from twinguide.calibrating.camera import camera as fit
+
+    kept(fit(input, board, name, rms_max_px), out)

@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 from twinguide_calibration import tre_covariance
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from twinguide_calibration import RigidFit
+    from twinguide_calibration.boards import BoardView
+    from twinguide_calibration.camera import CameraFit
     from twinguide_calibration.pivot import PivotFit
     from twinguide_calibration.reading import NamedPoints, PointPairs, Track
 
@@ -114,3 +118,24 @@ def _regions(axes: Any, fit: RigidFit, points: Array, plane: Array, middle: Arra
         values, vectors = np.linalg.eigh(1e6 * into @ covariance @ into.T)
         ring = vectors @ (np.sqrt(np.maximum(values, 0.0) * CHI2_2D)[:, None] * circle)
         axes.plot(*(place[:, None] + 10.0 * ring), color=colour, linewidth=0.8)
+
+
+def draw_camera(names: Sequence[str], views: Sequence[BoardView], fit: CameraFit, path: Path) -> None:
+    """Draw a camera calibration: each picture's residual, and where in the picture corners were seen."""
+    made, (left, right) = figure(f"Camera: {fit.rms_px:.2f} px rms", "rectilinear", "rectilinear")
+    out = np.isin(np.arange(len(names)), fit.rejected)
+    tall = np.where(np.isfinite(fit.residuals), fit.residuals, 0.0)
+    top = 2.0 * float(tall[~out].max())
+    left.bar(np.arange(len(names)), np.minimum(tall, top), color=[REJECTED if o else KEPT for o in out])
+    left.axhline(fit.rms_px, color="0.4", linewidth=0.8)
+    left.set_xticks(np.arange(len(names)), names, rotation=75, fontsize=6)
+    left.set_ylabel("residual [px]; rejected ones red, seen from outside")
+    width, height = fit.camera.size
+    for view, rejected in zip(views, out, strict=True):
+        colour = REJECTED if rejected else KEPT
+        right.plot(*view.pixels.T, "." if not rejected else "x", color=colour, markersize=2.5, alpha=0.6)
+    right.set_xlim(0, width)
+    right.set_ylim(height, 0)
+    right.set_aspect("equal")
+    right.set_title(f"corners seen in {100 * fit.covered:.0f} % of the picture [px]", fontsize=9)
+    save(made, path)

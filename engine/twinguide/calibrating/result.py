@@ -25,6 +25,7 @@ from twinguide.frames import Pose, Transform
 
 FORMAT = "twinguide.calibration/1"
 ROW = re.compile(r"\[\n((?:\s+[-+.\deinfa]+,\n){1,12})\s*\]")  # up to twelve numbers: a matrix's row
+UNBOUNDED = ("freedom", "residuals")  # of given noise; of a sample that no fit explains
 SYMMETRIC = 1e-9  # of a covariance's largest entry
 NEGATIVE = -1e-9  # of its largest eigenvalue: what rounding may leave below zero
 
@@ -118,6 +119,8 @@ class HandEyeResult(Result, frozen=True, kw_only=True, tag="handeye"):
 class CameraResult(Result, frozen=True, kw_only=True, tag="camera"):
     """A camera's intrinsics and distortion, as OpenCV defines them."""
 
+    board: str
+    pictures: tuple[str, ...]  # in the order of the residuals
     image_size_px: tuple[int, int]
     matrix_px: Rows3
     distortion: tuple[float, ...]  # k1 k2 p1 p2 k3
@@ -217,7 +220,7 @@ def pose_of(result: RigidResult) -> Pose:
 def _check(result: Result, where: str) -> None:
     for name in result.__struct_fields__:
         value: Any = getattr(result, name)
-        if isinstance(value, float | tuple) and name != "freedom":
+        if isinstance(value, float | tuple):
             _check_finite(name, value, where)
     for name, size in (("covariance", None), ("tip_covariance_mm2", 3)):
         rows: Any = getattr(result, name, None)
@@ -233,7 +236,7 @@ def _check(result: Result, where: str) -> None:
 
 
 def _check_finite(name: str, value: Any, where: str) -> None:  # noqa: ANN401 - whatever the file holds
-    if isinstance(value, float) and not np.isfinite(value):
+    if isinstance(value, float) and not np.isfinite(value) and not (value == np.inf and name in UNBOUNDED):
         raise CalibrationError("a finite number", str(value), f"{where}, {name}")
     if isinstance(value, tuple):
         for entry in value:  # pyright: ignore[reportUnknownVariableType]

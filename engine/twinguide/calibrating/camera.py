@@ -1,0 +1,109 @@
+"""A camera from pictures of a board."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinguide.calibrating.inputs import hashed, refusals
+from twinguide.calibrating.outcome import Outcome, shortened
+from twinguide.calibrating.picture import draw_camera
+from twinguide.calibrating.result import CameraResult, rows_of, stamp
+from twinguide.errors import CalibrationError
+
+try:
+    from twinguide_calibration.boards import Board, BoardView, Camera, board_of, find_board
+    from twinguide_calibration.camera import CameraFit, calibrate_camera
+    from twinguide_calibration.reading.pictures import Picture, read_pictures
+except ImportError as error:
+    raise CalibrationError(
+        "OpenCV, for cameras", "it is not installed", next_step="pip install 'twinguide[camera]'"
+    ) from error
+
+Array = NDArray[np.float64]
+MOVED = 0.03  # of the picture's width: a video's frame in which the board moved less shows nothing new
+VIEWS_MOST = 60  # more cost minutes and gain nothing
+
+
+def camera(path: Path, board_text: str, name: str, rms_max_px: float) -> Outcome:
+    """Calibrate a camera from a folder of images or a video; raises CalibrationError with reason and remedy."""
+    with refusals():
+        board = board_of(board_text)
+        seen, size, pictures = _views(path, board)
+        if not seen:
+            raise CalibrationError(
+                f"pictures of {board.name}", f"it is in none of {pictures}", path.name, "Check --board and the light."
+            )
+        fit = calibrate_camera([view for _, view in seen], size, rms_max_px)
+    names = tuple(picture for picture, _ in seen)
+    rejected: list[int] = fit.rejected.tolist()
+    left_out = [names[row] for row in rejected]
+    notes = [f"left out: {', '.join(left_out)}"] * bool(left_out)
+    notes += [f"{pictures - len(seen)} of {pictures} pictures not used: no board, or nothing new"] * (
+        pictures > len(seen)
+    )
+    result = CameraResult(
+        of=name,
+        sources=hashed((path,)),
+        samples=len(seen),
+        rejected=tuple(rejected),
+        residuals=tuple(fit.residuals.tolist()),
+        residual_unit="px",
+        notes=shortened((*notes, *fit.notes)),
+        board=board_text,
+        pictures=names,
+        image_size_px=size,
+        matrix_px=rows_of(fit.camera.matrix),  # pyright: ignore[reportArgumentType]
+        distortion=tuple(fit.camera.distortion.tolist()),
+        sigma=tuple(fit.sigma.tolist()),
+        rms_px=fit.rms_px,
+        **stamp(),
+    )
+    return Outcome(result, _table(result, fit), partial(draw_camera, names, [view for _, view in seen], fit))
+
+
+def _views(path: Path, board: Board) -> tuple[list[tuple[str, BoardView]], tuple[int, int], int]:
+    """Return the views that show something new, the pictures' size, and how many pictures there were."""
+    seen: list[tuple[str, BoardView]] = []
+    size, count = (0, 0), 0
+    for picture in read_pictures(path):
+        count += 1
+        size = (picture.grey.shape[1], picture.grey.shape[0])
+        if len(seen) == VIEWS_MOST:
+            continue
+        view = find_board(picture.grey, board)
+        if view is not None and _new(picture, view, [other for _, other in seen], path.is_dir()):
+            seen.append((picture.name, view))
+    return seen, size, count
+
+
+def _new(picture: Picture, view: BoardView, earlier: list[BoardView], still: bool) -> bool:
+    """Tell whether a video's frame shows the board elsewhere than all before; stills were chosen by hand."""
+    if still:
+        return True
+    for other in earlier:
+        _, rows, others = np.intersect1d(view.ids, other.ids, return_indices=True)
+        if len(rows) >= min(len(view.ids), len(other.ids)) / 2:
+            moved = np.linalg.norm(view.pixels[rows] - other.pixels[others], axis=1).mean()
+            if moved < MOVED * picture.grey.shape[1]:
+                return False
+    return True
+
+
+def _table(result: CameraResult, fit: CameraFit) -> tuple[tuple[str, str], ...]:
+    camera: Camera = fit.camera
+    values = [camera.matrix[0, 0], camera.matrix[1, 1], camera.matrix[0, 2], camera.matrix[1, 2], *camera.distortion]
+    names = ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3")
+    told = [
+        (name, f"{value:.3f} px, 1 sigma {sigma:.3f}" if i < 4 else f"{value:.5f}, 1 sigma {sigma:.5f}")
+        for i, (name, value, sigma) in enumerate(zip(names, values, fit.sigma, strict=True))
+    ]
+    return (
+        *told,
+        ("residual", f"{result.rms_px:.3f} px rms"),
+        ("coverage", f"{100 * fit.covered:.0f} % of the picture; tilted by up to {np.degrees(fit.tilt_rad):.0f} deg"),
+        ("pictures", f"{result.samples}, {len(result.rejected)} rejected"),
+    )
