@@ -39,15 +39,55 @@ if TYPE_CHECKING:
     from twinguide_calibration.similarity import SimilarityFit, register_similarity
 
 _HOMES = {
-    "chain": "Budget Link Share chain_budget",
-    "error": "ErrorMap covers error_map fitzpatrick_west layout_covariance misfit_probability p95_radius tre_covariance tre_p95",
-    "hand_eye": "HandEyeFit solve_hand_eye solve_hand_eye_timed",
-    "latency": "ClockFit LagFit fit_clock interpolate_poses motion_lag pose_lag profile_minimum",
-    "pivot": "PivotConsistency PivotFit calibrate_pivot compare_pivots",
-    "poses": "Poses Stamps check_poses check_stamps",
-    "similarity": "SimilarityFit register_similarity",
+    "chain": (
+        "Budget",
+        "Link",
+        "Share",
+        "chain_budget",
+    ),
+    "error": (
+        "ErrorMap",
+        "covers",
+        "error_map",
+        "fitzpatrick_west",
+        "layout_covariance",
+        "misfit_probability",
+        "p95_radius",
+        "tre_covariance",
+        "tre_p95",
+    ),
+    "hand_eye": (
+        "HandEyeFit",
+        "solve_hand_eye",
+        "solve_hand_eye_timed",
+    ),
+    "latency": (
+        "ClockFit",
+        "LagFit",
+        "fit_clock",
+        "interpolate_poses",
+        "motion_lag",
+        "pose_lag",
+        "profile_minimum",
+    ),
+    "pivot": (
+        "PivotConsistency",
+        "PivotFit",
+        "calibrate_pivot",
+        "compare_pivots",
+    ),
+    "poses": (
+        "Poses",
+        "Stamps",
+        "check_poses",
+        "check_stamps",
+    ),
+    "similarity": (
+        "SimilarityFit",
+        "register_similarity",
+    ),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Budget",

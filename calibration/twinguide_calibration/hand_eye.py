@@ -9,19 +9,19 @@ A, moving) whiten it, estimated from the residuals where no covariances are give
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import degrees, inf, sqrt
+from math import inf, sqrt
 
 import numpy as np
 
 from twinguide_calibration.error import p95_radius
+from twinguide_calibration.hand_eye_start import park
 from twinguide_calibration.latency import (
-    LEAST_TURN,
     checked_stream,
-    draw_pairs,
     interpolate_poses,
     pose_lag,
     twists,
 )
+from twinguide_calibration.linear import eigen, invert, solve, squared_lengths, whitening_of
 from twinguide_calibration.poses import check_poses
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import (
@@ -29,12 +29,8 @@ from twinguide_calibration.rigid import (
     Ints,
     adjoint,
     as_floats,
-    compose,
     difference,
     inverse,
-    logarithm,
-    mean_transform,
-    nearest_rotation,
     perturb,
     skew,
 )
@@ -50,12 +46,9 @@ from twinguide_calibration.weights import (
 LEAST_POSES = 5
 ROUNDS = 20
 STEP_CONVERGED = 1e-8  # [rad, m]
-AXES_PARALLEL = 0.05  # second over first extent of the turning axes
 MOST_REJECTED = 0.4
-DISAGREE_RAD = np.radians(5.0)  # sigma of turning beyond which the two streams show no common body
 EFFICIENCY = 0.95  # of Tukey's weights under normal noise
 SCALE_FLOOR = 1e-12  # data without noise keep a scale to weigh with
-Weights = Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,110 +151,20 @@ def solve_hand_eye_timed(
     residual. Residuals and `rejected` are told in rows of b. Raises as `solve_hand_eye` and `pose_lag`.
     """
     length = len(b)
-    given = as_floats(times_b)
-    times_a, a, notes_a = checked_stream(times_a, as_floats(a), "poses a")
-    times_b, b, notes_b = checked_stream(times_b, as_floats(b), "poses b")
+    times_a, a, _, notes_a = checked_stream(times_a, as_floats(a), "poses a")
+    times_b, b, rows_b, notes_b = checked_stream(times_b, as_floats(b), "poses b")
     offset = -pose_lag(times_a, a, times_b, b, lag_max_s=offset_max_s).lag_s
     moved, known = interpolate_poses(times_a, a, times_b + offset)
     if known.sum() < LEAST_POSES:
         raise CalibrationRefused(f"the streams share {known.sum()} instants", "Record both at the same time.")
     problem = _Problem(moved[known], b[known], None, None, times_a, a, times_b[known])
-    rows = np.searchsorted(given, times_b[known]) if np.all(np.diff(given) > 0) else _rows_of(given, times_b[known])
-    return _solve(problem, rows.astype(np.int64), length, offset, p95_max, (*notes_a, *notes_b))
-
-
-def _rows_of(given: Array, wanted: Array) -> Ints:
-    first = {float(t): row for row, t in reversed(list(enumerate(given.tolist())))}
-    return np.array([first[float(t)] for t in wanted], dtype=np.int64)
+    return _solve(problem, rows_b[known], length, offset, p95_max, (*notes_a, *notes_b))
 
 
 def _solve(problem: _Problem, rows: Ints, n: int, offset: float, p95_max: float, notes: tuple[str, ...]) -> HandEyeFit:
-    x, z, spread = _closed_form(problem.a, problem.b)
+    x, z, spread = park(problem.a, problem.b)
     x, z, offset, final = _refine(problem, x, z, offset)
     return _gated(_result(x, z, offset, final, rows, n, spread, notes), len(rows), p95_max)
-
-
-def _closed_form(a: Array, b: Array) -> tuple[Array, Array, float]:
-    """Return X, Z and the spread of the turning axes (Park & Martin 1994, on pairs of equal angle)."""
-    first, second = draw_pairs(len(a))
-    motion_a, motion_b = inverse(a[first]) @ a[second], inverse(b[first]) @ b[second]
-    turn_a, turn_b = logarithm(motion_a[:, :3, :3]), logarithm(motion_b[:, :3, :3])
-    angle_a, angle_b = np.sqrt((turn_a**2).sum(axis=1)), np.sqrt((turn_b**2).sum(axis=1))
-    apart = (angle_a - angle_b) ** 2
-    allowed = np.maximum(9.0 * np.median(apart), 1e-12)
-    good = (apart <= allowed) & (np.minimum(angle_a, angle_b) > LEAST_TURN) & (np.maximum(angle_a, angle_b) < 3.0)
-    if good.sum() < 3:
-        raise CalibrationRefused(
-            f"{good.sum()} of {len(good)} pairs of poses turned, and by the same angle in both streams",
-            "Turn the body by 20 deg or more about two axes; check that the poses are paired at the same instant.",
-        )
-    turn_a, turn_b, motion_a, motion_b = turn_a[good], turn_b[good], motion_a[good], motion_b[good]
-    spread = _axis_spread(turn_b)
-    rotation = _align_axes(turn_a, turn_b)
-    translation = _hand(motion_a, motion_b, rotation)
-    x = compose(rotation, translation)
-    z = _robust_mean(a @ x @ inverse(b))
-    return x, z, spread
-
-
-def _axis_spread(turns: Array) -> float:
-    axes = turns / np.sqrt((turns**2).sum(axis=1, keepdims=True))
-    values, vectors = np.linalg.eigh(axes.T @ axes / len(axes))
-    spread = sqrt(max(float(values[1]), 0.0) / float(values[2]))
-    if spread < AXES_PARALLEL:
-        axis = ", ".join(f"{v:.2f}" for v in vectors[:, 2])
-        raise CalibrationRefused(
-            f"the body turned about one axis alone, ({axis}) in b's source: the place along it is unknown",
-            "Turn it about a second axis too, by 20 deg or more.",
-        )
-    return spread
-
-
-def _align_axes(turn_a: Array, turn_b: Array) -> Array:
-    """Return R with `turn_a = R turn_b`, reweighted; refuse streams whose turns no rotation aligns."""
-    weights = np.ones(len(turn_a))
-    for _ in range(6):
-        cross = (weights[:, None] * turn_a).T @ turn_b
-        rotation = nearest_rotation(cross)
-        squares = ((turn_a - turn_b @ rotation.T) ** 2).sum(axis=1)
-        weights = 1.0 / np.sqrt(squares + 0.01 * float(np.median(squares)) + SCALE_FLOOR)
-    left = robust_scale(squares, 3)
-    if left > DISAGREE_RAD:
-        values = np.linalg.svd(cross, compute_uv=False)
-        mirrored = np.linalg.det(cross) < 0.0 and values[2] > 0.2 * values[1]
-        raise CalibrationRefused(
-            f"no rotation aligns the two streams' turns (they differ by {degrees(left):.0f} deg)",
-            "One stream is mirrored or has swapped axes: check its frame."
-            if mirrored
-            else "Is one of the streams inverted (a_from_b given as b_from_a), or of another body?",
-        )
-    return rotation
-
-
-def _hand(motion_a: Array, motion_b: Array, rotation: Array) -> Array:
-    """Return X's translation [m] from `(R_a - I) t = R t_b - t_a` over pairs, reweighted by its residual."""
-    left = motion_a[:, :3, :3] - np.eye(3)
-    right = motion_b[:, :3, 3] @ rotation.T - motion_a[:, :3, 3]
-    weights = np.ones(len(left))
-    translation = np.zeros(3)
-    for _ in range(6):
-        weighted = left * weights[:, None, None]
-        normal = np.einsum("pij,pik->jk", weighted, left)
-        translation = np.linalg.solve(normal, np.einsum("pij,pi->j", weighted, right))
-        squares = ((left @ translation - right) ** 2).sum(axis=1)
-        weights = 1.0 / np.sqrt(squares + 0.01 * float(np.median(squares)) + SCALE_FLOOR)
-    return translation
-
-
-def _robust_mean(transforms: Array) -> Array:
-    """Return the mean of transforms, shape (n, 4, 4), with distant ones weighed down (rad and m alike)."""
-    weights = np.ones(len(transforms))
-    mean = transforms[0]
-    for _ in range(8):
-        mean = mean_transform(transforms, weights)
-        squares = (difference(transforms, mean) ** 2).sum(axis=1)
-        weights = 1.0 / np.sqrt(squares + 0.01 * float(np.median(squares)) + SCALE_FLOOR)
-    return mean
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -281,7 +184,7 @@ def _refine(problem: _Problem, x: Array, z: Array, offset: float) -> tuple[Array
     for _ in range(ROUNDS):
         a, speed = problem.at(offset)
         final, gradient, information = _linear(problem, a, speed, x, z, given)
-        step = -np.linalg.solve(information, gradient)
+        step = -solve(information, gradient)
         x, z = perturb(x, step[:6]), perturb(z, step[6:12])
         if speed is not None:
             offset += float(step[12])
@@ -305,7 +208,7 @@ def _linear(
     whitening = _given_whitening(problem, x) if given else _estimated_whitening(residual, x)
     jacobian = whitening @ jacobian
     whitened = (whitening @ residual[:, :, None])[..., 0]
-    squares = (whitened**2).sum(axis=1)
+    squares = squared_lengths(whitened)
     scale = settle_scale(squares, 6, robust_scale(squares, 6), jacobian.shape[2])
     scale = max(scale, 1.0) if given else scale
     weights = tukey(squares, 6, scale)
@@ -324,7 +227,7 @@ def _given_whitening(problem: _Problem, x: Array) -> Array:
         total = total + carried @ problem.covariance_a @ carried.T
     if problem.covariance_b is not None:
         total = total + problem.covariance_b
-    return as_floats(np.linalg.inv(np.linalg.cholesky(total)))
+    return whitening_of(total)
 
 
 def _estimated_whitening(residual: Array, x: Array) -> Array:
@@ -334,21 +237,22 @@ def _estimated_whitening(residual: Array, x: Array) -> Array:
     """
     lever = skew(x[:3, :3].T @ x[:3, 3])
     turning, moving = residual[:, :3], residual[:, 3:]
-    squares = (turning**2).sum(axis=1)
+    squares = squared_lengths(turning)
     inside = squares <= (TUKEY_WIDTH[3] * (robust_scale(squares, 3) + SCALE_FLOOR)) ** 2
-    inside &= (moving**2).sum(axis=1) <= 16.0 * np.median((moving**2).sum(axis=1)) + SCALE_FLOOR
+    lengths = squared_lengths(moving)
+    inside &= lengths <= 16.0 * np.median(lengths) + SCALE_FLOOR
     carried = turning @ lever.T
     share = float((moving[inside] * carried[inside]).sum()) / max(float((carried[inside] ** 2).sum()), 1e-30)
     share = float(np.clip(share, 0.0, 1.0))
     sigma = settle_scale(squares, 3, robust_scale(squares, 3), 6) + SCALE_FLOOR
     rest = moving - share * carried
     lean = share * (1.0 - share) * sigma**2 * (lever @ lever.T)
-    rest_squares = (rest**2).sum(axis=1)
+    rest_squares = squared_lengths(rest)
     size = settle_scale(rest_squares, 3, robust_scale(rest_squares, 3), 6) ** 2
     size = max(size - float(np.trace(lean)) / 3.0, 0.05 * size) + SCALE_FLOOR**2
     whitening = np.zeros((6, 6))
     whitening[:3, :3] = np.eye(3) / sigma
-    block = np.linalg.inv(np.linalg.cholesky(size * np.eye(3) + lean))
+    block = whitening_of(size * np.eye(3) + lean)
     whitening[3:, 3:], whitening[3:, :3] = block, -share * block @ lever
     return whitening
 
@@ -356,15 +260,15 @@ def _estimated_whitening(residual: Array, x: Array) -> Array:
 def _result(
     x: Array, z: Array, offset: float, final: _Final, rows: Ints, n: int, spread: float, notes: tuple[str, ...]
 ) -> HandEyeFit:
-    squares = (final.whitened**2).sum(axis=1)
+    squares = squared_lengths(final.whitened)
     inside = squares < (TUKEY_WIDTH[6] * final.scale) ** 2
     count = len(final.information)
     inflation = serial_inflation(final.whitened, inside)
     variance = final.scale**2 / EFFICIENCY if final.given else estimate_variance(squares, 6, final.scale, count)
-    covariance = as_floats(np.linalg.inv(final.information)) * variance * inflation
+    covariance = invert(final.information) * variance * inflation
     turned, moved = np.full(n, np.nan), np.full(n, np.nan)
-    turned[rows] = np.sqrt((final.residual[:, :3] ** 2).sum(axis=1))
-    moved[rows] = np.sqrt((final.residual[:, 3:] ** 2).sum(axis=1))
+    turned[rows] = np.sqrt(squared_lengths(final.residual[:, :3]))
+    moved[rows] = np.sqrt(squared_lengths(final.residual[:, 3:]))
     freedom = inf if final.given else max(3.0 * float(inside.sum()) / inflation - count, 1.0)
     used = final.residual[inside] if inside.any() else final.residual
     timed = count > 12
@@ -395,7 +299,7 @@ def _gated(fit: HandEyeFit, used: int, p95_max: float) -> HandEyeFit:
             "Check that the marker did not move on its body and that the poses belong to the same instants.",
         )
     if fit.x_p95 > p95_max:
-        values, vectors = np.linalg.eigh(fit.covariance[3:6, 3:6])
+        values, vectors = eigen(fit.covariance[3:6, 3:6])
         worst = ", ".join(f"{v:.2f}" for v in fit.x[:3, :3] @ vectors[:, 2])
         raise CalibrationRefused(
             f"X is known to {fit.x_p95 * 1e3:.1f} mm (95 %), wanted {p95_max * 1e3:.1f} mm; worst along ({worst}), "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
+from twinguide_calibration.linear import invert, solve
 from twinguide_calibration.poses import check_poses, check_stamps
 from twinguide_calibration.refused import CalibrationRefused
-from twinguide_calibration.rigid import Array, Ints, as_floats, compose, difference, exponential, inverse
+from twinguide_calibration.rigid import Array, Bools, Ints, as_floats, compose, difference, exponential, inverse
 from twinguide_calibration.weights import estimate_variance, robust_scale, serial_inflation, settle_scale, tukey
 
 BINS = 32  # of a recording, each giving its earliest arrival
@@ -87,10 +89,10 @@ def _earliest(device: Array, delay: Array) -> Ints:
     """Return the row of the least delay in each of up to `BINS` spans of equal count."""
     count = int(np.clip(len(device) // 4, 2, BINS))
     edges = np.linspace(0, len(device), count + 1).astype(np.int64)
-    return np.array([a + int(np.argmin(delay[a:b])) for a, b in zip(edges[:-1], edges[1:], strict=True)])
+    return np.array([a + int(np.argmin(delay[a:b])) for a, b in pairwise(edges.tolist())])
 
 
-def _robust_line(design: Array, values: Array) -> tuple[Array, Array, np.ndarray]:
+def _robust_line(design: Array, values: Array) -> tuple[Array, Array, Bools]:
     """Return (offset, slope), their covariance, and which values fit.
 
     The earliest arrival of a span is late by about its own scatter (exactly so for exponential delays): that is added
@@ -105,24 +107,24 @@ def _robust_line(design: Array, values: Array) -> tuple[Array, Array, np.ndarray
         squares = (values - design @ line) ** 2
         sigma = max(settle_scale(squares, 1, robust_scale(squares, 1), 2), 1e-9)
         weights = tukey(squares, 1, sigma)
-        line = np.linalg.solve(design.T * weights @ design, design.T @ (weights * values))
+        line = solve(design.T * weights @ design, design.T @ (weights * values))
     squares = (values - design @ line) ** 2
-    covariance = np.linalg.inv(design.T @ design) * estimate_variance(squares, 1, sigma, 2)
+    covariance = invert(design.T @ design) * estimate_variance(squares, 1, sigma, 2)
     covariance[0, 0] += sigma**2
     return line, covariance, tukey(squares, 1, sigma) > 0.0
 
 
 def profile_minimum(lags: Array, misfit: Array, freedom: float) -> tuple[float, float]:
-    """Return where a profile of squared misfit is least, and its sigma, in the unit of `lags`, shape (m,), equally spaced.
+    """Return where a profile of squared misfit is least, and its sigma, in the unit of `lags`, (m,), equally spaced.
 
     The least place of a parabola through it and its neighbours; sigma from the curvature over 8 steps to either side of
     the profile likelihood, where `freedom` terms make up the misfit (Seber & Wild 1989, section 5.2).
     """
     best = int(np.clip(np.argmin(misfit), 1, len(lags) - 2))
     step = float(lags[1] - lags[0])
-    a, b, _ = np.polyfit(lags[best - 1 : best + 2] - lags[best], misfit[best - 1 : best + 2], 2)
+    a, b = as_floats(np.polyfit(lags[best - 1 : best + 2] - lags[best], misfit[best - 1 : best + 2], 2)).tolist()[:2]
     around = slice(max(best - 8, 0), best + 9)
-    curvature = max(float(np.polyfit(lags[around], misfit[around], 2)[0]), 1e-12)
+    curvature = max(float(as_floats(np.polyfit(lags[around], misfit[around], 2))[0]), 1e-12)
     shift = float(np.clip(-b / (2 * a), -step, step)) if a > 0 else 0.0
     return float(lags[best]) + shift, float(np.sqrt(float(misfit[best]) / freedom / curvature))
 
@@ -166,21 +168,19 @@ def _stream(times: Array, values: Array, what: str) -> tuple[Array, Array, tuple
     values = as_floats(values)
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or len(values) != len(times):
-        raise CalibrationRefused(
-            f"{what}: wanted one row of values a stamp; got {values.shape} and {len(times)} stamps"
-        )
+        raise CalibrationRefused(f"{what}: wanted a row of values a stamp; got {values.shape} and {len(times)} stamps")
     stamps = check_stamps(np.where(np.isfinite(values).all(axis=1), as_floats(times), np.nan), what)
     return as_floats(times)[stamps.kept], values[stamps.kept], stamps.notes
 
 
 def _left_over(times_a: Array, values_a: Array, at: Array, values_b: Array) -> Array:
     """Return what an affine map of a at times leaves of b, shape (m, j)."""
-    moved = np.stack([np.interp(at, times_a, column) for column in values_a.T], axis=1)
+    moved = np.stack([as_floats(np.interp(at, times_a, values_a[:, j])) for j in range(values_a.shape[1])], axis=1)
     terms = np.concatenate([np.ones((len(moved), 1)), moved], axis=1)
-    return values_b - terms @ np.linalg.lstsq(terms, values_b, rcond=None)[0]
+    return values_b - terms @ as_floats(np.linalg.lstsq(terms, values_b, rcond=None)[0])
 
 
-def interpolate_poses(times: Array, poses: Array, at: Array) -> tuple[Array, np.ndarray]:
+def interpolate_poses(times: Array, poses: Array, at: Array) -> tuple[Array, Bools]:
     """Return poses, shape (m, 4, 4), at times [s], shape (m,), and which of them lie within the stream, not in a gap.
 
     `times` [s], shape (n,), strictly rising, `poses` (n, 4, 4); turning and moving are each interpolated evenly.
@@ -220,8 +220,8 @@ def pose_lag(
     angle between two poses is the same for all bodies rigidly attached (screw congruence, Chen 1991), and the lag is
     where those angles agree best. Raises CalibrationRefused for too little turning, or a best lag at the border.
     """
-    times_a, poses_a, notes_a = checked_stream(times_a, poses_a, "poses a")
-    times_b, poses_b, notes_b = checked_stream(times_b, poses_b, "poses b")
+    times_a, poses_a, _, notes_a = checked_stream(times_a, poses_a, "poses a")
+    times_b, poses_b, _, notes_b = checked_stream(times_b, poses_b, "poses b")
     inside = (times_b - lag_max_s >= times_a[0]) & (times_b + lag_max_s <= times_a[-1])
     if inside.sum() < 12:
         raise CalibrationRefused(f"the pose streams overlap in {inside.sum()} samples", "Record longer.")
@@ -242,17 +242,14 @@ def pose_lag(
     return LagFit(lag, sigma, float(np.sqrt(misfit[best])), explained, (*notes_a, *notes_b))
 
 
-def checked_stream(times: Array, poses: Array, what: str) -> tuple[Array, Array, tuple[str, ...]]:
-    """Return the stamps and poses of a stream that can be used, in order, and what was repaired."""
+def checked_stream(times: Array, poses: Array, what: str) -> tuple[Array, Array, Ints, tuple[str, ...]]:
+    """Return the stamps [s] and poses of a stream that can be used, in order, their rows, and what was repaired."""
     checked = check_poses(poses, what, 2)
     if len(times) != len(poses):
         raise CalibrationRefused(f"{what}: {len(poses)} poses but {len(times)} stamps")
     stamps = check_stamps(as_floats(times)[checked.kept], f"stamps of {what}")
-    return (
-        as_floats(times)[checked.kept][stamps.kept],
-        checked.matrices[stamps.kept],
-        (*checked.notes, *stamps.notes),
-    )
+    rows = checked.kept[stamps.kept]
+    return as_floats(times)[rows], checked.matrices[stamps.kept], rows, (*checked.notes, *stamps.notes)
 
 
 def _incongruence(times_a: Array, poses_a: Array, at: Array, first: Ints, second: Ints, angles: Array) -> float:

@@ -16,9 +16,10 @@ from math import asin, ceil, degrees, pi, radians, sin, sqrt
 import numpy as np
 
 from twinguide_calibration.error import misfit_probability, p95_radius
+from twinguide_calibration.linear import invert, solve, squared_lengths
 from twinguide_calibration.poses import check_poses
 from twinguide_calibration.refused import CalibrationRefused
-from twinguide_calibration.rigid import Array, Ints, as_floats, exponential
+from twinguide_calibration.rigid import Array, Ints, exponential, skew
 from twinguide_calibration.weights import (
     TUKEY_WIDTH,
     estimate_variance,
@@ -97,42 +98,44 @@ def calibrate_pivot(poses: Array, *, p95_max: float = 1.0e-3, systematic: float 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _State:
+    """The residuals and adjusted rotations at a tip and a pivot."""
+
     tip: Array
     pivot: Array
-    turned: Array  # adjusted rotations
     error: Array  # (n, 3) in tool axes
-    whitened: Array  # (n,) squared lengths
-    across: float  # [m] sigma across the shaft
-    along: float
+    turned: Array  # (n, 3, 3), the adjusted rotations
+    misclosure: Array  # (n, 3), the residuals linearised there
+    weight: Array  # (3, 3), the inverse covariance of a residual in tool axes
+    squares: Array  # (n,) whitened squared lengths
+    scales: tuple[float, float]  # [m], along the shaft and across it
     scale: float  # of the whitened residuals
-    information: Array
+
+
+def _look(rotation: Array, translation: Array, tip: Array, pivot: Array, warm: tuple[float, float] | None) -> _State:
+    error = tip + np.einsum("nji,nj->ni", rotation, translation - pivot)
+    length = max(sqrt(float(tip @ tip)), 1e-12)
+    axis = tip / length
+    along, across = _scales(error, axis, warm)
+    lean = max(across**2 - along**2, 0.0) / across**2  # share of turning in the noise across
+    turn = (error @ skew(axis).T) * (lean / max(length, SHORT_M))
+    turned = rotation @ exponential(-turn)
+    misclosure = tip - turn @ skew(tip).T + np.einsum("nji,nj->ni", turned, translation - pivot)
+    whitening = np.eye(3) / across + np.outer(axis, axis) * (1.0 / along - 1.0 / across)
+    squares = squared_lengths(error @ whitening)
+    scale = settle_scale(squares, 3, 1.0, 6)
+    return _State(tip, pivot, error, turned, misclosure, whitening @ whitening, squares, (along, across), scale)
 
 
 def _iterate(rotation: Array, translation: Array) -> _State:
-    tip, pivot = _start(rotation, translation)
-    turned = rotation
-    shift = np.zeros_like(translation)
-    warm: tuple[float, float] | None = None
+    state = _look(rotation, translation, *_start(rotation, translation), None)
     for _ in range(ROUNDS):
-        error = tip + np.einsum("nji,nj->ni", rotation, translation - pivot)
-        axis = tip / max(sqrt(float(tip @ tip)), 1e-12)
-        along, across = warm = _scales(error, axis, warm)
-        lean = max(across**2 - along**2, 0.0) / across**2  # share of turning in the noise across
-        cross = np.cross(axis, error) * (lean / max(sqrt(float(tip @ tip)), SHORT_M))
-        turned = rotation @ exponential(-cross)
-        shift = np.cross(cross, tip)
-        whitening = np.eye(3) / across + np.outer(axis, axis) * (1.0 / along - 1.0 / across)
-        misclosure = tip + shift + np.einsum("nji,nj->ni", turned, translation - pivot)
-        squares = ((error @ whitening) ** 2).sum(axis=1)
-        scale = settle_scale(squares, 3, 1.0, 6)
-        weights = tukey(squares, 3, scale)
-        information, gradient = _normal(turned, whitening @ whitening, misclosure, weights)
-        step = -np.linalg.solve(information, gradient)
-        tip, pivot = tip + step[:3], pivot + step[3:]
+        weights = tukey(state.squares, 3, state.scale)
+        information, gradient = _normal(state, weights)
+        step = -solve(information, gradient)
+        state = _look(rotation, translation, state.tip + step[:3], state.pivot + step[3:], state.scales)
         if np.abs(step).max() < STEP_CONVERGED:
             break
-    plain, _ = _normal(turned, whitening @ whitening, misclosure, np.ones(len(rotation)))
-    return _State(tip, pivot, turned, error, squares, across, along, scale, plain)
+    return state
 
 
 def _start(rotation: Array, translation: Array) -> tuple[Array, Array]:
@@ -143,9 +146,9 @@ def _start(rotation: Array, translation: Array) -> tuple[Array, Array]:
         w = weights / weights.sum()
         mean_r, mean_t = np.tensordot(w, rotation, axes=1), w @ translation
         back = np.einsum("nji,nj,n->i", rotation, translation - mean_t, w)
-        tip = -np.linalg.solve(np.eye(3) - mean_r.T @ mean_r, back)
+        tip = -solve(np.eye(3) - mean_r.T @ mean_r, back)
         pivot = mean_r @ tip + mean_t
-        length = np.sqrt(((rotation @ tip + translation - pivot) ** 2).sum(axis=1))
+        length = np.sqrt(squared_lengths(rotation @ tip + translation - pivot))
         weights = 1.0 / np.maximum(length, 0.05 * float(np.median(length)) + SCALE_FLOOR_M)
     return tip, pivot
 
@@ -153,38 +156,39 @@ def _start(rotation: Array, translation: Array) -> tuple[Array, Array]:
 def _scales(error: Array, axis: Array, warm: tuple[float, float] | None) -> tuple[float, float]:
     """Return the robust sigmas [m] of residuals in tool axes along the shaft and across it, from those before."""
     along = (error @ axis) ** 2
-    across = np.einsum("ni,ni->n", error, error) - along
+    across = squared_lengths(error) - along
     start = (robust_scale(along, 1), robust_scale(across, 2)) if warm is None else warm
     first, second = settle_scale(along, 1, start[0], 2), settle_scale(across, 2, start[1], 4)
     least = max(0.05 * max(first, second), SCALE_FLOOR_M)
     return max(first, least), max(second, least)
 
 
-def _normal(turned: Array, weight: Array, misclosure: Array, weights: Array) -> tuple[Array, Array]:
+def _normal(state: _State, weights: Array) -> tuple[Array, Array]:
     """Return the information (6, 6) and gradient (6,) over (tip, pivot); the Jacobian in tool axes is `[I | -R']`."""
-    weighted = (weights[:, None, None] * turned) @ weight
+    weighted = (weights[:, None, None] * state.turned) @ state.weight
     information = np.empty((6, 6))
-    information[:3, :3] = weights.sum() * weight
+    information[:3, :3] = weights.sum() * state.weight
     information[3:, :3] = -weighted.sum(axis=0)
     information[:3, 3:] = information[3:, :3].T
-    information[3:, 3:] = np.einsum("nij,nkj->ik", weighted, turned)
-    pulled = np.einsum("nij,nj->i", weighted, misclosure)
-    return information, np.concatenate([weight @ (weights @ misclosure), -pulled])
+    information[3:, 3:] = np.einsum("nij,nkj->ik", weighted, state.turned)
+    pulled = np.einsum("nij,nj->i", weighted, state.misclosure)
+    return information, np.concatenate([state.weight @ (weights @ state.misclosure), -pulled])
 
 
 def _result(
     state: _State, rotation: Array, translation: Array, kept: Ints, n: int, systematic: float, notes: tuple[str, ...]
 ) -> PivotFit:
-    inside = state.whitened < (TUKEY_WIDTH[3] * state.scale) ** 2
+    inside = state.squares < (TUKEY_WIDTH[3] * state.scale) ** 2
     inflation = serial_inflation(state.error, inside)
-    variance = estimate_variance(state.whitened, 3, state.scale, 6)
-    covariance = as_floats(np.linalg.inv(state.information)) * variance * inflation
+    variance = estimate_variance(state.squares, 3, state.scale, 6)
+    covariance = invert(_normal(state, np.ones(len(rotation)))[0]) * variance * inflation
     freedom = max(1.5 * float(inside.sum()) / inflation - 6.0, 1.0)  # two scales share the residuals
     residuals = np.full(n, np.nan)
-    residuals[kept] = np.sqrt(((rotation @ state.tip + translation - state.pivot) ** 2).sum(axis=1))
+    residuals[kept] = np.sqrt(squared_lengths(rotation @ state.tip + translation - state.pivot))
     length = max(sqrt(float(state.tip @ state.tip)), SHORT_M)
-    turning = sqrt(max(state.across**2 - state.along**2, 0.0)) / length
-    sigma = sqrt((state.along**2 + 2.0 * state.across**2) / 3.0)
+    along, across = state.scales
+    turning = sqrt(max(across**2 - along**2, 0.0)) / length
+    sigma = sqrt((along**2 + 2.0 * across**2) / 3.0)
     if inflation > 2.0:
         notes = (*notes, f"residuals are correlated in time: the covariance was widened {inflation:.1f} times")
     return PivotFit(
@@ -237,8 +241,8 @@ def _gate(fit: PivotFit, p95_max: float) -> None:
     else:
         remedy = "Hold the tip firmly in a divot, near the tracker, and record longer."
     raise CalibrationRefused(
-        f"cone of {degrees(fit.swing_rad):.0f} deg from the middle, residual {fit.sigma * 1e3:.2g} mm: the tip is known "
-        f"to {known * 1e3:.2g} mm (95 %), wanted {p95_max * 1e3:.2g} mm",
+        f"cone of {degrees(fit.swing_rad):.0f} deg from the middle, residual {fit.sigma * 1e3:.2g} mm: the tip is "
+        f"known to {known * 1e3:.2g} mm (95 %), wanted {p95_max * 1e3:.2g} mm",
         remedy,
     )
 
@@ -252,11 +256,11 @@ def compare_pivots(fits: Sequence[PivotFit]) -> PivotConsistency:
         raise CalibrationRefused(f"wanted at least 2 pivots to compare; got {len(fits)}", "Swing in a second divot.")
     tips = np.array([fit.tip for fit in fits])
     slow = [np.eye(3) * (fit.systematic_p95 / 1.6449) ** 2 for fit in fits]
-    information = [np.linalg.inv(fit.covariance[:3, :3] + extra) for fit, extra in zip(fits, slow, strict=True)]
-    covariance = np.linalg.inv(np.sum(information, axis=0))
+    information = [invert(fit.covariance[:3, :3] + extra) for fit, extra in zip(fits, slow, strict=True)]
+    covariance = invert(np.sum(information, axis=0))
     tip = covariance @ np.sum([w @ t for w, t in zip(information, tips, strict=True)], axis=0)
     apart = tips - tip
     freedom = 3 * (len(fits) - 1)
     chi2 = sum(float(d @ w @ d) for d, w in zip(apart, information, strict=True))
     probability = misfit_probability(chi2 / freedom, freedom)
-    return PivotConsistency(tip, covariance, np.sqrt((apart**2).sum(axis=1)), probability, probability > 0.01)
+    return PivotConsistency(tip, covariance, np.sqrt(squared_lengths(apart)), probability, probability > 0.01)

@@ -88,12 +88,10 @@ def register_points(source: Array, target: Array, covariances: Array | None = No
     """
     source, target = as_floats(source), as_floats(target)
     _check_size(source, target)
-    if covariances is not None:
-        fit = register_layouts(source[None], target[None], as_floats(covariances)[None])[0]
-    else:
-        fit = _isotropic(source, target)
-    _check_mirror(source, target, fit)
-    return fit
+    _check_mirror(source, target)
+    if covariances is None:
+        return _isotropic(source, target)
+    return register_layouts(source[None], target[None], as_floats(covariances)[None])[0]
 
 
 def _isotropic(source: Array, target: Array) -> RigidFit:
@@ -126,21 +124,24 @@ def _check_size(source: Array, target: Array) -> None:
 
 def _size(points: Array) -> float:
     centred = points - points.sum(axis=0) / len(points)
-    return sqrt(float(np.vdot(centred, centred)))
+    return sqrt(float((centred**2).sum()))
 
 
-def _check_mirror(source: Array, target: Array, fit: RigidFit) -> None:
+def _check_mirror(source: Array, target: Array) -> None:
     """Refuse points that a reflection maps far better than any rotation."""
-    noise, size = sqrt(float(fit.residuals @ fit.residuals)), _size(source)
-    if noise < 1e-3 * size or len(source) < 4:  # no reflection hides in so small a residual
+    if len(source) < 4 or source.shape != target.shape or not np.isfinite(source.sum() + target.sum()):
         return
     centred_s, centred_t = source - source.mean(axis=0), target - target.mean(axis=0)
-    values = np.linalg.svd(centred_t.T @ centred_s, compute_uv=False)
-    mirrored = sqrt(max(size**2 + _size(target) ** 2 - 2.0 * float(values.sum()), 0.0))
-    if mirrored * MIRROR_GAIN < noise:
+    cross = centred_t.T @ centred_s
+    if np.linalg.det(cross) >= 0.0:
+        return
+    values = as_floats(np.linalg.svd(cross, compute_uv=False))
+    total = float((centred_s**2).sum() + (centred_t**2).sum())
+    mirrored = sqrt(max(total - 2.0 * float(values.sum()), 0.0) / len(source))
+    turned = sqrt(max(total - 2.0 * float(values @ [1.0, 1.0, -1.0]), 0.0) / len(source))
+    if mirrored * MIRROR_GAIN < turned and turned**2 > 1e-6 * total / len(source):
         raise CalibrationRefused(
-            "a reflection fits far better than any rotation "
-            f"({mirrored / sqrt(len(source)) * 1e3:.2g} mm against {noise / sqrt(len(source)) * 1e3:.2g} mm rms)",
+            f"a reflection fits better than any rotation ({mirrored * 1e3:.2g} mm against {turned * 1e3:.2g} mm rms)",
             "Two axes are swapped or one is mirrored (LPS and RAS?): check the frames.",
         )
 

@@ -26,7 +26,7 @@ def tukey(squares: Array, k: int, sigma: float) -> Array:
 
 
 def settle_scale(squares: Array, k: int, sigma: float, parameters: int) -> float:
-    """Return sigma per component from the weighted mean square, iterated from a start: exact under noise, and robust."""
+    """Return sigma per component from the weighted mean square, iterated from a start: efficient and robust."""
     known = max(1.0 - parameters / max(k * len(squares), parameters + 1), 0.05)
     for _ in range(SCALE_STEPS):
         left = np.maximum(1.0 - squares / max(TUKEY_WIDTH[k] * sigma, 1e-300) ** 2, 0.0)

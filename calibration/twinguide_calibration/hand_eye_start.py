@@ -1,0 +1,109 @@
+"""The closed form of `A_i X = Z B_i` that starts the refinement: Park & Martin 1994 over congruent pairs of poses."""
+
+from __future__ import annotations
+
+from math import degrees, sqrt
+
+import numpy as np
+
+from twinguide_calibration.latency import LEAST_TURN, draw_pairs
+from twinguide_calibration.linear import eigen, solve, squared_lengths
+from twinguide_calibration.refused import CalibrationRefused
+from twinguide_calibration.rigid import Array, compose, difference, inverse, logarithm, mean_transform, nearest_rotation
+from twinguide_calibration.weights import robust_scale
+
+AXES_PARALLEL = 0.05  # second over first extent of the turning axes
+DISAGREE_RAD = np.radians(5.0)  # sigma of turning beyond which the two streams show no common body
+SCALE_FLOOR = 1e-12  # data without noise keep a scale to weigh with
+ROUNDS = 6
+
+
+def park(a: Array, b: Array) -> tuple[Array, Array, float]:
+    """Return X, Z, shape (4, 4), and the spread of the turning axes, from poses a and b, shape (n, 4, 4).
+
+    Only pairs that turned by the same angle in both streams count (screw congruence, Chen 1991). Raises
+    CalibrationRefused for too little turning, one axis alone, and streams that no rotation aligns.
+    """
+    first, second = draw_pairs(len(a))
+    motion_a, motion_b = inverse(a[first]) @ a[second], inverse(b[first]) @ b[second]
+    turn_a, turn_b = logarithm(motion_a[:, :3, :3]), logarithm(motion_b[:, :3, :3])
+    angle_a, angle_b = np.sqrt(squared_lengths(turn_a)), np.sqrt(squared_lengths(turn_b))
+    apart = (angle_a - angle_b) ** 2
+    allowed = np.maximum(9.0 * np.median(apart), 1e-12)
+    good = (apart <= allowed) & (np.minimum(angle_a, angle_b) > LEAST_TURN) & (np.maximum(angle_a, angle_b) < 3.0)
+    if good.sum() < 3:
+        raise CalibrationRefused(
+            f"{good.sum()} of {len(good)} pairs of poses turned, and by the same angle in both streams",
+            "Turn the body by 20 deg or more about two axes; check that the poses are paired at the same instant.",
+        )
+    turn_a, turn_b, motion_a, motion_b = turn_a[good], turn_b[good], motion_a[good], motion_b[good]
+    spread = _axis_spread(turn_b)
+    rotation = _align_axes(turn_a, turn_b)
+    translation = _hand(motion_a, motion_b, rotation)
+    x = compose(rotation, translation)
+    z = _robust_mean(a @ x @ inverse(b))
+    return x, z, spread
+
+
+def _axis_spread(turns: Array) -> float:
+    axes = turns / np.sqrt((turns**2).sum(axis=1, keepdims=True))
+    values, vectors = eigen(axes.T @ axes / len(axes))
+    spread = sqrt(max(float(values[1]), 0.0) / float(values[2]))
+    if spread < AXES_PARALLEL:
+        axis = ", ".join(f"{v:.2f}" for v in vectors[:, 2])
+        raise CalibrationRefused(
+            f"the body turned about one axis alone, ({axis}) in b's source: the place along it is unknown",
+            "Turn it about a second axis too, by 20 deg or more.",
+        )
+    return spread
+
+
+def _align_axes(turn_a: Array, turn_b: Array) -> Array:
+    """Return R with `turn_a = R turn_b`, reweighted; refuse streams whose turns no rotation aligns."""
+    cross = turn_a.T @ turn_b
+    rotation = nearest_rotation(cross)
+    squares = squared_lengths(turn_a - turn_b @ rotation.T)
+    for _ in range(ROUNDS):
+        cross = (_least_absolute(squares)[:, None] * turn_a).T @ turn_b
+        rotation = nearest_rotation(cross)
+        squares = squared_lengths(turn_a - turn_b @ rotation.T)
+    left = robust_scale(squares, 3)
+    if left > DISAGREE_RAD:
+        values = np.linalg.svd(cross, compute_uv=False)
+        mirrored = np.linalg.det(cross) < 0.0 and values[2] > 0.2 * values[1]
+        raise CalibrationRefused(
+            f"no rotation aligns the two streams' turns (they differ by {degrees(left):.0f} deg)",
+            "One stream is mirrored or has swapped axes: check its frame."
+            if mirrored
+            else "Is one of the streams inverted (a_from_b given as b_from_a), or of another body?",
+        )
+    return rotation
+
+
+def _hand(motion_a: Array, motion_b: Array, rotation: Array) -> Array:
+    """Return X's translation [m] from `(R_a - I) t = R t_b - t_a` over pairs, reweighted by its residual."""
+    left = motion_a[:, :3, :3] - np.eye(3)
+    right = motion_b[:, :3, 3] @ rotation.T - motion_a[:, :3, 3]
+    weights = np.ones(len(left))
+    translation = np.zeros(3)
+    flat = left.reshape(-1, 3)
+    for _ in range(ROUNDS):
+        weighted = flat * np.repeat(weights, 3)[:, None]
+        translation = solve(weighted.T @ flat, weighted.T @ right.ravel())
+        weights = _least_absolute(squared_lengths(left @ translation - right))
+    return translation
+
+
+def _least_absolute(squares: Array) -> Array:
+    """Return the weights that make least squares one of least lengths (Weiszfeld), bounded near zero."""
+    return 1.0 / np.sqrt(squares + 0.01 * float(np.median(squares)) + SCALE_FLOOR)
+
+
+def _robust_mean(transforms: Array) -> Array:
+    """Return the mean of transforms, shape (n, 4, 4), with distant ones weighed down (rad and m alike)."""
+    weights = np.ones(len(transforms))
+    mean = transforms[0]
+    for _ in range(ROUNDS):
+        mean = mean_transform(transforms, weights)
+        weights = _least_absolute(squared_lengths(difference(transforms, mean)))
+    return mean
