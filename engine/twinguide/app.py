@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +27,7 @@ from twinguide.ledger import Ledger
 from twinguide.loop import STAGES, Loop
 from twinguide.messages import Exposure, Finding, PoseWire
 from twinguide.person import Person, keyboard
+from twinguide.promptness import first_in_line, quiet_collector
 from twinguide.registry import Registry, resolve
 from twinguide.rehearsal import ATTEMPT_S, Rehearsal, laid_down, onlooker, trainee
 from twinguide.render.marks import mark_fault
@@ -67,6 +67,8 @@ def run_scenario(scenario: Scenario, registry: Registry, out: Path, *, say: Say,
     ended = ""
     with ExitStack() as stack:
         loop = compose_loop(run, case, stack, draw=draw)
+        if scenario.clock == "real":
+            stack.enter_context(first_in_line())
         with quiet_collector():
             try:
                 ended = drive(loop, run)
@@ -317,16 +319,3 @@ def drive(loop: Loop, run: Run) -> str:
     except KeyboardInterrupt:
         return "interrupted"
     return loop.stopping
-
-
-@contextmanager
-def quiet_collector() -> Generator[None]:
-    """Freeze what was loaded and collect only the young: a full collection takes longer than a frame."""
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-        gc.unfreeze()

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from twinguide.errors import TwinGuideError
+from twinguide.promptness import first_in_line
 
 PACKAGES = ("numpy", "scipy", "moderngl", "pyopenxr", "pyzmq", "pluggy", "msgspec", "mcap", "av", "cupy-cuda12x")
 
@@ -26,7 +27,7 @@ class Check:
 
 def examine() -> list[Check]:
     """Return every check, without starting anything that stays."""
-    return [_machine(), _gl(), _openxr(), _cuda(), *_packages(), *_plugins()]
+    return [_machine(), _priority(), _gl(), _openxr(), _cuda(), *_packages(), *_plugins()]
 
 
 def as_tables(checks: list[Check]) -> list[dict[str, str]]:
@@ -40,6 +41,14 @@ def _machine() -> Check:
     if cores < 2:
         return Check("machine", "lack", found, "Two cores or more keep the frame loop and the parts apart.")
     return Check("machine", "ok", found)
+
+
+def _priority() -> Check:
+    with first_in_line() as granted:
+        if granted:
+            return Check("real-time priority", "ok", "granted: the frame loop goes before ordinary processes")
+    remedy = "Add '@audio - rtprio 10' to /etc/security/limits.conf, join the group, and log in again."
+    return Check("real-time priority", "lack", "refused: a frame may wait some 4 ms for another process", remedy)
 
 
 def _gl() -> Check:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,8 +16,7 @@ from twinguide.messages import DisplayState, Finding, Registration, WorkflowStat
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(msgspec.Struct, frozen=True):  # made for every structure in every frame, in a tenth of a dataclass's time
     """How far to trust what is shown of one structure or tool."""
 
     state: DisplayState

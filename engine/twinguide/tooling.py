@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,7 @@ from twinguide.scenario import Tool
 from twinguide.scene import Point, Status, ToolView
 
 Array = NDArray[np.float64]
+EYE = np.eye(3)
 FULL_DEPTH_M = 0.1  # of a needle in tissue, for which its bending is stated
 
 
@@ -28,12 +31,12 @@ def tip_covariance(tool: Tool) -> Array:
 def tool_view(name: str, tool: Tool, pose: Pose, status: Status, entry: Array | None) -> ToolView:
     """Place a tool's tip and judge it; a needle bends with the square of its depth behind the entry [m]."""
     tip = tip_of(tool)
-    length = float(np.linalg.norm(tip))
+    length = math.hypot(*tip.tolist())
     axis = tip / length if length else np.array([0.0, 0.0, -1.0])
     position, direction = pose.transform.apply(tip), pose.transform.rotation @ axis
     depth = max(0.0, float((position - entry) @ direction)) if entry is not None else 0.0
     bend_m = tool.bends_mm * 1e-3 * min(1.0, (depth / FULL_DEPTH_M) ** 2)
-    across = np.eye(3) - np.outer(direction, direction)
+    across = EYE - direction[:, None] * direction
     turn = pose.transform.rotation
     own = turn @ tip_covariance(tool) @ turn.T + across * bend_m**2
     covariance = pose.point_covariance(tip) + own

@@ -6,6 +6,7 @@ display time minus sample time; it is bridged by prediction and judged in millim
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,7 +76,7 @@ class HeadWatch:
             a.rotation.T @ b.rotation
         )
         reach = (t_ns - t1) * (t_ns - t0) / FRAME_NS**2 / 2  # a steady acceleration's deviation grows so
-        shift_m, turn_rad = float(np.linalg.norm(shift)), float(np.linalg.norm(turn))
+        shift_m, turn_rad = math.hypot(*shift.tolist()), math.hypot(*turn.tolist())
         if shift_m < JUMP_M * max(1.0, reach) and turn_rad < JUMP_RAD * max(1.0, reach):
             return ""
         self._last = []

@@ -43,6 +43,7 @@ UNKNOWN_MOTION_M = 0.010  # 1 sigma per axis of an organ whose breathing is not 
 LEVER_M = 0.15  # from the reference body to what hangs on it: a turn of the body is a step out there
 GATE_FRESH_NS = 100 * MS  # an older gate says nothing
 SOLUTION_FRESH_NS = 250 * MS  # a body's shape older than this is not this breath's
+EYE = np.eye(3)
 STILL = Point(np.zeros(3), np.zeros((3, 3)))
 UNKNOWN = Point(np.zeros(3), np.eye(3) * UNKNOWN_MOTION_M**2)
 
@@ -86,6 +87,9 @@ class Twin:
         self._gate, self._gate_heard_ns = Gate(open=False, reason="unknown"), -SECOND
         self._stage_from_tracker: Pose | None = None
         self._fixed_stage: Pose | None = None  # stage_from_reference in rehearsal
+        self._stage: tuple[Pose, Pose, Pose] | None = None  # of a calibration and a sample of the reference
+        self._inverse: tuple[Pose, Pose] | None = None  # of a sample of the reference
+        self._at_centres: tuple[Pose, Array] | None = None  # of a registration, the covariances at all centres
         self._held: dict[str, Pose] = {}  # reference_from_<tool> of tools that a controller is
         self.training: dict[str, Training] = {}
         self.bumped = ""  # why, until asked
@@ -233,7 +237,7 @@ class Twin:
             lost=lost,
             registration=registration,
             reference_from_image=pose.transform if pose else None,
-            stage_from_reference=self._stage(reference),
+            stage_from_reference=self._stage_from_reference(reference),
             target=target,
             displacement=moved,
             entry=entry,
@@ -244,12 +248,14 @@ class Twin:
             gate_seconds=self._gate.seconds_left,
         )
 
-    def _stage(self, reference: Pose | None) -> Pose | None:
+    def _stage_from_reference(self, reference: Pose | None) -> Pose | None:
         if self._fixed_stage is not None:
             return self._fixed_stage
         if self._stage_from_tracker is None or reference is None:
             return None
-        return self._stage_from_tracker @ reference
+        if self._stage is None or self._stage[:2] != (self._stage_from_tracker, reference):
+            self._stage = (self._stage_from_tracker, reference, self._stage_from_tracker @ reference)
+        return self._stage[2]
 
     def _silence(self, now_ns: int) -> float:
         """Return the silence of what the picture hangs on: the camera's, or that of the reference within it."""
@@ -295,8 +301,10 @@ class Twin:
         p95: list[float | None] = [None] * len(self._centres)
         shift = np.zeros(3)
         if frame.pose is not None:
-            covariances = points_covariance(frame.pose, self._centres)
-            solver = self._deformation.variances[:, None, None] * np.eye(3)
+            if self._at_centres is None or self._at_centres[0] is not frame.pose:
+                self._at_centres = (frame.pose, points_covariance(frame.pose, self._centres))
+            covariances = self._at_centres[1].copy()
+            solver = self._deformation.variances[:, None, None] * EYE
             covariances[self._moves] += frame.motion.covariance + solver
             p95 = list(p95_from_covariances(covariances).tolist())
             solved = frame.pose.transform.rotation @ self._deformation.at_target()
@@ -349,7 +357,11 @@ class Twin:
         if not presence.present:
             return None, presence.reason
         pose = self._histories[name].at(t_ns)
-        return (reference.inverse() @ pose, "") if pose is not None else (None, presence.reason)
+        if pose is None:
+            return None, presence.reason
+        if self._inverse is None or self._inverse[0] is not reference:
+            self._inverse = (reference, reference.inverse())
+        return self._inverse[1] @ pose, ""
 
 
 def _carried(pose: Pose, point: Array, motion: Point, solver: Array) -> Point:

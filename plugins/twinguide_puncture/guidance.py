@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -44,24 +45,24 @@ class Puncture:
 
     def _assess_aim(self, tip: Point, direction: Array, target: Point) -> Iterator[Finding]:
         gap = target.position - tip.position
-        distance = float(np.linalg.norm(gap))
+        distance = math.hypot(*gap.tolist())
         line = gap / distance if distance > 1e-6 else direction
         covariance = target.covariance + tip.covariance
-        along = float(np.sqrt(line @ covariance @ line))
-        across = float(np.sqrt(max(0.0, (np.trace(covariance) - along**2) / 2)))
+        along = math.sqrt(max(0.0, float(line @ covariance @ line)))
+        across = math.sqrt(max(0.0, (float(covariance.trace()) - along**2) / 2))
         yield Finding(
             name="depth", value=distance * 1e3, sigma=along * 1e3, unit="mm", severity="advisory", text="to target"
         )
         if distance < 5e-3:
             return  # this near, the direction to the target is noise
-        angle = float(np.degrees(np.arccos(np.clip(direction @ line, -1.0, 1.0))))
-        sigma = float(np.degrees(across / distance))
+        angle = math.degrees(math.acos(min(1.0, max(-1.0, float(direction @ line)))))
+        sigma = math.degrees(across / distance)
         off = angle > self._options.angle_caution_deg
         yield Finding(
             name="angle", value=angle, sigma=sigma, unit="deg", severity="caution" if off else "advisory",
             text="needle points past the target" if off else "to target",
         )  # fmt: skip
-        offset = float(np.linalg.norm(gap - (gap @ direction) * direction))
+        offset = math.hypot(*(gap - (gap @ direction) * direction).tolist())
         yield Finding(
             name="offset", value=offset * 1e3, sigma=across * 1e3, unit="mm", severity="advisory", text="beside target"
         )
@@ -73,7 +74,7 @@ class Puncture:
         image_from_reference = twin.reference_from_image.inverse()
         turn = image_from_reference.rotation
         gap = target.position - tip.position
-        length = float(np.linalg.norm(gap))
+        length = math.hypot(*gap.tolist())
         moved = twin.displacement.position if twin.displacement else np.zeros(3)
         ways = np.stack([gap, length * direction]) @ turn.T  # where it is to go, and where it goes if only pushed
         at_rest = (image_from_reference.apply(tip.position) + self._share * ways).reshape(-1, 3)

@@ -80,10 +80,16 @@ class HeadsetSimulated:
     ) -> None:
         self._clock, self._head, self._hands = clock, head or HeadSway(), hands
         self.options = options or SimulatedOptions()
+        half = self.options.ipd / 2.0
+        self._headset_from_eye = [
+            Transform.of("headset", name, translation=np.array([x, 0.0, 0.0]))
+            for name, x in zip(EYE_FRAMES, (-half, half), strict=True)
+        ]
         self._pacer = Pacer(clock, self.options.rate_hz, self.options.display_latency_ns)
         self._t_display_ns = 0
         self._polled_ns: int | None = None
         self._views: tuple[View, View] | None = None
+        self._newest: tuple[int, Transform] | None = None
         self._ctx: moderngl.Context | None = None
         self._framebuffers: list[moderngl.Framebuffer] = []
         self._attachments: list[moderngl.Texture | moderngl.Renderbuffer] = []
@@ -150,9 +156,13 @@ class HeadsetSimulated:
 
     def head(self, t_ns: int) -> Transform | None:
         """Return `stage_from_headset` at `t_ns` [ns]; None while the runtime is lost."""
-        if self._lost(self._clock.now_ns()):
-            return None
-        return self._moved(self._head.reported(t_ns), t_ns)
+        return None if self._lost(self._clock.now_ns()) else self._reported(t_ns)
+
+    def _reported(self, t_ns: int) -> Transform:
+        """Return what the head's source says of a time; the loop asks twice a frame, for the head and for its eyes."""
+        if self._newest is None or self._newest[0] != t_ns:
+            self._newest = (t_ns, self._moved(self._head.reported(t_ns), t_ns))
+        return self._newest[1]
 
     def _moved(self, pose: Transform, t_ns: int) -> Transform:
         for change in self.options.space_changes:
@@ -165,14 +175,13 @@ class HeadsetSimulated:
         head = self.head(self._t_display_ns)
         if head is None and self._views is not None:
             return self._views
-        head = head or self._moved(self._head.reported(self._t_display_ns), self._t_display_ns)
+        head = head or self._reported(self._t_display_ns)
         left, right, up, down = self.options.fov
         self._views = self._view(head, 0, (left, right, up, down)), self._view(head, 1, (-right, -left, up, down))
         return self._views
 
     def _view(self, head: Transform, eye: int, fov: tuple[float, float, float, float]) -> View:
-        offset = np.array([(eye - 0.5) * self.options.ipd, 0.0, 0.0])
-        return View(head @ Transform.of("headset", EYE_FRAMES[eye], translation=offset), fov, *self.options.size)
+        return View(head @ self._headset_from_eye[eye], fov, *self.options.size)
 
     def hands(self) -> Mapping[HandName, Hand]:
         """Return both scripted hands at the frame's display time."""
