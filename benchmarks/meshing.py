@@ -52,7 +52,7 @@ def tetrahedra(tool: str, surface: Surface) -> tuple[np.ndarray, np.ndarray]:
         return points, np.array([[corner.nr - 1 for corner in cell.vertices] for cell in grid.Elements3D()])
     from wildmeshing import Tetrahedralizer
 
-    share = edge_of(surface) / float(np.linalg.norm(np.ptp(surface.vertices, axis=0)))
+    share = 1.15 * edge_of(surface) / float(np.linalg.norm(np.ptp(surface.vertices, axis=0)))
     mesher = Tetrahedralizer(max_threads=1, epsilon=2e-3, edge_length_r=share)
     mesher.set_mesh(surface.vertices, surface.triangles)
     mesher.tetrahedralize()
