@@ -102,3 +102,7 @@ class Presence:
         self._seen, self._missed, self.reason = 0, self._missed + 1, reason
         if self._missed >= SILENT_PERIODS:
             self.present = False
+
+    def gone(self, reason: str) -> None:
+        """Take the tool for lost at once, though no exposure says so."""
+        self._seen, self.present, self.reason = 0, False, reason

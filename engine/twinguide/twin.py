@@ -118,6 +118,10 @@ class Twin:
                 pass
 
     def _take_exposure(self, exposure: Exposure, now_ns: int) -> None:
+        if self._stream.silence(now_ns) >= SILENT_PERIODS:
+            for name, presence in self._presence.items():
+                if not self._histories[name].static:  # a hand moves on meanwhile: it is shown when seen anew
+                    presence.gone("tracker silent")
         self._stream.heard_ns = now_ns
         for name, history in self._histories.items():
             wire = exposure.tools.get(name)

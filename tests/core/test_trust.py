@@ -64,3 +64,16 @@ def test_a_tool_appears_after_five_samples_and_goes_at_the_third_miss():
     for _ in range(4):
         presence.seen()
     assert not presence.present  # five in a row
+
+
+def test_a_tool_that_the_trackers_silence_took_is_not_back_with_its_first_sample():
+    presence = Presence()
+    for _ in range(9):
+        presence.seen()
+    presence.gone("tracker silent")
+    for _ in range(4):
+        presence.seen()
+    assert not presence.present
+    assert presence.reason == "tracker silent"
+    presence.seen()
+    assert presence.present

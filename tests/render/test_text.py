@@ -11,6 +11,7 @@ from twinguide.errors import RenderError
 from twinguide.frames import Transform
 from twinguide.render import catalogue, hanging, panels
 from twinguide.render.glyphs import CAPITAL_EM, make_atlas
+from twinguide.scene import Status
 from twinguide.xr.base import View
 
 ATLAS = make_atlas()
@@ -142,3 +143,12 @@ def test_every_display_state_and_severity_has_a_word():
     assert set(catalogue.STATE_WORDS) == {"valid", "predicted", "degraded", "hidden", "unconfirmed"}
     words = [w for w in catalogue.STATE_WORDS.values() if w] + list(catalogue.SEVERITY_WORDS.values())
     assert len(set(words)) == len(words)
+
+
+def test_the_panel_says_why_a_tool_is_degraded(scene_of):
+    scene = scene_of()
+    poor = Status("degraded", "error 4.0 mm > 3.0 mm")
+    tools = {name: replace(view, status=poor) for name, view in scene.twin.tools.items()}
+    assert tools
+    rows = panels.panel_text(replace(scene, twin=replace(scene.twin, tools=tools)))
+    assert [row for row in rows if "error 4.0 mm > 3.0 mm" in row and next(iter(tools)) in row]
