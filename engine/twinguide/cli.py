@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from twinguide.calibrating.commands import calibrate
-from twinguide.errors import TwinGuideError
+from twinguide.errors import PluginError, TwinGuideError
 
 
 class Group(click.Group):
@@ -25,7 +25,29 @@ class Group(click.Group):
             ctx.exit(1)
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+class Main(Group):
+    """The program: its own commands, and those that plugins bring, imported only when asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands; a plugin cannot take one of ours."""
+        from twinguide.registry import Registry
+
+        return [*super().list_commands(ctx), *sorted(set(Registry.load().commands) - set(self.commands))]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command of ours, or of the plugin that brings it; raise PluginError where that one is none."""
+        if (own := super().get_command(ctx, cmd_name)) is not None:
+            return own
+        from twinguide.registry import Registry, resolve
+
+        make = Registry.load().commands.get(cmd_name)
+        command = resolve(make) if make else None
+        if command is not None and not isinstance(command, click.Command):
+            raise PluginError("a click command", f"{type(command).__name__}", f"{make}")
+        return command
+
+
+@click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="twinguide")
 def main() -> None:
     """Digital-twin-assisted surgery in a headset. Research use only."""

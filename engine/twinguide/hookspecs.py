@@ -48,6 +48,10 @@ class Hooks(Protocol):
     def scenarios(self) -> Mapping[str, Path]:  # pyright: ignore[reportReturnType]
         """Declare scenario files by name, so that `twinguide run NAME` finds them."""
 
+    @hookspec
+    def commands(self) -> Mapping[str, str]:  # pyright: ignore[reportReturnType]
+        """Declare click commands as `{name: "package.module:command"}`; `twinguide NAME` imports one when asked."""
+
 
 @dataclass(frozen=True)
 class Topic:

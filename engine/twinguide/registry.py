@@ -26,6 +26,7 @@ class Registry:
     parts: dict[str, Part] = field(default_factory=dict[str, Part])
     plugin_of: dict[str, str] = field(default_factory=dict[str, str])  # part -> plugin
     scenarios: dict[str, Path] = field(default_factory=dict[str, Path])
+    commands: dict[str, str] = field(default_factory=dict[str, str])  # name -> "package.module:command"
     refused: dict[str, str] = field(default_factory=dict[str, str])  # plugin -> why it was not loaded
     files: list[Path] = field(default_factory=list[Path])  # one-off plugin files that were loaded
 
@@ -60,6 +61,11 @@ class Registry:
                 self._add_part(name, part)
         for found in manager.hook.scenarios():
             self.scenarios.update(found)
+        for found in manager.hook.commands():
+            for command, make in found.items():
+                if command in self.commands:
+                    raise PluginError("a command of its own", f"{command!r}, taken by another", f"plugin {name}")
+                self.commands[command] = make
 
     def _add_part(self, plugin: str, part: Part) -> None:
         where = f"plugin {plugin}"

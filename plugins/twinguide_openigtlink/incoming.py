@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from twinguide import Context
 
 FIXED_SIGMA = (1e-3, 1e-4)  # mm, degrees: of a tool that is the sender's own frame; a covariance must not be singular
-JUMP_NS = SECOND  # a stamp that is off by more is another clock: the sender was started again
+JUMP_NS = SECOND  # a stamp that is off by more may be another clock's: the sender was started again
+HELD_UP_NS = 3 * SECOND  # nothing is held up for longer
 SAY_AGAIN_NS = SECOND
 
 
@@ -41,6 +42,7 @@ class Incoming:
         self._gathering = Gathering(self._options)
         self._clock = self._fresh_clock()
         self._mapped = False
+        self._late_since_ns = 0
         self._heard_ns = self._said_ns = 0
         self._endpoint = self._open()
         self._reader = self._endpoint.reader()
@@ -99,12 +101,19 @@ class Incoming:
         if not stamp_ns:
             latency, sigma = self._options.latency_ms * MS, self._options.latency_sigma_ms * MS
             return arrival_ns - round(latency), round(sigma)
-        if self._mapped and abs(self._clock.to_host(stamp_ns) - arrival_ns) > JUMP_NS:
+        self._late_since_ns = self._late_since_ns or arrival_ns
+        if self._mapped and self._has_jumped(self._clock.to_host(stamp_ns) - arrival_ns, arrival_ns):
             self._ctx.log.warning("the sender's clock has jumped: it is learnt anew")
             self._clock = self._fresh_clock()
         self._clock.add(stamp_ns, arrival_ns)
         self._mapped = True
         return self._clock.to_host(stamp_ns), round(self._clock.sigma_ns)
+
+    def _has_jumped(self, ahead_ns: int, arrival_ns: int) -> bool:
+        """Tell a clock that was set from a delivery that was held up: that one is late, never early, and passes."""
+        if ahead_ns > -JUMP_NS:
+            self._late_since_ns = arrival_ns
+        return ahead_ns > JUMP_NS or arrival_ns - self._late_since_ns > HELD_UP_NS
 
     def _exposure(self, frame: Frame) -> Exposure:
         t_ns, sigma_ns = self._time(frame.stamp_ns, frame.arrival_ns)

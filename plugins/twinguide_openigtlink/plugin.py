@@ -143,6 +143,12 @@ def parts() -> Iterable[Part]:
 
 
 @hookimpl
+def commands() -> Mapping[str, str]:
+    """Name the bench: `twinguide igtl listen|serve|replay|probe`."""
+    return {"igtl": "twinguide_openigtlink.bench:igtl"}
+
+
+@hookimpl
 def scenarios() -> Mapping[str, Path]:
     """Name the scenario files in this folder."""
     return {file.stem: file for file in sorted((Path(__file__).parent / "scenarios").glob("*.toml"))}

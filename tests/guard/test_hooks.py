@@ -12,6 +12,7 @@ HOOKS = {name: f for name, f in vars(Hooks).items() if inspect.isfunction(f) and
 FROZEN = {  # a hook's arguments may be added to within a major, never renamed or removed
     "parts": (),
     "scenarios": (),
+    "commands": (),
 }
 
 
@@ -55,6 +56,44 @@ def test_a_scenarios_hook_names_files(tmp_path):
         tmp_path, "from pathlib import Path\n@hookimpl\ndef scenarios():\n    return {'x': Path('x.toml')}\n"
     )
     assert registry.scenarios == {"x": Path("x.toml")}
+
+
+COMMAND = """
+import click
+@hookimpl
+def commands():
+    return {"bench": "acme:bench"}
+@click.command()
+def bench():
+    click.echo("on the bench")
+"""
+
+
+def test_a_plugins_command_is_imported_only_when_it_is_asked_for(tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from twinguide.cli import main
+
+    registry = plugin(tmp_path, COMMAND)
+    assert registry.commands == {"bench": "acme:bench"}
+    monkeypatch.setattr(Registry, "load", staticmethod(lambda *_, **__: registry))
+    ran = CliRunner().invoke(main, ["bench"])
+    assert (ran.exit_code, ran.output) == (0, "on the bench\n")
+    assert "bench" in CliRunner().invoke(main, ["--help"]).output
+    registry.commands["bench"] = "nowhere_to_be_found:bench"
+    ran = CliRunner().invoke(main, ["bench"])
+    assert ran.exit_code == 1
+    assert "nowhere_to_be_found" in ran.output
+
+
+def test_a_plugin_cannot_take_the_programs_own_commands(tmp_path, monkeypatch):
+    from twinguide.cli import main
+
+    registry = plugin(tmp_path, COMMAND.replace('"bench"', '"run"'))
+    monkeypatch.setattr(Registry, "load", staticmethod(lambda *_, **__: registry))
+    import click
+
+    assert main.get_command(click.Context(main), "run") is main.commands["run"]
 
 
 @pytest.mark.parametrize(
