@@ -78,3 +78,31 @@ def camera(input: Path, board: str, name: str, rms_max_px: float, out: Path) -> 
     from twinguide.calibrating.camera import camera as fit
 
     kept(fit(input, board, name, rms_max_px), out)
+
+
+@calibrate.command()
+@click.argument("inputs", nargs=-1, required=True, type=FILES)
+@click.option("--a", default="", help="The first track: stage_from_head, say.")
+@click.option("--b", default="", help="The second track, of the last file: tracker_from_marker, say.")
+@click.option("--offset/--no-offset", default=None, help="Find the clocks' offset too (default: with two files).")
+@click.option("--p95-max-mm", default=10.0, show_default=True, help="Refuse transforms that are less sure.")
+@click.option("--out", type=FILES, default=Path("handeye.toml"), show_default=True, help="The result file.")
+def handeye(inputs: tuple[Path, ...], a: str, b: str, offset: bool | None, p95_max_mm: float, out: Path) -> None:
+    """Find the two fixed transforms x and z of a x = z b from two tracks of INPUTS, one file or two."""
+    from twinguide.calibrating.handeye import handeye as fit
+
+    kept(fit(inputs, a, b, offset, p95_max_mm), out)
+
+
+@calibrate.command()
+@click.argument("inputs", nargs=-1, required=True, type=FILES)
+@click.option("--a", default="", help="The track that is ahead.")
+@click.option("--b", default="", help="The track that is behind, of the last file.")
+@click.option("--by", type=click.Choice(["turning", "moving"]), default="turning", show_default=True)
+@click.option("--lag-max-ms", default=500.0, show_default=True, help="How far to look, to either side.")
+@click.option("--out", type=FILES, default=Path("time.toml"), show_default=True, help="The result file.")
+def time(inputs: tuple[Path, ...], a: str, b: str, by: str, lag_max_ms: float, out: Path) -> None:
+    """Find how much later one track of INPUTS, one file or two, tells of a motion than another."""
+    from twinguide.calibrating.lag import lag as fit
+
+    kept(fit(inputs, a, b, by, lag_max_ms), out)

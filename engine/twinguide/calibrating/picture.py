@@ -15,7 +15,7 @@ from twinguide_calibration import tre_covariance
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from twinguide_calibration import RigidFit
+    from twinguide_calibration import HandEyeFit, LagFit, RigidFit
     from twinguide_calibration.boards import BoardView
     from twinguide_calibration.camera import CameraFit
     from twinguide_calibration.pivot import PivotFit
@@ -138,4 +138,31 @@ def draw_camera(names: Sequence[str], views: Sequence[BoardView], fit: CameraFit
     right.set_ylim(height, 0)
     right.set_aspect("equal")
     right.set_title(f"corners seen in {100 * fit.covered:.0f} % of the picture [px]", fontsize=9)
+    save(made, path)
+
+
+def draw_handeye(of: str, fit: HandEyeFit, path: Path) -> None:
+    """Draw a hand-eye calibration: how far the two sides miss each other, in place and in turn."""
+    made, (left, right) = figure(f"{of}: second turning axis {fit.axis_spread:.0%} of the first", *["rectilinear"] * 2)
+    known = np.isfinite(fit.residuals)
+    rejected = np.flatnonzero(np.isin(np.flatnonzero(known), fit.rejected))
+    draw_residuals(left, 1e3 * fit.translation_residuals[known], rejected, "mm", "pair")
+    draw_residuals(right, np.degrees(fit.rotation_residuals[known]), rejected, "deg", "pair")
+    save(made, path)
+
+
+def draw_lag(of: str, fit: LagFit, curves: tuple[Array, Array, Array, Array], by: str, path: Path) -> None:
+    """Draw two streams' speeds over time, as recorded and with the lag taken off."""
+    made, axes = figure(f"{of} by {1e3 * fit.lag_s:.1f} ms", "rectilinear", "rectilinear")
+    times_a, speed_a, times_b, speed_b = curves
+    fastest = int(np.argmax(speed_a))  # a few seconds about the liveliest moment, where a lag can be seen
+    middle = float(times_a[fastest])
+    for axis, shift, title in zip(axes, (0.0, fit.lag_s), ("as recorded", "with the lag taken off"), strict=True):
+        axis.plot((times_a[1:] + times_a[:-1]) / 2, speed_a, color=KEPT, label="a", linewidth=1.0)
+        axis.plot((times_b[1:] + times_b[:-1]) / 2 - shift, speed_b, color=REJECTED, label="b", linewidth=1.0)
+        axis.set_xlim(middle - 1.5, middle + 1.5)
+        axis.set_xlabel("time [s]")
+        axis.set_ylabel("speed [rad/s]" if by == "turning" else "speed [m/s]")
+        axis.set_title(title, fontsize=9)
+        axis.legend(fontsize=8)
     save(made, path)

@@ -25,7 +25,7 @@ from twinguide.frames import Pose, Transform
 
 FORMAT = "twinguide.calibration/1"
 ROW = re.compile(r"\[\n((?:\s+[-+.\deinfa]+,\n){1,12})\s*\]")  # up to twelve numbers: a matrix's row
-UNBOUNDED = ("freedom", "residuals")  # of given noise; of a sample that no fit explains
+UNBOUNDED = ("freedom", "residuals", "offset_sigma_ms")  # noise given; a sample no fit explains; not looked for
 SYMMETRIC = 1e-9  # of a covariance's largest entry
 NEGATIVE = -1e-9  # of its largest eigenvalue: what rounding may leave below zero
 
@@ -57,7 +57,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     samples: Annotated[int, Meta(ge=1)]
     rejected: tuple[int, ...]  # rows of the input that the fit left out
     residuals: tuple[float, ...]  # of the samples, in `residual_unit`
-    residual_unit: Literal["mm", "px", "ms"] = "mm"
+    residual_unit: Literal["mm", "px", "m", "rad"] = "mm"
     notes: tuple[str, ...] = ()
 
 
@@ -111,9 +111,11 @@ class HandEyeResult(Result, frozen=True, kw_only=True, tag="handeye"):
     x: Rows4
     z: Rows4
     covariance: Rows  # (12, 12): x, then z
+    freedom: Annotated[float, Meta(gt=0)]
     x_p95_mm: NonNegative  # at the origin of its source
-    offset_ms: float  # the stamps of a minus those of b
-    offset_sigma_ms: NonNegative
+    z_p95_mm: NonNegative
+    offset_ms: float  # what is added to b's stamps to reach a's
+    offset_sigma_ms: NonNegative  # inf: not looked for
 
 
 class CameraResult(Result, frozen=True, kw_only=True, tag="camera"):
@@ -133,10 +135,10 @@ class TimeResult(Result, frozen=True, kw_only=True, tag="time"):
 
     a: str
     b: str
+    by: Literal["turning", "moving"]
     lag_ms: float
     lag_sigma_ms: NonNegative
-    drift_ppm: float = 0.0
-    correlation: float
+    explained: float  # share of b's motion that a explains
 
 
 KINDS: tuple[type[Result], ...] = (

@@ -1,0 +1,71 @@
+"""How much later one stream tells of a motion than another."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinguide.calibrating.inputs import hashed, refusals
+from twinguide.calibrating.outcome import Outcome, shortened
+from twinguide.calibrating.picture import draw_lag
+from twinguide.calibrating.result import TimeResult, stamp
+from twinguide.calibrating.streams import matrices, open_streams, timed
+from twinguide_calibration import LagFit, motion_lag, pose_lag
+
+Array = NDArray[np.float64]
+
+
+def lag(paths: tuple[Path, ...], a: str, b: str, by: str, lag_max_ms: float) -> Outcome:
+    """Find how much later `b` tells of a motion than `a`, both on one clock.
+
+    `by` is `turning` (the angle between two poses is the same for all bodies that are fixed to one another, so nothing
+    need be calibrated) or `moving` (places, one an affine image of the other). Raises CalibrationError with the remedy.
+    """
+    with refusals():
+        streams = open_streams(paths, a, b)
+        times_a, one, times_b, two, told = timed(streams)
+        limit_s = lag_max_ms * 1e-3
+        if by == "turning":
+            fit = pose_lag(times_a, matrices(one), times_b, matrices(two), lag_max_s=limit_s)
+        else:
+            fit = motion_lag(times_a, one.translations, times_b, two.translations, lag_max_s=limit_s)
+    result = TimeResult(
+        of=f"{two.name} behind {one.name}",
+        sources=hashed(paths),
+        samples=len(two),
+        rejected=(),
+        residuals=(float(fit.residual),),
+        residual_unit="rad" if by == "turning" else "m",
+        notes=shortened((*streams.notes, *told, *fit.notes)),
+        a=one.name,
+        b=two.name,
+        by=by,  # pyright: ignore[reportArgumentType]
+        lag_ms=1e3 * fit.lag_s,
+        lag_sigma_ms=1e3 * fit.sigma_s,
+        explained=float(fit.explained),
+        **stamp(),
+    )
+    curves = (times_a, speed(times_a, matrices(one), by), times_b, speed(times_b, matrices(two), by))
+    return Outcome(result, _table(result, fit), partial(draw_lag, result.of, fit, curves, by))
+
+
+def speed(times_s: Array, poses: Array, by: str) -> Array:
+    """Return how fast a stream turns [rad/s] or moves [m/s] between its samples, shape (n - 1,)."""
+    step = np.diff(times_s)
+    if by == "moving":
+        return np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1) / step
+    between = poses[:-1, :3, :3].transpose(0, 2, 1) @ poses[1:, :3, :3]
+    cosine = (np.trace(between, axis1=1, axis2=2) - 1.0) / 2.0
+    return np.arccos(np.clip(cosine, -1.0, 1.0)) / step
+
+
+def _table(result: TimeResult, fit: LagFit) -> tuple[tuple[str, str], ...]:
+    return (
+        ("lag", f"{result.b} is {result.lag_ms:.1f} ms behind {result.a}"),
+        ("1 sigma", f"{result.lag_sigma_ms:.2f} ms"),
+        ("explained", f"{100 * fit.explained:.1f} % of the {result.by}"),
+        ("samples", f"{result.samples}"),
+    )

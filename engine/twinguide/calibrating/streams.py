@@ -1,0 +1,83 @@
+"""Two streams of poses from one file or two: what hand-eye calibration and the finding of a lag begin with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinguide.calibrating.inputs import open_poses
+from twinguide_calibration import CalibrationRefused
+from twinguide_calibration.reading import PoseRecording, Track, without_repeats
+from twinguide_calibration.rigid import compose
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Two tracks, and what their files told of them."""
+
+    a: Track
+    b: Track
+    one_file: bool
+    notes: tuple[str, ...]
+
+
+def open_streams(paths: tuple[Path, ...], a: str, b: str) -> Streams:
+    """Return track `a` of the first file and `b` of the last; raise CalibrationRefused naming what there is.
+
+    An empty name means the file's one track.
+    """
+    if len(paths) > 2:
+        raise CalibrationRefused(f"wanted one file or two; got {len(paths)}")
+    alone = len(paths) == 1
+    first = open_poses(paths[0])
+    second = first if alone else open_poses(paths[-1])
+    if alone and not (a and b):
+        raise CalibrationRefused(
+            f"wanted --a and --b, two tracks of {first.file}; there is {', '.join(first.tracks) or 'none'}"
+        )
+    one, two = (recording.track(name) if name else recording.only() for recording, name in ((first, a), (second, b)))
+    notes = [*_notes(first, one), *_notes(second, two)]
+    return Streams(one, two, alone, tuple(dict.fromkeys(notes)))
+
+
+def _notes(recording: PoseRecording, track: Track) -> list[str]:
+    return [note for note in recording.notes if track.source in note or "_from_" not in note]
+
+
+def paired(streams: Streams) -> tuple[Track, Track]:
+    """Return the poses of frames in which both were seen; raise CalibrationRefused where that is none."""
+    _, rows, others = np.intersect1d(streams.a.frames, streams.b.frames, return_indices=True)
+    if not len(rows):
+        raise CalibrationRefused(f"wanted frames with both {streams.a.name} and {streams.b.name}; got none")
+    return streams.a.take(rows), streams.b.take(others)
+
+
+def timed(streams: Streams) -> tuple[Array, Track, Array, Track, tuple[str, ...]]:
+    """Return each stream's stamps [s] from their common start, and its poses without repeats.
+
+    Raises CalibrationRefused where a file has no time stamps.
+    """
+    tracks: list[Track] = []
+    notes: list[str] = []
+    for track in (streams.a, streams.b):
+        fresh, repeats = without_repeats(track)
+        notes += [f"{track.name}: {repeats} poses repeat the one before to the last digit, left out"] * bool(repeats)
+        if fresh.times_ns is None:
+            raise CalibrationRefused(f"wanted time stamps; {track.name} has none", "Record with time stamps.")
+        tracks.append(fresh)
+    one, two = tracks
+    assert one.times_ns is not None
+    assert two.times_ns is not None
+    start = min(int(one.times_ns[0]), int(two.times_ns[0]))
+    times = [np.asarray((stamps - start) * 1e-9, dtype=np.float64) for stamps in (one.times_ns, two.times_ns)]
+    return times[0], one, times[1], two, tuple(notes)
+
+
+def matrices(track: Track) -> Array:
+    """Return a track's poses, shape (n, 4, 4)."""
+    return compose(track.rotations, track.translations)

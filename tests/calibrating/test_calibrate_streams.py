@@ -1,0 +1,129 @@
+import re
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from twinguide.calibrating.result import HandEyeResult, TimeResult, read_result
+
+X = np.eye(4)
+X[:3, :3], X[:3, 3] = Rotation.from_rotvec([0.3, -0.5, 0.2]).as_matrix(), [40.0, -25.0, 60.0]
+Z = np.eye(4)
+Z[:3, :3], Z[:3, 3] = Rotation.from_rotvec([-1.0, 0.4, 0.8]).as_matrix(), [500.0, 200.0, -1200.0]
+TIMES = np.arange(600) / 60.0 + 50.0
+
+
+def heads(times, *, axes=3):
+    """Return poses [mm], shape (n, 4, 4), of a head that looks about; with one axis it only nods."""
+    t = times - 50.0
+    turn = 0.5 * np.stack([np.sin(1.3 * t), np.sin(1.9 * t + 1), np.sin(2.7 * t + 2)], axis=1)
+    turn[:, axes:] = 0.0
+    poses = np.tile(np.eye(4), (len(t), 1, 1))
+    poses[:, :3, :3] = Rotation.from_rotvec(turn).as_matrix()
+    poses[:, :3, 3] = 100.0 * np.stack([np.sin(0.9 * t), np.cos(1.1 * t), np.sin(1.7 * t)], axis=1)
+    return poses
+
+
+def noisy(poses, seed, mm=0.2, deg=0.05):
+    rng = np.random.default_rng(seed)
+    out = poses.copy()
+    out[:, :3, :3] = (
+        poses[:, :3, :3] @ Rotation.from_rotvec(rng.normal(0, np.radians(deg), (len(poses), 3))).as_matrix()
+    )
+    out[:, :3, 3] += rng.normal(0.0, mm, (len(poses), 3))
+    return out
+
+
+def markers(poses):
+    """Return b of `a x = z b`."""
+    return np.linalg.inv(Z) @ poses @ X
+
+
+@pytest.fixture
+def together(sequence, tmp_path):
+    a = heads(TIMES)
+    tracks = {"HeadToStage": noisy(a, 1), "MarkerToTracker": noisy(markers(a), 2)}
+    return sequence(tmp_path / "both.igs.mha", tracks, TIMES)
+
+
+def test_both_transforms_are_found_from_one_file(run, tmp_path, together):
+    names = ("--a", "stage_from_head", "--b", "tracker_from_marker")
+    code, text = run("calibrate", "handeye", together, *names, "--out", tmp_path / "h.toml")
+    assert code == 0, text
+    result = read_result(tmp_path / "h.toml", HandEyeResult)
+    assert (result.x_name, result.z_name) == ("head_from_marker", "stage_from_tracker")
+    assert np.array(result.x)[:3, 3] * 1e3 == pytest.approx(X[:3, 3], abs=0.3)  # 0.2 mm over 600 pairs
+    # 1.2 m away a turn of 0.05 deg is 1 mm; over 600 pairs a twentieth
+    assert np.array(result.z)[:3, 3] * 1e3 == pytest.approx(Z[:3, 3], abs=0.5)
+    assert np.array(result.covariance).shape == (12, 12)
+    assert result.offset_sigma_ms == float("inf")
+    assert (tmp_path / "h.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_files_with_clocks_apart_give_the_offset_too(run, sequence, tmp_path):
+    slow = np.arange(250) / 30.0 + 50.8
+    one = sequence(tmp_path / "one.igs.mha", {"HeadToStage": noisy(heads(TIMES), 1)}, TIMES)
+    two = sequence(tmp_path / "two.igs.mha", {"MarkerToTracker": noisy(markers(heads(slow)), 2)}, slow - 0.045)
+    code, text = run("calibrate", "handeye", one, two, "--out", tmp_path / "h.toml")
+    assert code == 0, text
+    result = read_result(tmp_path / "h.toml", HandEyeResult)
+    assert result.offset_ms == pytest.approx(45.0, abs=5 * result.offset_sigma_ms)
+    assert result.offset_sigma_ms < 3.0
+    assert "clocks" in text
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "says"),
+    [
+        (heads(TIMES, axes=1), markers(heads(TIMES, axes=1)), "axis|axes"),
+        (heads(TIMES), heads(TIMES[::-1]), "another body"),
+        (heads(TIMES[:4]), markers(heads(TIMES[:4])), "at least"),
+    ],
+    ids=["one axis", "two bodies", "four pairs"],
+)
+def test_poses_that_cannot_carry_the_transforms_are_refused(run, sequence, tmp_path, a, b, says):
+
+    tracks = {"HeadToStage": noisy(a, 1), "MarkerToTracker": noisy(b, 2)}
+    file = sequence(tmp_path / "x.igs.mha", tracks, TIMES[: len(a)])
+    code, text = run("calibrate", "handeye", file, "--a", "head", "--b", "marker", "--out", tmp_path / "h.toml")
+    assert code == 1
+    assert re.search(says, text), text
+    assert not (tmp_path / "h.toml").exists()
+
+
+def test_the_tracks_of_one_file_must_be_named(run, together):
+    code, text = run("calibrate", "handeye", together)
+    assert (code, "stage_from_head, tracker_from_marker" in text) == (1, True)
+
+
+@pytest.mark.parametrize("by", ["turning", "moving"])
+def test_a_lag_is_found_with_its_error(run, sequence, tmp_path, by):
+    # the stream is told 37 ms late: what it shows at t happened at t - 37 ms; a moving head is seen by one tracker
+    late = heads(TIMES - 0.037)
+    b = markers(late) if by == "turning" else Z @ late
+    file = sequence(
+        tmp_path / "x.igs.mha", {"HeadToStage": noisy(heads(TIMES), 1), "ImageToTracker": noisy(b, 2)}, TIMES
+    )
+    names = ("--a", "head", "--b", "image", "--by", by)
+    code, text = run("calibrate", "time", file, *names, "--out", tmp_path / "t.toml")
+    assert code == 0, text
+    result = read_result(tmp_path / "t.toml", TimeResult)
+    assert result.lag_ms == pytest.approx(37.0, abs=max(4 * result.lag_sigma_ms, 0.5))
+    assert result.lag_sigma_ms < 3.0
+    assert result.explained > 0.95
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_stream_that_stands_still_has_no_lag(run, sequence, tmp_path):
+    still = np.tile(np.eye(4), (600, 1, 1))
+    file = sequence(tmp_path / "x.igs.mha", {"AToT": noisy(still, 1), "BToT": noisy(still, 2)}, TIMES)
+    code, text = run("calibrate", "time", file, "--a", "a", "--b", "b", "--out", tmp_path / "t.toml")
+    assert code == 1
+    assert "little" in text or "hardly" in text or "explain" in text, text
+
+
+def test_without_stamps_no_lag_is_guessed(run, tmp_path, together):
+    lines = [line for line in together.read_text().splitlines() if "Timestamp" not in line]
+    together.write_text("\n".join([*lines, ""]))
+    code, text = run("calibrate", "time", together, "--a", "head", "--b", "marker", "--out", tmp_path / "t.toml")
+    assert (code, "time stamps" in text) == (1, True)
