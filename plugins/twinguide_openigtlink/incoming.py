@@ -72,6 +72,10 @@ class Incoming:
             yield self._exposure(frame)
         yield from self._silence(t_ns)
 
+    def close(self) -> None:
+        """Close the sockets; a part's process closes them by ending."""
+        self._endpoint.close()
+
     def _take(self, arrival: Arrival) -> Iterator[Message]:
         packet = arrival.packet
         content = packet.content

@@ -1,0 +1,303 @@
+"""The border: units, axes, names, validity, clocks, each with a known point."""
+
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from twinguide.clock import MS, SECOND, ClockMapping
+from twinguide.errors import FrameError, PluginError
+from twinguide.frames import rotation_from_vector
+from twinguide.messages import Exposure, ImageTarget, Inbox, Lost
+from twinguide_calibration import register_layouts
+from twinguide_openigtlink import (
+    Fiducial,
+    Image,
+    Packet,
+    Points,
+    Position,
+    SensorData,
+    Server,
+    Status,
+    Text,
+    Tool,
+    TrackingData,
+    Transform,
+    unit_code,
+)
+from twinguide_openigtlink.border import between_axes, frames_of, from_markers, matrix_of, name_of
+from twinguide_openigtlink.gathering import Gathering
+from twinguide_openigtlink.incoming import Incoming
+from twinguide_openigtlink.link import Arrival
+from twinguide_openigtlink.plugin import IncomingOptions, TargetRow, ToolRow
+from twinguide_openigtlink.streams import Note, Reading, WirePicture
+
+TABLE = {"needle": ToolRow(name="NeedleToTracker"), "reference": ToolRow(name="ReferenceToTracker")}
+
+
+def matrix(x=0.0, y=0.0, z=100.0, turn=(0.0, 0.0, 0.1)):
+    m = np.eye(4)
+    m[:3, :3] = rotation_from_vector(np.array(turn))
+    m[:3, 3] = (x, y, z)
+    return m
+
+
+def test_the_name_that_plus_gives_is_read_from_right_to_left():
+    assert frames_of("ProbeToTracker") == ("tracker", "probe")
+    assert name_of("tracker", "probe") == "ProbeToTracker"
+    with pytest.raises(FrameError, match="SourceToTarget"):
+        frames_of("Probe")
+
+
+def test_millimetres_become_metres_and_the_known_point_stays_where_it_is():
+    ours = matrix_of(Transform(matrix(10.0, 20.0, 30.0, (0.0, 0.0, np.pi / 2))))
+    assert ours @ [0.1, 0.0, 0.0, 1.0] == pytest.approx([0.010, 0.120, 0.030, 1.0])
+
+
+def test_a_position_and_a_transform_tell_the_same():
+    m = matrix(1.0, 2.0, 3.0, (0.0, 0.0, np.pi / 2))
+    half = np.sqrt(0.5)
+    assert matrix_of(Position((1.0, 2.0, 3.0), (0.0, 0.0, half, half))) == pytest.approx(matrix_of(Transform(m)))
+
+
+def test_rounding_is_mended_and_a_scaled_or_mirrored_matrix_is_refused():
+    mended = matrix_of(Transform(matrix().astype(np.float32).astype(float)))
+    assert mended[:3, :3] @ mended[:3, :3].T == pytest.approx(np.eye(3), abs=1e-12)
+    for bad in (np.diag([1.01, 1.01, 1.01, 1.0]), np.diag([1.0, 1.0, -1.0, 1.0])):
+        with pytest.raises(FrameError, match="rotation"):
+            matrix_of(Transform(bad))
+
+
+def test_a_patient_told_in_ras_is_turned_on_both_sides():
+    # A point 1 to the right and 2 to the front in RAS is (-1, -2) in LPS.
+    shift = np.eye(4)
+    shift[:3, 3] = (1.0, 2.0, 3.0)
+    assert between_axes(shift, target_ras=True, source_ras=True)[:3, 3].tolist() == [-1.0, -2.0, 3.0]
+    turned = between_axes(matrix(), target_ras=True, source_ras=True)
+    assert np.linalg.det(turned) == pytest.approx(1.0)
+
+
+def test_the_covariance_from_markers_is_that_of_the_fit_itself():
+    markers = np.array([[32.0, 13.0, 10.0], [-17.0, -16.0, 3.0], [-29.0, 27.0, 4.0], [14.0, -24.0, -17.0]]) * 1e-3
+    noise = np.array([0.1, 0.1, 0.45]) * 1e-3
+    rotation = rotation_from_vector(np.array([0.4, -0.8, 0.3]))
+    seen = markers @ rotation.T + [0.1, 0.2, 0.9]
+    (fit,) = register_layouts(markers[None], seen[None], np.broadcast_to(np.diag(noise**2), (1, 4, 3, 3)), 3)
+    # The fit's own estimate: the same information matrix, built otherwise; equal to rounding.
+    assert from_markers(rotation, markers, noise) == pytest.approx(fit.covariance, rel=1e-6, abs=1e-16)
+
+
+# ---- gathering ------------------------------------------------------------------------------------------------------
+
+
+def arrival(content, device="", stamp=SECOND, t_ns=SECOND, metadata=None):
+    return Arrival(Packet(content, device, stamp, metadata=metadata or {}), t_ns, None)
+
+
+def gathering(**options):
+    return Gathering(IncomingOptions(tools=TABLE, **options))
+
+
+def test_tdata_is_one_frame_and_an_absent_tool_is_lost():
+    (frame,) = gathering().add(arrival(TrackingData((Tool("NeedleToTracker", matrix()),))))
+    assert frame.poses["needle"][2, 3] == pytest.approx(0.1)
+    assert frame.lost == {"reference": "not among the tools that the tracker sent"}
+
+
+def test_transforms_of_one_stamp_are_one_frame():
+    g = gathering()
+    assert list(g.add(arrival(Transform(matrix()), "NeedleToTracker"))) == []
+    (frame,) = g.add(arrival(Transform(matrix()), "ReferenceToTracker"))
+    assert set(frame.poses) == {"needle", "reference"}
+
+
+def test_a_newer_stamp_or_a_while_ends_the_wait_for_the_others():
+    g = gathering()
+    list(g.add(arrival(Transform(matrix()), "NeedleToTracker", SECOND)))
+    (frame,) = g.add(arrival(Transform(matrix()), "NeedleToTracker", SECOND + 5, SECOND + 5))
+    assert (frame.stamp_ns, set(frame.poses)) == (SECOND, {"needle"})
+    assert list(g.due(SECOND + 7 * MS)) == []
+    (frame,) = g.due(SECOND + 9 * MS)
+    assert frame.lost.keys() == {"reference"}
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"Status": "MISSING"}, {"TransformStatus": "INVALID"}, {"NeedleToTrackerStatus": "OUT_OF_VIEW"}]
+)
+def test_a_tool_that_the_tracker_calls_missing_has_no_pose(metadata):
+    g = gathering()
+    list(g.add(arrival(Transform(matrix()), "NeedleToTracker", metadata=metadata)))
+    (frame,) = g.add(arrival(Transform(matrix()), "ReferenceToTracker"))
+    assert "needle" not in frame.poses
+    assert "tracker says" in frame.lost["needle"]
+
+
+def test_a_status_keeps_a_tool_lost_until_it_says_ok():
+    g = gathering()
+    both = TrackingData((Tool("NeedleToTracker", matrix()), Tool("ReferenceToTracker", matrix())))
+    g.status("NeedleToTracker", Status(16, text="out of the volume"))
+    (frame,) = g.add(arrival(both))
+    assert frame.lost == {"needle": "the tracker says: out of the volume"}
+    g.status("NeedleToTracker", Status(1))
+    (frame,) = g.add(arrival(both))
+    assert not frame.lost
+
+
+def test_the_identity_stands_for_a_tool_that_is_not_seen():
+    (frame,) = gathering().add(arrival(TrackingData((Tool("NeedleToTracker", np.eye(4)),))))
+    assert "identity" in frame.lost["needle"]
+
+
+def test_an_inverted_row_and_a_fixed_one_meet_in_the_senders_own_frame():
+    rows = {"needle": ToolRow(name="RefToNeedle", inverted=True), "reference": ToolRow(fixed=True)}
+    g = Gathering(IncomingOptions(tools=rows))
+    (frame,) = g.add(arrival(Transform(matrix(0.0, 0.0, 100.0, (0.0, 0.0, 0.0))), "RefToNeedle"))
+    assert frame.poses["needle"][:3, 3].tolist() == [0.0, 0.0, -0.1]
+    assert np.array_equal(frame.poses["reference"], np.eye(4))
+
+
+def test_names_that_are_not_in_the_table_are_counted():
+    g = gathering()
+    list(g.add(arrival(Transform(matrix()), "StylusToTracker")))
+    assert g.foreign == {"StylusToTracker": 1}
+
+
+# ---- the part -------------------------------------------------------------------------------------------------------
+
+
+class Shelf:
+    """Keeps what a part shares, as a ring would."""
+
+    def __init__(self):
+        self.kept = []
+
+    def __call__(self, ring, values):
+        from twinguide.messages import BulkRef
+
+        self.kept.append(np.array(values))
+        return BulkRef(ring, 0, len(self.kept), str(values.dtype), values.shape)
+
+
+def context(options, *, real_time=True, share=None):
+    return SimpleNamespace(
+        name="igtl",
+        options=options,
+        real_time=real_time,
+        log=logging.getLogger("test"),
+        share=share or Shelf(),
+        device_clock=lambda latency_ms=0.0, sigma_ms=0.0: ClockMapping(round(latency_ms * MS), round(sigma_ms * MS)),
+    )
+
+
+@pytest.fixture
+def wired():
+    """Make a part of options, connected to a server that sends it packets; return what it publishes."""
+    import time
+
+    with Server(0) as server:
+        server.start()
+        made = []
+
+        def run(packets, share=None, **options):
+            host, port = server.address
+            part = Incoming(context(IncomingOptions(host=host, port=port, **options), share=share))
+            made.append(part)
+            until = time.monotonic() + 5.0
+            while not server.links:
+                assert time.monotonic() < until
+                time.sleep(0.002)
+            for packet in packets:
+                server.send(packet)
+            server.send(Packet(Text("end"), "Test"))
+            got = []
+            while not any(isinstance(m, Note) and m.text == "end" for m in got):
+                assert time.monotonic() < until
+                got += part.step(time.monotonic_ns(), Inbox())
+                time.sleep(0.002)
+            return got
+
+        yield run
+        for part in made:
+            part.close()
+
+
+def test_a_tracker_becomes_exposures_with_the_covariance_that_the_table_states(wired):
+    both = TrackingData((Tool("NeedleToTracker", matrix(1.0, 2.0, 3.0)), Tool("ReferenceToTracker", matrix())))
+    got = [m for m in wired([Packet(both, "Tracker", 5 * SECOND)], tools=TABLE) if isinstance(m, Exposure)]
+    (exposure,) = got
+    needle = exposure.tools["needle"]
+    assert (needle.target, needle.source) == ("tracker", "needle")
+    assert needle.position == pytest.approx((0.001, 0.002, 0.003))
+    wanted = np.diag([np.radians(0.1) ** 2] * 3 + [0.25e-3**2] * 3)
+    assert needle.covariance.numpy() == pytest.approx(wanted)
+
+
+def test_a_located_structure_a_picture_and_a_reading_become_messages_in_si(wired):
+    shelf = Shelf()
+    image = Image.of(np.arange(6, dtype="u1").reshape(1, 2, 3), np.diag([2.0, 2.0, 2.0, 1.0]), "ras")
+    force = SensorData((1.0, 2.0), unit_code(-3, {"N": 1}))
+    mass = SensorData((5.0,), unit_code(0, {"g": 1}))
+    packets = [
+        Packet(Points((Fiducial("t", (10.0, 20.0, 30.0)),)), "Tumour", SECOND),
+        Packet(image, "Ultrasound", SECOND),
+        Packet(force, "Force", SECOND),
+        Packet(mass, "Scale", SECOND),
+    ]
+    got = wired(packets, share=shelf, targets={"tumour": TargetRow(name="Tumour")}, axes="ras")
+    (target,) = [m for m in got if isinstance(m, ImageTarget)]
+    assert target.position == pytest.approx((-0.010, -0.020, 0.030))
+    (picture,) = [m for m in got if isinstance(m, WirePicture)]
+    assert np.array_equal(shelf.kept[0], image.voxels)
+    assert picture.world_from_index.numpy()[:3, :3] == pytest.approx(np.diag([-0.002, -0.002, 0.002]))
+    readings = {m.of: m for m in got if isinstance(m, Reading)}
+    assert (readings["Force"].values, readings["Force"].unit) == ((0.001, 0.002), "N")
+    assert (readings["Scale"].values, readings["Scale"].unit) == ((0.005,), "kg")
+
+
+def test_silence_is_told_with_its_reason():
+    part = Incoming(context(IncomingOptions(port=1, tools=TABLE)))
+    try:
+        lost = [m for m in part.step(10 * SECOND, Inbox()) if isinstance(m, Lost)]
+        assert {m.of for m in lost} == {"needle", "reference"}
+    finally:
+        part.close()
+
+
+def test_virtual_time_is_refused_because_no_device_keeps_it():
+    with pytest.raises(PluginError, match="real"):
+        Incoming(context(IncomingOptions(), real_time=False))
+
+
+@pytest.mark.parametrize("zero_s", [0.0, 1_700_000_000.0], ids=["own zero", "UTC"])
+@pytest.mark.parametrize("law", ["uniform", "exponential"])
+def test_a_senders_clock_is_known_to_a_millisecond_after_ten_seconds_of_5_ms_jitter(zero_s, law):
+    rng = np.random.default_rng(4)
+    part = Incoming(context(IncomingOptions(port=1, latency_ms=2.0)))
+    try:
+        errors = []
+        for i in range(60 * 20):
+            host_ns = 1000 * SECOND + round(i * SECOND / 60)
+            stamp_ns = round(zero_s * SECOND) + SECOND + round((host_ns - 1000 * SECOND) * (1 - 50e-6))
+            jitter_ms = rng.uniform(0.0, 5.0) if law == "uniform" else rng.exponential(5.0)
+            t_ns, sigma_ns = part._time(stamp_ns, host_ns + round((2.0 + jitter_ms) * MS))
+            if i >= 600:
+                errors.append(abs(t_ns - host_ns) / MS)
+        # The goal: an offset within 1 ms after 10 s.
+        assert max(errors) < 1.0
+        assert 0 < sigma_ns < 3 * MS
+    finally:
+        part.close()
+
+
+def test_a_clock_that_is_set_is_learnt_anew_and_a_held_up_delivery_is_not_taken_for_one():
+    part = Incoming(context(IncomingOptions(port=1)))
+    try:
+        for i in range(10):
+            part._time(SECOND + i * SECOND // 10, 500 * SECOND + i * SECOND // 10)
+        held, _ = part._time(2 * SECOND, 503 * SECOND)  # two seconds late
+        assert held == pytest.approx(501 * SECOND, abs=MS)
+        jumped, _ = part._time(900 * SECOND, 504 * SECOND)
+        assert jumped == pytest.approx(504 * SECOND, abs=MS)
+    finally:
+        part.close()
