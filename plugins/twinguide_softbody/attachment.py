@@ -19,11 +19,13 @@ class Attachment:
     """Springs on a body as the kernels see them; their stiffness may change, their points only by another one."""
 
     def __init__(self, lay: Layout, springs: Springs, arrays: Arrays) -> None:
-        if springs.weights.shape[1] != len(lay.order):
-            got, where = f"{springs.weights.shape[1]}", "the springs' weights"
+        nodes = np.shape(springs.weights)[1]
+        if nodes != len(lay.order):
+            got, where = f"{nodes}", "the springs' weights"
             raise CaseError(f"weights of {len(lay.order)} nodes", got, where, "Build the springs for this body.")
         self._arrays = arrays
         self.weights = sp.csr_matrix(springs.weights[:, lay.order])
+        count = len(self.weights.indptr) - 1
         self.weights.sort_indices()
         moved = self.weights.multiply(lay.held == 0).tocsr()
         moved.eliminate_zeros()
@@ -37,11 +39,12 @@ class Attachment:
         arrays.set("touched_at", at, np.int32)
         arrays.set("touched_values", np.zeros((len(at), 9)), np.float32)
         arrays.system.touched, arrays.system.wide = len(at), len(wide)
-        arrays.system.springs = self.weights.shape[0]
+        arrays.system.springs = count
         arrays.set("spring_start", self.weights.indptr, np.int32)
         arrays.set("spring_node", self.weights.indices, np.int32)
         arrays.set("spring_weight", self.weights.data, np.float64)
-        arrays.set("spring_stiffness", np.zeros((self.weights.shape[0], 9)), np.float64)
+        arrays.set("pull", np.zeros((count, 3)), np.float64)
+        arrays.set("spring_stiffness", np.zeros((count, 9)), np.float64)
         _set_wide(arrays, lay, moved[wide])
         self.coarse = np.zeros((3 * lay.lattice.count,) * 2)  # what low-rank springs add to the coarse matrix [N/m]
         self.stiffen(springs.stiffness)
@@ -50,9 +53,9 @@ class Attachment:
         """Set the springs' stiffness [N/m], shape (k, 3, 3)."""
         self.stiffness = stiffness
         flat = stiffness.reshape(-1, 9)
-        self._arrays["spring_stiffness"][...] = flat
-        self._arrays["touched_values"][...] = self._spread @ flat
-        self._arrays["wide_stiffness"][...] = flat[self._wide]
+        self._arrays.write("spring_stiffness", flat)
+        self._arrays.write("touched_values", self._spread @ flat)
+        self._arrays.write("wide_stiffness", flat[self._wide])
         on, size = self._wide_on_lattice, len(self.coarse)
         self.coarse[...] = np.einsum("ka,kij,kb->aibj", on, stiffness[self._wide], on).reshape(size, size)
 
@@ -97,10 +100,13 @@ def _set_wide(arrays: Arrays, lay: Layout, weights: sp.csr_matrix) -> None:
     arrays.set("wide_weight", weights.data, np.float32)
     arrays.set("wide_stiffness", np.zeros((count, 9)), np.float32)
     arrays.set("wide_inner", np.zeros((3 * count, 3 * count)), np.float32)
+    for name in ("wide_seen", "wide_pull"):
+        arrays.set(name, np.zeros((count, 3)), np.float32)
     entries = weights.tocoo()
     by_node = np.lexsort((entries.row, entries.col))
     node = entries.col[by_node]
     arrays.set("wide_chunk", np.searchsorted(node, lay.chunk_start), np.int32)
+    arrays.set("wide_row", np.searchsorted(node, np.arange(len(lay.order) + 1)), np.int32)
     arrays.set("wide_at", node, np.int32)
     arrays.set("wide_of", entries.row[by_node], np.int32)
     arrays.set("wide_chunk_weight", entries.data[by_node], np.float32)

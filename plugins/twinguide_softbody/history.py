@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from .body import Array
-from .machine import Native
+from .machine import Machine
 
 KEPT = 6  # directions: three that a sensor may move in, twice
 LEAST = 1e-10  # of the largest eigenvalue, after scaling: below, directions are the same
@@ -20,10 +20,11 @@ STILL = 1e-7  # [m], rms: smaller changes are rounding
 class History:
     """The last changes of positions and of forces, newest over oldest."""
 
-    def __init__(self, machine: Native, n: int) -> None:
+    def __init__(self, machine: Machine, n: int) -> None:
         self._machine = machine
-        self._moves, self._answers = np.zeros((KEPT, n, 3)), np.zeros((KEPT, n, 3))
-        self._work = np.zeros((KEPT, KEPT))
+        zeros = machine.arrays.zeros
+        self._moves, self._answers, self._move = zeros(KEPT, n, 3), zeros(KEPT, n, 3), zeros(n, 3)
+        self._less, self._work = np.array([-1.0]), np.zeros((KEPT, KEPT))
         self._points = np.zeros((KEPT, 0, 3))
         self._dots = np.zeros((2, KEPT))
         self._count = self._at = 0
@@ -40,14 +41,14 @@ class History:
 
     def push(self, before: Array, after: Array, force_before: Array, force_after: Array) -> None:
         """Keep a change of positions [m] with that of the elements' forces [N], all (n, 3)."""
-        move, answer = self._moves[self._at], self._answers[self._at]
-        np.subtract(after, before, out=move)
-        np.subtract(force_before, force_after, out=answer)
-        dot = self._dots
+        self._machine.combine(after, before[None], self._less, self._move)
+        if self._machine.rms(self._move) < STILL:
+            return
+        move, answer, dot = self._moves[self._at], self._answers[self._at], self._dots
+        move[...] = self._move
+        self._machine.combine(force_before, force_after[None], self._less, answer)
         self._machine.dots(self._answers, move, dot[0])
         self._machine.dots(self._moves, answer, dot[1])
-        if float(np.vdot(move, move)) < STILL**2 * len(move):
-            return
         self._work[self._at] = self._work[:, self._at] = (dot[0] + dot[1]) / 2
         self._machine.spring_points(move, self._points[self._at])
         self._at = (self._at + 1) % KEPT

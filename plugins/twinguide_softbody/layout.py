@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from .body import Array, Body, Indices
 
 CHUNK = 128  # nodes: 6 kB of Krylov vectors, small against a first-level cache, large against a loop's start
-LATTICE = 128  # most nodes of the coarse lattice: its dense inverse (0.6 MB) must not leave the second-level cache
+LATTICE = 128  # most nodes of the coarse lattice: its dense inverse (0.6 MB) must not leave the second-level cache,
+TO_ONE = 15  # and its product must stay cheap beside the matrix's: so many nodes at least to one of the lattice
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
@@ -114,7 +115,7 @@ def layout(body: Body, held: Flags) -> Layout:
 def _cells(vertices: Array, held: Flags) -> tuple[Indices, Indices, Array]:
     """Return each node's cell, its eight lattice nodes and their trilinear weights, on the finest lattice allowed."""
     low, size = vertices.min(axis=0), np.ptp(vertices, axis=0)
-    most = min(LATTICE, max(8, len(vertices) // 8))
+    most = min(LATTICE, max(8, len(vertices) // TO_ONE))
     best = _on_lattice(vertices, low, size, 1)
     for along in range(2, 33):
         finer = _on_lattice(vertices, low, size, along)
@@ -144,7 +145,7 @@ def _z_curve(vertices: Array) -> NDArray[np.int64]:
     low, size = vertices.min(axis=0), max(float(np.ptp(vertices, axis=0).max()), 1e-12)
     grid = ((vertices - low) / size * 1023).astype(np.int64)
     spread = [((grid[:, axis] >> bit) & 1) << (3 * bit + axis) for bit in range(10) for axis in range(3)]
-    return np.sum(spread, axis=0, dtype=np.int64)
+    return np.asarray(np.sum(spread, axis=0), dtype=np.int64)
 
 
 def _chunks(cells: Indices) -> Indices:

@@ -6,7 +6,8 @@ Names and types of `System` mirror `kernels/system.h`, field by field.
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+import os
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,57 @@ from numpy.typing import NDArray
 from . import native
 from .body import Array
 from .layout import Layout
+
+
+class Machine(Protocol):
+    """What Newton's method asks of a machine; `Native`, `Jit` and `Cuda` are siblings."""
+
+    arrays: Arrays
+
+    def evaluate(self, u: Array, force: Array) -> tuple[float, float]:
+        """Write the elements' forces at displacements u; return energy [J] and smallest J."""
+        ...
+
+    def balance(
+        self, u: Array, element: Array, targets: Array, share: float, right: Array
+    ) -> tuple[float, float, float, float]:
+        """Write what is out of balance; return energy [J] of springs and load, and squares of the three forces."""
+        ...
+
+    def tangent(self, u: Array) -> None:
+        """Assemble the matrix [N/m] at displacements u."""
+        ...
+
+    def prepare_wide(self) -> None:
+        """Write (1 + S w D^-1 w')^-1 S of the springs over many nodes."""
+        ...
+
+    def solve(
+        self, right: Array, d: Array, most: int, relative: float, absolute: float = 0.0
+    ) -> tuple[int, float, float, bool]:
+        """Write d with K d = right; return iterations, norms before and after, negative curvature."""
+        ...
+
+    def coarse_inverse(self, values: NDArray[np.float32], added: Array, work: Array, out: NDArray[np.float32]) -> bool:
+        """Write (P'KP + added)^-1 [m/N]; false where it is not positive definite."""
+        ...
+
+    def dots(self, rows: Array, v: Array, out: Array) -> None:
+        """Write the dot products of v with each of `rows`."""
+        ...
+
+    def rms(self, v: Array) -> float:
+        """Return the root of the mean squared length of v's rows."""
+        ...
+
+    def combine(self, base: Array, rows: Array, share: Array, out: Array) -> None:
+        """Write base plus share times rows."""
+        ...
+
+    def spring_points(self, v: Array, out: Array) -> None:
+        """Write the springs' weighted means of v."""
+        ...
+
 
 MATERIALS = ("neo_hookean", "corotational", "linear")
 MOST_WIDE = 32  # springs over many nodes, as in system.h
@@ -30,7 +82,7 @@ _POINTERS = (
     *("wide_chunk_weight", "wide_inner"),
     *("spring_start", "spring_node", "spring_weight", "spring_stiffness", "load", "pull"),
     *("x", "r", "z", "p", "q", "restricted", "partial"),
-    *("coarse_right", "coarse_left"),
+    *("coarse_right", "coarse_left", "wide_row", "product", "sums", "scalars", "wide_seen", "wide_pull"),
 )
 
 
@@ -38,6 +90,14 @@ class System(ctypes.Structure):
     """`System` of kernels/system.h."""
 
     _fields_ = [*((name, ctypes.c_int32) for name in _SIZES), *((name, ctypes.c_void_p) for name in _POINTERS)]
+
+
+def default_threads() -> int:
+    """Return 1 up to three cores, then a third of them, at most 4: the others belong to the loop and its parts.
+
+    A thread that waits at a barrier for one that the loop has pushed off its core costs milliseconds.
+    """
+    return max(1, min(4, (os.cpu_count() or 1) // 3))
 
 
 def aligned(shape: tuple[int, ...], kind: type) -> NDArray[Any]:
@@ -48,11 +108,53 @@ def aligned(shape: tuple[int, ...], kind: type) -> NDArray[Any]:
     return raw[offset : offset + size].view(kind).reshape(shape)
 
 
+class Host:
+    """The CPU's memory, as the kernels want it."""
+
+    def take(self, values: NDArray[Any], kind: type) -> NDArray[Any]:
+        """Return a copy of `values` on a 64-byte boundary."""
+        kept = aligned(values.shape, kind)
+        kept[...] = values
+        return kept
+
+    def pointer(self, array: NDArray[Any]) -> int:
+        """Return the address of an array."""
+        return array.ctypes.data
+
+    def write(self, array: NDArray[Any], values: NDArray[Any]) -> None:
+        """Copy values of the CPU into an array."""
+        array[...] = values
+
+    def read(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return a copy of an array on the CPU."""
+        return array.copy()
+
+
+class Memory(Protocol):
+    """Where a machine's arrays lie: `Host`, or a CUDA device."""
+
+    def take(self, values: NDArray[Any], kind: type) -> Any:  # noqa: ANN401 - NumPy's or CuPy's
+        """Return a copy of `values`."""
+        ...
+
+    def pointer(self, array: Any) -> int:  # noqa: ANN401
+        """Return the address of an array."""
+        ...
+
+    def write(self, array: Any, values: NDArray[Any]) -> None:  # noqa: ANN401
+        """Copy values of the CPU into an array."""
+        ...
+
+    def read(self, array: Any) -> NDArray[Any]:  # noqa: ANN401
+        """Return a copy of an array on the CPU."""
+        ...
+
+
 class Arrays:
     """The arrays behind a System, kept alive with it."""
 
-    def __init__(self, lay: Layout, material: str, threads: int) -> None:
-        self.system = System()
+    def __init__(self, lay: Layout, material: str, threads: int, memory: Memory | None = None) -> None:
+        self.system, self.memory = System(), memory or Host()
         self._kept: dict[str, NDArray[Any]] = {}
         n, (m, nodes) = len(lay.order), lay.connectivity.shape
         full, pairs, chunks, lattice = -(-m // 16) * 16, nodes * (nodes - 1) // 2, len(lay.chunk_start) - 1, lay.lattice
@@ -75,11 +177,11 @@ class Arrays:
             ("element_force", (full, nodes, 3), np.float64),
             ("element_blocks", (full, pairs, 9), np.float32),
             ("energy", (full // 8,), np.float64),
-            ("least", (full // 8,), np.float64),
-            ("values", (len(lay.pattern.column) + 1, 9), np.float32),  # one more: loads reach past the last block
+            ("least", (max(full, n),), np.float64),  # CUDA keeps one for each element
+            ("values", (len(lay.pattern.column) + 1, 9), np.float32),  # one more: loads reach seven past the last block
             ("inverse", (n, 9), np.float32),
             ("coarse", (3 * lattice.count, 3 * lattice.count), np.float32),
-            *((name, (n, 4), np.float32) for name in "xrzpq"),
+            *((name, (n + 3, 4), np.float32) for name in "xrzpq"),  # three more: loads of 16 reach past the last node
             ("restricted", (chunks, 8, 4), np.float32),
             ("partial", (chunks, 2), np.float64),
             ("coarse_right", (threads, 3 * lattice.count), np.float32),
@@ -89,14 +191,20 @@ class Arrays:
 
     def set(self, name: str, values: NDArray[Any], kind: type) -> None:
         """Let the kernels see a copy of `values`."""
-        kept = aligned(values.shape, kind)
-        kept[...] = values
-        self._kept[name] = kept
-        setattr(self.system, name, kept.ctypes.data)
+        self._kept[name] = self.memory.take(values, kind)
+        setattr(self.system, name, self.memory.pointer(self._kept[name]))
 
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        """Return the array that the kernels see under this name."""
+    def write(self, name: str, values: NDArray[Any]) -> None:
+        """Change the values of an array of the same shape."""
+        self.memory.write(self._kept[name], values)
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401
+        """Return the array that the kernels see under this name, where they see it."""
         return self._kept[name]
+
+    def zeros(self, *shape: int) -> Any:  # noqa: ANN401
+        """Return float64 zeros where the kernels work."""
+        return self.memory.take(np.zeros(shape), np.float64)
 
 
 class Native:
@@ -132,7 +240,11 @@ class Native:
         """Assemble the matrix [N/m] and the nodes' part of its preconditioner at displacements u."""
         self._library.tangent(self._system, _at(u), _at(self._held))
         if self.arrays.system.wide:
-            self._library.prepare_wide(self._system, _at(self.arrays["wide_inner"]))
+            self.prepare_wide()
+
+    def prepare_wide(self) -> None:
+        """Write (1 + S w D^-1 w')^-1 S of the springs over many nodes."""
+        self._library.prepare_wide(self._system, _at(self.arrays["wide_inner"]))
 
     def solve(
         self, right: Array, d: Array, most: int, relative: float, absolute: float = 0.0
@@ -159,6 +271,11 @@ class Native:
     def dots(self, rows: Array, v: Array, out: Array) -> None:
         """Write the dot products of v with each of `rows`, (count, n, 3)."""
         self._library.dots(self._system, _at(rows), ctypes.c_int(len(rows)), _at(v), _at(out))
+
+    def rms(self, v: Array) -> float:
+        """Return the root of the mean squared length of v's rows (not by BLAS: its threads wait for each other)."""
+        self._library.dots(self._system, _at(v), ctypes.c_int(1), _at(v), _at(self._out))
+        return float(np.sqrt(self._out[0] / len(v)))
 
     def combine(self, base: Array, rows: Array, share: Array, out: Array) -> None:
         """Write base plus share times rows, (count, n, 3)."""

@@ -14,7 +14,7 @@ from .attachment import Attachment
 from .body import Array
 from .history import History
 from .layout import Layout
-from .machine import Native
+from .machine import Machine
 from .precondition import Coarse
 
 LEAST_J = 0.02  # of rest: a step may not compress a quadrature point beyond, or beyond a fifth of what it was
@@ -39,19 +39,19 @@ class Balance:
 class Newton:
     """One body's pose, and the moves that bring it into balance; arrays (n, 3), float64, in the layout's order."""
 
-    def __init__(self, lay: Layout, machine: Native, attachment: Attachment) -> None:
+    def __init__(self, lay: Layout, machine: Machine, attachment: Attachment) -> None:
         n = len(lay.order)
         self.machine = machine
         self.coarse, self.history = Coarse(machine), History(machine, n)
-        self.u, self._force, self._right = np.zeros((n, 3)), np.zeros((n, 3)), np.zeros((n, 3))
-        self._new_u, self._new_force, self._new_right = np.zeros((n, 3)), np.zeros((n, 3)), np.zeros((n, 3))
-        self._old_u, self._old_force = np.zeros((n, 3)), np.zeros((n, 3))
-        self.direction = np.zeros((1, n, 3))
+        zeros = machine.arrays.zeros
+        self.u, self._force, self._right = zeros(n, 3), zeros(n, 3), zeros(n, 3)
+        self._new_u, self._new_force, self._new_right = zeros(n, 3), zeros(n, 3), zeros(n, 3)
+        self._old_u, self._old_force, self.direction = zeros(n, 3), zeros(n, 3), zeros(1, n, 3)
         self._length = np.zeros(1)
         self._inner = (0.0, 1.0)  # energy [J] and smallest J of the elements at u
         self.balance = Balance(0.0, 1.0, 0.0, 0.0)
         self.attach(attachment)
-        self.place(self.u)
+        self.place(np.zeros((n, 3)))
 
     def attach(self, attachment: Attachment) -> None:
         """Take other springs; they pull where they stand until `load` sets their targets."""
@@ -59,11 +59,15 @@ class Newton:
         self.history.attach(len(attachment.stiffness))
 
     def place(self, u: Array) -> float:
-        """Take displacements u; return the smallest J."""
-        self.u[...] = u
+        """Take displacements u of the CPU; return the smallest J."""
+        self.machine.arrays.memory.write(self.u, u)
         self._inner = self.machine.evaluate(self.u, self._force)
         self.history.forget()
         return self._inner[1]
+
+    def displacements(self) -> Array:
+        """Return a copy of the displacements [m] on the CPU, (n, 3)."""
+        return self.machine.arrays.memory.read(self.u)
 
     def load(self, targets: Array, share: float = 1.0) -> None:
         """Set the springs' targets as displacements [m], (k, 3), and the share of gravity that acts."""
@@ -102,8 +106,7 @@ class Newton:
     def missing(self, most: int) -> float:
         """Return the rms [m] of the move that `most` more iterations would make: what is seen of the solver's error."""
         self.machine.solve(self._right, self.direction[0], most, 0.0)
-        d = self.direction[0]
-        return float(np.sqrt(np.vdot(d, d) / len(d)))
+        return self.machine.rms(self.direction[0])
 
     def _take(self) -> bool:
         """Make the new displacements the pose, if they invert nothing and do not raise the energy."""

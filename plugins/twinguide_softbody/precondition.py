@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from .attachment import Attachment
-from .machine import Native
+from .machine import Machine
 
 EVERY = 32  # steps between two factors: a third of a second at 90 Hz, tissue turns little meanwhile
 DELAY = 16  # steps after which a factor is taken over; 20k tetrahedra need 10 ms, one step
@@ -21,10 +21,10 @@ DELAY = 16  # steps after which a factor is taken over; 20k tetrahedra need 10 m
 class Coarse:
     """The inverse of the coarse matrix in the kernels' array, refreshed now or by the worker."""
 
-    def __init__(self, machine: Native) -> None:
+    def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._values = machine.arrays["values"].copy()
-        self._next = np.zeros_like(machine.arrays["coarse"])
+        self._values = machine.arrays.memory.read(machine.arrays["values"])
+        self._next = np.zeros(machine.arrays["coarse"].shape, np.float32)
         self._work = np.zeros((2, *self._next.shape))
         self._added = np.zeros(self._next.shape)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="softbody-factor")
@@ -59,7 +59,7 @@ class Coarse:
             self._pending = None
 
     def _snapshot(self, attachment: Attachment) -> None:
-        self._values[...] = self._machine.arrays["values"]
+        self._values = self._machine.arrays.memory.read(self._machine.arrays["values"])
         self._added[...] = attachment.coarse
 
     def _factor(self) -> bool:
@@ -68,4 +68,4 @@ class Coarse:
     def _adopt(self, definite: bool) -> None:
         """Take the factor; of a matrix that is not positive definite the last one is the better guide."""
         if definite:
-            self._machine.arrays["coarse"][...] = self._next
+            self._machine.arrays.write("coarse", self._next)

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from twinguide.errors import CaseError
 
 from .attachment import Attachment
+from .backends import Backend, machine_for
 from .body import Array, Body, Springs, stiffness_of
 from .layout import layout
-from .machine import MATERIALS, Native
+from .machine import MATERIALS, default_threads
 from .newton import Newton
 
 Material = Literal["neo_hookean", "corotational", "linear"]
@@ -29,7 +30,7 @@ PROBE = 2  # iterations that look at what a step leaves,
 SEEN = 3.0  # and how much more that is than what they move: 0.4 to 0.8 of it with smooth, 0.2 to 0.7 with rough targets
 GOAL = 3e-5  # [m], rms: a step that leaves more takes a second direction
 SETTLED = 5e-5  # [m], rms: below, a step has converged
-QUIET = 1e-8  # [m]: a direction is not refined below
+QUIET = 1e-7  # [m]: a direction is not refined below
 COLD = 400  # iterations for one direction of a cold start
 DIRECTIONS = 40  # at most for one load of a cold start
 FIRST_SHARE, LEAST_SHARE = 0.2, 1 / 256  # of the load, of a cold start
@@ -52,7 +53,7 @@ class Solver:
     """Keep a body in balance with the targets of its springs.
 
     `fixed`, shape (n,), are nodes held where they rest. The same arrays in give the same bits out, whatever `threads`.
-    Raises CaseError for springs that do not fit the body, NoCompiler where no kernels can be built.
+    Raises CaseError for springs that do not fit the body, PluginError where `cuda` cannot be had.
     """
 
     def __init__(
@@ -62,17 +63,16 @@ class Solver:
         fixed: NDArray[np.bool_] | None = None,
         *,
         material: Material = "neo_hookean",
-        backend: Literal["auto", "cpu", "cuda"] = "auto",
+        backend: Backend = "auto",
         threads: int | None = None,
         tolerance: float = 1e-8,
     ) -> None:
-        del backend
         if material not in MATERIALS:
             raise CaseError(f"a material of {', '.join(MATERIALS)}", repr(material), "the solver")
         held = np.zeros(len(body.vertices), dtype=bool) if fixed is None else np.asarray(fixed, dtype=bool)
         self.body, self._tolerance = body, tolerance
         self._layout = layout(body, held)
-        self._machine = Native(self._layout, material, threads or 1)
+        self._machine = machine_for(backend, self._layout, material, threads or default_threads())
         self._machine.arrays.set("load", body.weight[self._layout.order], np.float64)
         # the energy [sqrt(J)] that moving the body by QUIET stores: where directions need no further refining
         self._quiet = QUIET * float(np.sqrt(np.mean(body.young_pa) * np.cbrt(body.volumes.sum())))
@@ -107,21 +107,21 @@ class Solver:
     @property
     def positions(self) -> Array:
         """Positions [m], shape (n, 3), of the last solution."""
-        return (self._newton.u + self._rest)[self._layout.place]
+        return (self._newton.displacements() + self._rest)[self._layout.place]
 
     def solve(self, targets: Array) -> Solved:
         """Solve to `tolerance` from rest, the loads raised in steps that shrink where they do not settle."""
         moved = self._displaced(targets)
         newton, total, reached, part = self._newton, 0, 0.0, FIRST_SHARE
         self.reset()
-        kept = newton.u.copy()
+        kept = newton.displacements()
         while reached < 1 and part >= LEAST_SHARE:
             share = min(1.0, reached + part)
             newton.load(share * moved, share)
             count, settled = self._settle(self._tolerance if share == 1 else 1e-3)
             total += count
             if settled:
-                reached, kept, part = share, newton.u.copy(), 1.6 * part
+                reached, kept, part = share, newton.displacements(), 1.6 * part
             elif share == 1 and newton.balance.residual < 1e-3:
                 break  # stands as close as rounding or the budget let it
             else:

@@ -12,20 +12,48 @@ INLINE float4 load4(const float *from) {
 }
 INLINE void store4(float *to, float4 from) { __builtin_memcpy(to, &from, 16); }
 
-/* The rows of one chunk of q = K p; a block's third column reads one float too far, into the next block (padded). */
+/* The sum of sixteen lanes as a tree, the same for every compiler. */
+INLINE float tree(float16 sum) {
+    float s[16];
+    __builtin_memcpy(s, &sum, 64);
+    for (int width = 8; width; width /= 2)
+        for (int l = 0; l < width; l++) s[l] += s[l + width];
+    return s[0];
+}
+
+INLINE float16 load16(const float *from) {
+    float16 out;
+    __builtin_memcpy(&out, from, 64);
+    return out;
+}
+
+/* x0 x0 x0 x1 x1 x1 x2 x2 x2 and what fills the register: the factors of a block's nine entries, column by column. */
+INLINE float16 spread(const float *x) {
+    typedef int32_t int16 __attribute__((vector_size(64)));
+    float16 a = load16(x);
+#if defined(__clang__)
+    return __builtin_shufflevector(a, a, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3);
+#else
+    return __builtin_shuffle(a, (int16){0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3});
+#endif
+}
+
+/* The rows of one chunk of q = K p: a block is one load of its nine entries (seven more are passed over: lanes 9 to 15
+ * meet the fourth, zero component), two blocks in flight to hide the products' latency. */
 INLINE void multiply(const System *s, const float *p, float *q, int from, int to) {
     for (int i = from; i < to; i++) {
-        float4 a = {0}, b = {0}, c = {0};
-        const float *v = s->values + 9 * (int64_t)s->row_start[i];
-        for (int k = s->row_start[i]; k < s->row_start[i + 1]; k++, v += 9) {
-            const float *x = p + 4 * (int64_t)s->column[k];
-            a += load4(v) * x[0];
-            b += load4(v + 3) * x[1];
-            c += load4(v + 6) * x[2];
+        float16 even = {0}, odd = {0};
+        const int end = s->row_start[i + 1];
+        int k = s->row_start[i];
+        const float *v = s->values + 9 * (int64_t)k;
+        for (; k + 2 <= end; k += 2, v += 18) {
+            even += load16(v) * spread(p + 4 * (int64_t)s->column[k]);
+            odd += load16(v + 9) * spread(p + 4 * (int64_t)s->column[k + 1]);
         }
-        a += b + c;
-        a[3] = 0;
-        store4(q + 4 * (int64_t)i, a);
+        if (k < end) even += load16(v) * spread(p + 4 * (int64_t)s->column[k]);
+        even += odd;
+        store4(q + 4 * (int64_t)i,
+               (float4){even[0] + even[3] + even[6], even[1] + even[4] + even[7], even[2] + even[5] + even[8], 0});
     }
 }
 
@@ -115,20 +143,14 @@ INLINE void restrict_all(const System *s, float *right) {
     }
 }
 
-/* One row of the coarse inverse times right, in 16 lanes that are added in order. */
+/* One row of the coarse inverse times right. */
 INLINE float coarse_row(const float *row, const float *right, int size) {
     float16 sum = {0};
+    float rest = 0;
     int k = 0;
-    for (; k + 16 <= size; k += 16) {
-        float16 a, b;
-        __builtin_memcpy(&a, row + k, 64);
-        __builtin_memcpy(&b, right + k, 64);
-        sum += a * b;
-    }
-    float out = 0;
-    for (int l = 0; l < 16; l++) out += sum[l];
-    for (; k < size; k++) out += row[k] * right[k];
-    return out;
+    for (; k + 16 <= size; k += 16) sum += load16(row + k) * load16(right + k);
+    for (; k < size; k++) rest += row[k] * right[k];
+    return tree(sum) + rest;
 }
 
 INLINE void dense(const float *matrix, const float *v, int size, float *out) {

@@ -5,6 +5,8 @@
  */
 #define W8 8   /* elements side by side in float64 */
 #define W16 16 /* and in float32 */
+#define SEGMENTS 1024 /* CUDA: partial sums of a first round */
+#define LAST 32       /* and of a second */
 #define MOST_WIDE 32 /* springs over many nodes: each step eliminates 3 of them densely */
 
 typedef struct {
@@ -46,4 +48,9 @@ typedef struct {
     float *restricted;        /* [chunks][8][4] */
     double *partial;          /* [chunks][2] */
     float *coarse_right, *coarse_left; /* [threads][3 lattice], [3 lattice] */
+    /* work of CUDA alone */
+    const int32_t *wide_row; /* node -> entries of wide_at */
+    double *product, *sums;  /* [max(n, elements)], [2][SEGMENTS + LAST] */
+    double *scalars;         /* as enumerated in cuda.cu */
+    float *wide_seen, *wide_pull; /* [wide][3] */
 } System;

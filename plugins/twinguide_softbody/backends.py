@@ -1,0 +1,38 @@
+"""Choose the machine that a body is solved on: the compiled text, Numba where there is no compiler, or CUDA."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+from .layout import Layout
+from .machine import Machine, Native
+from .native import NoCompiler
+
+Backend = Literal["auto", "cpu", "cuda"]
+_log = logging.getLogger(__name__)
+
+
+def machine_for(backend: Backend, lay: Layout, material: str, threads: int) -> Machine:
+    """Return the machine for a laid-out body; `auto` takes CUDA where a device answers.
+
+    Raises PluginError where `cuda` is asked for and cannot be had.
+    """
+    if backend != "cpu":
+        from .cuda import Cuda, device  # CuPy and its driver are loaded only where they are asked for
+
+        launcher = device(backend)
+        if launcher is not None:
+            return Cuda(lay, material, launcher)
+    return on_cpu(lay, material, threads)
+
+
+def on_cpu(lay: Layout, material: str, threads: int) -> Machine:
+    """Return the compiled text's machine, or Numba's where it cannot be built."""
+    try:
+        return Native(lay, material, threads)
+    except NoCompiler as reason:
+        from .jit import Jit  # Numba takes a second to load
+
+        _log.warning("the solver runs on Numba, several times slower: %s", reason)
+        return Jit(lay, material, threads)
