@@ -13,6 +13,7 @@ from twinguide_calibration.refused import CalibrationRefused
 
 if TYPE_CHECKING:
     from twinguide_calibration.chain import Budget, Link, Share, chain_budget
+    from twinguide_calibration.display import EyeFit, locate_eye
     from twinguide_calibration.error import (
         ErrorMap,
         covers,
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
         tre_p95,
     )
     from twinguide_calibration.hand_eye import HandEyeFit, solve_hand_eye, solve_hand_eye_timed
+    from twinguide_calibration.headset import (
+        HeadsetSettings,
+        Sighting,
+        StageState,
+        calibrate_headset,
+        stage_ahead,
+        stage_start,
+        stage_update,
+    )
     from twinguide_calibration.latency import (
         ClockFit,
         LagFit,
@@ -36,7 +46,11 @@ if TYPE_CHECKING:
     )
     from twinguide_calibration.pivot import PivotConsistency, PivotFit, calibrate_pivot, compare_pivots
     from twinguide_calibration.poses import Poses, Stamps, check_poses, check_stamps
+    from twinguide_calibration.robust import RobustFit, register_robust
     from twinguide_calibration.similarity import SimilarityFit, register_similarity
+    from twinguide_calibration.surface import SurfaceFit, register_surface, register_surface_starts
+    from twinguide_calibration.surface_error import FreeDirection, SurfaceError
+    from twinguide_calibration.surface_samples import SurfaceModel, surface_model
 
 _HOMES = {
     "chain": (
@@ -44,6 +58,10 @@ _HOMES = {
         "Link",
         "Share",
         "chain_budget",
+    ),
+    "display": (
+        "EyeFit",
+        "locate_eye",
     ),
     "error": (
         "ErrorMap",
@@ -60,6 +78,15 @@ _HOMES = {
         "HandEyeFit",
         "solve_hand_eye",
         "solve_hand_eye_timed",
+    ),
+    "headset": (
+        "HeadsetSettings",
+        "Sighting",
+        "StageState",
+        "calibrate_headset",
+        "stage_ahead",
+        "stage_start",
+        "stage_update",
     ),
     "latency": (
         "ClockFit",
@@ -82,9 +109,26 @@ _HOMES = {
         "check_poses",
         "check_stamps",
     ),
+    "robust": (
+        "RobustFit",
+        "register_robust",
+    ),
     "similarity": (
         "SimilarityFit",
         "register_similarity",
+    ),
+    "surface": (
+        "SurfaceFit",
+        "register_surface",
+        "register_surface_starts",
+    ),
+    "surface_error": (
+        "FreeDirection",
+        "SurfaceError",
+    ),
+    "surface_samples": (
+        "SurfaceModel",
+        "surface_model",
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -94,17 +138,27 @@ __all__ = [
     "CalibrationRefused",
     "ClockFit",
     "ErrorMap",
+    "EyeFit",
+    "FreeDirection",
     "HandEyeFit",
+    "HeadsetSettings",
     "LagFit",
     "Link",
     "PivotConsistency",
     "PivotFit",
     "Poses",
     "RigidFit",
+    "RobustFit",
     "Share",
+    "Sighting",
     "SimilarityFit",
+    "StageState",
     "Stamps",
+    "SurfaceError",
+    "SurfaceFit",
+    "SurfaceModel",
     "align_points",
+    "calibrate_headset",
     "calibrate_pivot",
     "chain_budget",
     "check_poses",
@@ -116,6 +170,7 @@ __all__ = [
     "fitzpatrick_west",
     "interpolate_poses",
     "layout_covariance",
+    "locate_eye",
     "misfit_probability",
     "motion_lag",
     "p95_radius",
@@ -123,9 +178,16 @@ __all__ = [
     "profile_minimum",
     "register_layouts",
     "register_points",
+    "register_robust",
     "register_similarity",
+    "register_surface",
+    "register_surface_starts",
     "solve_hand_eye",
     "solve_hand_eye_timed",
+    "stage_ahead",
+    "stage_start",
+    "stage_update",
+    "surface_model",
     "tre_covariance",
     "tre_p95",
 ]

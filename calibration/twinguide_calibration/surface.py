@@ -1,0 +1,233 @@
+"""Rigid registration of touched or scanned points to a surface: partial, noisy patches with outliers.
+
+Point-to-plane (Chen & Medioni 1992) with Tukey's weights, their scale taken from the residuals at every step, so that
+a far start keeps every point and a near one drops what is not on the surface. A thinned set walks in, the whole set
+settles. The covariance, its widening by correlated residuals, and the verdict which directions the patch leaves free
+are made in `surface_error`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from twinguide_calibration.linear import eigen
+from twinguide_calibration.refused import CalibrationRefused
+from twinguide_calibration.rigid import Array, Bools, Ints, as_floats, difference, perturb
+from twinguide_calibration.surface_error import FreeDirection, SurfaceError, assess
+from twinguide_calibration.surface_samples import SurfaceModel
+from twinguide_calibration.weights import TUKEY_WIDTH, robust_scale, settle_scale, tukey
+
+LEAST_POINTS = 12
+THINNED = 250  # points that walk in
+WALK, SETTLE = 30, 15  # steps at most
+WALKED_M, SETTLED_M = 3e-4, 1e-5  # a step that moves no point by more ends the walk, the settling
+STEP_RAD = 0.2  # a longer turn at once leaves the region where the planes tell anything
+STIFFNESS = 1e-6  # of the largest eigenvalue: a direction held less is not moved at all
+LEAST_INSIDE = 0.5  # of the points; fewer, and this is another surface
+SCALE_FLOOR_M = 1e-7
+RIVAL_COST = 1.1  # a second place whose residual is within 10 % cannot be told from the first
+RIVAL_M = 5.0e-3  # and that moves the points by more than this
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SurfaceFit:
+    """`target_from_source`: the points' frame (source) placed in the surface's frame (target), with its error.
+
+    `covariance` (6, 6) is over (rotation vector [rad], translation [m]) in source, perturbation on the right; `free`
+    lists the directions that the patch does not hold: where there are any, the pose is not to be used. `rivals` are
+    other places, shape (4, 4), at which the points fit as well.
+    """
+
+    transform: Array
+    covariance: Array
+    residuals: Array  # (n,) [m], signed distance from the surface; NaN where a point was not finite
+    rejected: Ints
+    sigma: float  # [m] of the points that fit
+    inlier_share: float
+    free: tuple[FreeDirection, ...]
+    freedom: float
+    inflation: float
+    rivals: tuple[Array, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def rotation(self) -> Array:
+        """Return the rotation, shape (3, 3)."""
+        return self.transform[:3, :3]
+
+    @property
+    def constrained(self) -> bool:
+        """Return whether the patch holds all six directions and no other place fits as well."""
+        return not self.free and not self.rivals
+
+    def apply(self, points: Array) -> Array:
+        """Return points [m], shape (..., 3), mapped from source into target."""
+        return points @ self.transform[:3, :3].T + self.transform[:3, 3]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Look:
+    """Residuals [m], shape (n,), their Jacobian (n, 6) about the centre, and the robust scale [m]."""
+
+    residuals: Array
+    jacobian: Array
+    sigma: float
+
+
+def register_surface(
+    points: Array,
+    model: SurfaceModel,
+    start: Array | None = None,
+    *,
+    noise_max: float = 3e-3,
+    model_error: SurfaceError | None = None,
+) -> SurfaceFit:
+    """Return where points [m], shape (n, 3), lie on a surface, from a start `target_from_source` within its reach.
+
+    `noise_max` [m] is the residual beyond which this is taken for another surface; `model_error` what is known of the
+    surface's own error (segmentation, deformation). Points that are not finite are left out and noted. Raises
+    CalibrationRefused for fewer than 12 points, and for points of which most do not lie on the surface.
+    """
+    return register_surface_starts(
+        points, model, [np.eye(4) if start is None else start], noise_max=noise_max, model_error=model_error
+    )
+
+
+def register_surface_starts(
+    points: Array,
+    model: SurfaceModel,
+    starts: Sequence[Array],
+    *,
+    noise_max: float = 3e-3,
+    model_error: SurfaceError | None = None,
+) -> SurfaceFit:
+    """Return the best of registrations from several starts, shape (4, 4) each, with other places that fit as well.
+
+    As `register_surface`.
+    """
+    points = as_floats(points)
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise CalibrationRefused(f"wanted points of shape (n, 3); got {points.shape}")
+    rows = np.flatnonzero(np.isfinite(points).all(axis=1))
+    notes = () if len(rows) == len(points) else (f"{len(points) - len(rows)} points were not finite and left out",)
+    if len(rows) < LEAST_POINTS:
+        raise CalibrationRefused(f"wanted at least {LEAST_POINTS} points; got {len(rows)}", "Touch more of the organ.")
+    used = points[rows]
+    centre = used.mean(axis=0)
+    size = float(np.sqrt(((used - centre) ** 2).sum(axis=1).mean()))
+    if size > 20.0 * model.extent or size < 1e-3 * model.extent:
+        raise CalibrationRefused(
+            f"the points span {size:.3g} m, the surface {model.extent:.3g} m", "Are both in metres?"
+        )
+    thin = used[np.random.default_rng(len(used)).permutation(len(used))[:THINNED]]
+    walked = [_descend(thin, centre, model, as_floats(start), WALK, WALKED_M, size) for start in starts]
+    walked.sort(key=lambda found: found[1])
+    best, _ = _descend(used, centre, model, walked[0][0], SETTLE, SETTLED_M, size)
+    fit = _result(used, centre, model, best, rows, len(points), notes, model_error)
+    _gate(fit, len(rows), noise_max)
+    return replace(fit, rivals=_rivals(walked, best, centre, size))
+
+
+def _look(points: Array, centre: Array, model: SurfaceModel, transform: Array) -> _Look:
+    turned = points @ transform[:3, :3].T + transform[:3, 3]
+    near, normals = model.nearest(turned)
+    residuals = np.einsum("ni,ni->n", normals, turned - near)
+    told = normals @ transform[:3, :3]  # normals in source axes
+    jacobian = np.concatenate([np.cross(points - centre, told), told], axis=1)
+    squares = residuals**2
+    return _Look(residuals, jacobian, max(robust_scale(squares, 1), SCALE_FLOOR_M))
+
+
+def _descend(
+    points: Array, centre: Array, model: SurfaceModel, transform: Array, steps: int, converged: float, size: float
+) -> tuple[Array, float]:
+    """Return the transform reached and its robust sigma [m]: Gauss-Newton with the nearest planes renewed each step."""
+    about = np.eye(4)
+    about[:3, 3] = centre
+    back = np.eye(4)
+    back[:3, 3] = -centre
+    sigma = np.inf
+    for _ in range(steps):
+        look = _look(points, centre, model, transform)
+        sigma = look.sigma
+        weighted = look.jacobian * tukey(look.residuals**2, 1, sigma)[:, None]
+        step = _step(weighted.T @ look.jacobian, weighted.T @ look.residuals, size)
+        transform = perturb(transform @ about, step) @ back
+        if np.abs(step).max() * max(size, 1.0) < converged or _moved(step, size) < converged:
+            break
+    return transform, sigma
+
+
+def _moved(step: Array, size: float) -> float:
+    return float(np.sqrt(step[:3] @ step[:3])) * size + float(np.sqrt(step[3:] @ step[3:]))
+
+
+def _step(information: Array, gradient: Array, size: float) -> Array:
+    """Return the step in the directions that the points hold, turns and shifts alike weighed at the patch's size."""
+    scale = np.array([1.0 / size] * 3 + [1.0] * 3)
+    values, vectors = eigen(information * np.outer(scale, scale))
+    held = values > STIFFNESS * values[-1]
+    inverse = np.where(held, 1.0 / np.where(held, values, 1.0), 0.0)
+    step = -scale * (vectors @ (inverse * (vectors.T @ (gradient * scale))))
+    turn = float(np.sqrt(step[:3] @ step[:3]))
+    return step * min(1.0, STEP_RAD / max(turn, 1e-12))
+
+
+def _result(
+    used: Array,
+    centre: Array,
+    model: SurfaceModel,
+    transform: Array,
+    rows: Ints,
+    n: int,
+    notes: tuple[str, ...],
+    model_error: SurfaceError | None,
+) -> SurfaceFit:
+    look = _look(used, centre, model, transform)
+    squares = look.residuals**2
+    sigma = max(settle_scale(squares, 1, look.sigma, 6), SCALE_FLOOR_M)
+    inside: Bools = squares < (TUKEY_WIDTH[1] * sigma) ** 2
+    verdict = assess(used, centre, look.jacobian, look.residuals, inside, sigma, model.extent, model_error)
+    residuals = np.full(n, np.nan)
+    residuals[rows] = look.residuals
+    if verdict.inflation > 2.0:
+        notes = (*notes, f"residuals are correlated over the patch: variance widened {verdict.inflation:.1f} times")
+    return SurfaceFit(
+        transform,
+        verdict.covariance,
+        residuals,
+        rows[~inside],
+        sigma,
+        float(inside.mean()),
+        verdict.free,
+        verdict.freedom,
+        verdict.inflation,
+        (),
+        notes,
+    )
+
+
+def _gate(fit: SurfaceFit, used: int, noise_max: float) -> None:
+    if fit.inlier_share < LEAST_INSIDE or fit.sigma > noise_max:
+        raise CalibrationRefused(
+            f"{fit.inlier_share:.0%} of {used} points lie on the surface, with {fit.sigma * 1e3:.1f} mm noise "
+            f"(wanted {LEAST_INSIDE:.0%} within {noise_max * 1e3:.1f} mm)",
+            "Start nearer (10 mm and 10 deg), clean the points, or check that this is the right surface.",
+        )
+
+
+def _rivals(walked: Sequence[tuple[Array, float]], best: Array, centre: Array, size: float) -> tuple[Array, ...]:
+    """Return other places whose robust residual is nearly as small."""
+    found: list[Array] = []
+    about = np.eye(4)
+    about[:3, 3] = centre
+    least = walked[0][1]
+    for transform, sigma in walked[1:]:
+        if sigma > RIVAL_COST * least:
+            break
+        if all(_moved(difference(transform @ about, other @ about), size) > RIVAL_M for other in (best, *found)):
+            found.append(transform)
+    return tuple(found)

@@ -1,0 +1,162 @@
+"""How well a patch holds a pose: covariance, correlated residuals, and the directions left free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from twinguide_calibration.linear import eigen
+from twinguide_calibration.rigid import Array, Bools, adjoint
+from twinguide_calibration.weights import SIGNIFICANT, estimate_variance
+
+SLIPPERY = 0.03  # root of the smallest over the largest eigenvalue: less, and the surface itself lets it slide
+FREE_M = 1.5e-3  # 1 sigma at the organ's extent; more, and noise alone leaves the direction open
+SAMPLED = 200  # points among which correlation is looked for
+BINS = 12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SurfaceError:
+    """What is known of a surface's own error: sigma [m] along the normal, alike over `length_m` [m]."""
+
+    sigma_m: float
+    length_m: float = 0.02
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FreeDirection:
+    """A motion that the patch does not hold: turning about, or sliding along, an axis, unit, shape (3,), in source.
+
+    `through` [m], shape (3,), is a point of a turning axis; `sigma` [rad or m] how far it is known.
+    """
+
+    kind: Literal["turn", "slide"]
+    axis: Array
+    through: Array
+    sigma: float
+
+    def __str__(self) -> str:
+        axis = ", ".join(f"{v:.2f}" for v in self.axis)
+        if self.kind == "slide":
+            return f"slides along ({axis}) by {self.sigma * 1e3:.1f} mm (1 sigma)"
+        place = ", ".join(f"{v * 1e3:.0f}" for v in self.through)
+        return f"turns about ({axis}) through ({place}) mm by {np.degrees(self.sigma):.1f} deg (1 sigma)"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verdict:
+    """Covariance (6, 6) in source, its freedom, by how much correlation widened it, and the free directions."""
+
+    covariance: Array
+    freedom: float
+    inflation: float
+    free: tuple[FreeDirection, ...]
+
+
+def assess(
+    points: Array,
+    centre: Array,
+    jacobian: Array,
+    residuals: Array,
+    inside: Bools,
+    sigma: float,
+    extent: float,
+    model_error: SurfaceError | None,
+) -> Verdict:
+    """Return how well residuals [m], shape (n,), with a Jacobian (n, 6) about `centre` [m], hold the pose.
+
+    `extent` [m] is the lever at which a turn is judged. The covariance is `H^-1 (v H + sum_ij c(d_ij) J_i J_j') H^-1`
+    with the correlation c of residuals by distance, where there is any.
+    """
+    size = float(np.sqrt(((points - centre) ** 2).sum(axis=1).mean()))
+    scale = np.array([1.0 / size] * 3 + [1.0] * 3)
+    scaled = jacobian * scale
+    information: Array = scaled.T @ scaled
+    values, vectors = eigen(information)
+    floor = max(1e-9 * values[-1], 1e-300)
+    bread = (vectors / np.maximum(values, floor)) @ vectors.T
+    variance = estimate_variance(residuals**2, 1, sigma, 6)
+    plain = variance * bread
+    extra = _correlated(points, scaled, residuals, inside, sigma, model_error)
+    total = plain + bread @ extra @ bread
+    inflation = float(np.trace(total) / max(np.trace(plain), 1e-300))
+    covariance = total * np.outer(scale, scale)
+    freedom = max(float(inside.sum()) / inflation - 6.0, 3.0)
+    free = _free(covariance, values, vectors, centre, scale, extent)
+    back = np.eye(4)
+    back[:3, 3] = centre
+    carried = adjoint(back)
+    return Verdict(carried @ covariance @ carried.T, freedom, inflation, free)
+
+
+def _free(
+    covariance: Array, values: Array, vectors: Array, centre: Array, scale: Array, extent: float
+) -> tuple[FreeDirection, ...]:
+    """Return the directions that the surface's shape lets slide, or that noise leaves open at its extent."""
+    found = [
+        _direction(vectors[:, k] * scale, covariance, centre) for k in range(6) if values[k] < SLIPPERY**2 * values[-1]
+    ]
+    lever = np.array([extent] * 3 + [1.0] * 3)
+    at_extent, axes = eigen(covariance * np.outer(lever, lever))
+    if not found:
+        found = [_direction(axes[:, k] / lever, covariance, centre) for k in range(6) if at_extent[k] > FREE_M**2]
+    return tuple(found)
+
+
+def _direction(motion: Array, covariance: Array, centre: Array) -> FreeDirection:
+    """Return the motion (turn [rad], shift [m] at the centre) as a turn about an axis or a slide along one."""
+    turn, shift = motion[:3], motion[3:]
+    angle, length = float(np.sqrt(turn @ turn)), float(np.sqrt(shift @ shift))
+    reach = 1.0 if angle < 1e-12 else length / angle
+    if reach < 1.0:  # m: an axis nearer than that is felt as a turn
+        axis = turn / angle
+        through = centre + np.cross(turn, shift) / angle**2
+        return FreeDirection("turn", axis, through, float(np.sqrt(axis @ covariance[:3, :3] @ axis)))
+    axis = shift / length
+    return FreeDirection("slide", axis, centre, float(np.sqrt(axis @ covariance[3:, 3:] @ axis)))
+
+
+def _correlated(
+    points: Array,
+    scaled: Array,
+    residuals: Array,
+    inside: Bools,
+    sigma: float,
+    model_error: SurfaceError | None,
+) -> Array:
+    """Return the sum over pairs of `c(d_ij) J_i J_j'`, shape (6, 6), from residuals alike at neighbouring points."""
+    rows = np.flatnonzero(inside)
+    if len(rows) < 30:
+        return np.zeros((6, 6))
+    chosen = rows[np.random.default_rng(len(rows)).permutation(len(rows))[:SAMPLED]]
+    place, value, jac = points[chosen], residuals[chosen], scaled[chosen]
+    square = (place**2).sum(axis=1)
+    apart = np.sqrt(np.maximum(square[:, None] + square[None] - 2.0 * place @ place.T, 0.0))
+    share, length = _correlogram(apart, value / sigma)
+    kernel = share * sigma**2 * np.exp(-apart / max(length, 1e-9))
+    if model_error is not None:
+        kernel = kernel + model_error.sigma_m**2 * np.exp(-apart / model_error.length_m)
+    np.fill_diagonal(kernel, 0.0)
+    grown = (len(rows) / len(chosen)) ** 2
+    total: Array = jac.T @ kernel @ jac * grown
+    values, vectors = eigen(total)
+    return (vectors * np.maximum(values, 0.0)) @ vectors.T
+
+
+def _correlogram(apart: Array, value: Array) -> tuple[float, float]:
+    """Return share and length [m] of an exponential correlation by distance; zero where none is significant."""
+    upper = np.triu_indices(len(value), 1)
+    distance, product = apart[upper], np.outer(value, value)[upper]
+    edges = np.linspace(0.0, float(distance.max()) / 2.0, BINS + 1)
+    index = np.digitize(distance, edges) - 1
+    count = np.bincount(index, minlength=BINS + 1)[:BINS]
+    rho = np.bincount(index, product, minlength=BINS + 1)[:BINS] / np.maximum(count, 1)
+    believed = rho > SIGNIFICANT / np.sqrt(np.maximum(count, 1))
+    leading = int(np.argmin(believed)) if not believed.all() else BINS
+    if leading == 0:
+        return 0.0, 0.0
+    middle = (edges[1:] + edges[:-1]) / 2.0
+    length = float((rho[:leading] * middle[:leading]).sum() / rho[:leading].sum()) + float(middle[0])
+    return float(np.clip(rho[0] * np.exp(middle[0] / length), 0.0, 1.0)), length
