@@ -17,6 +17,8 @@ OWNERS = {  # heavy packages, and the only files that may import them
     "trimesh": ("engine/twinguide/importing/", "plugins/twinguide_liver/"),
     "igl": ("engine/twinguide/importing/", "plugins/twinguide_liver/"),
     "matplotlib": "engine/twinguide/",
+    "cv2": ("calibration/twinguide_calibration/", "plugins/twinguide_markers/"),
+    "h5py": "calibration/twinguide_calibration/reading/",
 }
 
 

@@ -9,6 +9,7 @@ from twinguide_calibration.reading.points import (
     PointPairs,
     has_pairs,
     pair_points,
+    read_cloud,
     read_pairs,
     read_points,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "Track",
     "has_pairs",
     "pair_points",
+    "read_cloud",
     "read_pairs",
     "read_points",
     "read_poses",

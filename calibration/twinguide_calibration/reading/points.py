@@ -67,6 +67,18 @@ def read_points(path: Path) -> NamedPoints:
     return points
 
 
+def read_cloud(path: Path) -> tuple[Array, tuple[str, ...]]:
+    """Return the places [m], shape (n, 3), of a file of points whose names do not matter, and what was left out.
+
+    Raises CalibrationRefused as `read_points`.
+    """
+    if path.suffix.lower() in (".json", ".fcsv"):
+        points = (_markups if path.suffix.lower() == ".json" else _fcsv)(path)
+        return points.points, points.notes
+    table = read_table(path)
+    return _columns(table, ["x", "y", "z"], path.name), table.notes
+
+
 def pair_points(source: NamedPoints, target: NamedPoints) -> PointPairs:
     """Pair two sets by name; raise CalibrationRefused where fewer than three names are shared."""
     shared = [name for name in source.names if name in target.names]

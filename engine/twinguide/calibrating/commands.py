@@ -106,3 +106,36 @@ def time(inputs: tuple[Path, ...], a: str, b: str, by: str, lag_max_ms: float, o
     from twinguide.calibrating.lag import lag as fit
 
     kept(fit(inputs, a, b, by, lag_max_ms), out)
+
+
+@calibrate.command()
+@click.argument("input", type=FILES)
+@click.option("--model", type=FILES, required=True, help="The surface: STL, OBJ, PLY or VTK.")
+@click.option("--units", type=click.Choice(["mm", "m"]), required=True, help="Units of the model's file.")
+@click.option("--axes", type=click.Choice(["lps", "ras"]), required=True, help="Axes of the model's file.")
+@click.option("--start", type=FILES, help="A result of `points`, or a .tfm, that lies near; else all sides are tried.")
+@click.option("--tip", type=FILES, help="The result of `pivot` whose tip touched the surface in a recording of poses.")
+@click.option("--tool", default="", help="The track of that tool.")
+@click.option("--reference", default="", help="The body in whose frame the tip is told.")
+@click.option("--source", default="reference", show_default=True, help="The frame of the points.")
+@click.option("--target", default="image", show_default=True, help="The frame of the model.")
+@click.option("--out", type=FILES, default=Path("surface.toml"), show_default=True, help="The result file.")
+def surface(
+    input: Path,
+    model: Path,
+    units: str,
+    axes: str,
+    start: Path | None,
+    tip: Path | None,
+    tool: str,
+    reference: str,
+    source: str,
+    target: str,
+    out: Path,
+) -> None:
+    """Register surface points of INPUT (CSV, markups, or the path of a tip) to a model."""
+    from twinguide.calibrating.surface import Touched
+    from twinguide.calibrating.surface import surface as fit
+
+    touched = Touched(tool, reference, tip)
+    kept(fit(input, model, units, axes, start, touched, source, target), out)  # pyright: ignore[reportArgumentType]

@@ -15,10 +15,9 @@ from twinguide_calibration import tre_covariance
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from twinguide_calibration import HandEyeFit, LagFit, RigidFit
+    from twinguide_calibration import HandEyeFit, LagFit, PivotFit, RigidFit, SurfaceFit, SurfaceModel
     from twinguide_calibration.boards import BoardView
     from twinguide_calibration.camera import CameraFit
-    from twinguide_calibration.pivot import PivotFit
     from twinguide_calibration.reading import NamedPoints, PointPairs, Track
 
 Array = NDArray[np.float64]
@@ -165,4 +164,21 @@ def draw_lag(of: str, fit: LagFit, curves: tuple[Array, Array, Array, Array], by
         axis.set_ylabel("speed [rad/s]" if by == "turning" else "speed [m/s]")
         axis.set_title(title, fontsize=9)
         axis.legend(fontsize=8)
+    save(made, path)
+
+
+def draw_surface(points: Array, model: SurfaceModel, fit: SurfaceFit, path: Path) -> None:
+    """Draw a surface registration: residuals, and the points on the model along its shortest extent."""
+    made, (left, right) = figure(f"Surface: {1e3 * fit.sigma:.2f} mm (1 sigma)", "rectilinear", "rectilinear")
+    known = np.isfinite(fit.residuals)
+    rejected = np.flatnonzero(np.isin(np.flatnonzero(known), fit.rejected))
+    draw_residuals(left, 1e3 * np.abs(fit.residuals[known]), rejected, "mm", "point")
+    plane = np.linalg.svd(model.samples - model.samples.mean(axis=0), full_matrices=False)[2][:2]
+    placed = points @ fit.transform[:3, :3].T + fit.transform[:3, 3]
+    right.plot(*(1e3 * model.samples @ plane.T).T, ".", color="0.8", markersize=1.5, label="model")
+    right.plot(*(1e3 * placed @ plane.T).T, ".", color=KEPT, markersize=3, label="points")
+    right.plot(*(1e3 * placed[fit.rejected] @ plane.T).T, "x", color=REJECTED, markersize=4, label="rejected")
+    right.set_aspect("equal", adjustable="datalim")
+    right.set_xlabel("along the model [mm]")
+    right.legend(fontsize=8)
     save(made, path)

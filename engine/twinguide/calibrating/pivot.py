@@ -15,7 +15,7 @@ from twinguide.calibrating.picture import draw_pivot
 from twinguide.calibrating.result import PivotResult, rows_of, stamp, symmetric
 from twinguide.errors import CalibrationError
 from twinguide.frames import p95_from_covariance
-from twinguide_calibration.pivot import PivotFit, calibrate_pivot, compare_pivots
+from twinguide_calibration import PivotFit, calibrate_pivot, compare_pivots
 from twinguide_calibration.reading import Track, relative, without_repeats
 
 Array = NDArray[np.float64]

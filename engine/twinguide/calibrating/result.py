@@ -98,7 +98,6 @@ class SurfaceResult(RigidResult, frozen=True, kw_only=True, tag="surface"):
     """A registration of touched or scanned surface points to a model."""
 
     inlier_share: Annotated[float, Meta(ge=0, le=1)]
-    free: tuple[str, ...] = ()  # directions that the patch leaves open
 
 
 class HandEyeResult(Result, frozen=True, kw_only=True, tag="handeye"):

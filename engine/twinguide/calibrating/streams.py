@@ -31,11 +31,11 @@ def open_streams(paths: tuple[Path, ...], a: str, b: str) -> Streams:
 
     An empty name means the file's one track.
     """
-    if len(paths) > 2:
+    if len(paths) not in (1, 2):
         raise CalibrationRefused(f"wanted one file or two; got {len(paths)}")
     alone = len(paths) == 1
-    first = open_poses(paths[0])
-    second = first if alone else open_poses(paths[-1])
+    recordings = [open_poses(path) for path in paths]
+    first, second = recordings[0], recordings[-1]
     if alone and not (a and b):
         raise CalibrationRefused(
             f"wanted --a and --b, two tracks of {first.file}; there is {', '.join(first.tracks) or 'none'}"

@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+import trimesh
+from scipy.spatial.transform import Rotation
+
+from twinguide.calibrating.result import SurfaceResult, pose_of, read_result
+
+TURN = Rotation.from_euler("xyz", [12, -8, 20], degrees=True).as_matrix()
+MOVE = np.array([0.03, -0.02, 0.4])
+
+
+@pytest.fixture(scope="module")
+def organ(tmp_path_factory):
+    """Return a file [mm] of a lump without any symmetry, and the mesh in metres."""
+    mesh = trimesh.creation.icosphere(subdivisions=4, radius=1.0)
+    x, y, z = mesh.vertices.T
+    swell = 1.0 + 0.25 * np.sin(2.5 * x + 0.4) * y + 0.2 * np.cos(3.0 * z) * x + 0.15 * y * z
+    mesh.vertices = mesh.vertices * swell[:, None] * [0.09, 0.06, 0.04]
+    path = tmp_path_factory.mktemp("organ") / "organ.stl"
+    scaled = mesh.copy()
+    scaled.apply_scale(1e3)
+    scaled.export(path)
+    return path, mesh
+
+
+def patch(mesh, keep, count=600, noise=5e-4, seed=1):
+    """Return noisy points [m] of part of the surface, told in the patient's frame."""
+    points, _ = trimesh.sample.sample_surface(mesh, 6000, seed=seed)
+    points = np.asarray(points)[keep(np.asarray(points))][:count]
+    return (points + np.random.default_rng(seed).normal(0.0, noise, points.shape) - MOVE) @ TURN
+
+
+def csv(path, points):
+    rows = "\n".join(",".join(f"{1e3 * v:.4f}" for v in row) for row in points)
+    path.write_text(f"x_mm,y_mm,z_mm\n{rows}\n")
+    return path
+
+
+def start_file(path, off):
+    """Write an ITK transform near the true place: a node's `to parent` is the inverse of what the file holds."""
+    near = np.eye(4)
+    near[:3, :3] = TURN @ Rotation.from_rotvec(off).as_matrix()
+    near[:3, 3] = MOVE + 0.004
+    stored = np.linalg.inv(near)
+    numbers = " ".join(f"{v:.12g}" for v in [*stored[:3, :3].ravel(), *(1e3 * stored[:3, 3])])
+    path.write_text(
+        "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\n"
+        f"Parameters: {numbers}\nFixedParameters: 0 0 0\n"
+    )
+    return path
+
+
+MODEL = ("--units", "mm", "--axes", "lps")
+
+
+def test_a_wide_patch_is_placed_from_a_start_nearby(run, tmp_path, organ):
+    path, mesh = organ
+    points = patch(mesh, lambda p: p[:, 2] > -0.01)
+    points[::12] += 0.02  # wild points
+    start = start_file(tmp_path / "start.tfm", [0.08, -0.06, 0.05])
+    file = csv(tmp_path / "p.csv", points)
+    code, text = run(
+        "calibrate", "surface", file, "--model", path, *MODEL, "--start", start, "--out", tmp_path / "s.toml"
+    )
+    assert code == 0, text
+    result = read_result(tmp_path / "s.toml", SurfaceResult)
+    pose = pose_of(result)
+    assert (pose.transform.target, pose.transform.source) == ("image", "reference")
+    assert pose.transform.translation == pytest.approx(MOVE, abs=1.5e-3)
+    assert np.abs(pose.transform.rotation - TURN).max() < 0.01
+    assert len(result.rejected) >= 40
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_patch_that_slides_is_refused_naming_the_direction(run, tmp_path):
+    ball = trimesh.creation.icosphere(subdivisions=4, radius=50.0)
+    ball.export(tmp_path / "ball.stl")
+    points, _ = trimesh.sample.sample_surface(ball, 400, seed=1)
+    file = csv(tmp_path / "p.csv", np.asarray(points) * 1e-3)
+    code, text = run(
+        "calibrate", "surface", file, "--model", tmp_path / "ball.stl", *MODEL, "--out", tmp_path / "s.toml"
+    )
+    assert (code, "turns about" in text) == (1, True), text
+    assert not (tmp_path / "s.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("scale", "says"), [(1e3, "metres"), (0.0005, "metres")], ids=["points too large", "points too small"]
+)
+def test_points_in_another_unit_are_refused(run, tmp_path, organ, scale, says):
+    path, mesh = organ
+    file = csv(tmp_path / "p.csv", patch(mesh, lambda p: p[:, 2] > 0) * scale)
+    code, text = run("calibrate", "surface", file, "--model", path, *MODEL, "--out", tmp_path / "s.toml")
+    assert (code, says in text) == (1, True), text
+
+
+def test_too_few_points_are_refused(run, tmp_path, organ):
+    file = csv(tmp_path / "p.csv", patch(organ[1], lambda p: p[:, 2] > 0)[:5])
+    code, text = run("calibrate", "surface", file, "--model", organ[0], *MODEL, "--out", tmp_path / "s.toml")
+    assert (code, "at least" in text) == (1, True), text
