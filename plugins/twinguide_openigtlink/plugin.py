@@ -136,7 +136,7 @@ def parts() -> Iterable[Part]:
             "igtl_served",
             make="twinguide_openigtlink.served:Served",
             observes=[BodiesSeen],
-            rate_hz=180.0,
+            rate_hz=500.0,  # a sample waits for a step by 2 ms at most
             options=ServedOptions,
         ),
     ]
