@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ class Attachment:
     """Springs on a body as the kernels see them; their stiffness may change, their points only by another one."""
 
     def __init__(self, lay: Layout, springs: Springs, arrays: Arrays) -> None:
-        nodes = np.shape(springs.weights)[1]
+        nodes = cast("tuple[int, int]", springs.weights.shape)[1]
         if nodes != len(lay.order):
             got, where = f"{nodes}", "the springs' weights"
             raise CaseError(f"weights of {len(lay.order)} nodes", got, where, "Build the springs for this body.")

@@ -15,7 +15,8 @@ from .body import Array, Body, Indices
 
 CHUNK = 128  # nodes: 6 kB of Krylov vectors, small against a first-level cache, large against a loop's start
 LATTICE = 128  # most nodes of the coarse lattice: its dense inverse (0.6 MB) must not leave the second-level cache,
-TO_ONE = 15  # and its product must stay cheap beside the matrix's: so many nodes at least to one of the lattice
+TO_ONE = 15  # and its product must stay cheap beside the matrix's: so many nodes at least to one of the lattice,
+SMALL, TO_ONE_SMALL = 64, 5  # except in small bodies, where a lattice of 64 costs nothing
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
@@ -115,7 +116,7 @@ def layout(body: Body, held: Flags) -> Layout:
 def _cells(vertices: Array, held: Flags) -> tuple[Indices, Indices, Array]:
     """Return each node's cell, its eight lattice nodes and their trilinear weights, on the finest lattice allowed."""
     low, size = vertices.min(axis=0), np.ptp(vertices, axis=0)
-    most = min(LATTICE, max(8, len(vertices) // TO_ONE))
+    most = min(LATTICE, max(8, min(SMALL, len(vertices) // TO_ONE_SMALL), len(vertices) // TO_ONE))
     best = _on_lattice(vertices, low, size, 1)
     for along in range(2, 33):
         finer = _on_lattice(vertices, low, size, along)

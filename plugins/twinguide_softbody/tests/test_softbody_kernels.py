@@ -1,0 +1,167 @@
+"""The element text on every machine: against its own energy, against each other, and run twice."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from twinguide_softbody import native
+from twinguide_softbody.attachment import Attachment
+from twinguide_softbody.body import Body, Springs
+from twinguide_softbody.cuda import Cuda, Shim
+from twinguide_softbody.jit import Jit
+from twinguide_softbody.layout import layout
+from twinguide_softbody.machine import MATERIALS, Native
+from twinguide_softbody.mesh import block, quadratic
+from twinguide_softbody.precondition import Coarse
+
+compiled = pytest.mark.skipif(native.compiler() is None, reason="no C compiler on this machine")
+MACHINES = [
+    pytest.param(Native, marks=compiled, id="c"),
+    pytest.param(Jit, id="numba"),
+    pytest.param(lambda lay, material, threads: Cuda(lay, material, Shim()), marks=compiled, id="cuda-text"),
+]
+
+
+def body_of(order: int, n: int = 2) -> Body:
+    vertices, tetrahedra = block(n, 0.1)
+    if order == 2:
+        vertices, tetrahedra = quadratic(vertices, tetrahedra)
+    rng = np.random.default_rng(3)
+    young = 5000.0 * rng.uniform(0.5, 2.0, len(tetrahedra))
+    return Body(vertices, tetrahedra, young, np.full(len(tetrahedra), 0.45), 1000.0, (1.0, 2.0, -9.81))
+
+
+def springs_of(body: Body) -> Springs:
+    """One spring on a node, one in an element, one over half the body."""
+    n = len(body.vertices)
+    weights = sp.lil_matrix((3, n))
+    weights[0, n - 1] = 1.0
+    weights[1, body.elements[0, :4]] = [0.1, 0.2, 0.3, 0.4]
+    weights[2, : n // 2] = 2 / n
+    return Springs(weights.tocsr(), np.array([np.diag([100.0, 200.0, 300.0]), 50 * np.eye(3), 400 * np.eye(3)]))
+
+
+def prepared(make, order: int, material: str, n: int = 2):
+    body = body_of(order, n)
+    lay = layout(body, body.vertices[:, 0] < 1e-9)
+    machine = make(lay, material, 1)
+    machine.arrays.set("load", body.weight[lay.order], np.float64)
+    attachment = Attachment(lay, springs_of(body), machine.arrays)
+    rng = np.random.default_rng(0)
+    u = 2e-3 * rng.standard_normal(body.vertices.shape)
+    u[:, 1] += 0.01 * (body.vertices[:, 0] / 0.1) ** 2
+    return lay, machine, attachment, np.ascontiguousarray(u[lay.order] * (lay.held == 0)[:, None])
+
+
+def matrix_of(lay, machine) -> sp.csr_matrix:
+    values = machine.arrays["values"][: len(lay.pattern.column)].reshape(-1, 3, 3).transpose(0, 2, 1)
+    return sp.bsr_matrix((values.astype(float), lay.pattern.column, lay.pattern.row_start)).tocsr()
+
+
+@pytest.mark.parametrize("material", MATERIALS)
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("make", MACHINES)
+def test_forces_are_the_slope_of_the_energy(make, order, material):
+    _, machine, _, u = prepared(make, order, material)
+    direction = np.random.default_rng(1).standard_normal(u.shape)
+    force, scratch, step = np.zeros_like(u), np.zeros_like(u), 1e-6
+    machine.evaluate(u, force)
+    ahead = machine.evaluate(u + step * direction, scratch)[0]
+    behind = machine.evaluate(u - step * direction, scratch)[0]
+    # central differences: an error of step^2 and of the energies' rounding over the step, 1e-7 together
+    assert (ahead - behind) / (2 * step) == pytest.approx(-np.vdot(force, direction), rel=1e-6)
+
+
+@pytest.mark.parametrize("material", MATERIALS)
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("make", MACHINES)
+def test_an_affine_field_is_in_balance_inside(make, order, material):
+    body = body_of(order)
+    body = Body(body.vertices, body.elements, np.full(len(body.elements), 5000.0), body.poisson)
+    lay = layout(body, np.zeros(len(body.vertices), dtype=bool))
+    machine, vertices = make(lay, material, 1), body.vertices[lay.order]
+    u, force = (
+        np.ascontiguousarray(vertices @ np.random.default_rng(2).uniform(-0.2, 0.2, (3, 3))),
+        np.zeros_like(vertices),
+    )
+    machine.evaluate(u, force)
+    inside = ((vertices > 1e-9) & (vertices < 0.1 - 1e-9)).all(axis=1)
+    assert inside.any()
+    assert np.abs(force[inside]).max() < 1e-13 * np.abs(force).max()  # rounding of float64 alone
+
+
+@pytest.mark.parametrize("material", ["neo_hookean", "linear"])  # the corotational tangent leaves out dR by design
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("make", MACHINES)
+def test_the_matrix_is_the_slope_of_all_forces(make, order, material):
+    lay, machine, attachment, u = prepared(make, order, material)
+    machine.tangent(u)
+    targets, direction = np.zeros((3, 3)), np.random.default_rng(1).standard_normal(u.shape)
+    direction *= (lay.held == 0)[:, None]
+    sides = []
+    for step in (1e-6, -1e-6):
+        force, right = np.zeros_like(u), np.zeros_like(u)
+        machine.evaluate(u + step * direction, force)
+        machine.balance(u + step * direction, force, targets, 1.0, right)
+        sides.append(right)
+    slope = -(sides[0] - sides[1]) / 2e-6
+    wide = attachment.weights[[2]].multiply(lay.held == 0).tocsr()  # kept out of the matrix: of low rank
+    low_rank = wide.T @ ((wide @ direction) @ attachment.stiffness[2])
+    product = (matrix_of(lay, machine) @ direction.ravel()).reshape(-1, 3) + low_rank
+    free = lay.held == 0
+    # the matrix is float32: 1e-7 of entries, some ten to a row
+    np.testing.assert_allclose(product[free], slope[free], atol=3e-6 * np.abs(slope).max())
+
+
+@compiled
+@pytest.mark.parametrize("material", MATERIALS)
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("make", MACHINES[1:])
+def test_machines_agree(make, order, material):
+    answers = []
+    for one in (Native, make):
+        lay, machine, attachment, u = prepared(one, order, material, n=3)
+        force, right, d = np.zeros_like(u), np.zeros_like(u), np.zeros_like(u)
+        energies = machine.evaluate(u, force)
+        balance = machine.balance(u, force, np.full((3, 3), 2e-3), 0.7, right)
+        machine.tangent(u)
+        matrix = matrix_of(lay, machine)
+        machine.tangent(0 * u)  # at rest the matrix is positive definite for every material
+        coarse = Coarse(machine)
+        coarse.refresh(attachment)
+        coarse.close()
+        count = machine.solve(right, d, 300, 1e-6)[0]
+        answers.append((np.array(energies), force, np.array(balance), right, matrix.toarray(), d, count))
+    for k, tolerance in ((0, 1e-13), (1, 1e-13), (2, 1e-12), (3, 1e-13), (4, 1e-6), (5, 2e-5)):
+        # float64 parts to rounding; the float32 matrix to its own, the direction to that times a condition of 1e2
+        mine, theirs = answers[0][k], answers[1][k]
+        np.testing.assert_allclose(theirs, mine, rtol=0, atol=tolerance * np.abs(mine).max())
+    assert abs(answers[0][6] - answers[1][6]) <= 2
+
+
+@compiled
+def test_any_number_of_threads_gives_the_same_bits():
+    results = []
+    for threads in (1, 2, 3):
+        _, machine, attachment, u = prepared(lambda a, b, _, t=threads: Native(a, b, t), 1, "neo_hookean", n=5)
+        force, d = np.zeros_like(u), np.zeros_like(u)
+        energies = machine.evaluate(u, force)
+        machine.tangent(0.3 * u)
+        coarse = Coarse(machine)
+        coarse.refresh(attachment)
+        coarse.close()
+        machine.solve(force, d, 40, 0.0)
+        results.append((energies, force, d))
+    for energies, force, d in results[1:]:
+        assert energies == results[0][0]
+        assert (force == results[0][1]).all()
+        assert (d == results[0][2]).all()
+
+
+@pytest.mark.parametrize("make", MACHINES)
+def test_an_inverted_element_is_seen(make):
+    lay, machine, _, u = prepared(make, 1, "neo_hookean")
+    u = 0 * u
+    assert machine.evaluate(u, np.zeros_like(u))[1] == pytest.approx(1.0)
+    u[lay.connectivity[5, 0]] += 0.2  # [m], far through the opposite face of a 5 cm element
+    assert machine.evaluate(u, np.zeros_like(u))[1] < 0
