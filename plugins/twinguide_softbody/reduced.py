@@ -1,0 +1,223 @@
+"""Follow targets by a few modes, check the full body's balance every frame, and fall back to it.
+
+A frame: Newton's method on the modes over sampled points, all positions from the modes, then one pass over every
+element of the full body. What that pass leaves out of balance, divided by each node's own stiffness (one sweep of
+Jacobi's method) and times a ratio measured against full solutions inside and outside the range, is the error stated.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import native
+from .body import Array, Body, Springs, points
+from .layout import Layout, layout
+from .machine import aligned
+from .quasistatic import Solved, Solver
+from .reduction import Drive, reduction, settled
+
+ACCEPT_M = 5e-5  # [m], rms: a frame whose stated error is larger is solved in full
+NEAR = 1.02  # how far beyond its range a model may be asked, by each share
+BEYOND = 1.6  # how far outside the range the check is calibrated
+OFF_M = 2e-4  # [m]: how far a target may lie off the family
+LEAST_J = 0.05  # below, the full solver with its line search is to say what happens
+STEPS, SETTLED_M = 4, 1e-6
+SWEEP_FLOOR_M = 1e-9  # [m]: sweeps below are rounding and say nothing about the ratio
+
+_SIZES = ("modes", "points", "nodes", "elements", "element_nodes", "touched", "threads", "steps")
+_POINTERS = (
+    *("gradient", "point", "linear", "modes_at", "rest", "order", "conn16", "data16", "incident_start", "incident"),
+    *("load", "inverse", "touched_node", "touched_start", "touched_row", "touched_weight"),
+    *("u", "pulled", "element_force", "least", "partial"),
+)
+
+
+class _System(ctypes.Structure):
+    """`Reduced` of kernels/reduced.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in _SIZES),
+        ("settled", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in _POINTERS),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How the check's sweep [m] relates to the true error [m], rms: the largest ratio met, inside and outside."""
+
+    ratio: float
+    inside_m: float  # largest true error at shares inside the range that were not trained on
+    count: int
+
+
+class Reduced:
+    """Follow targets like `Solver.step`, by modes where they are good enough and in full where not.
+
+    Raises native.NoCompiler where the kernels cannot be built: then the full solver alone is to be used.
+    """
+
+    def __init__(
+        self,
+        solver: Solver,
+        body: Body,
+        springs: Springs,
+        fixed: NDArray[np.bool_] | None,
+        drive: Drive,
+        *,
+        modes: int = 16,
+        samples: int = 40,
+        accept_m: float = ACCEPT_M,
+        threads: int = 2,
+    ) -> None:
+        self._library = native.library("reduced.c")
+        held = np.zeros(len(body.vertices), bool) if fixed is None else np.asarray(fixed, bool)
+        lay = layout(body, held)
+        self.reduction = reduction(solver, body, lay, drive, modes=modes, samples=samples)
+        self._solver, self._accept, self._drive = solver, accept_m, drive
+        self._kept: dict[str, NDArray[Any]] = {}
+        self._system = _System()
+        self._lay_out(body, lay, threads)
+        self._bind(body, lay, springs, held)
+        self._at = np.zeros(len(self.reduction.modes))
+        self._out = np.zeros(8)
+        self.calibration = Calibration(0.0, 0.0, 0)
+        self.calibration = self._calibrate(body)
+
+    def step(self, targets: Array) -> Solved:
+        """Follow the targets [m], shape (k, 3), by one frame."""
+        targets = np.asarray(targets, dtype=np.float64)
+        share, off = self._drive.coordinates(targets)
+        if np.abs(share).max(initial=0.0) <= NEAR and off <= OFF_M:
+            solved = self._reduced(targets)
+            if solved.converged and solved.solver_error_m <= self._accept and solved.smallest_j > LEAST_J:
+                return solved
+            if np.isfinite(solved.positions).all() and solved.smallest_j > LEAST_J:
+                self._solver.reset(solved.positions)  # the modes' answer is nearer than the last full one
+        return self._solver.step(targets)
+
+    def _reduced(self, targets: Array) -> Solved:
+        """Solve on the modes and check, whatever the range."""
+        x, out, at = np.empty_like(self._rest), self._out, self._at
+        gap = targets.ravel() - self._reach
+        load = self._weight + self._draw @ gap
+        self._library.reduced_newton(ctypes.byref(self._system), _at(load), _at(at), _at(out))
+        steps, moved = int(out[0]), float(out[1])
+        pull = (self._stiffness @ (gap - self._shape @ at).reshape(-1, 3, 1)).astype(np.float32)
+        self._library.reduced_expand(ctypes.byref(self._system), _at(at), _at(pull), ctypes.c_int(1), _at(x), _at(out))
+        sweep, left, acting, least = out[:4].tolist()
+        good = bool(np.isfinite(at).all()) and moved < 10 * SETTLED_M
+        if not good:
+            at[:] = 0.0
+        residual = left / acting if acting > 0 else 0.0
+        return Solved(x, residual, least, steps, good, "reduced", self.calibration.ratio * sweep + moved)
+
+    def _calibrate(self, body: Body) -> Calibration:
+        """Measure the check against full solutions, between the trained shares and up to BEYOND times the range."""
+        between = self._drive.samples(64)[-8:] * 0.97
+        outside = between[:4] * BEYOND / np.abs(between[:4]).max(axis=1, keepdims=True)
+        shares, ratios, inside = np.concatenate([between, outside]), [0.0], 0.0
+        for share in shares:
+            targets = self._drive.targets(share)
+            truth = settled(self._solver, targets)
+            self._at[:] = 0.0
+            solved = self._reduced(targets)
+            error = float(np.sqrt(((solved.positions - truth) ** 2).sum(axis=1).mean()))
+            sweep = float(self._out[0])
+            if sweep > SWEEP_FLOOR_M:
+                ratios.append(error / sweep)
+            inside = max(inside, error) if np.abs(share).max() <= 1 else inside
+        return Calibration(max(ratios), inside, len(shares))
+
+    def _lay_out(self, body: Body, lay: Layout, threads: int) -> None:
+        r, (m, nodes) = self.reduction, lay.connectivity.shape
+        n, modes = len(body.vertices), len(r.modes)
+        count = -(-len(r.weights) // 16) * 16
+        for name, size in zip(_SIZES, (modes, count, n, m, nodes, 0, threads, STEPS), strict=True):
+            setattr(self._system, name, size)
+        self._system.settled = SETTLED_M
+        gradient, point = np.zeros((count, 1 + modes, 9)), np.ones((count, 3))
+        gradient[: len(r.weights)], point[:, 0] = r.gradient, 0.0
+        point[: len(r.weights)] = np.column_stack([r.weights, r.moduli])
+        self._set("gradient", gradient.reshape(-1, 16, 1 + modes, 9).transpose(0, 2, 3, 1), np.float32)
+        self._set("point", point.reshape(-1, 16, 3).transpose(0, 2, 1), np.float32)
+        filled = -(-3 * n // 16) * 16
+        at = np.zeros((filled, 1 + modes))
+        at[: 3 * n] = np.concatenate([r.mean[None], r.modes]).reshape(1 + modes, -1).T
+        self._set("modes_at", at.reshape(-1, 16, 1 + modes).transpose(0, 2, 1), np.float32)
+        self._rest = body.vertices
+        self._set("rest", body.vertices, np.float64)
+        self._set("order", lay.order, np.int32)
+        connectivity, data = lay.blocks(16)
+        self._set("conn16", connectivity, np.int32)
+        self._set("data16", data, np.float32)
+        self._set("incident_start", lay.incident_start, np.int32)
+        self._set("incident", lay.incident, np.int32)
+        full = connectivity.shape[0] * 16
+        for name, shape in (
+            ("u", (filled,)),
+            ("pulled", (n, 3)),
+            ("element_force", (full, nodes, 3)),
+            ("least", (full // 16,)),
+        ):
+            self._set(name, np.zeros(shape), np.float32)
+        self._set("partial", np.zeros((threads, 4)), np.float64)
+
+    def _bind(self, body: Body, lay: Layout, springs: Springs, held: NDArray[np.bool_]) -> None:
+        """Bring springs and weight to the modes, and each node's own stiffness to the check."""
+        r, n = self.reduction, len(body.vertices)
+        weights = springs.weights[:, lay.order]
+        shape = np.stack([weights @ mode for mode in r.modes], axis=-1).reshape(-1, len(r.modes))  # (3 k, r)
+        drawn = (springs.stiffness @ shape.reshape(-1, 3, len(r.modes))).reshape(shape.shape)
+        self._stiffness, self._shape = springs.stiffness, shape
+        self._draw = np.ascontiguousarray(drawn.T)
+        self._reach = (weights @ (body.vertices[lay.order] + r.mean)).ravel()
+        self._weight = np.tensordot(r.modes, body.weight[lay.order], axes=([1, 2], [0, 1]))
+        self._set("linear", drawn.T @ shape, np.float64)
+        self._set("load", body.weight[lay.order], np.float32)
+        own = own_stiffness(lay)
+        by_node = weights.tocsc()
+        counts = np.diff(by_node.indptr)
+        np.add.at(
+            own, np.repeat(np.arange(n), counts), by_node.data[:, None, None] ** 2 * springs.stiffness[by_node.indices]
+        )
+        inverse = np.linalg.inv(own)
+        inverse[held[lay.order]] = 0.0
+        self._set("inverse", inverse.reshape(n, 9), np.float32)
+        touched = np.flatnonzero(counts)
+        self._system.touched = len(touched)
+        self._set("touched_node", touched, np.int32)
+        self._set("touched_start", np.concatenate([[0], np.cumsum(counts[touched])]), np.int32)
+        self._set("touched_row", by_node.indices, np.int32)
+        self._set("touched_weight", by_node.data, np.float32)
+
+    def _set(self, name: str, values: NDArray[Any], kind: type) -> None:
+        kept = aligned(values.shape, kind)
+        kept[...] = values
+        self._kept[name] = kept
+        setattr(self._system, name, kept.ctypes.data)
+
+
+def own_stiffness(lay: Layout) -> Array:
+    """Return each node's own block of the tangent at rest [N/m], shape (n, 3, 3), of 4- or 10-node elements."""
+    corners = lay.data[:, :9].reshape(-1, 3, 3)
+    corners = np.concatenate([-corners.sum(axis=1)[:, None], corners], axis=1)
+    mu, both = lay.data[:, 10], lay.data[:, 10] + lay.data[:, 11]
+    rule = points(lay.connectivity.shape[1])
+    out = np.zeros((len(lay.order), 3, 3))
+    for share, by_corner in zip(rule.share, rule.by_corner, strict=True):
+        g = np.einsum("ac,mcx->max", by_corner, corners)
+        v = share * lay.data[:, 9]
+        block = np.einsum("m,max,may->maxy", v * both, g, g, optimize=True)
+        block += np.einsum("m,ma,xy->maxy", v * mu, (g**2).sum(axis=2), np.eye(3), optimize=True)
+        np.add.at(out, lay.connectivity, block)
+    return out
+
+
+def _at(array: NDArray[Any]) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)

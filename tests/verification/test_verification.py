@@ -1,0 +1,42 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skfem
+from cases import BEDDED, CASES, POISSON, YOUNG, bedded_sag, clamped, mesh
+from independent import Static, neo_hookean
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_known_answer_is_met(case):
+    got = case.compute()
+    assert case.error(got) <= case.tolerance, f"{got:g} {case.unit}, wanted {case.expected:g}: {case.why}"
+
+
+@pytest.mark.parametrize(("cells", "order"), [(6, 1), (3, 2)])
+def test_scikit_fem_finds_the_same_displacements_on_the_same_mesh(cells, order):
+    vertices, elements = mesh(cells, 0.1, order)
+    solved = clamped(cells, order)
+    corners = int(elements[:, :4].max()) + 1
+    element, kind = (skfem.ElementTetP1(), skfem.MeshTet) if order == 1 else (skfem.ElementTetP2(), skfem.MeshTet)
+    grid = kind(vertices[:corners].T, elements[:, :4].T)
+    theirs = Static(grid, element, neo_hookean(YOUNG, POISSON), np.array([0.0, 0.0, -9810.0]))
+    u = theirs.solve(theirs.basis.get_dofs(lambda x: x[0] < 1e-9).all())
+    moved = u[theirs.basis.nodal_dofs].T
+    ours = (solved.positions - vertices)[:corners]
+    # both solve the same equations, so 0.1 % leaves room for quadrature alone; it is 1e-6 with equal rules
+    assert np.abs(moved - ours).max() < 1e-3 * np.abs(moved).max()
+
+
+@pytest.mark.parametrize(("order", "least"), [(1, 1.2), (2, 1.6)])
+def test_refining_brings_the_sag_nearer_at_the_elements_order(order, least):
+    # in theory 2 and, at this block's edges, 2.8; found 1.34 and 1.75: these cells are still wider than the bed's layer
+    coarse, fine = (4, 12) if order == 1 else (2, 4)
+    errors = [abs(bedded_sag(cells, order) - BEDDED) for cells in (coarse, fine)]
+    assert np.log(errors[0] / errors[1]) / np.log(fine / coarse) > least
+
+
+def test_the_reference_file_is_good_to_a_fifth_of_a_percent():
+    reference = json.loads(Path(__file__).with_name("block_reference.json").read_text())["bedded"]
+    assert reference["uncertainty_m"] < 2e-3 * reference["sag_m"]
