@@ -25,7 +25,7 @@ from twinguide.errors import CaseError
 Array = NDArray[np.float64]
 CANDIDATES = (8, 32, 96)  # tetrahedra with the nearest centroids that are looked at, until one holds the point
 INSIDE = -1e-9  # of a barycentric coordinate
-LOOSE_M = 0.05  # from the body, where a point outside may as well stay: the width of a lesser omentum, an assumption
+LOOSE_M = 0.1  # from the body, where a point outside may as well stay as move along: a hand's breadth, an assumption
 STAY_OR_GO = 12**-0.5  # standard deviation of a uniform distribution over 0..1
 CHUNK = 2000  # points at a time: bounds the memory for 96 candidates to some 30 MB
 

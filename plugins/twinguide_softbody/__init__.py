@@ -1,4 +1,57 @@
-"""Deform an organ by linear elasticity, driven by how far the target has moved; usable on arrays alone.
+"""Deform an organ by hyperelasticity, driven by what measures it; usable on arrays alone.
 
-`elastic` assembles and checks, `solver` solves; `part` is what the engine hosts.
+    from twinguide_softbody import SoftBody, block, mix, tissue_of
+
+`SoftBody` follows a target and says how sure each vertex is; `Solver` is the bare balance of a `Body` and `Springs`.
+What is imported is loaded when first asked for, so that declaring the plugin's part costs nothing.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .body import Body, Springs
+    from .constraints import Points, Surroundings, points_of, pressed
+    from .materials import LITERATURE, Mixture, Tissue, mix, tissue_of
+    from .mesh import block, check_mesh, quadratic
+    from .organ import Frame, SoftBody
+    from .quasistatic import Solved, Solver
+
+__all__ = [
+    "LITERATURE",
+    "Body",
+    "Frame",
+    "Mixture",
+    "Points",
+    "SoftBody",
+    "Solved",
+    "Solver",
+    "Springs",
+    "Surroundings",
+    "Tissue",
+    "block",
+    "check_mesh",
+    "mix",
+    "points_of",
+    "pressed",
+    "quadratic",
+    "tissue_of",
+]
+_HOMES = {
+    "body": ("Body", "Springs"),
+    "constraints": ("Points", "Surroundings", "points_of", "pressed"),
+    "materials": ("LITERATURE", "Mixture", "Tissue", "mix", "tissue_of"),
+    "mesh": ("block", "check_mesh", "quadratic"),
+    "organ": ("Frame", "SoftBody"),
+    "quasistatic": ("Solved", "Solver"),
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the names above
+    """Import a public name from the module that has it."""
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -102,10 +102,11 @@ def block(cells: int | tuple[int, int, int], size_m: float | tuple[float, float,
     ny, nz = count[1] + 1, count[2] + 1
     stride = np.array([ny * nz, nz, 1])
     corner = np.stack(np.meshgrid(*[np.arange(n) for n in count], indexing="ij"), axis=-1).reshape(-1, 3) @ stride
-    tetrahedra = np.concatenate([corner[:, None] + np.cumsum([0, *stride[list(path)]]) for path in KUHN])
+    paths = [corner[:, None] + np.cumsum([0, *stride[list(path)]]) for path in KUHN]
+    tetrahedra = np.concatenate(paths).astype(np.int32)
     inverted = volumes(vertices, tetrahedra) < 0
     tetrahedra[inverted] = tetrahedra[inverted][:, [0, 2, 1, 3]]
-    return vertices, tetrahedra.astype(np.int32)
+    return vertices, tetrahedra
 
 
 def quadratic(vertices: Array, tetrahedra: Indices) -> tuple[Array, Indices]:
@@ -128,9 +129,14 @@ def boundary(tetrahedra: Indices) -> Indices:
     return faces[np.sort(index[count == 1])]
 
 
+def face_areas(vertices: Array, faces: Indices) -> Array:
+    """Return each face's outward area vector [m2], shape (f, 3)."""
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    return np.cross(b - a, c - a) / 2.0
+
+
 def vertex_areas(vertices: Array, faces: Indices) -> Array:
     """Return each vertex's outward area vector [m2], shape (n, 3): a third of its faces', zero inside."""
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    area = np.cross(b - a, c - a) / 6.0
-    flat = faces.T.ravel()
-    return np.stack([np.bincount(flat, np.tile(area[:, k], 3), len(vertices)) for k in range(3)], axis=1)
+    area, flat = face_areas(vertices, faces) / 3.0, faces.T.ravel()
+    sums = [np.bincount(flat, np.tile(area[:, k], 3), len(vertices)) for k in range(3)]
+    return np.stack(sums, axis=1).astype(np.float64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -10,102 +12,142 @@ from numpy.typing import NDArray
 
 from twinguide.clock import MS
 from twinguide.errors import TwinGuideError
-from twinguide.messages import Displacement, Inbox, Message, Registration, Solution
+from twinguide.messages import Boundary, Displacement, Inbox, Message, Registration, Solution
 
-from . import elastic
+from .constraints import Points, Surroundings, points_of
+from .materials import Mixture, mix, tissue_of
+from .organ import Frame, SoftBody
 from .plugin import CONTRACT, SoftbodyOptions
-from .solver import SoftBody, Solved, Surroundings, surface_springs
 
 if TYPE_CHECKING:
+    from twinguide.case import Case
     from twinguide.hookspecs import Context
 
 Array = NDArray[np.float64]
 
-LEAST_J = 0.2  # below, a tetrahedron has lost four fifths of its volume: no tissue does, the step is not to be shown
-CHI_95 = 2.7955  # radius of a 3-D normal's 95 % region, in standard deviations
-
 
 class Softbody:
-    """Deform the case's organ with its target's displacement."""
+    """Deform the case's organ with its target's displacement, and with what else measures it."""
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._of, self._target_of = ctx.case.organ, ctx.case.plan.target_structure
         self._ahead_ns = round(ctx.options.ahead_ms * MS)
         self._body = load(ctx)
-        self._image_from_reference: Array | None = None
+        self._measured: dict[str, Boundary] = {}
+        self._points: dict[str, Points] = {}
+        self._image_from_reference: tuple[Array, Array] | None = None  # rotation, shape (3, 3), translation [m], (3,)
         self._last = np.zeros(3)  # [m], in image: what is shown on where a displacement cannot be used
 
     def step(self, t_ns: int, inbox: Inbox) -> Iterator[Message]:
         """Solve for the newest displacement, if one came."""
-        del t_ns  # a solution is valid for the displacement's own time
+        begun_ns = time.monotonic_ns() if self._ctx.real_time else 0
         registration = inbox.last(Registration)
         if registration is not None:
             self._register(registration)
+        for boundary in inbox.of(Boundary):
+            self._measure(boundary)
         newest = [d for d in inbox.of(Displacement) if d.of == self._target_of]
         if newest:
-            # Told by what was passed over, not by the wall clock, so that a run in virtual time has the same bits.
-            yield self._solve(newest[-1], kept_up=len(newest) == 1)
+            # What was passed over counts as missed. In lockstep no time passes in a step: the same bits every run.
+            yield self._solve(newest[-1], begun_ns, kept_up=len(newest) == 1)
 
     def _register(self, registration: Registration) -> None:
         wire = registration.reference_from_image
         try:
-            self._image_from_reference = None if wire is None else wire.pose(registration.t_ns).transform.rotation.T
+            turned = None if wire is None else wire.pose(registration.t_ns).transform.inverse()
+            self._image_from_reference = None if turned is None else (turned.rotation, turned.translation)
         except TwinGuideError as error:
             self._image_from_reference = None
             self._ctx.log.warning("registration %d passed over: %s", registration.version, error)
+        for boundary in self._measured.values():
+            self._place(boundary)
 
-    def _solve(self, displacement: Displacement, *, kept_up: bool) -> Solution:
+    def _measure(self, boundary: Boundary) -> None:
+        """Take measured points of the organ or of what it holds; other structures' are passed over."""
+        if boundary.of in self._ctx.case.structures:
+            self._measured[boundary.name] = boundary
+            self._place(boundary)
+
+    def _place(self, boundary: Boundary) -> None:
+        """Turn measured points into the image; what cannot be used is left out, with the reason in the log."""
+        self._points.pop(boundary.name, None)
+        if self._image_from_reference is None:
+            return
+        turn, shift = self._image_from_reference
+        try:
+            rest, mean, covariance = (a.numpy() for a in (boundary.rest, boundary.mean, boundary.covariance))
+            if len(rest):
+                body = self._body.body
+                placed = (mean @ turn.T + shift, turn @ covariance @ turn.T)
+                points = points_of(body.vertices, body.elements, rest, *placed, boundary.radius_m)
+                self._points[boundary.name] = points
+        except (TwinGuideError, ValueError) as error:
+            self._ctx.log.warning("boundary condition %r passed over: %s", boundary.name, error)
+
+    def _solve(self, displacement: Displacement, begun_ns: int, *, kept_up: bool) -> Solution:
         valid_ns = displacement.t_ns + self._ahead_ns
-        solved, level = self._deform(displacement, valid_ns)
-        vertices = self._ctx.share("vertices", solved.vertices)
+        frame = self._deform(displacement, valid_ns)
+        ctx, vertices, sigma = self._ctx, frame.vertices.astype(np.float32), frame.sigma.astype(np.float32)
+        shared = ctx.share("vertices", vertices), ctx.share("sigma", sigma)
+        spent_ms = (time.monotonic_ns() - begun_ns) / MS if ctx.real_time else 0.0
         return Solution(
             t_ns=valid_ns,
             of=self._of,
-            vertices=vertices,
-            level=level,
-            residual=solved.residual,
-            sigma_m=CONTRACT.levels[level] * 1e-3 / CHI_95,
-            smallest_j=solved.smallest_j,
-            deadline_met=kept_up,
+            vertices=shared[0],
+            level=frame.level,
+            residual=frame.residual,
+            sigma_m=float(np.sqrt((frame.sigma**2).mean())),
+            smallest_j=frame.smallest_j,
+            deadline_met=kept_up and spent_ms <= CONTRACT.deadline_ms,
             t_input_ns=displacement.t_ns,
+            sigma=shared[1],
+            reason=frame.reason,
         )
 
-    def _deform(self, displacement: Displacement, valid_ns: int) -> tuple[Solved, str]:
-        """Return the deformed body and its level; whatever cannot be used moves the body as one, and says `rigid`."""
-        rotation = self._image_from_reference
+    def _deform(self, displacement: Displacement, valid_ns: int) -> Frame:
+        """Return the deformed body; whatever cannot be used moves the body as one, and says `rigid` and why."""
         wanted = at_time(displacement, valid_ns)
-        if wanted is None or rotation is None:
-            if wanted is None:
-                self._ctx.log.warning("displacement at %d ns is not usable: the last one stands", displacement.t_ns)
-            return self._body.translate(self._last), "rigid"
-        self._last = rotation @ wanted[0]
-        solved = self._body.solve(self._last, rotation @ wanted[1] @ rotation.T)
-        if not np.isfinite(solved.vertices).all() or solved.smallest_j < LEAST_J:
-            return self._body.translate(self._last), "rigid"
-        return solved, "full"
+        if wanted is None:
+            self._ctx.log.warning("displacement at %d ns is not usable: the last one stands", displacement.t_ns)
+            return self._body.rigid(self._last, "the displacement is not usable")
+        if self._image_from_reference is None:
+            return self._body.rigid(self._last, "not registered")
+        turn = self._image_from_reference[0]
+        frame = self._body.step(turn @ wanted[0], turn @ wanted[1] @ turn.T, self._points)
+        self._last = self._body.last
+        return frame
 
 
 def load(ctx: Context) -> SoftBody:
-    """Build the solver from the case; raise CaseError where its mesh cannot be solved on."""
+    """Build the solver from the case; raise CaseError where its mesh or stiffness cannot be solved on."""
     o: SoftbodyOptions = ctx.options
     case, body = ctx.case, ctx.case.body()
-    elastic.check_mesh(body.vertices, body.tetrahedra)
-    organ = case.structures[case.organ]
-    own_pa = organ.young_pa or o.young_pa
-    moduli = {name: case.structures[name].young_pa for name in body.fractions if name in case.structures}
-    young = elastic.mixed_young(own_pa, body.fractions, moduli)
-    held = Surroundings(o.dome, o.rest, o.dome_share, o.rest_share)
+    held = Surroundings(
+        o.dome, o.rest, o.dome_share, o.rest_share, share_sigma=o.share_sigma, log_sigma=math.log(o.stiffness_factor)
+    )
     return SoftBody(
         body.vertices,
         body.tetrahedra,
-        young if len(young) == len(body.tetrahedra) else own_pa,
-        organ.poisson,
+        mixture_of(case, o.young_pa),
         case.plan.target,
-        surface_springs(body.vertices, body.tetrahedra, own_pa, held),
+        held,
         patch_radius_m=o.patch_mm * 1e-3,
+        material=o.material,
         backend=o.backend,
     )
+
+
+def mixture_of(case: Case, young_pa: float = 0.0) -> Mixture:
+    """Return what the organ's tetrahedra are made of, as its case tells, else as the literature does.
+
+    `young_pa` [Pa] above 0 stands for the organ's own. A structure with no stiffness of its own is the organ.
+    """
+    body, organ = case.body(), case.structures[case.organ]
+    own = tissue_of("organ", young_pa or organ.young_pa, 0.0 if young_pa else organ.young_sigma_pa, organ.poisson)
+    inner = {name: case.structures[name] for name in body.fractions if name in case.structures}
+    tissues = {n: tissue_of(s.role, s.young_pa, s.young_sigma_pa, s.poisson) for n, s in inner.items()}
+    return mix(own, body.fractions, tissues, len(body.tetrahedra))
 
 
 def at_time(displacement: Displacement, t_ns: int) -> tuple[Array, Array] | None:

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from twinguide.frames import Transform, rotation_from_vector
-from twinguide.messages import Array, BulkRef, Displacement, Inbox, PoseWire, Registration, Solution
+from twinguide.messages import Array, Boundary, BulkRef, Displacement, Inbox, PoseWire, Registration, Solution
+from twinguide_softbody import mesh
 from twinguide_softbody.part import Softbody, at_time
 from twinguide_softbody.plugin import CONTRACT, SoftbodyOptions
 
@@ -14,26 +15,32 @@ TURN = rotation_from_vector(np.array([0.3, -0.5, 1.0]))
 MS = 1_000_000
 
 
-@pytest.fixture
-def made(box):
-    body = box((6, 6, 6), (0.12, 0.12, 0.12))
+def make(real_time=False):
+    vertices, tetrahedra = mesh.block(6, 0.12)
+    body = SimpleNamespace(vertices=vertices, tetrahedra=tetrahedra)
     body.fractions = {"tumour": np.zeros(len(body.tetrahedra), dtype=np.float32)}
-    tissue = SimpleNamespace(young_pa=5000.0, poisson=0.45)
+    liver = SimpleNamespace(role="organ", young_pa=5000.0, young_sigma_pa=1500.0, poisson=0.45)
+    tumour = SimpleNamespace(role="tumour", young_pa=0.0, young_sigma_pa=0.0, poisson=0.45)
     case = SimpleNamespace(
         organ="liver",
         plan=SimpleNamespace(target=TARGET, target_structure="tumour"),
-        structures={"liver": tissue, "tumour": SimpleNamespace(young_pa=20000.0, poisson=0.45)},
+        structures={"liver": liver, "tumour": tumour},
         body=lambda: body,
     )
-    shared = []
+    shared = {"vertices": [], "sigma": []}
 
     def share(ring, values):
-        shared.append(values.copy())
-        return BulkRef(ring, 0, len(shared), str(values.dtype), values.shape)
+        shared[ring].append(values.copy())
+        return BulkRef(ring, 0, len(shared[ring]), str(values.dtype), values.shape)
 
-    options = SoftbodyOptions(backend="cpu")
-    context = SimpleNamespace(case=case, options=options, log=logging.getLogger("softbody"), share=share)
+    log, options = logging.getLogger("softbody"), SoftbodyOptions(backend="cpu")
+    context = SimpleNamespace(case=case, options=options, log=log, share=share, real_time=real_time)
     return Softbody(context), body, shared
+
+
+@pytest.fixture
+def made():
+    return make()
 
 
 def registration(version=1):
@@ -57,9 +64,10 @@ def test_the_displacement_in_reference_is_turned_into_the_image(made):
     (solution,) = step(part, registration(), displacement([0.0, 0.0, 0.02]))
     assert isinstance(solution, Solution)
     assert solution.level == "full"
+    assert solution.reason == ""
     assert solution.t_ns == 55 * MS
     assert solution.t_input_ns == 10 * MS
-    at_target = shared[-1][np.linalg.norm(body.vertices - TARGET, axis=1) < 1e-9][0] - TARGET
+    at_target = shared["vertices"][-1][np.linalg.norm(body.vertices - TARGET, axis=1) < 1e-9][0] - TARGET
     # Half way between the knots; the target lies on a vertex, whose patch is moved as one to a tenth of a millimetre.
     np.testing.assert_allclose(at_target, TURN.T @ [0.0, 0.0, 0.01], atol=2e-4)
 
@@ -68,8 +76,8 @@ def test_without_a_registration_the_body_stays_and_says_rigid(made):
     part, body, shared = made
     (solution,) = step(part, displacement([0.0, 0.0, 0.02]))
     assert solution.level == "rigid"
-    assert solution.sigma_m == pytest.approx(CONTRACT.levels["rigid"] * 1e-3 / 2.7955)
-    np.testing.assert_array_equal(shared[-1], body.vertices.astype(np.float32))
+    assert solution.reason == "not registered"
+    np.testing.assert_array_equal(shared["vertices"][-1], body.vertices.astype(np.float32))
 
 
 def test_a_displacement_that_is_not_finite_leaves_the_last_one_and_says_rigid(made):
@@ -77,23 +85,126 @@ def test_a_displacement_that_is_not_finite_leaves_the_last_one_and_says_rigid(ma
     step(part, registration(), displacement([0.0, 0.0, 0.02]))
     (solution,) = step(part, displacement([0.0, np.nan, 0.02], t_ns=20 * MS))
     assert solution.level == "rigid"
-    assert np.isfinite(shared[-1]).all()
-    moved = shared[-1] - body.vertices
+    assert np.isfinite(shared["vertices"][-1]).all()
+    moved = shared["vertices"][-1] - body.vertices
     np.testing.assert_allclose(moved, np.broadcast_to(TURN.T @ [0.0, 0.0, 0.01], moved.shape), atol=1e-7)
 
 
-def test_a_displacement_that_would_crush_the_body_moves_it_as_one(made):
+def test_a_displacement_that_no_organ_follows_leaves_the_body_and_says_why(made):
     part, body, shared = made
-    (solution,) = step(part, registration(), displacement([0.0, 0.0, 3.0]))
+    (solution,) = step(part, registration(), displacement([0.0, 0.0, 6.0]))
     assert solution.level == "rigid"
+    assert "no organ" in solution.reason
     assert solution.smallest_j == 1.0
-    np.testing.assert_allclose(np.ptp(shared[-1] - body.vertices, axis=0), 0.0, atol=1e-6)
+    np.testing.assert_array_equal(shared["vertices"][-1], body.vertices.astype(np.float32))
+
+
+def test_a_jump_of_the_drive_leaves_the_body_and_says_so(made):
+    part, body, shared = made
+    step(part, registration(), displacement([0.0, 0.0, 0.01]))
+    (solution,) = step(part, displacement([0.0, 0.0, -0.09], t_ns=20 * MS))
+    assert solution.level == "rigid"
+    assert "jumped by 50 mm" in solution.reason
+    moved = shared["vertices"][-1] - body.vertices
+    np.testing.assert_allclose(moved, np.broadcast_to(TURN.T @ [0.0, 0.0, 0.005], moved.shape), atol=1e-7)
+    (solution,) = step(part, displacement([0.0, 0.0, 0.012], t_ns=30 * MS))
+    assert solution.level == "full"
+
+
+def test_every_vertex_has_its_error_and_the_target_a_small_one(made):
+    part, body, shared = made
+    (still,) = step(part, registration(), displacement([0.0, 0.0, 0.0]))
+    (solution,) = step(part, displacement([0.0, 0.0, 0.03], t_ns=20 * MS))
+    sigma = shared["sigma"][-1]
+    assert sigma.shape == (len(body.vertices),)
+    assert solution.sigma.shape == sigma.shape
+    assert solution.sigma_m == pytest.approx(np.sqrt((sigma.astype(float) ** 2).mean()), rel=1e-6)
+    assert still.sigma_m < 1e-6 < solution.sigma_m
+    target = np.linalg.norm(body.vertices - TARGET, axis=1)
+    assert sigma[target.argmin()] < 0.5 * np.median(sigma)
+
+
+def boundary(rest, mean, of="liver", sigma=0.0005, name="probe", count=1):
+    wired = [Array.of(np.array([points] * count).reshape(-1, 3)) for points in (rest, mean)]
+    return Boundary(of=of, name=name, rest=wired[0], mean=wired[1], covariance=Array.of([np.eye(3) * sigma**2] * count))
+
+
+def in_reference(point):
+    return TURN @ point + np.array([0.1, 0.2, 0.3])
+
+
+CORNER = np.array([0.12, 0.12, 0.12])
+
+
+def at_corner(shared):
+    return shared["vertices"][-1][-1] - CORNER  # the block's last vertex
+
+
+def test_a_measured_point_draws_the_body_to_where_it_was_seen(made):
+    part, _, shared = made
+    step(part, registration(), displacement([0.0, 0.0, 0.0]))
+    bent = CORNER + np.array([0.0, 0.003, 0.004])
+    (solution,) = step(part, boundary(CORNER, in_reference(bent)), displacement([0.0, 0.0, 0.0], t_ns=20 * MS))
+    assert solution.level == "full"
+    np.testing.assert_allclose(at_corner(shared), bent - CORNER, atol=1e-4)
+    (solution,) = step(part, boundary(CORNER, CORNER, count=0), displacement([0.0, 0.0, 0.0], t_ns=30 * MS))
+    np.testing.assert_allclose(at_corner(shared), 0.0, atol=1e-4)
+
+
+def test_of_two_that_contradict_each_other_the_surer_stands_and_the_level_falls(made):
+    part, _, shared = made
+    step(part, registration(), displacement([0.0, 0.0, 0.0]))
+    here, there = (in_reference(CORNER + np.array([0.0, y, 0.0])) for y in (0.004, -0.03))
+    messages = [boundary(CORNER, here), boundary(CORNER, there, sigma=0.001, name="drifted")]
+    (solution,) = step(part, *messages, displacement([0.0, 0.0, 0.0], t_ns=20 * MS))
+    assert solution.level == "partial"
+    assert "contradict" in solution.reason
+    np.testing.assert_allclose(at_corner(shared), [0.0, 0.004, 0.0], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        boundary(CORNER, CORNER, of="kidney"),
+        boundary(CORNER, np.full(3, np.nan)),
+        boundary(CORNER + 1.0, CORNER),
+        Boundary(of="liver", name="x", rest=Array.of(np.zeros(3)), mean=Array.of([1.0]), covariance=Array.of(1.0)),
+    ],
+)
+def test_measured_points_that_cannot_be_used_change_nothing(made, bad):
+    part, body, shared = made
+    (solution,) = step(part, registration(), bad, displacement([0.0, 0.0, 0.0]))
+    assert solution.level == "full"
+    np.testing.assert_allclose(shared["vertices"][-1], body.vertices, atol=1e-6)
+
+
+def test_a_late_solution_says_so_where_time_is_real(monkeypatch):
+    part, _, _ = make(real_time=True)
+    ticks = iter([0, 1 * MS, 0, round((CONTRACT.deadline_ms + 1) * MS)])
+    monkeypatch.setattr("time.monotonic_ns", lambda: next(ticks))
+    met = [
+        solution.deadline_met
+        for k in (1, 2)
+        for solution in step(part, displacement([0.0, 0.0, 0.0], t_ns=k * 20 * MS))
+    ]
+    assert met == [True, False]
+
+
+def test_the_same_inputs_give_the_same_bits():
+    runs = []
+    for _ in range(2):
+        part, _, shared = make()
+        step(part, registration())
+        for k in range(12):
+            step(part, displacement([0.0, 0.001 * k, 0.002 * k], t_ns=k * 17 * MS))
+        runs.append(np.concatenate([*shared["vertices"], *(s[:, None] * [1, 1, 1] for s in shared["sigma"])]).tobytes())
+    assert runs[0] == runs[1]
 
 
 def test_displacements_of_other_structures_are_passed_over(made):
     part, _, shared = made
     assert step(part, registration(), displacement([0.0, 0.0, 0.02], of="kidney")) == []
-    assert shared == []
+    assert shared["vertices"] == []
 
 
 def test_a_solver_that_passes_displacements_over_says_so(made):

@@ -1,0 +1,171 @@
+"""Is the solver's statement of its own error true? Against finer meshes with other stiffness, and against a patient.
+
+    python benchmarks/softbody_error.py --draws 200 --cells 6 --out benchmarks/results/softbody_error.json
+
+Coverage: a 12 cm block with a tumour and a vessel is driven by its target as in guidance. The truth is the same block
+on a mesh of half the spacing, every stiffness and every share drawn from its stated spread; counted is the share of
+vertices within their 95 % radius. Levels: the generated patients' livers at full inspiration against the simulated
+patient's tissue, an analytic field that knows no elasticity: what each level of the contract misses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.stats import norm
+from scipy.stats.qmc import LatinHypercube
+
+from twinguide_softbody import constraints, mesh
+from twinguide_softbody.body import Body, Springs
+from twinguide_softbody.error import CHI_95
+from twinguide_softbody.materials import mix, tissue_of
+from twinguide_softbody.organ import SoftBody
+from twinguide_softbody.quasistatic import Solver
+
+SIZE = 0.12
+TARGET = np.array([0.05, 0.06, 0.065])
+RADIUS = 0.03  # of the target's patch [m]: the same on both meshes, so wide that both resolve it
+SURE = np.eye(3) * 0.0003**2
+DRIVES = ([0.002, -0.005, 0.015], [0.0, 0.008, -0.01], [-0.008, 0.0, 0.01], [0.001, -0.003, 0.008])  # [m]
+
+
+def inner(points: np.ndarray) -> dict[str, np.ndarray]:
+    """Tell which points [m], shape (n, 3), lie in the tumour (a ball of 4 cm) and in the vessel (a tube of 1.6 cm)."""
+    across = points[:, 1:] - [0.06, 0.03]
+    return {
+        "tumour": np.linalg.norm(points - TARGET, axis=1) < 0.02,
+        "vessel": np.linalg.norm(across, axis=1) < 0.008,
+    }
+
+
+def mixture(vertices: np.ndarray, tetrahedra: np.ndarray, scale: dict[str, float] | None = None):  # noqa: ANN201
+    """Mix tissues in a mesh by sampled volume fractions; `scale` multiplies a tissue's modulus."""
+    places = np.random.default_rng(0).dirichlet(np.ones(4), 64)
+    samples = np.einsum("sc,mcx->msx", places, vertices[tetrahedra]).reshape(-1, 3)
+    shares = {
+        k: v.reshape(len(tetrahedra), -1).mean(axis=1).astype(np.float32) for k, v in inner(samples).items()
+    }  # fmt: skip
+    tissues = {"own": tissue_of("organ"), "tumour": tissue_of("tumour"), "vessel": tissue_of("vessel")}
+    for name, factor in (scale or {}).items():
+        tissues[name] = replace(tissues[name], young_pa=tissues[name].young_pa * factor)
+    return mix(tissues["own"], shares, tissues, len(tetrahedra)), tissues
+
+
+def true_answer(cells: int, draw: np.ndarray, drive: np.ndarray, spring: np.ndarray) -> np.ndarray:
+    """Solve a truth, positions [m] of the fine mesh's vertices; `draw`, shape (7,), has an entry for each unknown."""
+    vertices, tetrahedra = mesh.block(cells, SIZE)
+    _, tissues = mixture(*mesh.block(1, SIZE))
+    normal = iter(draw.tolist())
+    scale = {name: float(np.exp(tissue.log_sigma * next(normal))) for name, tissue in tissues.items()}
+    own = mixture(vertices, tetrahedra, scale)[0]
+    held = [
+        replace(one, stiffness=one.stiffness * np.exp(one.log_sigma * next(normal)),
+                share=one.share + one.share_sigma * next(normal))
+        for one in constraints.surroundings(vertices, tetrahedra, tissues["own"].young_pa, constraints.Surroundings())
+    ]  # fmt: skip
+    rows = [sp.csr_matrix((np.ones(len(h.nodes)), (np.arange(len(h.nodes)), h.nodes)), (len(h.nodes), len(vertices)))
+            for h in held]  # fmt: skip
+    weights = sp.csr_matrix(sp.vstack([*rows, sp.csr_matrix(constraints.patch_weights(vertices, TARGET, RADIUS))]))
+    stiff = np.concatenate([*(h.stiffness[:, None, None] * np.eye(3) for h in held), spring[None]])
+    share = np.concatenate([*(np.full(len(h.nodes), h.share) for h in held), [1.0]])
+    solver = Solver(Body(vertices, tetrahedra, own.young_pa, own.poisson), Springs(weights, stiff), tolerance=1e-5)
+    solved = solver.solve(weights @ vertices + share[:, None] * drive)
+    assert solved.smallest_j > 0
+    return solved.positions
+
+
+def coverage(cells: int, draws: int, seed: int) -> dict[str, float]:
+    """Count how many vertices lie within their 95 % radius over draws of the truth."""
+    # Latin hypercube: 200 draws of seven unknowns then fill their distributions evenly, not by luck.
+    truths = norm.ppf(LatinHypercube(7, rng=np.random.default_rng(seed)).random(draws))
+    vertices, tetrahedra = mesh.block(cells, SIZE)
+    body = SoftBody(vertices, tetrahedra, mixture(vertices, tetrahedra)[0], TARGET, patch_radius_m=RADIUS)
+    fine = mesh.block(2 * cells, SIZE)[0]
+    order = {tuple(v): i for i, v in enumerate((fine * 1e6).round().astype(int).tolist())}
+    same = [order[tuple(v)] for v in (vertices * 1e6).round().astype(int).tolist()]
+    held, errors, radii = [], [], []
+    for k in range(draws):
+        drive = np.array(DRIVES[k % len(DRIVES)])
+        for share in (0.25, 0.5, 0.75, 1.0):  # as breathing leads it there
+            frame = body.step(share * drive, SURE)
+        assert frame.level == "full"
+        truth = true_answer(2 * cells, truths[k], drive, body.spring)[same]
+        error = np.linalg.norm(frame.vertices - truth, axis=1)
+        held.append(float((error <= CHI_95 * frame.sigma).mean()))
+        errors.append(error)
+        radii.append(CHI_95 * frame.sigma)
+        body.step(0.5 * drive, SURE)
+    error, radius = np.array(errors), np.array(radii)
+    return {
+        "vertices": len(vertices), "tetrahedra": len(tetrahedra), "draws": draws, "seed": seed,
+        "held_percent": 100 * float(np.mean(held)),
+        "standard_error_percent": 100 * float(np.std(held) / np.sqrt(draws)),
+        "error_rms_mm": 1e3 * float(np.sqrt((error**2).mean())),
+        "radius95_mean_mm": 1e3 * float(radius.mean()),
+    }  # fmt: skip
+
+
+def levels(seeds: range) -> dict[str, dict[str, float]]:
+    """Measure what each level misses of the simulated patient's tissue at full inspiration [mm]."""
+    from twinguide.case import Case
+    from twinguide.importing import import_case
+    from twinguide.registry import Registry, resolve
+    from twinguide_patient.options import PatientOptions
+    from twinguide_patient.tissue import Tissue
+    from twinguide_softbody.part import mixture_of
+
+    registry, found = Registry.load(), {"full": [], "rigid": []}
+    inside = []
+    for seed in seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            surfaces, out = Path(folder) / f"liver-{seed}", Path(folder) / "case"
+            surfaces.mkdir()
+            resolve(registry.part("liver").make)(surfaces, seed)
+            import_case(surfaces, out, units="mm", axes="lps", breathing_phase="end-expiration",
+                        organs=registry.organs(), progress=lambda what, share: None)  # fmt: skip
+            case = Case.load(out)
+            body, target = case.body(), case.plan.target
+            soft = SoftBody(body.vertices, body.tetrahedra, mixture_of(case), target)
+            motion = np.array(PatientOptions().motion_mm) * 1e-3
+            turn = np.radians([2.0, 0.0, 0.0])
+            truth = body.vertices + Tissue(target, target, motion, motion, turn).organ(body.vertices, 1.0)
+            for share in np.linspace(0.1, 1.0, 10):
+                full = soft.step(share * motion, SURE)
+            for name, frame in (("full", full), ("rigid", soft.rigid(motion, ""))):
+                error = np.linalg.norm(frame.vertices - truth, axis=1)
+                found[name].append(error)
+                inside.append((name, float((error <= CHI_95 * frame.sigma).mean())))
+    out: dict[str, dict[str, float]] = {}
+    for name, errors in found.items():
+        error = 1e3 * np.concatenate(errors)
+        within = float(np.mean([share for which, share in inside if which == name]))
+        out[name] = {"mean_mm": float(error.mean()), "p95_mm": float(np.percentile(error, 95)),
+                     "within_radius95_percent": 100 * within}  # fmt: skip
+    return out
+
+
+def main() -> None:
+    """Run both, print them and keep them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--cells", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--patients", type=int, nargs=2, default=(1, 6), metavar=("FIRST", "END"))
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    found = {
+        "coverage": coverage(args.cells, args.draws, args.seed), "levels": levels(range(*args.patients))
+    }  # fmt: skip
+    print(json.dumps(found, indent=2))
+    if args.out:
+        args.out.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""An organ that follows its sensors: a soft body between its surroundings, drawn by its target and by measured points.
+
+Arrays in, arrays out, one `step` a frame. A step never fails: what cannot be used lowers the level, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from . import constraints, mesh
+from .body import Array, Body, Springs
+from .constraints import Points, Steadiness, Surroundings
+from .error import ErrorModel
+from .materials import Mixture
+from .quasistatic import Solved, Solver
+from .response import Drive, mesh_error, patch_compliance, respond
+
+LEAST_J = 0.2  # below, a tetrahedron has lost four fifths of its volume: no tissue does, the step is not to be shown
+FARTHEST_M = 0.1  # from where the CT shows it: no organ of a patient at rest moves so far
+SLID_M = 0.005  # by which a probe may slide before the errors are found anew: short against how they vary
+MOST_POINTS = 24  # that are measured besides the target: the errors' columns grow with them
+STIFFER = 1.1  # change of a covariance's size above which the springs follow it
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One frame: vertices [m], shape (n, 3), and each one's error [m], shape (n,): 2.7955 of it hold 95 %."""
+
+    vertices: Array
+    sigma: Array
+    level: str  # full, reduced, partial (a measured point was left out) or rigid (moved as one)
+    reason: str  # why the level is below the best
+    residual: float  # [N/N], imbalance over the forces that act
+    smallest_j: float
+
+
+class SoftBody:
+    """A body of m tetrahedra of mixed tissue, whose surface is held softly and whose target is moved.
+
+    Vertices [m], shape (n, 3); tetrahedra, shape (m, 4); `target` [m], shape (3,): the patch of `patch_radius_m` [m]
+    around it is drawn to where the target is. Raises CaseError for a mesh or a mixture that cannot be solved on.
+    """
+
+    def __init__(
+        self,
+        vertices: Array,
+        tetrahedra: mesh.Indices,
+        mixture: Mixture,
+        target: Array,
+        held: Surroundings | None = None,
+        *,
+        patch_radius_m: float = 0.012,
+        material: Literal["neo_hookean", "corotational", "linear"] = "neo_hookean",
+        backend: Literal["auto", "cpu", "cuda"] = "auto",
+    ) -> None:
+        mesh.check_mesh(vertices, tetrahedra)
+        mesh.check_stiffness(mixture.young_pa)
+        self.body = Body(vertices, tetrahedra, mixture.young_pa, mixture.poisson)
+        own_pa = mixture.tissues[0].young_pa
+        self._mixture = mixture
+        self._held = constraints.surroundings(vertices, tetrahedra, own_pa, held or Surroundings())
+        self._target, self._radius_m = target, constraints.patch_reach(vertices, target, patch_radius_m)
+        self._patch = constraints.patch_weights(vertices, target, patch_radius_m)
+        self._patch_row = sp.csr_matrix(self._patch)
+        self._centre = (self._patch @ vertices)[None]
+        compliance = patch_compliance(self.body, mixture, self._held, self._patch)
+        self._energy = constraints.energy_scale(compliance)
+        self._covariance = np.eye(3) * constraints.LEAST_SIGMA_M**2
+        self._points: Points | None = None
+        self._steady = Steadiness()
+        self.last = np.zeros(3)  # [m], the drive that was last believed
+        self._cold = True
+        self._solver = Solver(self.body, self._springs(), material=material, backend=backend)
+        self._mesh = mesh_error(self.body, mixture, Drive(self._target, self._radius_m, self.spring, self._held))
+        self._learn()
+
+    @property
+    def spring(self) -> Array:
+        """The target's spring [N/m], shape (3, 3)."""
+        return self._stiffness[0]
+
+    def _springs(self) -> Springs:
+        """Lay all springs: the surroundings', the patch's, and one for each measured point."""
+        count = len(self.body.vertices)
+        rows = [_selection(one.nodes, count) for one in self._held] + [self._patch_row]
+        covariances = [self._covariance[None]]
+        if self._points is not None:
+            rows.append(self._points.weights)
+            covariances.append(self._points.covariance)
+        held = [one.stiffness[:, None, None] * np.eye(3) for one in self._held]
+        self._stiffness = constraints.stiffness(np.concatenate(covariances), self._energy)
+        self._shares = np.concatenate([np.full(len(one.nodes), one.share) for one in self._held] + [np.ones(1)])
+        springs = Springs(sp.csr_matrix(sp.vstack(rows)), np.concatenate([*held, self._stiffness]))
+        self._rest = springs.weights @ self.body.vertices
+        return springs
+
+    def _learn(self) -> None:
+        """Find how the body answers its drives, and how sure that is: where springs come or go, not each frame."""
+        points = self._points
+        self._learnt = points
+        measured = None if points is None else (points.weights, self._stiffness[1:], points.covariance)
+        drive = Drive(self._target, self._radius_m, self.spring, self._held, measured)
+        self._errors = ErrorModel(respond(self.body, self._mixture, drive), self._mesh)
+
+    def step(self, displacement: Array, covariance: Array, measured: Mapping[str, Points] | None = None) -> Frame:
+        """Move the target by a displacement [m], shape (3,), of covariance [m2], shape (3, 3); heed measured points.
+
+        A drive that is not finite, that no organ follows or that jumps leaves the body where it was last believed, as
+        a rigid one.
+        """
+        if not (np.isfinite(displacement).all() and np.isfinite(covariance).all()):
+            return self.rigid(self.last, "the drive is not finite")
+        if np.linalg.norm(displacement) > FARTHEST_M:
+            return self.rigid(self.last, f"a drive of {np.linalg.norm(displacement) * 1e3:.0f} mm is no organ's")
+        jumped = self._steady.jumped(displacement)
+        if jumped:
+            self._cold = True  # should it stay, then from rest by steps: no frame's work reaches so far
+            return self.rigid(self.last, jumped)
+        self.last = np.array(displacement, dtype=np.float64)
+        left_out = self._take(self.last, covariance, list((measured or {}).values()))
+        solved = self._solve(self._targets())
+        if not np.isfinite(solved.positions).all() or solved.smallest_j < LEAST_J:
+            self._cold = True
+            return self.rigid(self.last, f"a volume ratio of {solved.smallest_j:.2f}")
+        sigma = self._errors.sigma(self._drive(), solver_m=solved.solver_error_m)
+        level = "partial" if left_out else solved.level
+        return Frame(solved.positions, sigma, level, left_out, solved.residual, solved.smallest_j)
+
+    def rigid(self, displacement: Array, reason: str) -> Frame:
+        """Move the whole body by a displacement [m], shape (3,), undeformed; its error is the missing deformation."""
+        drive = self._drive()
+        drive[:3] = displacement
+        sigma = self._errors.sigma(drive, bias=self._errors.moved(drive) - displacement)
+        return Frame(self.body.vertices + displacement, sigma, "rigid", reason, 0.0, 1.0)
+
+    def _drive(self) -> Array:
+        """Return the drive [m], shape (q,): the target's displacement and that of each measured point."""
+        if self._points is None:
+            return self.last.copy()
+        return np.concatenate([self.last, (self._points.mean - self._points.rest).ravel()])
+
+    def _solve(self, targets: Array) -> Solved:
+        if self._cold:
+            solved = self._solver.solve(targets)
+            self._cold = not solved.converged
+            return solved
+        return self._solver.step(targets)
+
+    def _take(self, displacement: Array, covariance: Array, measured: Sequence[Points]) -> str:
+        """Take the frame's springs; return which points were left out, because a surer one contradicts them."""
+        worse: set[int] = set()
+        if measured:
+            own = Points(self._patch_row, self._centre, self._centre + displacement, covariance[None])
+            # A point's number is one less than here; where the target is the less sure, its word stands all the same.
+            worse = {(b or a) - 1 for a, b in constraints.contradictions([own, *measured])}
+        total = sum(len(p.rest) for p in measured)
+        beyond = set([i for i in range(total) if i not in worse][MOST_POINTS:])
+        self._attach(_joined(measured, worse | beyond), covariance)
+        told = [f"{len(worse)} measured points contradict surer ones"] if worse else []
+        told += [f"{len(beyond)} measured points beyond {MOST_POINTS}"] if beyond else []
+        return ", ".join(told)
+
+    def _attach(self, points: Points | None, covariance: Array) -> None:
+        """Exchange the springs where points came or went, stiffen them where they are sure otherwise than before."""
+        if _moved(points, self._points) > 0:
+            self._points, self._covariance = points, covariance
+            self._solver.attach(self._springs())
+            if _moved(points, self._learnt) > SLID_M:
+                self._learn()
+            return
+        old, new = np.trace(self._covariance), np.trace(covariance)
+        sized = not (1 / STIFFER < (new + 1e-12) / (old + 1e-12) < STIFFER)
+        if points is not None and self._points is not None:
+            was, now = (np.einsum("kii->k", p.covariance) + 1e-12 for p in (self._points, points))
+            sized = sized or bool(np.abs(np.log(now / was)).max() > np.log(STIFFER))
+            self._points = points if sized else replace(self._points, mean=points.mean)
+        if sized:
+            self._covariance = covariance
+            self._solver.stiffen(self._springs().stiffness)
+
+    def _targets(self) -> Array:
+        """Return where the springs' far ends are [m], shape (k, 3)."""
+        ends = self._rest.copy()
+        ends[: len(self._shares)] += self._shares[:, None] * self.last
+        if self._points is not None:
+            ends[len(self._shares) :] += self._points.mean - self._points.rest
+        return ends
+
+
+def _selection(nodes: NDArray[np.intp], count: int) -> sp.csr_matrix:
+    return sp.csr_matrix((np.ones(len(nodes)), (np.arange(len(nodes)), nodes)), shape=(len(nodes), count))
+
+
+def _joined(measured: Sequence[Points], without: set[int]) -> Points | None:
+    """Join measured points, but for those numbered in `without`."""
+    if not measured:
+        return None
+    total = sum(len(p.rest) for p in measured)
+    kept = [i for i in range(total) if i not in without]
+    if not kept:
+        return None
+    weights = sp.csr_matrix(sp.vstack([p.weights for p in measured]))[kept]
+    rest, mean, covariance = (
+        np.concatenate([getattr(p, name) for p in measured])[kept] for name in ("rest", "mean", "covariance")
+    )
+    return Points(sp.csr_matrix(weights), rest, mean, covariance)
+
+
+def _moved(a: Points | None, b: Points | None) -> float:
+    """Return how far the points sit from where they sat in the body [m]; infinite where they came or went."""
+    if a is None or b is None:
+        return 0.0 if a is b else np.inf
+    return float(np.abs(a.rest - b.rest).max()) if a.rest.shape == b.rest.shape else np.inf
