@@ -7,32 +7,21 @@ from collections.abc import Iterable, Iterator
 from twinguide.frames import p95_from_covariance
 from twinguide.messages import Finding
 from twinguide.render.catalogue import text
-from twinguide.scene import Mark, PanelRow, Scene, TwinView
+from twinguide.scene import PanelRow, TwinView
 
 RANK = {"warning": 0, "caution": 1, "advisory": 2}
 
 
-def compose(
-    twin: TwinView,
-    findings: Iterable[Finding],
-    overlays: Iterable[Mark],
-    frame: int,
-    *,
-    training: float = 0.0,
-    faults: Iterable[str] = (),
-    overlay_on: bool = True,
-) -> Scene:
-    """Return the frozen scene of one frame; `training` is 0..1, `faults` say which parts were withdrawn and why."""
-    found = tuple(sorted(findings, key=lambda f: (RANK[f.severity], f.value)))
-    return Scene(
-        twin=twin,
-        findings=found,
-        marks=tuple(overlays),
-        panel=tuple(_panel(twin, found, training, faults)),
-        frame=frame,
-        overlay_on=overlay_on,
-        start_screen=twin.workflow.step == "setup",
-    )
+def ranked(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return findings, the worst first."""
+    return tuple(sorted(findings, key=lambda f: (RANK[f.severity], f.value)))
+
+
+def panel_of(
+    twin: TwinView, findings: tuple[Finding, ...], training: float = 0.0, faults: Iterable[str] = ()
+) -> tuple[PanelRow, ...]:
+    """Return the panel's rows for ranked findings; `training` is 0..1, `faults` say which parts fail and why."""
+    return tuple(_panel(twin, findings, training, faults))
 
 
 def _panel(twin: TwinView, findings: tuple[Finding, ...], training: float, faults: Iterable[str]) -> Iterator[PanelRow]:

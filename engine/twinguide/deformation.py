@@ -12,6 +12,7 @@ from twinguide.case import Case
 from twinguide.embedding import Embedding, embed
 from twinguide.messages import Solution
 
+EYE = np.eye(3)
 JUDGED_AT = 64  # points of a structure, spread over its surface, at which its error is judged
 
 
@@ -27,6 +28,7 @@ class Deformation:
         judged = [vertices[:: max(1, len(vertices) // JUDGED_AT)] for vertices in judged]
         self._judged = embed(body, np.concatenate(judged or [case.plan.target[None, :]]))
         self._owner = np.repeat(np.arange(len(names)), [len(vertices) for vertices in judged])
+        self._judged_points = np.maximum(np.bincount(self._owner, minlength=len(names)), 1)
         self._planned, self._shape, self._count = case.plan.target, body.vertices.shape, len(names)
         self._vertices: NDArray[Any] | None = None
         self._sigma: NDArray[Any] | None = None
@@ -36,7 +38,7 @@ class Deformation:
 
     def _forget(self) -> None:
         self.solution: Solution | None = None
-        self.variances = np.zeros(self._count)  # [m2], the solver's own, per axis, of each structure
+        self._variances: NDArray[np.float64] | None = np.zeros(self._count)
         self.target_covariance = np.zeros((3, 3))  # [m2], the solver's own at the planned target, in image
         self._vertices, self._sigma, self._moved = None, None, np.zeros(3)
 
@@ -56,9 +58,20 @@ class Deformation:
         self._version += 1
         at_target, covariance = self.at(self._target)
         self._moved, self.target_covariance = at_target[0] - self._planned, covariance[0] * told
-        squares = self._judged.sigma(errors, vertices, self._rest)[: len(self._owner)] ** 2
-        sums, counts = (np.bincount(self._owner, weights=w, minlength=self._count) for w in (squares, None))
-        self.variances = sums / np.maximum(counts, 1)  # each structure's is the mean over its points
+        self._variances = None
+
+    def variances(self) -> NDArray[np.float64]:
+        """Return the solver's own variances [m2], per axis, of the structures, shape (n,): the mean over their points.
+
+        Worked out when asked for, once for each solution.
+        """
+        if self._variances is None:
+            assert self._vertices is not None
+            assert self._sigma is not None
+            squares = self._judged.sigma(self._sigma, self._vertices, self._rest)[: len(self._owner)] ** 2
+            sums = np.bincount(self._owner, weights=squares, minlength=self._count)
+            self._variances = sums / self._judged_points
+        return self._variances
 
     def embed(self, points: NDArray[np.float64]) -> Embedding:
         """Find how points [m], shape (k, 3), in image at rest, ride in the body: once, to ask `at` each frame."""
@@ -72,7 +85,7 @@ class Deformation:
         if self._vertices is None or self._sigma is None:
             return embedding.apply(self._rest), np.zeros((len(embedding.offset), 3, 3))
         sigma = embedding.sigma(self._sigma, self._vertices, self._rest)
-        return embedding.apply(self._vertices), sigma[:, None, None] ** 2 * np.eye(3)
+        return embedding.apply(self._vertices), sigma[:, None, None] ** 2 * EYE
 
     def forget_before(self, t_ns: int) -> None:
         """Drop a solution that is valid for a time before `t_ns` [ns]: the surfaces follow the target rigidly then."""

@@ -148,7 +148,7 @@ class Operator(Part):
 
 @dataclass(frozen=True)
 class Guidance(Part):
-    """Measurements on the frame's twin: `make` names a class with `assess(twin) -> findings`; inside, once a frame."""
+    """Measurements on a frame: `make` names a class with `assess(twin) -> findings`; inside, every second frame."""
 
     placement: Literal["inside", "process"] = "inside"
     budget_ms: float = 1.0

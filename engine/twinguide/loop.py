@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.composing import compose
+from twinguide.composing import panel_of, ranked
 from twinguide.frames import Transform
 from twinguide.guarding import Guarded
 from twinguide.hosting.session import Session
@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # a loop without pictures imports no GL
 
 log = logging.getLogger(__name__)
 STAGES = ("wait", "bus", "twin", "guidance", "draw", "submit", "record")
+SAID_EVERY = 2  # frames: findings and panel are read, not looked at; structures are judged in the frames between
 
 
 @dataclass(eq=False)
@@ -56,6 +57,7 @@ class Loop:
     stopping: str = ""  # why the loop is to end
     overlay_on: bool = True
     _bad: dict[str, str] = field(default_factory=dict[str, str])  # part -> what was wrong with its last bad message
+    _scene: Scene | None = None  # of the last frame
     _lap_ns: int = 0
     _head_watch: HeadWatch = field(default_factory=HeadWatch)
     _head: Transform = field(default_factory=lambda: Transform.of("stage", "headset"))
@@ -76,26 +78,18 @@ class Loop:
         self.workflow.update(now, all_trained=self.twin.all_trained)
         self._lap(1)
 
-        draws, flow = self._draws(timing), self.workflow
-        view = self.twin.at(timing.t_display_ns, now, flow.registration, flow.state, deform=draws)
+        draws, said, flow = self._draws(timing), self._said(), self.workflow
+        view = self.twin.at(timing.t_display_ns, now, flow.registration, flow.state, deform=draws, judge=bool(said))
         self._lap(2)
 
-        findings = [f for part in self.guidance for f in part(view)]
-        overlays = [m for part in self.overlays for m in part(view)]
+        findings = said.findings if said else ranked(f for part in self.guidance for f in part(view))
+        marks = tuple(m for part in self.overlays for m in part(view))
         if self.rehearsal:
             self.rehearsal.watch(view, findings)
         tracked = self._follow_head(timing.t_display_ns, now)
-        faults = self._faults() + ([] if tracked else [text("head_lost")])
-        progress = self.twin.training_progress
-        scene = compose(
-            view,
-            findings,
-            overlays,
-            self.frames,
-            training=progress,
-            faults=faults,
-            overlay_on=tracked and self.overlay_on,
-        )
+        panel = said.panel if said else panel_of(view, findings, self.twin.training_progress, self._faults(tracked))
+        on, starting = tracked and self.overlay_on, flow.step == "setup"
+        scene = self._scene = Scene(view, findings, marks, panel, self.frames, overlay_on=on, start_screen=starting)
         self._lap(3)
 
         views = self.headset.views()
@@ -112,6 +106,12 @@ class Loop:
         self._lap(6)
         self.ledger.end_frame(timing.t_display_ns, timing.period_ns)
         return shown
+
+    def _said(self) -> Scene | None:
+        """Return the last frame, where its findings and panel stand for this one too; None where they are made anew."""
+        before = self._scene
+        due = before is None or self.frames % SAID_EVERY == 0 or before.twin.workflow.step != self.workflow.step
+        return None if due else before
 
     def _lap(self, stage: int) -> None:
         now = time.perf_counter_ns()
@@ -189,8 +189,9 @@ class Loop:
             case _:
                 pass  # lost and recovered: the twin lives on, pacing goes on
 
-    def _faults(self) -> list[str]:
-        parts = [part.fault for part in (*self.guidance, *self.overlays) if part.fault]
+    def _faults(self, head_tracked: bool) -> list[str]:
+        parts = [] if head_tracked else [text("head_lost")]
+        parts += [part.fault for part in (*self.guidance, *self.overlays) if part.fault]
         parts += self._bad.values()
         parts += [self.footage.fault] if self.footage and self.footage.fault else []
         return parts + [f"{s.part}: {s.state}, {s.reason}" for s in self.session.part_states.values() if s.state in BAD]

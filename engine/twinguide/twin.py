@@ -90,6 +90,7 @@ class Twin:
         self._stage: tuple[Pose, Pose, Pose] | None = None  # of a calibration and a sample of the reference
         self._inverse: tuple[Pose, Pose] | None = None  # of a sample of the reference
         self._at_centres: tuple[Pose, Array] | None = None  # of a registration, the covariances at all centres
+        self._radii: tuple[Pose, list[float]] | None = None  # of a registration, all structures' 95 % errors [m]
         self._held: dict[str, Pose] = {}  # reference_from_<tool> of tools that a controller is
         self.training: dict[str, Training] = {}
         self.bumped = ""  # why, until asked
@@ -213,11 +214,19 @@ class Twin:
     # ---- what is shown ----------------------------------------------------------------------------------------------
 
     def at(
-        self, t_ns: int, now_ns: int, registration: Registration, workflow: WorkflowState, *, deform: bool = True
+        self,
+        t_ns: int,
+        now_ns: int,
+        registration: Registration,
+        workflow: WorkflowState,
+        *,
+        deform: bool = True,
+        judge: bool = True,
     ) -> TwinView:
         """Return the twin at display time `t_ns` [ns], as known at `now_ns` [ns].
 
-        Without `deform` the surfaces of a frame that nobody draws are left as they were.
+        Without `deform` the surfaces of a frame that nobody draws are left as they were. Without `judge` the structures
+        keep the error last predicted for them, under the same registration; the target's is always its own.
         """
         reference = self._histories[self._roles["reference"]].at(t_ns) if "reference" in self._roles else None
         pose = self._pose_of(registration)
@@ -236,7 +245,7 @@ class Twin:
         tools, lost = self._tools_at(t_ns, now_ns, reference, entry, IN_HAND.get(workflow.step, ()))
         return TwinView(
             t_display_ns=t_ns,
-            structures=self._structures(frame, registration, t_ns, deform=deform),
+            structures=self._structures(frame, registration, deform=deform, judge=judge),
             tools=tools,
             lost=lost,
             registration=registration,
@@ -299,26 +308,30 @@ class Twin:
         return self._registered[1]
 
     def _structures(
-        self, frame: _Frame, registration: Registration, t_ns: int, *, deform: bool
+        self, frame: _Frame, registration: Registration, *, deform: bool, judge: bool
     ) -> dict[str, StructureView]:
-        """Judge every structure at its centre: the moving ones carry the motion's error and the solver's as well."""
-        p95: list[float | None] = [None] * len(self._centres)
-        shift = np.zeros(3)
+        """Return every structure with its state, and what it has moved beyond the solver's vertices."""
+        radii: list[float] | list[None] = [None] * len(self._centres)
+        shift = STILL.position
         if frame.pose is not None:
-            if self._at_centres is None or self._at_centres[0] is not frame.pose:
-                self._at_centres = (frame.pose, points_covariance(frame.pose, self._centres))
-            covariances = self._at_centres[1].copy()
-            solver = self._deformation.variances[:, None, None] * EYE
-            covariances[self._moves] += frame.motion.covariance + solver
-            p95 = list(p95_from_covariances(covariances).tolist())
-            solved = frame.pose.transform.rotation @ self._deformation.at_target()
-            shift = frame.motion.position - solved  # what the target has moved beyond the solver's vertices
+            if judge or self._radii is None or self._radii[0] is not frame.pose:
+                self._radii = (frame.pose, self._judged(frame.pose, frame.motion.covariance))
+            radii = self._radii[1]
+            shift = frame.motion.position - frame.pose.transform.rotation @ self._deformation.at_target()
         views: dict[str, StructureView] = {}
-        for name, moves, radius in zip(self._case.structures, self._moves.tolist(), p95, strict=True):
+        for name, moves, radius in zip(self._case.structures, self._moves.tolist(), radii, strict=True):
             status = self._status(self._trust[name], radius, frame, registration, moves=moves)
             vertices, version = (self._deformation.newest(name) if moves and deform else None) or (None, 0)
             views[name] = StructureView(name, status, shift if moves else STILL.position, vertices, version)
         return views
+
+    def _judged(self, pose: Pose, motion: Array) -> list[float]:
+        """Return the 95 % error at each centre [m]: the moving carry the motion's covariance [m2] and the solver's."""
+        if self._at_centres is None or self._at_centres[0] is not pose:
+            self._at_centres = (pose, points_covariance(pose, self._centres))
+        covariances = self._at_centres[1].copy()
+        covariances[self._moves] += motion + self._deformation.variances()[:, None, None] * EYE
+        return p95_from_covariances(covariances).tolist()
 
     def _status(
         self, trust: Trust, p95: float | None, frame: _Frame, registration: Registration, *, moves: bool

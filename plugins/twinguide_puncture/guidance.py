@@ -21,7 +21,7 @@ ROUND_A_LIVER = ("ribs", "pleura", "gallbladder")  # a path that nobody has meas
 
 
 class Puncture:
-    """Assess one needle against one plan, once a frame."""
+    """Assess one needle against one plan."""
 
     def __init__(self, ctx: Context) -> None:
         self._options: PunctureOptions = ctx.options
@@ -39,11 +39,11 @@ class Puncture:
         needle = twin.tools.get(self._options.needle)
         if needle is None or twin.target is None or twin.target_status.state == "hidden":
             return findings
-        findings.extend(self._assess_aim(needle.tip, needle.direction, twin.target))
+        findings.extend(self._assess_aim(needle.tip, needle.direction, twin.target, twin.t_display_ns))
         findings.extend(self._assess_path(needle.tip, needle.direction, twin.target, twin))
         return findings
 
-    def _assess_aim(self, tip: Point, direction: Array, target: Point) -> Iterator[Finding]:
+    def _assess_aim(self, tip: Point, direction: Array, target: Point, t_ns: int) -> Iterator[Finding]:
         gap = target.position - tip.position
         distance = math.hypot(*gap.tolist())
         line = gap / distance if distance > 1e-6 else direction
@@ -51,21 +51,23 @@ class Puncture:
         along = math.sqrt(max(0.0, float(line @ covariance @ line)))
         across = math.sqrt(max(0.0, (float(covariance.trace()) - along**2) / 2))
         yield Finding(
-            name="depth", value=distance * 1e3, sigma=along * 1e3, unit="mm", severity="advisory", text="to target"
-        )
+            t_ns=t_ns, name="depth", value=distance * 1e3, sigma=along * 1e3, unit="mm", severity="advisory",
+            text="to target",
+        )  # fmt: skip
         if distance < 5e-3:
             return  # this near, the direction to the target is noise
         angle = math.degrees(math.acos(min(1.0, max(-1.0, float(direction @ line)))))
         sigma = math.degrees(across / distance)
         off = angle > self._options.angle_caution_deg
         yield Finding(
-            name="angle", value=angle, sigma=sigma, unit="deg", severity="caution" if off else "advisory",
+            t_ns=t_ns, name="angle", value=angle, sigma=sigma, unit="deg", severity="caution" if off else "advisory",
             text="needle points past the target" if off else "to target",
         )  # fmt: skip
         offset = math.hypot(*(gap - (gap @ direction) * direction).tolist())
         yield Finding(
-            name="offset", value=offset * 1e3, sigma=across * 1e3, unit="mm", severity="advisory", text="beside target"
-        )
+            t_ns=t_ns, name="offset", value=offset * 1e3, sigma=across * 1e3, unit="mm", severity="advisory",
+            text="beside target",
+        )  # fmt: skip
 
     def _assess_path(self, tip: Point, direction: Array, target: Point, twin: TwinView) -> Iterator[Finding]:
         """Measure the ways on, to the target and where the needle points, against each critical structure."""
@@ -86,8 +88,8 @@ class Puncture:
             lower = nearest - ONE_SIDED_95 * sigma
             severity = "warning" if lower < 0 else "caution" if lower < structure.margin_m else "advisory"
             yield Finding(
-                name="distance", of=structure.name, value=nearest * 1e3, sigma=sigma * 1e3, lower95=lower * 1e3,
-                unit="mm", severity=severity, text=f"{structure.name.replace('_', ' ')} from path",
+                t_ns=twin.t_display_ns, name="distance", of=structure.name, value=nearest * 1e3, sigma=sigma * 1e3,
+                lower95=lower * 1e3, unit="mm", severity=severity, text=f"{structure.name.replace('_', ' ')} from path",
             )  # fmt: skip
 
     def _assess_plan(self) -> Iterator[Finding]:

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from twinguide.composing import compose
+from twinguide.composing import panel_of, ranked
 from twinguide.frames import Transform
 from twinguide.messages import Finding, Registration, WorkflowState
-from twinguide.scene import Line, Point, Status, ToolView, TwinView
+from twinguide.scene import Point, Status, ToolView, TwinView
 
 
 def twin(step="guide", waits_for="", state="confirmed", target_state="valid", gate_open=True, note="", reason=""):
@@ -33,18 +33,18 @@ def finding(name, severity, value=5.0, lower95=None, of=""):
     return Finding(name=name, value=value, sigma=1.0, unit="mm", severity=severity, text=name, lower95=lower95, of=of)
 
 
-def rows(scene):
-    return [f"{kind}: {row}".replace("\xa0", " ") for kind, row in scene.panel]
+def rows(view, found=(), **said):
+    return [f"{kind}: {row}".replace("\xa0", " ") for kind, row in panel_of(view, ranked(found), **said)]
 
 
 def test_the_worst_finding_comes_first():
     found = [finding("a", "advisory"), finding("b", "warning"), finding("c", "caution")]
-    assert [f.severity for f in compose(twin(), found, [], 0).findings] == ["warning", "caution", "advisory"]
+    assert [f.severity for f in ranked(found)] == ["warning", "caution", "advisory"]
 
 
 def test_the_error_at_the_target_is_told_in_millimetres():
     # chi, 3 degrees of freedom, 95 %: 2.7955 sigma of 1 mm
-    assert "normal: Target error 95 % 2.8 mm" in rows(compose(twin(), [], [], 0))
+    assert "normal: Target error 95 % 2.8 mm" in rows(twin())
 
 
 def test_of_the_harmless_distances_only_the_least_is_told_and_every_harmful_one():
@@ -54,47 +54,37 @@ def test_of_the_harmless_distances_only_the_least_is_told_and_every_harmful_one(
         finding("distance", "warning", 1.0, -1.0, "artery"),
         finding("distance", "caution", 4.0, 2.0, "duct"),
     ]
-    told = [row for row in rows(compose(twin(), found, [], 0)) if "distance" in row]
+    told = [row for row in rows(twin(), found) if "distance" in row]
     assert [row.split(":")[0] for row in told] == ["warning", "caution", "advisory"]
     assert "12.0 mm, at least 10.0" in told[-1]
 
 
 def test_the_gate_is_told_with_its_seconds_or_its_reason():
-    assert any("OPEN 1.5 s" in row for row in rows(compose(twin(), [], [], 0)))
-    assert any("CLOSED: moving" in row for row in rows(compose(twin(gate_open=False), [], [], 0)))
+    assert any("OPEN 1.5 s" in row for row in rows(twin()))
+    assert any("CLOSED: moving" in row for row in rows(twin(gate_open=False)))
 
 
 @pytest.mark.parametrize("step", ["register", "verify"])
 def test_the_title_names_the_landmark_to_touch(step):
-    assert "F3" in compose(twin(step=step, waits_for="touch F3"), [], [], 0).panel[0][1]
+    assert "F3" in rows(twin(step=step, waits_for="touch F3"))[0]
 
 
 def test_the_registration_is_told_by_its_error_at_the_target_and_its_verification():
-    told = rows(compose(twin(step="confirm", state="verified"), [], [], 0))
+    told = rows(twin(step="confirm", state="verified"))
     assert any("1.2 mm" in row for row in told)
     assert any("V1: 0.5 mm" in row for row in told)
     assert not any("FRE" in row for row in told)
 
 
 def test_a_refused_touch_and_a_withdrawn_part_are_cautions():
-    scene = compose(twin(step="register", waits_for="touch F1", note="touch again"), [], [], 0, faults=["x withdrawn"])
-    assert {"caution: touch again", "caution: x withdrawn"} <= set(rows(scene))
+    told = rows(twin(step="register", waits_for="touch F1", note="touch again"), faults=["x withdrawn"])
+    assert {"caution: touch again", "caution: x withdrawn"} <= set(told)
 
 
 def test_a_hidden_target_has_no_number():
-    assert not any("Target error" in row for row in rows(compose(twin(target_state="hidden"), [], [], 0)))
-
-
-def test_a_plugins_marks_go_into_the_scene():
-    line = Line(np.zeros((2, 3)), (1.0, 1.0, 1.0))
-    assert compose(twin(), [], [line], 0).marks == (line,)
-
-
-def test_the_start_screen_comes_before_anything_else():
-    assert compose(twin(step="setup", state="absent"), [], [], 0).start_screen
-    assert not compose(twin(), [], [], 0).start_screen
+    assert not any("Target error" in row for row in rows(twin(target_state="hidden")))
 
 
 def test_a_finding_without_a_unit_is_told_by_its_text_alone():
     said = Finding(name="unchecked", value=1.0, sigma=0.0, unit="", severity="caution", text="not checked: pleura")
-    assert "caution: not checked: pleura" in rows(compose(twin(), [said], [], 0))
+    assert "caution: not checked: pleura" in rows(twin(), [said])
