@@ -9,13 +9,23 @@ import numpy as np
 from twinguide_calibration.latency import LEAST_TURN, draw_pairs
 from twinguide_calibration.linear import eigen, solve, squared_lengths
 from twinguide_calibration.refused import CalibrationRefused
-from twinguide_calibration.rigid import Array, compose, difference, inverse, logarithm, mean_transform, nearest_rotation
+from twinguide_calibration.rigid import (
+    Array,
+    Ints,
+    compose,
+    difference,
+    inverse,
+    logarithm,
+    mean_transform,
+    nearest_rotation,
+)
 from twinguide_calibration.weights import robust_scale
 
 AXES_PARALLEL = 0.05  # second over first extent of the turning axes
 DISAGREE_RAD = np.radians(5.0)  # sigma of turning beyond which the two streams show no common body
 SCALE_FLOOR = 1e-12  # data without noise keep a scale to weigh with
 ROUNDS = 6
+MIRROR_GAIN = 0.2  # of the residual: a mirrored stream that fits so much better is one
 
 
 def park(a: Array, b: Array) -> tuple[Array, Array, float]:
@@ -38,11 +48,30 @@ def park(a: Array, b: Array) -> tuple[Array, Array, float]:
         )
     turn_a, turn_b, motion_a, motion_b = turn_a[good], turn_b[good], motion_a[good], motion_b[good]
     spread = _axis_spread(turn_b)
-    rotation = _align_axes(turn_a, turn_b)
-    translation = _hand(motion_a, motion_b, rotation)
+    rotation, apart_rad = _align_axes(turn_a, turn_b)
+    if apart_rad > DISAGREE_RAD:
+        _refuse_turns(turn_a, b, first[good], second[good], apart_rad)
+    translation, left = _hand(motion_a, motion_b, rotation)
+    flipped = motion_b.copy()
+    flipped[:, :3, 3] *= -1.0  # a mirror turns axes of rotation and shifts oppositely
+    if _hand(motion_a, flipped, rotation)[1] < MIRROR_GAIN * left and left > 1e-3:
+        raise CalibrationRefused(
+            f"the streams turn alike but move oppositely ({left * 1e3:.0f} mm apart)",
+            "One stream is mirrored or has swapped axes (left-handed?): check its frame.",
+        )
     x = compose(rotation, translation)
-    z = _robust_mean(a @ x @ inverse(b))
-    return x, z, spread
+    return x, _robust_mean(a @ x @ inverse(b)), spread
+
+
+def _refuse_turns(turn_a: Array, b: Array, first: Ints, second: Ints, apart_rad: float) -> None:
+    other = logarithm((b[first] @ inverse(b[second]))[:, :3, :3])
+    wrong_way = _align_axes(turn_a, other)[1] < DISAGREE_RAD
+    raise CalibrationRefused(
+        f"no rotation aligns the two streams' turns (they differ by {degrees(apart_rad):.0f} deg)",
+        "One of the streams is inverted: a_from_b was given as b_from_a."
+        if wrong_way
+        else "Are they paired at the same instants, of one rigid body, and is none inverted?",
+    )
 
 
 def _axis_spread(turns: Array) -> float:
@@ -58,30 +87,18 @@ def _axis_spread(turns: Array) -> float:
     return spread
 
 
-def _align_axes(turn_a: Array, turn_b: Array) -> Array:
-    """Return R with `turn_a = R turn_b`, reweighted; refuse streams whose turns no rotation aligns."""
-    cross = turn_a.T @ turn_b
-    rotation = nearest_rotation(cross)
+def _align_axes(turn_a: Array, turn_b: Array) -> tuple[Array, float]:
+    """Return R with `turn_a = R turn_b`, reweighted, and the robust sigma [rad] left."""
+    rotation = nearest_rotation(turn_a.T @ turn_b)
     squares = squared_lengths(turn_a - turn_b @ rotation.T)
     for _ in range(ROUNDS):
-        cross = (_least_absolute(squares)[:, None] * turn_a).T @ turn_b
-        rotation = nearest_rotation(cross)
+        rotation = nearest_rotation((_least_absolute(squares)[:, None] * turn_a).T @ turn_b)
         squares = squared_lengths(turn_a - turn_b @ rotation.T)
-    left = robust_scale(squares, 3)
-    if left > DISAGREE_RAD:
-        values = np.linalg.svd(cross, compute_uv=False)
-        mirrored = np.linalg.det(cross) < 0.0 and values[2] > 0.2 * values[1]
-        raise CalibrationRefused(
-            f"no rotation aligns the two streams' turns (they differ by {degrees(left):.0f} deg)",
-            "One stream is mirrored or has swapped axes: check its frame."
-            if mirrored
-            else "Is one of the streams inverted (a_from_b given as b_from_a), or of another body?",
-        )
-    return rotation
+    return rotation, robust_scale(squares, 3)
 
 
-def _hand(motion_a: Array, motion_b: Array, rotation: Array) -> Array:
-    """Return X's translation [m] from `(R_a - I) t = R t_b - t_a` over pairs, reweighted by its residual."""
+def _hand(motion_a: Array, motion_b: Array, rotation: Array) -> tuple[Array, float]:
+    """Return X's translation [m] from `(R_a - I) t = R t_b - t_a` over pairs, reweighted, and the robust sigma [m]."""
     left = motion_a[:, :3, :3] - np.eye(3)
     right = motion_b[:, :3, 3] @ rotation.T - motion_a[:, :3, 3]
     weights = np.ones(len(left))
@@ -91,7 +108,7 @@ def _hand(motion_a: Array, motion_b: Array, rotation: Array) -> Array:
         weighted = flat * np.repeat(weights, 3)[:, None]
         translation = solve(weighted.T @ flat, weighted.T @ right.ravel())
         weights = _least_absolute(squared_lengths(left @ translation - right))
-    return translation
+    return translation, robust_scale(squared_lengths(left @ translation - right), 3)
 
 
 def _least_absolute(squares: Array) -> Array:

@@ -1,0 +1,123 @@
+"""Hand-eye and robot-world calibration against truth, coverage, offset in time, planted defects."""
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from twinguide_calibration import CalibrationRefused, covers, solve_hand_eye, solve_hand_eye_timed
+from twinguide_calibration.rigid import compose, difference, exponential, inverse, perturb
+
+NOISE = (np.radians(0.1), 0.2e-3)
+
+
+def setting(seed):
+    rng = np.random.default_rng(seed)
+    x = compose(Rotation.random(random_state=seed).as_matrix(), rng.normal(size=3) * 0.08)
+    z = compose(Rotation.random(random_state=seed + 1).as_matrix(), rng.normal(size=3))
+    return x, z, rng
+
+
+def noisy(rng, poses, noise):
+    n = len(poses)
+    return perturb(poses, np.concatenate([rng.normal(size=(n, 3)) * s for s in noise], axis=1))
+
+
+def poses(seed, n=60, noise=NOISE, turn=0.5):
+    x, z, rng = setting(seed)
+    base = Rotation.random(random_state=seed + 2).as_matrix()
+    a = compose(base @ exponential(rng.normal(size=(n, 3)) * turn), rng.normal(size=(n, 3)) * 0.3)
+    b = inverse(z) @ a @ x
+    return noisy(rng, a, noise), noisy(rng, b, noise), x, z
+
+
+def test_exact_poses_give_exact_transforms():
+    a, b, x, z = poses(1, noise=(0.0, 0.0))
+    fit = solve_hand_eye(a, b)
+    np.testing.assert_allclose(fit.x, x, atol=1e-8)
+    np.testing.assert_allclose(fit.z, z, atol=1e-8)
+
+
+def test_the_95_percent_region_of_x_and_z_covers_the_truth():
+    held = []
+    for seed in range(120):
+        a, b, x, z = poses(seed)
+        fit = solve_hand_eye(a, b)
+        errors = np.concatenate([difference(x, fit.x), difference(z, fit.z)])
+        held.append(covers(errors, fit.covariance, fit.freedom))
+    assert np.mean(held) > 0.88  # 120 trials: 95 % - 3 standard errors of 2 %, and what the model lacks
+
+
+def test_stated_covariances_are_carried_through_the_lever():
+    covariance = np.diag([NOISE[0] ** 2] * 3 + [NOISE[1] ** 2] * 3)
+    distances = []
+    for seed in range(60):
+        a, b, x, z = poses(seed)
+        fit = solve_hand_eye(a, b, covariance_a=covariance, covariance_b=covariance)
+        errors = np.concatenate([difference(x, fit.x), difference(z, fit.z)])
+        distances.append(errors @ np.linalg.solve(fit.covariance, errors))
+    assert np.mean(distances) == pytest.approx(12.0, rel=0.16)  # chi-square of 12; 60 trials know its mean to 5 %
+
+
+def test_a_fifth_of_wrong_pairs_is_rejected():
+    a, b, x, _ = poses(4)
+    b[:12] = perturb(b[:12], np.random.default_rng(0).normal(size=(12, 6)) * 0.1)
+    fit = solve_hand_eye(a, b)
+    assert set(range(12)) <= set(fit.rejected)
+    assert np.linalg.norm(difference(x, fit.x)[3:]) < 0.5e-3  # three sigma at these poses
+
+
+@pytest.mark.parametrize("offset", [-0.08, 0.0, 0.13])
+def test_the_offset_between_the_clocks_is_found_with_x_and_z(offset):
+    x, z, rng = setting(5)
+    times = np.arange(0.0, 20.0, 1 / 60)
+
+    def body(t):
+        turns = np.stack([0.5 * np.sin(1.1 * t), 0.4 * np.sin(1.7 * t + 1), 0.4 * np.sin(0.9 * t + 2)], axis=1)
+        moves = np.stack([0.2 * np.sin(0.8 * t), 0.1 * np.sin(1.3 * t), 0.1 * np.cos(t)], axis=1)
+        return compose(exponential(turns), moves)
+
+    a = noisy(rng, body(times), NOISE)
+    later = np.arange(0.5, 19.5, 1 / 31)
+    b = noisy(rng, inverse(z) @ body(later + offset) @ x, NOISE)
+    fit = solve_hand_eye_timed(times, a, later, b)
+    assert abs(fit.offset_s - offset) < 4.0 * fit.offset_sigma_s + 1e-4  # 0.1 ms: what linear interpolation bends
+    assert fit.offset_sigma_s < 1e-3
+    assert np.linalg.norm(difference(x, fit.x)[3:]) < 0.5e-3
+
+
+def test_turning_about_one_axis_alone_is_refused():
+    x, z, rng = setting(6)
+    a = compose(exponential(rng.normal(size=(40, 1)) * [0.0, 0.0, 0.6]), rng.normal(size=(40, 3)) * 0.3)
+    with pytest.raises(CalibrationRefused, match=r"one axis alone.*second axis"):
+        solve_hand_eye(a, inverse(z) @ a @ x)
+
+
+def test_a_stream_given_the_wrong_way_round_is_refused():
+    a, b, _, _ = poses(7)
+    with pytest.raises(CalibrationRefused, match="inverted"):
+        solve_hand_eye(a, inverse(b))
+
+
+def test_a_mirrored_stream_is_refused():
+    a, b, _, _ = poses(8)
+    mirror = np.diag([1.0, 1.0, -1.0, 1.0])
+    with pytest.raises(CalibrationRefused, match="mirrored"):
+        solve_hand_eye(a, mirror @ b @ mirror)
+
+
+def test_shuffled_pairs_are_refused():
+    a, b, _, _ = poses(9)
+    with pytest.raises(CalibrationRefused):
+        solve_hand_eye(a, b[np.random.default_rng(0).permutation(len(b))])
+
+
+def test_too_few_poses_are_refused():
+    a, b, _, _ = poses(10, n=4)
+    with pytest.raises(CalibrationRefused, match="at least 5"):
+        solve_hand_eye(a, b)
+
+
+def test_hardly_any_turning_is_refused():
+    a, b, _, _ = poses(11, turn=0.005)
+    with pytest.raises(CalibrationRefused, match="Turn the body"):
+        solve_hand_eye(a, b)

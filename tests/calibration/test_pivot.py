@@ -1,0 +1,110 @@
+"""Pivot calibration against analytic truth, coverage of its covariance, planted defects."""
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from twinguide_calibration import CalibrationRefused, calibrate_pivot, compare_pivots, covers
+
+TIP = np.array([0.01, 0.02, -0.15])
+NOISE_RAD = np.radians(0.1)
+
+
+def swing(seed, half_deg=30.0, n=200, noise_m=0.2e-3, noise_rad=NOISE_RAD, tip=TIP):
+    """Return poses of a tool swung within a cone about a random place, their tip and pivot."""
+    rng = np.random.default_rng(seed)
+    lean = np.radians(half_deg) * np.sqrt(rng.uniform(size=n))
+    side = rng.uniform(0.0, 2.0 * np.pi, n)
+    twist = rng.uniform(-1.0, 1.0, n) * np.radians(half_deg)
+    turns = Rotation.random(random_state=seed) * Rotation.from_rotvec(
+        np.stack([lean * np.cos(side), lean * np.sin(side), twist], axis=1)
+    )
+    pivot = rng.normal(size=3) * 0.3
+    poses = np.tile(np.eye(4), (n, 1, 1))
+    poses[:, :3, :3] = (turns * Rotation.from_rotvec(rng.normal(size=(n, 3)) * noise_rad)).as_matrix()
+    poses[:, :3, 3] = pivot - turns.as_matrix() @ tip + rng.normal(size=(n, 3)) * noise_m
+    return poses, pivot
+
+
+@pytest.mark.parametrize("half_deg", [20.0, 40.0, 80.0])
+def test_exact_swings_give_the_exact_tip(half_deg):
+    poses, pivot = swing(1, half_deg, noise_m=0.0, noise_rad=0.0)
+    fit = calibrate_pivot(poses)
+    np.testing.assert_allclose(fit.tip, TIP, atol=1e-8)  # float64 over metres, divided by the spread of the cone
+    np.testing.assert_allclose(fit.pivot, pivot, atol=1e-8)
+
+
+def test_the_95_percent_region_of_tip_and_pivot_covers_the_truth():
+    held = []
+    for seed in range(200):
+        poses, pivot = swing(seed, 20.0)
+        fit = calibrate_pivot(poses, p95_max=1.0)
+        held.append(covers(np.concatenate([fit.tip - TIP, fit.pivot - pivot]), fit.covariance, fit.freedom))
+    assert 0.90 < np.mean(held) < 0.995  # 200 trials: 95 % +- 3 standard errors of 1.5 %, and what the model lacks
+
+
+def test_noisy_rotations_do_not_shorten_the_tool():
+    errors = [calibrate_pivot(swing(seed, 5.0, n=2000)[0], p95_max=1.0).tip - TIP for seed in range(25)]
+    along = np.array(errors) @ (TIP / np.linalg.norm(TIP))
+    # Plain least squares is 0.12 mm short here (2 sigma^2 L / alpha^2); the mean of 25 errs by 0.035 mm.
+    assert abs(along.mean()) < 0.08e-3
+
+
+def test_a_tenth_of_wild_poses_is_rejected_and_changes_nothing():
+    poses, _ = swing(3)
+    wild = np.arange(0, 200, 10)
+    spoilt = poses.copy()
+    spoilt[wild, :3, 3] += np.random.default_rng(0).normal(size=(20, 3)) * 0.03
+    fit = calibrate_pivot(spoilt)
+    assert set(wild) <= set(fit.rejected)
+    assert np.linalg.norm(fit.tip - calibrate_pivot(poses).tip) < 0.1e-3  # half of one sigma at this cone
+
+
+def test_a_narrow_cone_is_refused_with_the_swing_that_would_do():
+    with pytest.raises(CalibrationRefused, match=r"cone of 6 deg.*Swing to 20 deg or more"):
+        calibrate_pivot(swing(2, 6.0)[0])
+
+
+def test_a_narrow_cone_without_noise_is_refused_for_the_trackers_slow_error():
+    with pytest.raises(CalibrationRefused, match="Swing to 20 deg"):
+        calibrate_pivot(swing(2, 4.0, noise_m=0.0, noise_rad=0.0)[0])
+
+
+def test_a_tool_that_does_not_turn_is_refused():
+    with pytest.raises(CalibrationRefused, match="hardly turned"):
+        calibrate_pivot(np.tile(np.eye(4), (50, 1, 1)))
+
+
+def test_slow_errors_widen_the_covariance():
+    poses, _ = swing(5)
+    order = np.argsort(poses[:, 2, 2])
+    slow = poses[order].copy()
+    slow[:, :3, 3] += 1e-3 * np.sin(np.linspace(0.0, 9.0, 200))[:, None]
+    white = poses[order].copy()
+    white[:, :3, 3] += 1e-3 / np.sqrt(2) * np.random.default_rng(1).normal(size=(200, 1))
+    assert calibrate_pivot(slow, p95_max=1.0).inflation > 4.0
+    assert calibrate_pivot(white, p95_max=1.0).inflation < 1.5
+
+
+def test_a_tip_that_slid_half_way_is_refused_or_told_wide():
+    poses, _ = swing(6)
+    poses[100:, :3, 3] += [0.02, 0.0, 0.0]
+    with pytest.raises(CalibrationRefused):
+        calibrate_pivot(poses)
+
+
+def test_missing_poses_keep_their_rows():
+    poses, _ = swing(7)
+    poses[[3, 50]] = np.nan
+    fit = calibrate_pivot(poses)
+    assert np.flatnonzero(np.isnan(fit.residuals)).tolist() == [3, 50]
+    assert "2 of 200" in fit.notes[0]
+
+
+def test_several_divots_agree_and_a_bent_tool_does_not():
+    fits = [calibrate_pivot(swing(seed)[0]) for seed in range(4)]
+    together = compare_pivots(fits)
+    assert together.consistent
+    assert np.linalg.norm(together.tip - TIP) < 0.1e-3
+    bent = calibrate_pivot(swing(9, tip=BENT)[0])
+    assert not compare_pivots([*fits, bent]).consistent
