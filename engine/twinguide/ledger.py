@@ -1,4 +1,4 @@
-"""The frame ledger: where each frame's time went, how old its inputs were, which frames were missed, and the price.
+"""The frame ledger: where each frame's time went, which frames were missed, and the price of age.
 
 The loop writes into rings made beforehand, so that telemetry costs no growing containers, which the collector would
 traverse in a frame.
@@ -17,24 +17,19 @@ Spread = dict[str, float]  # p50, p99, max
 
 
 class Ledger:
-    """Keep the newest `capacity` frames; stages and inputs are told by their index in the names given here."""
+    """Keep the newest `capacity` frames; stages are told by their index in the names given here."""
 
-    def __init__(self, stages: Sequence[str], inputs: Sequence[str], capacity: int = 65536) -> None:
-        self.stages, self.inputs = tuple(stages), tuple(inputs)
+    def __init__(self, stages: Sequence[str], capacity: int = 65536) -> None:
+        self.stages = tuple(stages)
         self.frames = 0
         self.missed = 0
         self._stage_ns = np.zeros((capacity, len(self.stages)), dtype=np.int64)
-        self._age_ns = np.full((capacity, len(self.inputs)), -1, dtype=np.int64)
         self._row = 0
         self._shown_ns = -1
 
     def stage(self, index: int, ns: int) -> None:
         """Note that a stage of this frame took `ns` [ns]."""
         self._stage_ns[self._row, index] = ns
-
-    def age(self, index: int, ns: int) -> None:
-        """Note that an input was `ns` [ns] old at this frame's display time; an input not noted was absent."""
-        self._age_ns[self._row, index] = ns
 
     def end_frame(self, t_display_ns: int, period_ns: int) -> None:
         """Close the frame shown at `t_display_ns` [ns] on a display of `period_ns` [ns], and count what it skipped."""
@@ -44,7 +39,6 @@ class Ledger:
         self.frames += 1
         self._row = self.frames % len(self._stage_ns)
         self._stage_ns[self._row] = 0
-        self._age_ns[self._row] = -1
 
     def newest_us(self) -> dict[str, int]:
         """Return the stages of the last closed frame [us]."""
@@ -52,25 +46,14 @@ class Ledger:
         return {name: int(row[index]) // 1000 for index, name in enumerate(self.stages)}
 
     def rows(self) -> NDArray[np.int64]:
-        """Return every kept frame's stages [ns], shape (frames, stages), oldest first while the ring is not full."""
-        return self._kept(self._stage_ns)
+        """Return every closed and kept frame's stages [ns], shape (frames, stages), oldest first until it is full."""
+        ring = self._stage_ns
+        return ring[: self.frames] if self.frames < len(ring) else np.delete(ring, self._row, axis=0)
 
     def stage_ms(self) -> dict[str, Spread]:
         """Return the spread of each stage [ms] over the frames kept."""
         rows = self.rows()
         return {name: spread(rows[:, index] / MS) for index, name in enumerate(self.stages)}
-
-    def age_ms(self) -> dict[str, Spread]:
-        """Return the spread of each input's age [ms] over the frames kept; an input never seen is left out."""
-        rows = self._kept(self._age_ns)
-        seen = {name: rows[rows[:, index] >= 0, index] for index, name in enumerate(self.inputs)}
-        return {name: spread(ages / MS) for name, ages in seen.items() if len(ages)}
-
-    def _kept(self, ring: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the closed frames' rows; the open frame's row is not one of them."""
-        if self.frames < len(ring):
-            return ring[: self.frames]
-        return np.delete(ring, self._row, axis=0)
 
 
 def missed_between(earlier_ns: int, later_ns: int, period_ns: int) -> int:

@@ -11,10 +11,9 @@ PERIOD = 11_111_111
 
 
 def filled(frames: int, capacity: int = 1000) -> Ledger:
-    ledger = Ledger(["wait", "draw"], ["tracker", "solver"], capacity)
+    ledger = Ledger(["wait", "draw"], capacity)
     for frame in range(frames):
         ledger.stage(1, (frame + 1) * 1_000_000)
-        ledger.age(0, 40_000_000)
         ledger.end_frame(frame * PERIOD, PERIOD)
     return ledger
 
@@ -32,12 +31,8 @@ def test_a_full_ring_keeps_the_newest_frames_only():
     assert ledger.newest_us() == {"wait": 0, "draw": 250_000}
 
 
-def test_an_input_that_was_absent_has_no_age():
-    assert filled(5).age_ms() == {"tracker": {"p50": 40.0, "p99": 40.0, "max": 40.0}}
-
-
 def test_skipped_display_periods_are_missed_frames_and_jitter_is_not():
-    ledger = Ledger(["draw"], [])
+    ledger = Ledger(["draw"])
     for t in (0.0, 1.2, 1.9, 3.0, 6.0, 7.1):  # one step of three periods: two frames missed
         ledger.end_frame(round(t * PERIOD), PERIOD)
     assert ledger.missed == 2
@@ -45,9 +40,8 @@ def test_skipped_display_periods_are_missed_frames_and_jitter_is_not():
 
 
 def test_an_empty_ledger_gives_no_figures():
-    ledger = Ledger(["draw"], ["tracker"])
+    ledger = Ledger(["draw"])
     assert ledger.stage_ms() == {"draw": {}}
-    assert ledger.age_ms() == {}
 
 
 def test_the_price_of_latency_is_speed_times_age():
@@ -60,6 +54,5 @@ def test_writing_frames_leaves_nothing_for_the_collector():
     before = len(gc.get_objects())
     for frame in range(500):
         ledger.stage(0, 5)
-        ledger.age(1, 5)
         ledger.end_frame(frame * PERIOD, PERIOD)
     assert len(gc.get_objects()) - before < 5  # the test's own few
