@@ -27,6 +27,7 @@ CANDIDATES = (8, 32, 96)  # tetrahedra with the nearest centroids that are looke
 INSIDE = -1e-9  # of a barycentric coordinate
 LOOSE_M = 0.1  # from the body, where a point outside may as well stay as move along: a hand's breadth, an assumption
 STAY_OR_GO = 12**-0.5  # standard deviation of a uniform distribution over 0..1
+FEW = 64  # points up to which to gather each one's corners costs less than to call a sparse product
 CHUNK = 2000  # points at a time: bounds the memory for 96 candidates to some 30 MB
 
 
@@ -47,11 +48,17 @@ class Embedding:
     indices: NDArray[np.int32]  # (k, 4)
     weights: Array  # (k, 4), not negative, sum 1
     offset: Array  # (k, 3) [m], zero for a point inside
-    matrix: Any  # (k, n) sparse: the same weights
+    matrix: Any  # (k, n) sparse: the same weights, faster than the indices for many points
 
     def apply(self, vertices: NDArray[Any]) -> Array:
         """Return the points [m], shape (k, 3), for the body's vertices [m], shape (n, 3)."""
-        return np.asarray(self.matrix @ vertices) + self.offset
+        return self._mix(vertices) + self.offset
+
+    def _mix(self, values: NDArray[Any]) -> Array:
+        """Return the points' values, shape (k, c), for the vertices', shape (n, c)."""
+        if len(self.indices) > FEW:
+            return np.asarray(self.matrix @ values, dtype=np.float64)
+        return np.einsum("kt,ktc->kc", self.weights, values[self.indices])
 
     def sigma(self, sigma_m: NDArray[Any], vertices: NDArray[Any], rest: Array) -> Array:
         """Return the points' errors [m], shape (k,), 1 sigma per axis, for the vertices' [m], shape (n,).
@@ -59,9 +66,9 @@ class Embedding:
         `vertices` and `rest` [m], shape (n, 3), say how far the body has moved. Neighbouring vertices err alike, so
         their errors are averaged, not their squares: exact where they are the same, else an upper bound.
         """
-        own = np.asarray(self.matrix @ sigma_m, dtype=np.float64)
+        own = self._mix(sigma_m[:, None])[:, 0]
         far = np.minimum(np.sqrt((self.offset**2).sum(axis=1)) / LOOSE_M, 1.0)
-        moved = np.asarray(self.matrix @ (vertices - rest), dtype=np.float64)
+        moved = self._mix(vertices - rest)
         # The motion's length over the root of three axes: per axis, as all errors here.
         loose = STAY_OR_GO * far * np.sqrt((moved**2).sum(axis=1) / 3.0)
         return np.hypot(own, loose)
