@@ -48,6 +48,7 @@ class Embedding:
     indices: NDArray[np.int32]  # (k, 4)
     weights: Array  # (k, 4), not negative, sum 1
     offset: Array  # (k, 3) [m], zero for a point inside
+    far: Array  # (k,) how far outside, 1 from `LOOSE_M` on
     matrix: Any  # (k, n) sparse: the same weights, faster than the indices for many points
 
     def apply(self, vertices: NDArray[Any]) -> Array:
@@ -66,11 +67,9 @@ class Embedding:
         `vertices` and `rest` [m], shape (n, 3), say how far the body has moved. Neighbouring vertices err alike, so
         their errors are averaged, not their squares: exact where they are the same, else an upper bound.
         """
-        own = self._mix(sigma_m[:, None])[:, 0]
-        far = np.minimum(np.sqrt((self.offset**2).sum(axis=1)) / LOOSE_M, 1.0)
-        moved = self._mix(vertices - rest)
+        own, moved = self._mix(sigma_m[:, None])[:, 0], self._mix(vertices - rest)
         # The motion's length over the root of three axes: per axis, as all errors here.
-        loose = STAY_OR_GO * far * np.sqrt((moved**2).sum(axis=1) / 3.0)
+        loose = STAY_OR_GO * self.far * np.sqrt((moved**2).sum(axis=1) / 3.0)
         return np.hypot(own, loose)
 
     def outside(self) -> NDArray[np.bool_]:
@@ -90,7 +89,8 @@ def embed(body: BodyLike, points: Array) -> Embedding:
     offset[weights.min(axis=1) > 0] = 0.0  # inside, what is left is rounding
     rows = np.repeat(np.arange(len(points)), 4)
     matrix = sp.csr_matrix((weights.ravel(), (rows, indices.ravel())), shape=(len(points), len(vertices)))
-    return Embedding(indices, weights, offset, matrix)
+    far = np.minimum(np.sqrt((offset**2).sum(axis=1)) / LOOSE_M, 1.0)
+    return Embedding(indices, weights, offset, far, matrix)
 
 
 def _locate(vertices: Array, tetrahedra: NDArray[np.int32], points: Array) -> tuple[NDArray[np.intp], Array]:
