@@ -1,6 +1,6 @@
 """Is the solver's statement of its own error true? Against finer meshes with other stiffness, and against a patient.
 
-    python benchmarks/softbody_error.py --draws 200 --cells 6 --out benchmarks/results/softbody_error.json
+    python benchmarks/softbody_error.py --out benchmarks/results/softbody_error.json
 
 Coverage: a 12 cm block with a tumour and a vessel is driven by its target as in guidance. The truth is the same block
 on a mesh of half the spacing, every stiffness and every share drawn from its stated spread; counted is the share of

@@ -174,7 +174,7 @@ class Solution(Message, frozen=True, kw_only=True, tag="twinguide.solution/1"):
 
     of: str
     vertices: BulkRef  # (n, 3) float32 [m], in image: where the body's vertices are
-    level: str  # full | reduced | rigid, as the contract declares
+    level: str  # full | reduced | partial | rigid, as the contract declares
     residual: float  # [N/N], force imbalance over applied force
     sigma_m: float  # of all vertices, root mean square, 1 sigma per axis
     smallest_j: float

@@ -34,7 +34,7 @@ class Frame:
 
     vertices: Array
     sigma: Array
-    level: str  # full, reduced, partial (a measured point was left out) or rigid (moved as one)
+    level: str  # full, partial (a measured point was left out) or rigid (moved as one)
     reason: str  # why the level is below the best
     residual: float  # [N/N], imbalance over the forces that act
     smallest_j: float
