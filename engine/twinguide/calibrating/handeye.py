@@ -64,7 +64,7 @@ def _table(result: HandEyeResult, fit: HandEyeFit) -> tuple[tuple[str, str], ...
     rms = float(np.sqrt(np.nanmean(used**2)))
     turning = float(np.sqrt(np.nanmean(np.delete(fit.rotation_residuals, fit.rejected) ** 2)))
     clocks = (
-        (("clocks", f"a is at b plus {result.offset_ms:.1f} ms, 1 sigma {result.offset_sigma_ms:.1f} ms"),)
+        (("clocks", f"a is at b plus {result.offset_ms:.1f} ms, 1 sigma {result.offset_sigma_ms:.2f} ms"),)
         if np.isfinite(result.offset_sigma_ms)
         else ()
     )

@@ -64,7 +64,10 @@ def speed(times_s: Array, poses: Array, by: str) -> Array:
 
 def _table(result: TimeResult, fit: LagFit) -> tuple[tuple[str, str], ...]:
     return (
-        ("lag", f"{result.b} is {result.lag_ms:.1f} ms behind {result.a}"),
+        (
+            "lag",
+            f"{result.b} is {abs(result.lag_ms):.1f} ms {'behind' if result.lag_ms >= 0 else 'ahead of'} {result.a}",
+        ),
         ("1 sigma", f"{result.lag_sigma_ms:.2f} ms"),
         ("explained", f"{100 * fit.explained:.1f} % of the {result.by}"),
         ("samples", f"{result.samples}"),
