@@ -44,7 +44,7 @@ def inner(points: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def mixture(vertices: np.ndarray, tetrahedra: np.ndarray, scale: dict[str, float] | None = None):  # noqa: ANN201
+def mixture(vertices: np.ndarray, tetrahedra: np.ndarray, scale: dict[str, float] | None = None):
     """Mix tissues in a mesh by sampled volume fractions; `scale` multiplies a tissue's modulus."""
     places = np.random.default_rng(0).dirichlet(np.ones(4), 64)
     samples = np.einsum("sc,mcx->msx", places, vertices[tetrahedra]).reshape(-1, 3)

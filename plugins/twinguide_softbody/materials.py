@@ -66,9 +66,9 @@ LITERATURE: Mapping[str, Tissue] = {
         "porcine Glisson's capsule at small strains (30 samples): Umale 2011, doi:10.1016/j.jbiomech.2011.03.029",
     ),
     "gallbladder": Tissue(
-        26e3, 13e3, 0.49,
-        "wall 255 kPa across and 641 kPa along: Karimi 2017, doi:10.1080/03091902.2017.1366561; times 0.1 across, as "
-        "for a vessel: bile shears freely. Spread: an assumption",
+        25e3, 15e3, 0.49,
+        "an assumption: a wall of some hundred kPa times 0.1 as for a vessel, since bile shears freely; the human wall: "
+        "Karimi 2017, doi:10.1080/03091902.2017.1366561",
     ),
     "fluid": Tissue(
         0.5e3, 0.25e3, 0.49, "a cyst's content shears freely; what stays is its wall's share: an assumption"
