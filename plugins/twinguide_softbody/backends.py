@@ -10,15 +10,17 @@ from .machine import Machine, Native
 from .native import NoCompiler
 
 Backend = Literal["auto", "cpu", "cuda"]
+# A step launches some 350 small kernels from Python: 3 ms or more, in which a CPU core solves 20k tetrahedra.
+WORTH_A_DEVICE = 50_000  # elements
 _log = logging.getLogger(__name__)
 
 
 def machine_for(backend: Backend, lay: Layout, material: str, threads: int) -> Machine:
-    """Return the machine for a laid-out body; `auto` takes CUDA where a device answers.
+    """Return the machine for a laid-out body; `auto` takes CUDA for large bodies where a device answers.
 
     Raises PluginError where `cuda` is asked for and cannot be had.
     """
-    if backend != "cpu":
+    if backend == "cuda" or (backend == "auto" and len(lay.connectivity) >= WORTH_A_DEVICE):
         from .cuda import Cuda, device  # CuPy and its driver are loaded only where they are asked for
 
         launcher = device(backend)

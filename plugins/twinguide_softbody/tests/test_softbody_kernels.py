@@ -12,6 +12,7 @@ from twinguide_softbody.jit import Jit
 from twinguide_softbody.layout import layout
 from twinguide_softbody.machine import MATERIALS, Native
 from twinguide_softbody.mesh import block, quadratic
+from twinguide_softbody.newton import Newton
 from twinguide_softbody.precondition import Coarse
 
 compiled = pytest.mark.skipif(native.compiler() is None, reason="no C compiler on this machine")
@@ -165,3 +166,27 @@ def test_an_inverted_element_is_seen(make):
     assert machine.evaluate(u, np.zeros_like(u))[1] == pytest.approx(1.0)
     u[lay.connectivity[5, 0]] += 0.2  # [m], far through the opposite face of a 5 cm element
     assert machine.evaluate(u, np.zeros_like(u))[1] < 0
+
+
+@compiled
+def test_the_solver_runs_on_the_cuda_text():
+    body = body_of(1, 3)
+    held = body.vertices[:, 0] < 1e-9
+    lay = layout(body, held)
+    poses = []
+    for machine in (Native(lay, "neo_hookean", 1), Cuda(lay, "neo_hookean", Shim())):
+        machine.arrays.set("load", body.weight[lay.order], np.float64)
+        attachment = Attachment(lay, springs_of(body), machine.arrays)
+        newton = Newton(lay, machine, attachment)
+        for frame in range(6):
+            newton.begin()
+            newton.load(np.full((3, 3), 1e-3 * frame), 0.2)
+            newton.guess()
+            newton.assemble()
+            newton.coarse.refresh(attachment)
+            newton.iterate(40, 1e-6)
+            newton.end()
+        newton.coarse.close()
+        poses.append(newton.displacements())
+    assert np.abs(poses[0]).max() > 1e-3  # [m], it moved
+    np.testing.assert_allclose(poses[1], poses[0], rtol=0, atol=1e-8)  # [m]: both converge to float64's forces
