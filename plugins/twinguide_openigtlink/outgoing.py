@@ -98,6 +98,10 @@ class Outgoing:
         if self._due("findings", self._options.findings_hz, t_ns):
             self._send_findings()
 
+    def close(self) -> None:
+        """Close the sockets; a part's process closes them by ending."""
+        self._endpoint.close()
+
     def _learn(self, message: Message) -> None:
         match message:
             case Registration():
