@@ -1,0 +1,90 @@
+"""Clocks and lags against known ones."""
+
+import numpy as np
+import pytest
+
+from twinguide_calibration import CalibrationRefused, fit_clock, motion_lag, pose_lag
+from twinguide_calibration.rigid import compose, exponential
+
+
+def arrivals(seed, n=3000, offset=3.2, drift=40e-6):
+    rng = np.random.default_rng(seed)
+    device = np.sort(rng.uniform(0.0, 60.0, n))
+    return device, device + offset + drift * device + rng.exponential(2e-3, n)
+
+
+def test_the_clocks_line_lies_under_the_arrivals_with_its_error_told():
+    for seed in range(20):
+        fit = fit_clock(*arrivals(seed))
+        error = fit.to_host(30.0) - (30.0 + 3.2 + 40e-6 * 30.0)
+        assert 0.0 < error < 3.0 * np.sqrt(fit.covariance[0, 0])  # the envelope's earliest is late by its own scatter
+        assert abs(fit.drift - 40e-6) < 4.0 * np.sqrt(fit.covariance[1, 1])
+
+
+def test_repeated_stamps_are_dropped_and_told():
+    device, host = arrivals(1)
+    device[10], host[10] = device[9], host[9]
+    assert "1 repeated" in fit_clock(device, host).notes[0]
+
+
+def test_stamps_that_run_backwards_are_refused():
+    device, host = arrivals(1)
+    with pytest.raises(CalibrationRefused, match="backwards"):
+        fit_clock(device[::-1], host)
+
+
+def test_a_clock_that_was_set_while_recorded_is_refused():
+    device, host = arrivals(1)
+    host[1000:] += 0.5
+    with pytest.raises(CalibrationRefused, match="set or restarted"):
+        fit_clock(device, host)
+
+
+def breath(t):
+    return np.sin(2 * np.pi * 0.25 * t) + 0.4 * np.sin(2 * np.pi * 0.61 * t + 1) + 0.2 * np.sin(2 * np.pi * 1.3 * t)
+
+
+def test_a_lag_between_motions_of_other_scale_and_axis_is_found_with_its_sigma():
+    errors, told = [], []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        fast, slow = np.arange(0.0, 30.0, 1 / 60), np.arange(0.0, 30.0, 1 / 20)
+        a = breath(fast) + rng.normal(size=len(fast)) * 0.01
+        b = np.outer(breath(slow - 0.123), [3.0, -1.0]) + 5.0 + rng.normal(size=(len(slow), 2)) * 0.05
+        fit = motion_lag(fast, a, slow, b)
+        errors.append(fit.lag_s - 0.123)
+        told.append(fit.sigma_s)
+    assert np.abs(np.mean(errors)) < 1e-3
+    assert np.std(errors) == pytest.approx(np.mean(told), rel=0.5)  # 30 trials know a scatter to 13 %
+    assert np.max(np.abs(errors)) < 4e-3
+
+
+def test_no_common_motion_is_refused():
+    rng = np.random.default_rng(0)
+    times = np.arange(0.0, 10.0, 0.02)
+    with pytest.raises(CalibrationRefused, match="explains"):
+        motion_lag(times, rng.normal(size=500), times, rng.normal(size=500))
+
+
+def test_a_lag_of_poses_is_found_without_any_calibration():
+    times = np.arange(0.0, 20.0, 1 / 50)
+
+    def body(t):
+        return compose(
+            exponential(0.4 * np.stack([breath(t), breath(1.3 * t), breath(0.7 * t)], axis=1)), np.zeros((len(t), 3))
+        )
+
+    fixed = compose(exponential(np.array([0.3, -1.0, 0.5])), np.array([0.1, 0.2, 0.3]))
+    rng = np.random.default_rng(0)
+    a = body(times)
+    b = fixed @ body(times - 0.07) @ fixed
+    b[:, :3, :3] = b[:, :3, :3] @ exponential(rng.normal(size=(len(times), 3)) * 1e-3)
+    fit = pose_lag(times, a, times, b)
+    assert fit.lag_s == pytest.approx(0.07, abs=2e-3)
+
+
+def test_poses_that_hardly_turn_are_refused():
+    times = np.arange(0.0, 10.0, 0.02)
+    still = np.tile(np.eye(4), (500, 1, 1))
+    with pytest.raises(CalibrationRefused, match="hardly turned"):
+        pose_lag(times, still, times, still)
