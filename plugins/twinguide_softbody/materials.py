@@ -67,7 +67,7 @@ LITERATURE: Mapping[str, Tissue] = {
     ),
     "gallbladder": Tissue(
         25e3, 15e3, 0.49,
-        "an assumption: a wall of some hundred kPa times 0.1 as for a vessel, since bile shears freely; the human wall: "
+        "an assumption: a wall of some hundred kPa times 0.1 as for a vessel, as bile shears freely; the human wall: "
         "Karimi 2017, doi:10.1080/03091902.2017.1366561",
     ),
     "fluid": Tissue(
