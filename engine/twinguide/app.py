@@ -32,7 +32,6 @@ from twinguide.registry import Registry, resolve
 from twinguide.rehearsal import ATTEMPT_S, Rehearsal, laid_down, onlooker, trainee
 from twinguide.render.marks import mark_fault
 from twinguide.scenario import Scenario, check
-from twinguide.staging import Staging, mount_of
 from twinguide.twin import Twin
 from twinguide.workflow import Workflow
 from twinguide.xr.base import Headset
@@ -160,7 +159,6 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool) -> Loop:
         head_covariance=_head_covariance(scenario),
         guidance=[_guarded(p, session, "assess", _finding_fault) for p in _declared(run) if isinstance(p, Guidance)],
         overlays=[_guarded(p, session, "marks", mark_fault) for p in _declared(run) if isinstance(p, Overlay)],
-        staging=_staging(scenario),
         draw_every=(scenario.loop.draw_every_before, scenario.loop.draw_every)
         if scenario.clock == "virtual"
         else (1, 1),
@@ -254,15 +252,6 @@ def _trainee(run: Run, case: Case) -> HandSource:
 def _head_covariance(scenario: Scenario) -> np.ndarray:
     turn, shift = np.radians(scenario.headset.sigma_deg), scenario.headset.sigma_mm * 1e-3
     return np.diag([turn**2] * 3 + [shift**2] * 3)
-
-
-def _staging(scenario: Scenario) -> Staging | None:
-    """Return what follows the headset's room, where the scenario has a body on the headset."""
-    bodies = [(name, tool) for name, tool in scenario.tools.items() if tool.role == "headset"]
-    if not bodies or scenario.mode == "rehearse":
-        return None
-    name, tool = bodies[0]
-    return Staging(name, mount_of(name, tool), _head_covariance(scenario))
 
 
 def _finding_fault(said: object) -> str:
