@@ -16,12 +16,13 @@ from twinguide.frames import Transform
 from twinguide.guarding import Guarded
 from twinguide.hosting.session import Session
 from twinguide.ledger import Ledger
-from twinguide.messages import Command, Finding, Message, Shown
+from twinguide.messages import Command, Exposure, Finding, Message, Shown
 from twinguide.person import Person
 from twinguide.rehearsal import Rehearsal
 from twinguide.render.catalogue import text
 from twinguide.scene import Mark, Scene
 from twinguide.showing import shown_of
+from twinguide.staging import Staging
 from twinguide.trust import HeadWatch
 from twinguide.twin import Twin
 from twinguide.workflow import Workflow
@@ -52,6 +53,7 @@ class Loop:
     footage: Footage | None = None
     rehearsal: Rehearsal | None = None
     person: Person | None = None
+    staging: Staging | None = None  # where a body on the headset tells how its room lies to the tracker
     draw_every: tuple[int, int] = (1, 1)  # before guidance, and in it
     frames: int = 0
     stopping: str = ""  # why the loop is to end
@@ -75,7 +77,7 @@ class Loop:
         for header, message in self.session.drain():
             self._take(header.source, message, now)
         self._follow_hands(now)
-        self.workflow.update(now, all_trained=self.twin.all_trained)
+        self.workflow.update(now, all_trained=self.twin.all_trained, settled=self._find_stage(now))
         self._lap(1)
 
         draws, said, flow = self._draws(timing), self._said(), self.workflow
@@ -142,6 +144,10 @@ class Loop:
             return
         try:
             self.twin.take(source, message, now_ns)
+            if self.staging and isinstance(message, Exposure):
+                jump = self.staging.take(message, self.headset.head)
+                if jump:
+                    self.workflow.suspend(jump, now_ns)
         except Exception as error:  # a part's bad message must not end the frame
             self._bad[source] = f"{source}: unusable {type(message).__name__}: {error}"
             log.debug("unusable message", exc_info=error)
@@ -149,6 +155,14 @@ class Loop:
         if bumped:
             self.twin.forget_training()
             self.workflow.void(bumped, now_ns, moved=True)
+
+    def _find_stage(self, now_ns: int) -> bool:
+        """Return whether the headset's room is found; the twin hangs on it."""
+        if self.staging is None:
+            return True
+        pose = self.staging.pose(now_ns)
+        self.twin.follow(pose, self.staging.reason)
+        return pose is not None
 
     def _obey(self, command: Command, now_ns: int) -> None:
         before = self.workflow.step
@@ -177,13 +191,19 @@ class Loop:
         self._head = head
         jump = self._head_watch.jumped(t_display_ns, head)
         if jump:
-            self.workflow.suspend(jump, now_ns)
+            self._lose_stage(jump, t_display_ns, now_ns)
         return True
+
+    def _lose_stage(self, reason: str, since_ns: int, now_ns: int) -> None:
+        """Suspend the guidance: from `since_ns` on the headset's room lies elsewhere."""
+        if self.staging:
+            self.staging.restart(since_ns)
+        self.workflow.suspend(reason, now_ns)
 
     def _react(self, event: HeadsetEvent, now_ns: int) -> None:
         match event.kind:
             case "space_changed":
-                self.workflow.suspend(f"the headset has lost its place: {event.reason}", now_ns)
+                self._lose_stage(f"the headset has lost its place: {event.reason}", event.t_ns, now_ns)
             case "stopping":
                 self.stopping = event.reason or "the headset was closed"
             case _:
@@ -193,6 +213,7 @@ class Loop:
         parts = [] if head_tracked else [text("head_lost")]
         parts += [part.fault for part in (*self.guidance, *self.overlays) if part.fault]
         parts += self._bad.values()
+        parts += [self.staging.fault] if self.staging and self.staging.fault else []
         parts += [self.footage.fault] if self.footage and self.footage.fault else []
         return parts + [f"{s.part}: {s.state}, {s.reason}" for s in self.session.part_states.values() if s.state in BAD]
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
+import numpy as np
 from msgspec import Meta
 
-from twinguide.calibrating.result import PivotResult, Rows3, read_result
+from twinguide.calibrating.result import HandEyeResult, PivotResult, Rows, Rows3, read_result
 from twinguide.errors import CalibrationError, ScenarioError
+from twinguide.frames import vector_from_rotation
 from twinguide.registry import Registry
 
 Positive = Annotated[float, Meta(gt=0, le=1e6)]
@@ -49,18 +51,30 @@ class HeadsetSettings(Strict, frozen=True, kw_only=True):
     sigma_deg: NonNegative = 0.1
 
 
+class Mount(Strict, frozen=True, kw_only=True):
+    """How a tracked body is fixed to the headset, `headset_from_<tool>`, and how well that is known."""
+
+    at_mm: Vec3mm
+    turn_deg: Vec3mm = (0.0, 0.0, 0.0)  # rotation vector
+    sigma_mm: NonNegative = 0.1  # per axis
+    sigma_deg: NonNegative = 0.03
+    covariance: Rows | None = None  # (6, 6) [rad, m] in the tool's frame; where given, in place of the sigmas
+
+
 class Tool(Strict, frozen=True, kw_only=True):
     """A tracked tool: what it is for, and its calibrated tip in the tool's frame.
 
     `calibration` names a result file of `twinguide calibrate pivot`, beside the scenario; its tip and covariance then
-    stand in place of `tip_mm` and `tip_sigma_mm`.
+    stand in place of `tip_mm` and `tip_sigma_mm`. For a tool of role `headset`, the body on the headset from which
+    `stage_from_tracker` is followed, it names one of `twinguide calibrate handeye`, in place of `mount`.
     """
 
-    role: Literal["reference", "needle", "pointer", "surrogate"]
+    role: Literal["reference", "needle", "pointer", "surrogate", "headset"]
     tip_mm: Vec3mm = (0.0, 0.0, 0.0)
     tip_sigma_mm: NonNegative = 0.1  # per axis
     tip_covariance_mm2: Rows3 | None = None  # in the tool's frame; where given, in place of tip_sigma_mm
     calibration: str = ""
+    mount: Mount | None = None
     bends_mm: NonNegative = 0.0  # 1 sigma of a needle's bending at full depth, lateral
     tolerance_mm: Positive = 6.0
 
@@ -132,12 +146,25 @@ def calibrated(scenario: Scenario) -> Scenario:
         if not tool.calibration:
             continue
         try:
-            result = read_result(Path(tool.calibration), PivotResult)
+            tools[name] = _with_mount(tool) if tool.role == "headset" else _with_tip(tool)
         except CalibrationError as error:
             raise ScenarioError(error.wanted, error.got, f"[tools.{name}] {error.where}", error.next_step) from error
-        known = {"tip_mm": result.tip_mm, "tip_covariance_mm2": result.tip_covariance_mm2}
-        tools[name] = msgspec.structs.replace(tool, **known)
     return msgspec.structs.replace(scenario, tools=scenario.tools | tools)
+
+
+def _with_tip(tool: Tool) -> Tool:
+    result = read_result(Path(tool.calibration), PivotResult)
+    return msgspec.structs.replace(tool, tip_mm=result.tip_mm, tip_covariance_mm2=result.tip_covariance_mm2)
+
+
+def _with_mount(tool: Tool) -> Tool:
+    """Return the body with `x` of a hand-eye calibration, headset against tracker, as its mount."""
+    result = read_result(Path(tool.calibration), HandEyeResult)
+    matrix = np.array(result.x)
+    x, y, z = (1e3 * matrix[:3, 3]).tolist()
+    u, v, w = np.degrees(vector_from_rotation(matrix[:3, :3])).tolist()
+    own = tuple(row[:6] for row in result.covariance[:6])
+    return msgspec.structs.replace(tool, mount=Mount(at_mm=(x, y, z), turn_deg=(u, v, w), covariance=own))
 
 
 def convert(tables: Any, kind: type[S], where: str) -> S:  # noqa: ANN401 - whatever TOML holds
@@ -153,6 +180,12 @@ def check(scenario: Scenario, registry: Registry, where: str = "the scenario") -
     for name, placement in scenario.parts.items():
         part = registry.part(name)
         convert(placement.options, part.options, f"{where}, [parts.{name}.options]")
+    for name, tool in scenario.tools.items():
+        if tool.role == "headset" and tool.mount is None:
+            raise ScenarioError(
+                "how the body is fixed to the headset", "neither mount nor calibration", f"{where}, [tools.{name}]",
+                "State [tools.<name>.mount], or name a result of `twinguide calibrate handeye`.",
+            )  # fmt: skip
     roles = [tool.role for tool in scenario.tools.values()]
     wanted = ("needle",) if scenario.mode == "rehearse" else ("reference", "pointer", "needle")
     lacking = [role for role in wanted if roles.count(role) != 1]

@@ -78,6 +78,7 @@ class TwinView:
     gate_open: bool = False
     gate_reason: str = ""
     gate_seconds: float = 0.0  # left of an open gate, as predicted
+    stage_reason: str = ""  # why there is no `stage_from_reference`; nothing: the reference is not seen
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -73,8 +73,9 @@ class Twin:
         """Take the case, the tools, how to read a shared array, and the rate that the tracker declares [Hz]."""
         self._case, self._tools, self._bulk = case, scenario.tools, bulk
         self._roles = {tool.role: name for name, tool in scenario.tools.items()}
-        self._histories = {n: PoseHistory(static=t.role == "reference") for n, t in scenario.tools.items()}
-        self._presence = {name: Presence() for name in scenario.tools}
+        patient_side = {n: t for n, t in scenario.tools.items() if t.role != "headset"}
+        self._histories = {n: PoseHistory(static=t.role == "reference") for n, t in patient_side.items()}
+        self._presence = {name: Presence() for name in patient_side}
         self._stream = Stream(round(SECOND / exposure_hz))
         self._displacement = DisplacementHistory()
         self._deformation = Deformation(case, [n for n, s in case.structures.items() if s.moves])
@@ -86,6 +87,7 @@ class Twin:
         self._bump_m = scenario.registration.bump_mm * 1e-3
         self._gate, self._gate_heard_ns = Gate(open=False, reason="unknown"), -SECOND
         self._stage_from_tracker: Pose | None = None
+        self._stage_reason = ""  # why it is not known
         self._fixed_stage: Pose | None = None  # stage_from_reference in rehearsal
         self._stage: tuple[Pose, Pose, Pose] | None = None  # of a calibration and a sample of the reference
         self._inverse: tuple[Pose, Pose] | None = None  # of a sample of the reference
@@ -109,7 +111,7 @@ class Twin:
                 if vertices is not None:
                     sigma = self._bulk(message.sigma) if message.sigma is not None else None
                     self._deformation.take(message, vertices, sigma)
-            case Calibration() if message.name == "stage_from_tracker":
+            case Calibration() if message.name == "stage_from_tracker" and "headset" not in self._roles:
                 self._stage_from_tracker = message.pose.pose(message.t_ns)
             case Training():
                 self.training[source] = message
@@ -164,6 +166,10 @@ class Twin:
         """Return why the reference can no longer be trusted, once; nothing while it can."""
         reason, self.bumped = self.bumped, ""
         return reason
+
+    def follow(self, stage_from_tracker: Pose | None, reason: str) -> None:
+        """Take where the headset's room lies now, as followed; None and the reason while nobody knows."""
+        self._stage_from_tracker, self._stage_reason = stage_from_tracker, reason
 
     def place(self, stage_from_reference: Transform) -> None:
         """Lay the patient down in stage, for rehearsal; nothing moves it from there."""
@@ -259,6 +265,7 @@ class Twin:
             gate_open=gate_open,
             gate_reason=self._gate_reason(now_ns, frame.fault),
             gate_seconds=self._gate.seconds_left,
+            stage_reason="" if self._stage_from_tracker else self._stage_reason,
         )
 
     def _stage_from_reference(self, reference: Pose | None) -> Pose | None:

@@ -17,6 +17,7 @@ from twinguide.clock import MS
 from twinguide.errors import RegistrationRefused
 from twinguide.messages import Ack, Command, Landmark, Message, PoseWire, Registration, WorkflowState
 from twinguide.registering import Touch, landmark_of, register, verification_error
+from twinguide.render.catalogue import text
 from twinguide.scenario import RegistrationSettings
 
 Step = Literal["setup", "register", "verify", "confirm", "train", "guide", "review"]
@@ -44,6 +45,7 @@ class Workflow:
         self._touching: tuple[str, int] | None = None
         self._answered: dict[str, Ack] = {}
         self._placed = False
+        self._settled = True  # whether the headset knows where it is
         self.trained = not trains
         self.step: Step = "setup"
         self.registration = Registration(version=0, state="absent", reason="not registered yet")
@@ -69,6 +71,8 @@ class Workflow:
                 self._go("register", t_ns)
             case "touch", "register" | "verify":
                 return self._begin_touch(command.argument, t_ns)
+            case "confirm", "confirm" if not self._settled:
+                return text("stage_wait")
             case "confirm", "confirm":
                 self._change_registration(t_ns, state="confirmed", reason="")
                 self._go("guide" if self.trained else "train", t_ns)
@@ -99,8 +103,11 @@ class Workflow:
 
     # ---- what happens -----------------------------------------------------------------------------------------------
 
-    def update(self, t_ns: int, *, all_trained: bool) -> None:
-        """Go on where the time or the training allows it."""
+    def update(self, t_ns: int, *, all_trained: bool, settled: bool = True) -> None:
+        """Go on where the time, the training, or a headset that has found its place again allows it."""
+        if settled != self._settled:
+            self._settled = settled
+            self._settle(t_ns)
         if self._touching and t_ns >= self._touching[1] + round(self._settings.dwell_ms * MS):
             name, since = self._touching
             self._touching = None
@@ -123,10 +130,20 @@ class Workflow:
         self._go("register", t_ns, reason)
 
     def suspend(self, reason: str, t_ns: int) -> None:
-        """Hide the overlay until the wearer confirms again; registration and training are kept."""
+        """Hide the overlay until the wearer confirms again; registration and training are kept.
+
+        Where the headset's place is followed, the overlay is shown again, unconfirmed, once that is found.
+        """
         if self.registration.state == "confirmed" and self.step != "review":
             self._change_registration(t_ns, state="suspended", reason=reason)
             self._go("confirm", t_ns)
+
+    def _settle(self, t_ns: int) -> None:
+        """Show the overlay again, unconfirmed, once it has a place, for the wearer to look at; or wait for that."""
+        if self._settled and self.registration.state == "suspended":
+            self._change_registration(t_ns, state="verified", reason="")
+        if self.step == "confirm":
+            self._go("confirm", t_ns, self.state.note)
 
     def place(self, reference_from_image: PoseWire, t_ns: int) -> None:
         """Lay the twin down without a patient, for rehearsal: registered by definition, without error."""
@@ -189,7 +206,8 @@ class Workflow:
     def _go(self, step: Step, t_ns: int, note: str = "") -> None:
         self.step = step
         self._version += 1
-        waits = {"setup": "start", "confirm": "confirm", "train": "training"}.get(step, "")
+        confirm = "confirm" if self._settled else "settling"
+        waits = {"setup": "start", "confirm": confirm, "train": "training"}.get(step, "")
         if step in ("register", "verify"):
             waits = f"touch {next(iter(self._open()), '')}"
         self.state = WorkflowState(

@@ -42,6 +42,10 @@ class PatientOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     needle_tip_mm: Vec3mm = (0.0, 0.0, -180.0)  # as the scenario states it; the true one differs
     pointer_tip_mm: Vec3mm = (0.0, 0.0, -150.0)
     tip_sigma_mm: NonNegative = 0.1  # per axis, of true against stated tips
+    headset_body_at_mm: Vec3mm = (0.0, 70.0, 40.0)  # of the body on the headset, in its frame; the true one differs
+    headset_body_turn_deg: Vec3mm = (-30.0, 10.0, 0.0)  # rotation vector
+    headset_body_sigma_mm: NonNegative = 0.1  # per axis, of the true against the stated mount
+    headset_body_sigma_deg: NonNegative = 0.03
     bend_mm: NonNegative = 1.0  # of the needle's tip at 100 mm in tissue
     pointer_tremor_mm: NonNegative = 0.1  # rms per axis
     vibration_mm: NonNegative = 0.02  # rms per axis, of the table under the camera

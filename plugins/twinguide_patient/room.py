@@ -38,6 +38,7 @@ class Room:
     entry_in_stage: Array  # (3,) [m]
     head_in_stage: Array  # (3,) [m], about which the wearer sways
     tips: dict[str, Array]  # tool -> true tip [m], (3,), in tool
+    headset_from_body: Transform  # of the body fixed to the headset, the true one
     tissue: Tissue
 
 
@@ -61,7 +62,7 @@ def furnish(seed: int, options: PatientOptions, case: Case) -> Room:
     return Room(
         stage_from_image=stage_from_image, reference_from_image=image_from_reference.inverse(),
         stage_from_tracker=stage_from_tracker, told=told, told_covariance=covariance,
-        entry_in_stage=entry_in_stage, head_in_stage=head, tips=tips,
+        entry_in_stage=entry_in_stage, head_in_stage=head, tips=tips, headset_from_body=_mounted(seed, options),
         tissue=_tissue(rng, options, entry, target, _skin(case)),
     )  # fmt: skip
 
@@ -98,6 +99,16 @@ def _miscalibrate(true: Transform, about: Array, sigma: Array, draw: Array) -> t
     off = Transform.of("tracker", "tracker", rotation_from_vector(delta[:3]), delta[3:])
     a = adjoint(pivot)
     return true @ pivot @ off @ pivot.inverse(), a @ np.diag(sigma**2) @ a.T
+
+
+def _mounted(seed: int, options: PatientOptions) -> Transform:
+    """Return headset_from_headset_body: as the options state it, off by a seeded error."""
+    sigma = np.repeat([np.radians(options.headset_body_sigma_deg), options.headset_body_sigma_mm * 1e-3], 3)
+    delta = sigma * generator(seed, "headset_body").normal(size=6)
+    turn, shift = rotation_from_vector(delta[:3]), delta[3:]
+    rotation = rotation_from_vector(np.radians(options.headset_body_turn_deg))
+    stated = Transform.of("headset", "headset_body", rotation, np.array(options.headset_body_at_mm) * 1e-3)
+    return stated @ Transform.of("headset_body", "headset_body", turn, shift)
 
 
 def _tissue(rng: np.random.Generator, options: PatientOptions, entry: Array, target: Array, skin: Array) -> Tissue:

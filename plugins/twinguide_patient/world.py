@@ -61,7 +61,8 @@ class Patient:
         self._landmarks = {name: mark.position for name, mark in ctx.case.landmarks.items()}
         self._room = furnish(ctx.seed, options, ctx.case)
         self._tissue = self._room.tissue
-        self._tracker_from_image = (self._room.stage_from_tracker.inverse() @ self._room.stage_from_image).matrix
+        self._tracker_from_stage = self._room.stage_from_tracker.inverse()
+        self._tracker_from_image = (self._tracker_from_stage @ self._room.stage_from_image).matrix
         self._stage_from_tracker = _wire("stage", "tracker", self._room.stage_from_tracker.matrix)
         self._head = Head(ctx)
         self._breathing = Breathing(generator(ctx.seed, "breathing"), options)
@@ -83,8 +84,8 @@ class Patient:
             self._obey(act, t_ns * 1e-9, reference_from_image.rotation.T)
         self._move((t_ns - self._last_ns) * 1e-9 if self._last_ns is not None else 0.0)
         self._last_ns = t_ns
-        now = self._moment(t_ns, reference_from_image)
-        bodies = self._bodies(now)
+        now, head = self._moment(t_ns, reference_from_image), self._head.true(t_ns)
+        bodies = self._bodies(now, head)
         yield bodies
         if self._steps % ECHO_EVERY == 0:
             position = _vec(reference_from_image.apply(now.target))
@@ -93,7 +94,7 @@ class Patient:
             self._calibration_due_ns = t_ns + CALIBRATION_EVERY_NS
             pose = PoseWire.of(self._room.told, self._room.told_covariance)
             yield Calibration(t_ns=t_ns, name="stage_from_tracker", pose=pose)
-        yield self._truth(now, bodies.tools["reference"])
+        yield self._truth(now, head, bodies.tools["reference"])
         self._steps += 1
 
     def _obey(self, act: Act, t_s: float, image_from_reference: Array) -> None:
@@ -135,7 +136,7 @@ class Patient:
         chest = self._on_skin(self._tissue.chest, breath, t_s)
         return Moment(t_ns, breath, self._flag(breath, t_s), reference_from_image, target, chest, tip, pointer)
 
-    def _bodies(self, now: Moment) -> BodiesSeen:
+    def _bodies(self, now: Moment, head: Transform) -> BodiesSeen:
         """Return the bodies as the camera would see them."""
         parked = np.eye(4)
         parked[:3, 3] = self._plan.entry + PARKED_M
@@ -145,16 +146,19 @@ class Patient:
         poses = {name: parked if held is None else held.pose(self._room.tips[name]) for name, held in in_hand.items()}
         poses |= {"reference": now.reference_from_image.inverse().matrix, "chest": chest}
         t_s = now.t_ns * 1e-9
-        tracker_from_image = self._tracker_from_image.copy()
-        tracker_from_image[:3, 3] += self._vibration.at(t_s) * self._options.vibration_mm * 1e-3
+        poses = {name: self._tracker_from_image @ pose for name, pose in poses.items()}
+        poses["headset_body"] = (self._tracker_from_stage @ head @ self._room.headset_from_body).matrix
+        tremble = self._vibration.at(t_s) * self._options.vibration_mm * 1e-3  # of the camera, and so of all it sees
+        for pose in poses.values():
+            pose[:3, 3] += tremble
         laid = {name for name, held in in_hand.items() if held is None}
         return BodiesSeen(
             t_ns=now.t_ns,
-            tools={name: _wire("tracker", name, tracker_from_image @ pose) for name, pose in sorted(poses.items())},
+            tools={name: _wire("tracker", name, pose) for name, pose in sorted(poses.items())},
             occluded=tuple(sorted(laid | faults.occluded(self._options.faults, t_s))),
         )
 
-    def _truth(self, now: Moment, tracker_from_reference: PoseWire) -> Truth:
+    def _truth(self, now: Moment, head: Transform, tracker_from_reference: PoseWire) -> Truth:
         reference = now.reference_from_image
         places = {"target": now.target, "needle_tip": now.needle_tip}
         places["pointer_tip"] = None if now.pointer is None else now.pointer.tip
@@ -165,7 +169,7 @@ class Patient:
             points=points,
             poses={
                 "stage_from_tracker": self._stage_from_tracker,
-                "stage_from_head": _wire("stage", "headset", self._head.true(now.t_ns).matrix),
+                "stage_from_head": _wire("stage", "headset", head.matrix),
                 "reference_from_image": _wire("reference", "image", reference.matrix),
                 "tracker_from_reference": tracker_from_reference,
             },

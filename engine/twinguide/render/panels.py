@@ -62,7 +62,8 @@ def _own_rows(scene: Scene) -> list[PanelRow]:
         reason = twin.registration.reason or catalogue.text("not_placed_reason")
         rows.append(("advisory", catalogue.text("not_placed", reason=reason)))
     elif twin.stage_from_reference is None:
-        rows.append(("caution", catalogue.text("not_placed", reason=catalogue.text("reference_lost"))))
+        reason = twin.stage_reason or catalogue.text("reference_lost")
+        rows.append(("caution", catalogue.text("not_placed", reason=reason)))
     else:
         rows.extend(_state_rows(scene))
     for name, status in twin.lost.items():
