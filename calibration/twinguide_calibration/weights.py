@@ -21,7 +21,7 @@ def robust_scale(squares: Array, k: int) -> float:
 
 def tukey(squares: Array, k: int, sigma: float) -> Array:
     """Return Tukey's weights, shape (n,), of squared lengths, shape (n,), at a scale."""
-    ratio = squares / max(TUKEY_WIDTH[k] * sigma, 1e-300) ** 2
+    ratio = squares / max(TUKEY_WIDTH[k] * sigma, 1e-150) ** 2
     return np.where(ratio < 1.0, (1.0 - np.minimum(ratio, 1.0)) ** 2, 0.0)
 
 
@@ -29,7 +29,7 @@ def settle_scale(squares: Array, k: int, sigma: float, parameters: int) -> float
     """Return sigma per component from the weighted mean square, iterated from a start: efficient and robust."""
     known = max(1.0 - parameters / max(k * len(squares), parameters + 1), 0.05)
     for _ in range(SCALE_STEPS):
-        left = np.maximum(1.0 - squares / max(TUKEY_WIDTH[k] * sigma, 1e-300) ** 2, 0.0)
+        left = np.maximum(1.0 - squares / max(TUKEY_WIDTH[k] * sigma, 1e-150) ** 2, 0.0)
         mean = float((left * left) @ squares) / max(k * np.count_nonzero(left), 1)
         settled = float(np.sqrt(mean / (WEIGHTED_SQUARE[k] * known)))
         if abs(settled - sigma) < 1e-3 * sigma:
@@ -43,7 +43,7 @@ def estimate_variance(squares: Array, k: int, sigma: float, parameters: int) -> 
 
     `E[psi^2] / E[psi']^2` (Huber & Ronchetti 2009, eq. 7.81, for k components), in the residuals' units squared.
     """
-    ratio = np.minimum(squares / max(TUKEY_WIDTH[k] * sigma, 1e-300) ** 2, 1.0)
+    ratio = np.minimum(squares / max(TUKEY_WIDTH[k] * sigma, 1e-150) ** 2, 1.0)
     weight = (1.0 - ratio) ** 2
     slope = float(np.mean(weight - 4.0 / k * (1.0 - ratio) * ratio))
     n = len(squares)
