@@ -1,0 +1,190 @@
+"""Measure the soft body on the 10 cm block: `python benchmarks/softbody.py --out benchmarks/results/softbody.json`.
+
+Guidance: a patch of the far face is drawn along a path of +-8, 10 and 15 mm at 90 Hz, gravity on, face x = 0 held, linear
+Neo-Hookean tetrahedra. Errors are against the converged solution on the same mesh; the error of the mesh itself is in
+docs/verification.md. `--peers` adds others' solvers on the settled sag of the same block (softbody_peers.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+import softbody_peers as peers
+
+from twinguide_softbody.body import Body, Springs
+from twinguide_softbody.mesh import block
+from twinguide_softbody.quasistatic import Solver
+from twinguide_softbody.reduced import Reduced
+from twinguide_softbody.reduction import Drive, settled
+
+YOUNG, POISSON, WEIGHT = 5000.0, 0.45, (0.0, 0.0, -9.81)
+FRAMES, RATE = 90, 90.0
+RANGE = np.diag([0.008, 0.010, 0.015])  # [m]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The block, its patch's springs and the family of their targets."""
+
+    body: Body
+    springs: Springs
+    fixed: np.ndarray
+    drive: Drive
+
+    def solver(self, threads: int) -> Solver:
+        """Return a fresh solver."""
+        return Solver(self.body, self.springs, self.fixed, backend="cpu", threads=threads)
+
+
+def problem(cells: int) -> Problem:
+    """Return the block of `cells` a side; the patch is the middle ninth of the far face."""
+    vertices, tetrahedra = block(cells, 0.1)
+    body = Body(vertices, tetrahedra, YOUNG, POISSON, 1000.0, WEIGHT)
+    near = np.abs(vertices[:, 1:] - 0.05).max(axis=1) < 0.1 / 6 + 1e-6
+    patch = np.flatnonzero((vertices[:, 0] > 0.1 - 1e-9) & near)
+    count = len(patch)
+    rows = sp.csr_matrix((np.ones(count), (np.arange(count), patch)), shape=(count, len(vertices)))
+    springs = Springs(rows, np.tile(1e4 * np.eye(3), (count, 1, 1)))
+    drive = Drive(vertices[patch], np.array([np.tile(d, (count, 1)) for d in RANGE]))
+    return Problem(body, springs, vertices[:, 0] < 1e-9, drive)
+
+
+def path() -> np.ndarray:
+    """Return shares of the range, shape (FRAMES, 3): breathing-like, smooth, all of the range."""
+    t = np.arange(FRAMES) / RATE
+    return np.sin(2 * np.pi * np.outer(t, [0.5, 0.4, 0.6]) + np.array([0.0, 0.7, 1.9]))
+
+
+def followed(step, solver: Solver, start, targets: list[np.ndarray], truth: dict[int, np.ndarray]) -> dict[str, object]:
+    """Return times and errors of following `targets`, each by one call of `step`."""
+    solver.reset(start)
+    for k in range(30):  # caches and the threads' team, on a way into the first target
+        step(targets[0] + (targets[1] - targets[0]) * (k - 29))
+    times, levels, errors, worst = [], [], [], []
+    for k, target in enumerate(targets):
+        begin = time.perf_counter()
+        solved = step(target)
+        times.append(time.perf_counter() - begin)
+        levels.append(solved.level)
+        if k in truth:
+            away = np.linalg.norm(solved.positions - truth[k], axis=1)
+            errors.append(float(np.sqrt((away**2).mean())))
+            worst.append(float(away.max()))
+    return {
+        "p50_ms": round(float(np.median(times)) * 1e3, 4),
+        "p99_ms": round(float(np.percentile(times, 99)) * 1e3, 4),
+        "rms_mm": round(max(errors) * 1e3, 5),
+        "max_mm": round(max(worst) * 1e3, 5),
+        "levels": {name: levels.count(name) for name in sorted(set(levels))},
+    }
+
+
+def guidance(cells: int, threads: int, with_reduced: bool) -> dict[str, object]:
+    """Return the figures of one mesh: full and reduced."""
+    made = problem(cells)
+    targets = [made.drive.targets(s) for s in path()]
+    solver, exact = made.solver(threads), made.solver(2)
+    start = settled(solver, targets[0], first=True)
+    exact.reset(start)
+    truth = {k: settled(exact, targets[k]) for k in range(0, FRAMES, 15)}
+    out: dict[str, object] = {"tetrahedra": len(made.body.elements), "nodes": len(made.body.vertices)}
+    out["full"] = followed(solver.step, solver, start, targets, truth)
+    if with_reduced:
+        begin = time.perf_counter()
+        fast = Reduced(solver, made.body, made.springs, made.fixed, made.drive, samples=20, threads=2)
+        trained = time.perf_counter() - begin
+        out["reduced"] = {
+            **followed(fast.step, solver, start, targets, truth),
+            "training_s": round(trained, 1),
+            "modes": len(fast.reduction.modes),
+            "points": len(fast.reduction.weights),
+        }
+        away = fast.step(made.drive.targets(np.array([1.5, 0.0, 0.0])))
+        out["reduced"]["outside_its_range"] = away.level
+    return out
+
+
+def roofs() -> dict[str, float]:
+    """Return the rate [GB/s] of one core's copying within the last-level cache and beyond it."""
+    out = {}
+    for name, size in (("cache_gb_s", 250_000), ("memory_gb_s", 20_000_000)):
+        a, b = np.ones(size), np.zeros(size)
+        times = []
+        for _ in range(12):
+            begin = time.perf_counter()
+            np.copyto(b, a)
+            times.append(time.perf_counter() - begin)
+        out[name] = round(16 * size / min(times) / 1e9, 1)
+    return out
+
+
+def kernels(cells: int) -> dict[str, float]:
+    """Return rates of one core: element forces and a conjugate gradient iteration, as a share of the cache's rate."""
+    solver = problem(cells).solver(1)
+    machine, lay = solver._machine, solver._layout
+    u, force = np.zeros((len(lay.order), 3)), np.zeros((len(lay.order), 3))
+    m, n, blocks = len(lay.connectivity), len(lay.order), len(lay.pattern.column)
+    machine.tangent(u)
+    right = np.random.default_rng(0).normal(size=(n, 3)) * ~lay.held.astype(bool)[:, None]
+    forces = min(_timed(lambda: machine.evaluate(u, force)) for _ in range(20))
+    few = min(_timed(lambda: machine.solve(right, force, 2, 0.0)) for _ in range(10))
+    many = min(_timed(lambda: machine.solve(right, force, 22, 0.0)) for _ in range(10))
+    iteration, roof = (many - few) / 20, roofs()["cache_gb_s"]
+    element_bytes, iteration_bytes = m * (16 + 96 + 96 + 96 + 16), blocks * 40 + n * (36 + 16 * 12 + 32)
+    return {
+        "element_force_mtet_s": round(m / forces / 1e6, 1),
+        "element_force_share_of_cache": round(element_bytes / forces / 1e9 / roof, 2),
+        "iteration_us": round(iteration * 1e6, 1),
+        "iteration_share_of_cache": round(iteration_bytes / iteration / 1e9 / roof, 2),
+    }
+
+
+def _timed(call) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def machine() -> dict[str, object]:
+    """Return what the figures were taken on."""
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    name = next(
+        (line.split(":")[1].strip() for line in text.splitlines() if "model name" in line), platform.processor()
+    )
+    return {"processor": name, "cores": os.cpu_count(), **roofs()}
+
+
+def main() -> None:
+    """Run what is asked for, merge it into the result file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cells", type=int, nargs="*", default=[9, 15, 26], help="cells along the block's edge")
+    parser.add_argument("--threads", type=int, default=1, help="of the full solver")
+    parser.add_argument("--no-reduced", action="store_true")
+    parser.add_argument("--peers", action="store_true", help="also others' solvers, each where it is installed")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    out = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}
+    out["machine"] = machine()
+    for cells in args.cells:
+        row = {**guidance(cells, args.threads, not args.no_reduced), "kernels": kernels(cells), "threads": args.threads}
+        out.setdefault("guidance", {})[str(row["tetrahedra"])] = row
+        print(json.dumps(row), flush=True)
+        if args.out:
+            args.out.write_text(json.dumps(out, indent=1) + "\n")
+    if args.peers:
+        out["settled_sag"] = peers.compare()
+        print(json.dumps(out["settled_sag"], indent=1))
+    if args.out:
+        args.out.write_text(json.dumps(out, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
