@@ -157,7 +157,7 @@ def test_a_slip_of_the_hand_is_rejected():
 
 def test_marks_on_one_line_of_sight_are_refused():
     line = np.outer(np.linspace(0.3, 0.6, 8), [0.0, 0.0, -1.0]) + EYE
-    screen = np.tile(EYE + [0.0, 0.0, -2.0], (8, 1))
+    screen = np.tile(EYE - 2.0 * np.eye(3)[2], (8, 1))
     with pytest.raises(CalibrationRefused, match="eye unknown along"):
         locate_eye(line, screen, EYE)
 

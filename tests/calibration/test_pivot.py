@@ -8,6 +8,7 @@ from twinguide_calibration import CalibrationRefused, calibrate_pivot, compare_p
 
 TIP = np.array([0.01, 0.02, -0.15])
 NOISE_RAD = np.radians(0.1)
+BENT = np.array([0.012, 0.02, -0.15])
 
 
 def swing(seed, half_deg=30.0, n=200, noise_m=0.2e-3, noise_rad=NOISE_RAD, tip=TIP):
