@@ -12,6 +12,8 @@ from twinguide.scene import TwinView
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+RECENT = 0.05  # a frame's weight in the share of slow frames: some twenty of them count
+OFTEN = 0.5  # of the recent frames over budget: a single one is more often another process's doing
 
 
 class Guarded(Generic[T]):
@@ -25,25 +27,33 @@ class Guarded(Generic[T]):
         flaw: Callable[[T], str] = lambda said: "",
     ) -> None:
         """Guard `call`; `flaw` tells what is wrong with one thing that it said, or nothing."""
-        self.name, self._call, self._budget_ns, self._flaw = name, call, round(budget_ms * MS), flaw
-        self.fault = ""  # why it was withdrawn
-        self.over_budget = 0  # frames
+        self.name, self._call, self._budget_ms, self._flaw = name, call, budget_ms, flaw
+        self._withdrawn = ""  # why
+        self._slow = 0.0  # share of the recent frames over budget
+
+    @property
+    def fault(self) -> str:
+        """Why it was withdrawn, or that it keeps taking too long; nothing where all is well."""
+        if self._withdrawn or self._slow <= OFTEN:
+            return self._withdrawn
+        return f"{self.name} takes longer than its {self._budget_ms:g} ms"
 
     def __call__(self, twin: TwinView) -> list[T]:
         """Return what the part says of a frame; nothing once it has failed."""
-        if self.fault:
+        if self._withdrawn:
             return []
         start = time.perf_counter_ns()
         try:
             out = list(self._call(twin))
             flaws = [flaw for flaw in map(self._flaw, out) if flaw]
         except Exception as error:
-            self.fault = f"{self.name} withdrawn: {type(error).__name__}: {error}"
+            self._withdrawn = f"{self.name} withdrawn: {type(error).__name__}: {error}"
             log.exception("part %s failed in the frame and was withdrawn", self.name)
             return []
         if flaws:
-            self.fault = f"{self.name} withdrawn: {flaws[0]}"
-            log.error("%s", self.fault)
+            self._withdrawn = f"{self.name} withdrawn: {flaws[0]}"
+            log.error("%s", self._withdrawn)
             return []
-        self.over_budget += time.perf_counter_ns() - start > self._budget_ns
+        over = time.perf_counter_ns() - start > self._budget_ms * MS
+        self._slow += RECENT * (over - self._slow)
         return out

@@ -152,3 +152,10 @@ def test_the_panel_says_why_a_tool_is_degraded(scene_of):
     assert tools
     rows = panels.panel_text(replace(scene, twin=replace(scene.twin, tools=tools)))
     assert [row for row in rows if "error 4.0 mm > 3.0 mm" in row and next(iter(tools)) in row]
+
+
+def test_the_panel_says_why_the_target_is_degraded(scene_of):
+    scene = scene_of()
+    poor = replace(scene, twin=replace(scene.twin, target_status=Status("degraded", "error 3.2 mm > 2.5 mm")))
+    assert [row for row in panels.panel_text(poor) if "target: error 3.2 mm > 2.5 mm" in row]
+    assert not any("target" in row for row in panels.panel_text(replace(scene, panel=())))

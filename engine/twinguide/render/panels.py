@@ -81,12 +81,14 @@ def panel_text(scene: Scene) -> tuple[str, ...]:
 def _state_rows(scene: Scene) -> list[PanelRow]:
     """Name what is not shown as valid, once for each different state and reason."""
     groups: dict[tuple[str, str], list[str]] = {}
-    for name, view in (*scene.twin.structures.items(), *scene.twin.tools.items()):
-        if catalogue.STATE_WORDS[view.status.state]:
-            groups.setdefault((catalogue.STATE_WORDS[view.status.state], view.status.reason), []).append(name)
+    twin = scene.twin
+    shown = [(name, view.status) for name, view in (*twin.structures.items(), *twin.tools.items())]
+    for name, status in (*shown, *((("target", twin.target_status),) if twin.target else ())):
+        if catalogue.STATE_WORDS[status.state]:
+            groups.setdefault((catalogue.STATE_WORDS[status.state], status.reason), []).append(name)
     out: list[PanelRow] = []
     for (word, reason), names in groups.items():
-        listed = "all" if names == list(scene.twin.structures) else ", ".join(names)
+        listed = "all" if names in (list(twin.structures), [*twin.structures, "target"]) else ", ".join(names)
         key = "structure_state" if reason else "structure_state_bare"
         out.append(("caution", catalogue.text(key, word=word, names=listed.replace("_", " "), reason=reason)))
     return out
