@@ -1,7 +1,7 @@
 """Measure the soft body on the 10 cm block: `python benchmarks/softbody.py --out benchmarks/results/softbody.json`.
 
-Guidance: a patch of the far face is drawn along a path of +-8, 10 and 15 mm at 90 Hz, gravity on, face x = 0 held, linear
-Neo-Hookean tetrahedra. Errors are against the converged solution on the same mesh; the error of the mesh itself is in
+Guidance: a patch of the far face is drawn along a path of +-8, 10 and 15 mm at 90 Hz, gravity on, face x = 0 held,
+linear Neo-Hookean tetrahedra. Errors are against the converged solution on the same mesh; the mesh's own error is in
 docs/verification.md. `--peers` adds others' solvers on the settled sag of the same block (softbody_peers.py).
 """
 
@@ -156,9 +156,8 @@ def _timed(call) -> float:
 def machine() -> dict[str, object]:
     """Return what the figures were taken on."""
     text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    name = next(
-        (line.split(":")[1].strip() for line in text.splitlines() if "model name" in line), platform.processor()
-    )
+    names = [line.split(":")[1].strip() for line in text.splitlines() if "model name" in line]
+    name = names[0] if names else platform.processor()
     return {"processor": name, "cores": os.cpu_count(), **roofs()}
 
 

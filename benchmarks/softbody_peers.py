@@ -1,7 +1,8 @@
-"""Others' solvers on the block's settled sag: same mesh of linear tetrahedra, face x = 0 held, gravity, 90 frames a second.
+"""Others' solvers on the block's settled sag: same mesh of linear tetrahedra, face x = 0 held, gravity, 90 frames/s.
 
-Each is compared to the converged solution of its own law on the same mesh: Newton's VBD has ours (Neo-Hookean). Each is
-imported where it is installed (`pip install newton`); where it is not, the reason stands in its place. They are dynamic: velocities are damped every frame until the body rests.
+Newton's VBD has our law, so it is compared to the same converged solution. It is imported where it is installed
+(`pip install newton`); where it is not, the reason stands in its place. It is dynamic: velocities are damped every
+frame until the body rests.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ DT = 1 / 90
 
 
 def ours() -> tuple[np.ndarray, dict[str, object]]:
-    """Return the converged positions [m] and the figures of our step, which follows a weight that sways by a hundredth."""
+    """Return the converged positions [m] and the figures of our step, which follows a soft sway of the far face."""
     vertices, tetrahedra = block(CELLS, 0.1)
     tip = np.flatnonzero(vertices[:, 0] > 0.1 - 1e-9)
     row = sp.csr_matrix((np.full(len(tip), 1 / len(tip)), (np.zeros(len(tip), int), tip)), shape=(1, len(vertices)))
-    springs = Springs(row, 1e-2 * np.eye(3)[None])  # so soft that it moves the far face by hundredths of a millimetre
+    springs = Springs(row, 1e-2 * np.eye(3)[None])  # soft: the far face sways a little
     body = Body(vertices, tetrahedra, YOUNG, POISSON, 1000.0, (0.0, 0.0, -9.81))
     solver = Solver(body, springs, vertices[:, 0] < 1e-9, backend="cpu", threads=1)
     rest = vertices[tip].mean(axis=0)[None]
@@ -98,7 +99,7 @@ def compare() -> dict[str, object]:
             continue
         out[name] = {**got, "times_slower": round(got["ms_per_frame"] / mine["ms_per_frame"], 1)}
     out["mujoco flex, pypbd"] = (
-        "not run: their law (St. Venant-Kirchhoff) has no equilibrium of this block at full gravity; it is lost between "
-        "80 and 85 % of it on 1,296 tetrahedra, so there is no solution to compare them with"
+        "not run: MuJoCo's law, and probably pypbd's, is St. Venant-Kirchhoff's, under which this block loses its "
+        "equilibrium between 80 and 85 % of its weight (1,296 tetrahedra): there is no solution to compare with"
     )
     return out
