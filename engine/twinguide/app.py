@@ -265,7 +265,8 @@ def _finding_fault(said: object) -> str:
 
 def _guarded(part: Guidance | Overlay, session: Session, method: str, flaw: Callable[[Any], str]) -> Guarded[Any]:
     made = resolve(part.make)(session.context(part.name))
-    budget_ms = float("inf") if session.plan.virtual else part.budget_ms  # what a run shows must not hang on a clock\n    return Guarded(part.name, getattr(made, method), budget_ms, flaw)
+    budget_ms = float("inf") if session.plan.virtual else part.budget_ms  # what a run shows must not hang on a clock
+    return Guarded(part.name, getattr(made, method), budget_ms, flaw)
 
 
 def _lay_down(loop: Loop, case: Case, scenario: Scenario) -> None:
