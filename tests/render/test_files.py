@@ -1,6 +1,8 @@
 """What is left on disk: a video that plays, the same bytes for the same pictures, and stills of a case."""
 
 import hashlib
+import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import av
@@ -9,6 +11,8 @@ import pytest
 from PIL import Image
 
 from twinguide.errors import RecordingError
+from twinguide.footage import Footage
+from twinguide.render.pictures import picture_hash
 from twinguide.render.stills import directions, draw_stills, look
 from twinguide.render.video import VideoWriter
 
@@ -106,3 +110,20 @@ def test_stills_are_upright_and_from_the_side_they_name(case):
 def test_looking_at_a_point_puts_it_straight_ahead():
     head = look(np.array([0.1, 0.2, 0.3]), np.array([0.6, 0.0, 0.8]), np.array([0.0, 1.0, 0.0]), 0.7)
     assert head.inverse().apply(np.array([0.1, 0.2, 0.3])) == pytest.approx([0.0, 0.0, -0.7])
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_a_still_is_kept_once_a_step_has_stood_and_told_of(scene_of, tmp_path, threaded):
+    footage = Footage(tmp_path, (64, 64), 30.0, threaded=threaded)
+    scene = scene_of()
+    told = []
+    for tenth in range(100):  # ten seconds: in real time the encoder may leave out any one frame
+        told += footage.keep(replace(scene, twin=replace(scene.twin, t_display_ns=tenth * 100_000_000)))
+        time.sleep(0.001 * threaded)
+    told += footage.close()
+    stills = [picture for picture in told if picture.name.endswith(".png")]
+    assert [p.name for p in stills] == [f"01_{scene.twin.workflow.step}.png"]
+    assert stills[0].t_ns == 500_000_000 or (threaded and stills[0].t_ns > 500_000_000)
+    kept = np.asarray(Image.open(tmp_path / "stills" / stills[0].name))
+    assert picture_hash(kept) == stills[0].sha256
+    assert not footage.fault
