@@ -92,7 +92,7 @@ class Twin:
         self._stage: tuple[Pose, Pose, Pose] | None = None  # of a calibration and a sample of the reference
         self._inverse: tuple[Pose, Pose] | None = None  # of a sample of the reference
         self._at_centres: tuple[Pose, Array] | None = None  # of a registration, the covariances at all centres
-        self._radii: tuple[Pose, list[float]] | None = None  # of a registration, all structures' 95 % errors [m]
+        self._radii: tuple[Pose, bool, list[float]] | None = None  # all structures' 95 % errors [m], and of what
         self._held: dict[str, Pose] = {}  # reference_from_<tool> of tools that a controller is
         self.training: dict[str, Training] = {}
         self.bumped = ""  # why, until asked
@@ -232,7 +232,7 @@ class Twin:
         """Return the twin at display time `t_ns` [ns], as known at `now_ns` [ns].
 
         Without `deform` the surfaces of a frame that nobody draws are left as they were. Without `judge` the structures
-        keep the error last predicted for them, under the same registration; the target's is always its own.
+        keep the error last predicted for them, while registration and model stand; the target's is always its own.
         """
         reference = self._histories[self._roles["reference"]].at(t_ns) if "reference" in self._roles else None
         pose = self._pose_of(registration)
@@ -321,9 +321,10 @@ class Twin:
         radii: list[float] | list[None] = [None] * len(self._centres)
         shift = STILL.position
         if frame.pose is not None:
-            if judge or self._radii is None or self._radii[0] is not frame.pose:
-                self._radii = (frame.pose, self._judged(frame.pose, frame.motion.covariance))
-            radii = self._radii[1]
+            of = (frame.pose, frame.motion is UNKNOWN)
+            if judge or self._radii is None or self._radii[:2] != of:
+                self._radii = (*of, self._judged(frame.pose, frame.motion.covariance))
+            radii = self._radii[2]
             shift = frame.motion.position - frame.pose.transform.rotation @ self._deformation.at_target()
         views: dict[str, StructureView] = {}
         for name, moves, radius in zip(self._case.structures, self._moves.tolist(), radii, strict=True):
