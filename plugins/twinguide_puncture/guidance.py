@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from twinguide import Context, Finding, Point, TwinView
 from twinguide.case import Case
 from twinguide.distances import DistanceGrid
+from twinguide.frames import largest_variance
 
 from .plugin import PunctureOptions
 
@@ -83,7 +84,7 @@ class Puncture:
         points = at_rest - self._moves * (turn @ moved)  # what moves is asked for where it was at rest
         slack = 0.5 * length / (PATH_SAMPLES - 1)
         distances = (self._grids.at(points).min(axis=1) - slack).tolist()
-        sigma = float(np.sqrt(np.linalg.eigvalsh(target.covariance + tip.covariance)[-1]))
+        sigma = math.sqrt(max(0.0, largest_variance(target.covariance + tip.covariance)))
         for structure, nearest in zip(self._critical, distances, strict=True):
             lower = nearest - ONE_SIDED_95 * sigma
             severity = "warning" if lower < 0 else "caution" if lower < structure.margin_m else "advisory"

@@ -9,6 +9,7 @@ from twinguide.frames import (
     FrameGraph,
     Pose,
     Transform,
+    largest_variance,
     p95_from_covariance,
     quaternion_from_rotation,
     rotation_from_quaternion,
@@ -113,3 +114,11 @@ def test_the_95_percent_radius_holds_95_percent(variances):
 
 def test_no_error_has_no_radius():
     assert p95_from_covariance(np.zeros((3, 3))) == 0.0
+
+
+@given(vectors, st.lists(st.one_of(st.just(1.0), st.floats(0.0, 1.0)), min_size=3, max_size=3))
+def test_the_largest_variance_is_the_one_along_the_longest_axis(turn, variances):
+    rotation = rotation_from_vector(turn)
+    covariance = rotation @ np.diag(variances) @ rotation.T * 1e-6
+    # Two equal ones: the arc cosine keeps half of the digits.
+    assert largest_variance(covariance) == pytest.approx(max(variances) * 1e-6, rel=1e-7, abs=1e-18)

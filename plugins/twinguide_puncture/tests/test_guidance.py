@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -77,6 +78,12 @@ def test_depth_angle_and_offset_are_those_of_the_geometry():
     assert angle.value == pytest.approx(np.degrees(0.1))
     assert angle.severity == "caution"
     assert offset.value == pytest.approx(80.0 * np.sin(0.1))
+
+
+def test_what_is_measured_on_the_needle_carries_the_time_of_its_frame():
+    guide = puncture({"vein": Sphere((0.02, -0.03, 0.0), 0.005)}, [structure("vein", "vessel", "critical")])
+    found = guide.assess(replace(twin(), t_display_ns=7))
+    assert {f.name: f.t_ns for f in found} == {"depth": 7, "angle": 7, "offset": 7, "distance": 7}
 
 
 def test_the_distance_to_a_vessel_is_told_with_its_95_percent_bound():
