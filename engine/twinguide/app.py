@@ -32,7 +32,9 @@ from twinguide.registry import Registry, resolve
 from twinguide.rehearsal import ATTEMPT_S, Rehearsal, laid_down, onlooker, trainee
 from twinguide.render.marks import mark_fault
 from twinguide.scenario import Scenario, check
+from twinguide.staging import Staging, mount_of
 from twinguide.twin import Twin
+from twinguide.wearer import Wearer
 from twinguide.workflow import Workflow
 from twinguide.xr.base import Headset
 from twinguide.xr.scripted import HandSource
@@ -152,6 +154,7 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool) -> Loop:
     )
     loop = Loop(
         headset=headset,
+        wearer=Wearer(headset, _staging(scenario)),
         session=session,
         twin=twin,
         workflow=workflow,
@@ -252,6 +255,15 @@ def _trainee(run: Run, case: Case) -> HandSource:
 def _head_covariance(scenario: Scenario) -> np.ndarray:
     turn, shift = np.radians(scenario.headset.sigma_deg), scenario.headset.sigma_mm * 1e-3
     return np.diag([turn**2] * 3 + [shift**2] * 3)
+
+
+def _staging(scenario: Scenario) -> Staging | None:
+    """Return what follows the headset's room, where the scenario has a body on the headset."""
+    bodies = [(name, tool) for name, tool in scenario.tools.items() if tool.role == "headset"]
+    if not bodies or scenario.mode == "rehearse":
+        return None
+    name, tool = bodies[0]
+    return Staging(name, mount_of(name, tool), _head_covariance(scenario))
 
 
 def _finding_fault(said: object) -> str:

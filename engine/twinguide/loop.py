@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.composing import panel_of, ranked
-from twinguide.frames import Transform
 from twinguide.guarding import Guarded
 from twinguide.hosting.session import Session
 from twinguide.ledger import Ledger
@@ -22,11 +21,10 @@ from twinguide.rehearsal import Rehearsal
 from twinguide.render.catalogue import text
 from twinguide.scene import Mark, Scene
 from twinguide.showing import shown_of
-from twinguide.staging import Staging
-from twinguide.trust import HeadWatch
 from twinguide.twin import Twin
+from twinguide.wearer import Wearer
 from twinguide.workflow import Workflow
-from twinguide.xr.base import FrameTiming, Headset, HeadsetEvent, View
+from twinguide.xr.base import FrameTiming, Headset, View
 
 if TYPE_CHECKING:  # a loop without pictures imports no GL
     from twinguide.footage import Footage
@@ -42,6 +40,7 @@ class Loop:
     """One run's frame loop over its parts; `renderer` and `footage` are None where nothing is drawn."""
 
     headset: Headset
+    wearer: Wearer
     session: Session
     twin: Twin
     workflow: Workflow
@@ -53,7 +52,6 @@ class Loop:
     footage: Footage | None = None
     rehearsal: Rehearsal | None = None
     person: Person | None = None
-    staging: Staging | None = None  # where a body on the headset tells how its room lies to the tracker
     draw_every: tuple[int, int] = (1, 1)  # before guidance, and in it
     frames: int = 0
     stopping: str = ""  # why the loop is to end
@@ -61,8 +59,6 @@ class Loop:
     _bad: dict[str, str] = field(default_factory=dict[str, str])  # part -> what was wrong with its last bad message
     _scene: Scene | None = None  # of the last frame
     _lap_ns: int = 0
-    _head_watch: HeadWatch = field(default_factory=HeadWatch)
-    _head: Transform = field(default_factory=lambda: Transform.of("stage", "headset"))
 
     def frame(self) -> Shown:
         """Make one frame, seen at one display time, from what is known now."""
@@ -72,12 +68,14 @@ class Loop:
         self._lap(0)
 
         for event in self.headset.poll():
-            self._react(event, now)
+            self.wearer.react(event)
+            if event.kind == "stopping":  # lost and recovered: the twin lives on, pacing goes on
+                self.stopping = event.reason or "the headset was closed"
         self.session.advance(now)
         for header, message in self.session.drain():
             self._take(header.source, message, now)
         self._follow_hands(now)
-        self.workflow.update(now, all_trained=self.twin.all_trained, settled=self._find_stage(now))
+        self._follow_wearer(timing.t_display_ns, now)
         self._lap(1)
 
         draws, said, flow = self._draws(timing), self._said(), self.workflow
@@ -88,9 +86,8 @@ class Loop:
         marks = tuple(m for part in self.overlays for m in part(view))
         if self.rehearsal:
             self.rehearsal.watch(view, findings)
-        tracked = self._follow_head(timing.t_display_ns, now)
-        panel = said.panel if said else panel_of(view, findings, self.twin.training_progress, self._faults(tracked))
-        on, starting = tracked and self.overlay_on, flow.step == "setup"
+        panel = said.panel if said else panel_of(view, findings, self.twin.training_progress, self._faults())
+        on, starting = self.wearer.tracked and self.overlay_on, flow.step == "setup"
         scene = self._scene = Scene(view, findings, marks, panel, self.frames, overlay_on=on, start_screen=starting)
         self._lap(3)
 
@@ -100,7 +97,7 @@ class Loop:
         self.headset.end_frame()
         self._lap(5)
 
-        shown = shown_of(scene, self._head, views, self.head_covariance, self.ledger.newest_us(), drawn=drawn)
+        shown = shown_of(scene, self.wearer.head, views, self.head_covariance, self.ledger.newest_us(), drawn=drawn)
         for message in (*self.workflow.changes(), shown):
             self.session.publish(message)
         self.frames += 1
@@ -129,7 +126,7 @@ class Loop:
         drawn = False
         for eye, framebuffer in self.headset.eyes():
             blend = self.headset.info.blend_mode
-            self.renderer.draw(scene, views[eye], framebuffer, blend, head=self._head)
+            self.renderer.draw(scene, views[eye], framebuffer, blend, head=self.wearer.head)
             if self.footage:
                 self.footage.take(eye, framebuffer)
             drawn = True
@@ -144,10 +141,8 @@ class Loop:
             return
         try:
             self.twin.take(source, message, now_ns)
-            if self.staging and isinstance(message, Exposure):
-                jump = self.staging.take(message, self.headset.head)
-                if jump:
-                    self.workflow.suspend(jump, now_ns)
+            if isinstance(message, Exposure):
+                self.wearer.take(message)
         except Exception as error:  # a part's bad message must not end the frame
             self._bad[source] = f"{source}: unusable {type(message).__name__}: {error}"
             log.debug("unusable message", exc_info=error)
@@ -156,13 +151,17 @@ class Loop:
             self.twin.forget_training()
             self.workflow.void(bumped, now_ns, moved=True)
 
-    def _find_stage(self, now_ns: int) -> bool:
-        """Return whether the headset's room is found; the twin hangs on it."""
-        if self.staging is None:
-            return True
-        pose = self.staging.pose(now_ns)
-        self.twin.follow(pose, self.staging.reason)
-        return pose is not None
+    def _follow_wearer(self, t_display_ns: int, now_ns: int) -> None:
+        """Hang the twin on the headset's room; guidance is suspended by a jump of it, and waits until it is found."""
+        self.wearer.look(t_display_ns)
+        jump = self.wearer.take_jump()
+        if jump:
+            self.workflow.suspend(jump, now_ns)
+        stage = self.wearer.stage_from_tracker(now_ns)
+        if self.wearer.follows:
+            self.twin.follow(stage, self.wearer.reason)
+        settled = stage is not None or not self.wearer.follows
+        self.workflow.update(now_ns, all_trained=self.twin.all_trained, settled=settled)
 
     def _obey(self, command: Command, now_ns: int) -> None:
         before = self.workflow.step
@@ -183,37 +182,11 @@ class Loop:
             self.session.publish(attempt)
             self.headset.haptic("right", 0.1, 0.6)
 
-    def _follow_head(self, t_display_ns: int, now_ns: int) -> bool:
-        """Return whether the head is tracked: where it is not, nothing can be laid over the patient."""
-        head = self.headset.head(t_display_ns)
-        if head is None:
-            return False
-        self._head = head
-        jump = self._head_watch.jumped(t_display_ns, head)
-        if jump:
-            self._lose_stage(jump, t_display_ns, now_ns)
-        return True
-
-    def _lose_stage(self, reason: str, since_ns: int, now_ns: int) -> None:
-        """Suspend the guidance: from `since_ns` on the headset's room lies elsewhere."""
-        if self.staging:
-            self.staging.restart(since_ns)
-        self.workflow.suspend(reason, now_ns)
-
-    def _react(self, event: HeadsetEvent, now_ns: int) -> None:
-        match event.kind:
-            case "space_changed":
-                self._lose_stage(f"the headset has lost its place: {event.reason}", event.t_ns, now_ns)
-            case "stopping":
-                self.stopping = event.reason or "the headset was closed"
-            case _:
-                pass  # lost and recovered: the twin lives on, pacing goes on
-
-    def _faults(self, head_tracked: bool) -> list[str]:
-        parts = [] if head_tracked else [text("head_lost")]
+    def _faults(self) -> list[str]:
+        parts = [] if self.wearer.tracked else [text("head_lost")]
         parts += [part.fault for part in (*self.guidance, *self.overlays) if part.fault]
         parts += self._bad.values()
-        parts += [self.staging.fault] if self.staging and self.staging.fault else []
+        parts += [self.wearer.fault] if self.wearer.fault else []
         parts += [self.footage.fault] if self.footage and self.footage.fault else []
         return parts + [f"{s.part}: {s.state}, {s.reason}" for s in self.session.part_states.values() if s.state in BAD]
 

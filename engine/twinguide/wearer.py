@@ -1,0 +1,68 @@
+"""Where the wearer is: the head in the headset's room, and that room against the tracker; a jump of it is told once."""
+
+from __future__ import annotations
+
+from twinguide.frames import Pose, Transform
+from twinguide.messages import Exposure
+from twinguide.staging import Staging
+from twinguide.trust import HeadWatch
+from twinguide.xr.base import Headset, HeadsetEvent
+
+
+class Wearer:
+    """Follows one headset; without `staging`, how its room lies to the tracker is given and only jumps are watched."""
+
+    def __init__(self, headset: Headset, staging: Staging | None = None) -> None:
+        self._headset, self._staging, self._watch = headset, staging, HeadWatch()
+        self._jump = ""
+        self.head = Transform.of("stage", "headset")  # the newest known
+        self.tracked = False
+
+    def take(self, exposure: Exposure) -> None:
+        """Learn from an exposure how the headset's room lies to the tracker."""
+        if self._staging:
+            self._jump = self._staging.take(exposure, self._headset.head) or self._jump
+
+    def look(self, t_display_ns: int) -> None:
+        """Ask where the head will be at a display time [ns]; where it is not tracked, nothing can be laid over."""
+        head = self._headset.head(t_display_ns)
+        self.tracked = head is not None
+        if head is not None:
+            self.head = head
+            jump = self._watch.jumped(t_display_ns, head)
+            if jump:
+                self._lose(jump, t_display_ns)
+
+    def react(self, event: HeadsetEvent) -> None:
+        """Follow what the headset tells of its room."""
+        if event.kind == "space_changed":
+            self._lose(f"the headset has lost its place: {event.reason}", event.t_ns)
+
+    def _lose(self, reason: str, since_ns: int) -> None:
+        self._jump = reason
+        if self._staging:
+            self._staging.restart(since_ns)
+
+    def take_jump(self) -> str:
+        """Return how the room has jumped, once; nothing while it stands."""
+        jump, self._jump = self._jump, ""
+        return jump
+
+    @property
+    def follows(self) -> bool:
+        """Whether the room is followed, rather than given."""
+        return self._staging is not None
+
+    def stage_from_tracker(self, now_ns: int) -> Pose | None:
+        """Return how the room lies, as followed; None while nobody knows."""
+        return self._staging.pose(now_ns) if self._staging else None
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with following the room, or nothing."""
+        return self._staging.fault if self._staging else ""
+
+    @property
+    def reason(self) -> str:
+        """Why `stage_from_tracker` has none."""
+        return self._staging.reason if self._staging else ""
