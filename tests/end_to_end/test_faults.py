@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 MARKED = ("degraded", "hidden", "unconfirmed")
-OCCLUDE_S, SILENT_S, COUGH_S, UNSEEN_S, JUMP_S, BUMP_S = 2.0, 6.0, 10.0, 15.0, 19.0, 27.0  # after guidance began
+JUMPED_M = np.array([0.016, 0.0, -0.012])  # of the headset's room, for good
+# After guidance began:
+OCCLUDE_S, SILENT_S, COUGH_S, UNSEEN_S, BODY_S, JUMP_S, BUMP_S = 2.0, 6.0, 10.0, 15.0, 18.0, 21.0, 29.0
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,8 @@ def story(watch_module, healthy):
         fault("occlude", begun + OCCLUDE_S, of=["needle"], seconds=1.0),
         fault("cough", begun + COUGH_S),
         fault("occlude", begun + UNSEEN_S, of=["reference"], seconds=1.5),
-        fault("headset_jump", begun + JUMP_S),
+        fault("occlude", begun + BODY_S, of=["headset_body"], seconds=2.0),
+        fault("headset_jump", begun + JUMP_S, seconds=1000.0),
         fault("bump", begun + BUMP_S),
     ]
     run = watch_module(faults=faults)
@@ -41,9 +44,18 @@ def story(watch_module, healthy):
     run.loop.twin.take = lambda source, message, now: None if source in fed else taken(source, message, now)
     run.for_seconds(1.6)
     run.loop.twin.take = taken
+    run.until(lambda shown: shown.t_ns * 1e-9 >= begun + JUMP_S - 0.1)
+    run.places = [run.loop.wearer.stage_from_tracker(run.frames[-1].t_ns)]
+    run.until(lambda shown: shown.t_ns * 1e-9 >= begun + BUMP_S - 0.1)
+    run.places.append(run.loop.wearer.stage_from_tracker(run.frames[-1].t_ns))
     run.until(lambda shown: shown.t_ns * 1e-9 >= begun + BUMP_S + 1.0, limit_s=200.0)
     run.until(lambda shown: shown.step == "guide", limit_s=250.0)
-    return lambda start, end: [f for f in run.frames if begun + start <= f.t_ns * 1e-9 < begun + end]
+
+    def between(start, end):
+        return [f for f in run.frames if begun + start <= f.t_ns * 1e-9 < begun + end]
+
+    between.places = run.places
+    return between
 
 
 def states(frames, name):
@@ -109,14 +121,31 @@ def test_a_cough_is_out_of_model_and_closes_the_gate(story):
     assert not any(f.gate_open for f in marked[3:])
 
 
-def test_a_jump_of_the_headset_suspends_until_the_wearer_confirms_again(story):
-    frames = story(JUMP_S - 0.1, JUMP_S + 6.5)  # it leaps, finds back after a second, and both are jumps
+def test_a_body_on_the_headset_out_of_sight_is_said_and_the_overlay_stays(story):
+    frames = story(BODY_S + 1.2, BODY_S + 1.9)
+    assert all(any("headset_body is not seen" in row for row in f.text) for f in frames)
+    assert all(f.target_stage is not None for f in frames)
+    assert not any("headset_body" in row for f in story(BODY_S + 2.5, JUMP_S - 0.1) for row in f.text)
+
+
+def test_a_jump_of_the_headset_hides_the_overlay_until_its_room_is_found_and_the_wearer_confirms(story):
+    frames = story(JUMP_S - 0.1, JUMP_S + 7.5)
+    seen = [(f.step, f.structures["liver"].state) for f in frames]
+    assert list(dict.fromkeys(seen)) == [("guide", "valid"), ("confirm", "hidden"), ("confirm", "unconfirmed")]
+    assert seen[-1] == ("guide", "valid")
     hidden = [f for f in frames if f.structures["liver"].state == "hidden"]
     assert hidden[0].t_ns - frames[0].t_ns < 0.15e9
     assert "jumped" in hidden[-1].structures["liver"].reason
-    assert {f.step for f in hidden[3:]} == {"confirm"}
-    assert frames[-1].step == "guide"
-    assert frames[-1].structures["liver"].state == "valid"
+    assert 1.5 < (hidden[-1].t_ns - hidden[0].t_ns) * 1e-9 < 3.0  # eight sightings of 0.25 s settle it
+    assert all(f.target_stage is None for f in hidden)
+
+
+def test_after_a_lasting_jump_the_overlay_lies_right_again(story):
+    before, after = story.places
+    point = before.transform.inverse().apply(np.array([0.0, 1.0, -0.4]))  # about the patient, in tracker
+    moved = after.transform.apply(point) - before.transform.apply(point)
+    sigma = np.sqrt(np.trace(before.point_covariance(point) + after.point_covariance(point)))
+    assert np.linalg.norm(moved - JUMPED_M) < 3.0 * sigma < 5e-3
 
 
 def test_a_bumped_reference_voids_the_registration_and_hides_the_overlay(story):
