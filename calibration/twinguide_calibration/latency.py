@@ -17,6 +17,7 @@ BINS = 32  # of a recording, each giving its earliest arrival
 STEP_SHARE = 0.2  # of bins that fit no line: the clock was set while it was recorded
 PAIRS = 2000
 LEAST_TURN = np.radians(3.0)  # of a pair of poses, below which its angle is mostly noise
+LEAST_EXPLAINED = 0.5  # of b's motion: two streams of one motion share nearly all, of two motions next to nothing
 GAP = 5.0  # median intervals: across a longer gap nothing is interpolated
 
 
@@ -44,7 +45,8 @@ class ClockFit:
 class LagFit:
     """Stream b shows at t what stream a showed at `t - lag_s`; `sigma_s` [s] is its standard deviation.
 
-    `explained` is the share of b's variance that the lagged a explains; `residual` is in b's unit.
+    `explained` is the share of b's variance (of poses: of the variance of the turned angles) that the lagged a
+    explains; `residual` is in b's unit.
     """
 
     lag_s: float
@@ -140,19 +142,14 @@ def motion_lag(
     """
     times_a, values_a, notes_a = _stream(times_a, values_a, "stream a")
     times_b, values_b, notes_b = _stream(times_b, values_b, "stream b")
-    inside = (times_b - lag_max_s >= times_a[0]) & (times_b + lag_max_s <= times_a[-1])
-    if inside.sum() < 8 * values_b.shape[1]:
-        raise CalibrationRefused(
-            f"the streams overlap in {inside.sum()} samples after a search of {lag_max_s:g} s to either side",
-            "Record longer, or search less far.",
-        )
+    inside = _overlap(times_a, times_b, lag_max_s, 8 * values_b.shape[1])
     times_b, values_b = times_b[inside], values_b[inside]
     lags = np.arange(-lag_max_s, lag_max_s + step_s / 2, step_s)
     misfit = np.array([float((_left_over(times_a, values_a, times_b - lag, values_b) ** 2).sum()) for lag in lags])
     best = int(np.argmin(misfit))
     total = float(((values_b - values_b.mean(axis=0)) ** 2).sum())
     explained = 1.0 - float(misfit[best]) / max(total, 1e-300)
-    if best in (0, len(lags) - 1) or explained < 0.5:
+    if best in (0, len(lags) - 1) or explained < LEAST_EXPLAINED:
         raise CalibrationRefused(
             f"no lag within {lag_max_s:g} s explains the motion (best {explained:.0%} of it)",
             "Move the body to and fro, quickly and irregularly, in view of both.",
@@ -162,6 +159,21 @@ def motion_lag(
     lag, sigma = profile_minimum(lags, misfit, freedom)
     sigma *= serial_inflation(left, np.ones(len(left), dtype=np.bool_)) ** 0.5
     return LagFit(lag, sigma, float(np.sqrt(misfit[best] / freedom)), explained, (*notes_a, *notes_b))
+
+
+def _overlap(times_a: Array, times_b: Array, lag_max_s: float, least: int) -> Bools:
+    """Return which stamps of b [s] lie within a at every lag; refuse too few, and clocks that count from other zeros."""
+    inside = (times_b - lag_max_s >= times_a[0]) & (times_b + lag_max_s <= times_a[-1])
+    apart_s = float(max(times_b[0] - times_a[-1], times_a[0] - times_b[-1]))
+    if inside.sum() < least:
+        raise CalibrationRefused(
+            f"the streams overlap in {inside.sum()} samples after a search of {lag_max_s:g} s to either side"
+            + (f": {apart_s:.3g} s lie between them" if apart_s > 0.0 else ""),
+            "Do their clocks count from different zeros? Bring the stamps onto one clock first."
+            if apart_s > 0.0
+            else "Record longer, or search less far.",
+        )
+    return inside
 
 
 def _stream(times: Array, values: Array, what: str) -> tuple[Array, Array, tuple[str, ...]]:
@@ -218,13 +230,12 @@ def pose_lag(
 
     `times` [s], shapes (n,) and (m,), on one clock; `poses` (n, 4, 4) and (m, 4, 4). Nothing need be calibrated: the
     angle between two poses is the same for all bodies rigidly attached (screw congruence, Chen 1991), and the lag is
-    where those angles agree best. Raises CalibrationRefused for too little turning, or a best lag at the border.
+    where those angles agree best. Raises CalibrationRefused for too little turning, two bodies that turn each in its own
+    way, or a best lag at the border.
     """
     times_a, poses_a, _, notes_a = checked_stream(times_a, poses_a, "poses a")
     times_b, poses_b, _, notes_b = checked_stream(times_b, poses_b, "poses b")
-    inside = (times_b - lag_max_s >= times_a[0]) & (times_b + lag_max_s <= times_a[-1])
-    if inside.sum() < 12:
-        raise CalibrationRefused(f"the pose streams overlap in {inside.sum()} samples", "Record longer.")
+    inside = _overlap(times_a, times_b, lag_max_s, 12)
     times_b, poses_b = times_b[inside], poses_b[inside]
     first, second = draw_pairs(len(times_b))
     angles = turning_angles(poses_b, first, second)
@@ -235,9 +246,12 @@ def pose_lag(
     lags = np.arange(-lag_max_s, lag_max_s + step_s / 2, step_s)
     misfit = np.array([_incongruence(times_a, poses_a, times_b - lag, first, second, angles) for lag in lags])
     best = int(np.argmin(misfit))
-    explained = 1.0 - float(misfit[best]) / float(np.median(misfit))
-    if best in (0, len(lags) - 1):
-        raise CalibrationRefused(f"no lag within {lag_max_s:g} s", "Turn the body irregularly in view of both.")
+    explained = 1.0 - float(misfit[best]) / max(float(angles.var()), 1e-300)
+    if best in (0, len(lags) - 1) or explained < LEAST_EXPLAINED:
+        raise CalibrationRefused(
+            f"no lag within {lag_max_s:g} s makes the two turn alike (best {max(explained, 0.0):.0%} of it)",
+            "Are both fixed to one body? Turn it irregularly in view of both.",
+        )
     lag, sigma = profile_minimum(lags, misfit * len(times_b), 1.0 * len(times_b))
     return LagFit(lag, sigma, float(np.sqrt(misfit[best])), explained, (*notes_a, *notes_b))
 

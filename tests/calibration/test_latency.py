@@ -88,3 +88,21 @@ def test_poses_that_hardly_turn_are_refused():
     still = np.tile(np.eye(4), (500, 1, 1))
     with pytest.raises(CalibrationRefused, match="hardly turned"):
         pose_lag(times, still, times, still)
+
+
+def turning(t, seed):
+    rates, phases = np.random.default_rng(seed).uniform([[0.1], [0.0]], [[0.9], [6.0]], (2, 3))
+    return compose(exponential(0.4 * np.sin(2 * np.pi * rates * t[:, None] + phases)), np.zeros((len(t), 3)))
+
+
+def test_poses_of_two_bodies_that_turn_each_in_its_own_way_are_refused():
+    times = np.arange(0.0, 15.0, 1 / 50)
+    for seed in range(5):
+        with pytest.raises(CalibrationRefused, match="turn alike"):
+            pose_lag(times, turning(times, seed), times, turning(times, seed + 10))
+
+
+def test_streams_whose_clocks_count_from_other_zeros_are_refused_with_that_reason():
+    times = np.arange(0.0, 15.0, 1 / 50)
+    with pytest.raises(CalibrationRefused, match="different zeros"):
+        pose_lag(times, turning(times, 1), times + 1.7e9, turning(times, 1))
