@@ -13,7 +13,15 @@ from numba import njit
 NEO_HOOKEAN, COROTATIONAL, LINEAR = 0, 1, 2
 
 
-@njit(cache=True)
+def compiled(function):
+    """Compile by Numba once for this machine, or in every process where no folder can be written to."""
+    try:
+        return njit(cache=True)(function)
+    except RuntimeError:
+        return njit(function)
+
+
+@compiled
 def cofactor(f, c):
     """Write the cofactors of f, both (3, 3)."""
     for i in range(3):
@@ -22,7 +30,7 @@ def cofactor(f, c):
             c[i, j] = f[a, d] * f[b, e] - f[a, e] * f[b, d]
 
 
-@njit(cache=True)
+@compiled
 def dilation(h):
     """Return det(I + h) - 1 without its cancellation."""
     second = h[0, 0] * h[1, 1] - h[0, 1] * h[1, 0] + h[0, 0] * h[2, 2] - h[0, 2] * h[2, 0]
@@ -32,7 +40,7 @@ def dilation(h):
     return h[0, 0] + h[1, 1] + h[2, 2] + second + third
 
 
-@njit(cache=True)
+@compiled
 def frame(f, material, r):
     """Write the rotation of f (Higham's iteration), or the identity."""
     c = np.empty((3, 3))
@@ -44,7 +52,7 @@ def frame(f, material, r):
             r[...] = 0.5 * r + half * c
 
 
-@njit(cache=True)
+@compiled
 def stress(h, mu, lame, material, p):
     """Write the first Piola-Kirchhoff stress; return energy density and J."""
     more, f, c = dilation(h), h + np.eye(3), np.empty((3, 3))
@@ -62,7 +70,7 @@ def stress(h, mu, lame, material, p):
     return mu * (e * e).sum() + 0.5 * lame * trace * trace, more + 1
 
 
-@njit(cache=True)
+@compiled
 def gradients(data, g):
     """Write the four corners' gradients, (4, 3), of an element's data."""
     for j in range(3):
@@ -71,7 +79,7 @@ def gradients(data, g):
         g[0, j] = -(g[1, j] + g[2, j] + g[3, j])
 
 
-@njit(cache=True)
+@compiled
 def element_forces(conn, data, slope, material, u, out):
     """Write each element's nodal forces [N], (m, nodes, 3); return energy [J] and smallest J."""
     total, least = 0.0, 1e300
@@ -95,7 +103,7 @@ def element_forces(conn, data, slope, material, u, out):
     return total, least
 
 
-@njit(cache=True)
+@compiled
 def element_blocks(conn, data, slope, material, u, out):
     """Write the blocks between nodes a < b [N/m], (m, pairs, 9), column-major."""
     g, m = np.empty((4, 3)), np.empty((3, 3))
@@ -122,7 +130,7 @@ def element_blocks(conn, data, slope, material, u, out):
                     pair += 1
 
 
-@njit(cache=True)
+@compiled
 def add_block(a, b, c, d, gi, gj, m, f, out):
     """Add a (gi.gj) I + b ti tj' + c tj ti' - d [F (gi x gj)]_x, column-major."""
     ti, tj, w = m @ gi, m @ gj, d * (f @ np.cross(gi, gj))

@@ -9,10 +9,11 @@ float32: the two agree to the float32 matrix's rounding, not to the bit.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from .jit_elements import compiled
 
 
-@njit(cache=True)
+@compiled
 def gather_forces(start, incident, element, force):
     """Sum the elements' rows of each node."""
     for i in range(len(force)):
@@ -21,7 +22,7 @@ def gather_forces(start, incident, element, force):
             force[i] += element[incident[k]]
 
 
-@njit(cache=True)
+@compiled
 def gather_matrix(upper_start, upper, upper_at, lower_at, element, row_start, diagonal, values):
     """Sum the element blocks into the matrix; a diagonal block is minus the others of its row."""
     for k in range(len(upper_at)):
@@ -40,7 +41,7 @@ def gather_matrix(upper_start, upper, upper_at, lower_at, element, row_start, di
         values[diagonal[i]] = own
 
 
-@njit(cache=True)
+@compiled
 def invert_blocks(values, diagonal, held, inverse):
     """Invert each node's own block; by its trace alone where it is not positive definite."""
     for i in range(len(diagonal)):
@@ -56,7 +57,7 @@ def invert_blocks(values, diagonal, held, inverse):
             inverse[i, 0] = inverse[i, 4] = inverse[i, 8] = 3 / trace if trace > 0 else 3.0
 
 
-@njit(cache=True)
+@compiled
 def multiply(row_start, column, values, wide_start, wide_node, wide_weight, wide_stiffness, p, q):
     """Write q = (K + w'Sw) p, both (n, 3)."""
     for i in range(len(q)):
@@ -76,7 +77,7 @@ def multiply(row_start, column, values, wide_start, wide_node, wide_weight, wide
             q[wide_node[k]] += wide_weight[k] * pull
 
 
-@njit(cache=True)
+@compiled
 def precondition(inverse, share, corner, chunk_of, coarse, wide_start, wide_node, wide_weight, wide_inner, r, z):
     """Write z = M^-1 r, both (n, 3): nodes' blocks, low-rank springs, coarse lattice."""
     right = np.zeros(len(coarse))
@@ -101,7 +102,7 @@ def precondition(inverse, share, corner, chunk_of, coarse, wide_start, wide_node
             z[i] += share[i, a] * left[at : at + 3]
 
 
-@njit(cache=True)
+@compiled
 def conjugate_gradients(matrix, wide, inner, smoother, right, d, most, relative, absolute):
     """Write d with K d = right, (n, 3); return iterations, norms before and after, negative curvature."""
     inverse, share, corner, chunk_of, coarse = smoother
@@ -129,7 +130,7 @@ def conjugate_gradients(matrix, wide, inner, smoother, right, d, most, relative,
     return most, max(first, 0.0) ** 0.5, 0.0, False
 
 
-@njit(cache=True)
+@compiled
 def coarse_matrix(row_start, column, values, share, corner, chunk_of, out):
     """Write P'KP [N/m] in float64, (3 lattice, 3 lattice)."""
     out[...] = 0

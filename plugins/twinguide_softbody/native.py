@@ -1,7 +1,8 @@
 """Build the kernels with the system's C compiler at first use, keep the library, and call it.
 
 The library lies under `~/.cache/twinguide` by the hash of its text, its flags, the compiler and the processor, written
-beside and renamed, so that parts that start at once cannot see half a file.
+beside and renamed, so that parts that start at once cannot see half a file. Where nothing can be kept (a home that is
+read-only, or none), each process builds its own: seconds at its start, and the same speed after.
 """
 
 from __future__ import annotations
@@ -51,22 +52,29 @@ def library(source: str = "cpu.c", extra: tuple[str, ...] = ("-fopenmp",)) -> ct
         raise NoCompiler("no C compiler: none of $CC, cc, gcc, clang is on the path")
     errors: list[str] = []
     for flags in dict.fromkeys([(*FLAGS, *extra), FLAGS]):  # a clang without its OpenMP still runs, on one thread
-        path = _cache() / f"{source.split('.')[0]}-{_fingerprint(cc, source, flags)}.so"
         try:
-            if not path.exists():
-                _build(cc, source, flags, path)
-            return ctypes.CDLL(str(path))
+            return _load(cc, source, flags)
         except (OSError, subprocess.SubprocessError) as error:
             errors.append(str(getattr(error, "stderr", "") or error)[-500:])
     raise NoCompiler(f"{cc} cannot build {source}: " + " | ".join(errors))
 
 
+def _load(cc: str, source: str, flags: tuple[str, ...]) -> ctypes.CDLL:
+    name = f"{source.split('.')[0]}-{_fingerprint(cc, source, flags)}.so"
+    try:
+        path = _cache() / name
+        if not path.exists():
+            _build(cc, source, flags, path)
+        return ctypes.CDLL(str(path))
+    except (OSError, RuntimeError):  # no home, no right to write there or to run what lies there, or a spoilt file
+        with tempfile.TemporaryDirectory(prefix="twinguide-") as folder:
+            _build(cc, source, flags, Path(folder) / name)
+            return ctypes.CDLL(str(Path(folder) / name))  # stays loaded when its file is gone
+
+
 def _cache() -> Path:
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    try:
-        (base / "twinguide").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NoCompiler(f"no folder for the built kernels: {error}") from error
+    (base / "twinguide").mkdir(parents=True, exist_ok=True)
     return base / "twinguide"
 
 

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from twinguide.errors import CaseError
-from twinguide_softbody import native
+from twinguide_softbody import jit_elements, native
 from twinguide_softbody.body import Body, Springs
 from twinguide_softbody.machine import MATERIALS
 from twinguide_softbody.mesh import block, quadratic
@@ -194,6 +194,33 @@ def test_the_library_is_built_once_and_kept(monkeypatch, tmp_path):
     assert [p.name for p in (tmp_path / "twinguide").iterdir()] == [built.name]
     assert built.stat().st_mtime_ns == stamp
     native.library.cache_clear()
+
+
+@pytest.mark.skipif(native.compiler() is None, reason="no C compiler on this machine")
+@pytest.mark.parametrize("spoilt", ["no folder to keep it", "a spoilt library"])
+def test_the_library_is_built_for_one_process_where_none_can_be_kept(monkeypatch, tmp_path, spoilt):
+    monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, "-O0"))  # how fast it runs is not asked here
+    kept = tmp_path / "kept"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kept))
+    if spoilt == "a spoilt library":
+        native.library.cache_clear()
+        native.library("shim.c", ())
+        (library,) = (kept / "twinguide").iterdir()
+        library.unlink()  # what is loaded stays whole
+        library.write_bytes(b"half a file")
+    else:
+        kept.write_text("a file where the folder would be")
+    native.library.cache_clear()
+    assert native.library("shim.c", ()).run_gather_forces
+    native.library.cache_clear()
+
+
+def test_numba_compiles_where_it_may_keep_nothing(monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("no locator available")
+
+    monkeypatch.setattr("numba.core.caching.FunctionCache.__init__", refuse)
+    assert jit_elements.compiled(lambda x: x + 1)(2) == 3
 
 
 def test_without_a_compiler_numba_finds_the_same_pose(monkeypatch, caplog):
