@@ -10,6 +10,7 @@ thread; likeness is the distance of 5000 points on one surface to the other.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import subprocess
@@ -53,10 +54,11 @@ def tetrahedra(tool: str, surface: Surface) -> tuple[np.ndarray, np.ndarray]:
     from wildmeshing import Tetrahedralizer
 
     share = 1.15 * edge_of(surface) / float(np.linalg.norm(np.ptp(surface.vertices, axis=0)))
-    mesher = Tetrahedralizer(max_threads=1, epsilon=2e-3, edge_length_r=share)
-    mesher.set_mesh(surface.vertices, surface.triangles)
-    mesher.tetrahedralize()
-    points, tets = mesher.get_tet_mesh()[:2]
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # it leaves its tracked surface where it is
+        mesher = Tetrahedralizer(max_threads=1, epsilon=2e-3, edge_length_r=share)
+        mesher.set_mesh(surface.vertices, surface.triangles)
+        mesher.tetrahedralize()
+        points, tets = mesher.get_tet_mesh()[:2]
     return np.asarray(points), np.asarray(tets)
 
 
