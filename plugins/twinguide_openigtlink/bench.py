@@ -9,13 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 
 from .endpoints import PORT, Client, Endpoint, Server
-from .link import Arrival
+from .link import Arrival, Link
 from .probing import ProbeReport, figures
 from .replaying import Cue, read_recording
 from .wire import (
@@ -36,9 +35,16 @@ from .wire import (
 from .wire.packet import KNOWN_TYPES
 
 HOST = click.option("--host", default="127.0.0.1", help="Where to connect, or the address to listen on.")
-PORT_OPTION = click.option("--port", default=PORT, help="The port; OpenIGTLink's own is 18944.")
+PORT_OPTION = click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=PORT,
+    show_default=True,
+    help="The port; OpenIGTLink's own is 18944.",
+)
 LISTEN = click.option("--listen", is_flag=True, help="Wait for the other side to connect.")
 SECONDS = click.option("--seconds", default=0.0, help="How long; 0: until Ctrl-C.")
+POSITIVE = click.FloatRange(min=0.0, min_open=True)
 REQUEST = click.option("--request", type=click.Choice(["TDATA", "QTDATA"]), help="Ask for it with STT_.")
 
 
@@ -50,18 +56,16 @@ def igtl() -> None:
 @contextmanager
 def opened(host: str, port: int, *, listen: bool, request: str | None) -> Iterator[Endpoint]:
     """Open a server or a client that greets each peer with a request, polled by its own thread."""
-    greet: list[Endpoint] = []
 
-    def on_link(link: Any) -> None:  # noqa: ANN401 - Link
+    def on_link(link: Link) -> None:
         click.echo(f"{link.peer}: {'connected' if link.open else link.why}", err=True)
-        if link.open and request and greet:
-            greet[0].send(Packet(StartTracking(0, "", request), "", 0, 1), link)
+        if link.open and request:
+            link.send(Packet(StartTracking(0, "", request), "", 0, 1).pack())
 
     try:
         endpoint = Server(port, host, on_link=on_link) if listen else Client(host, port, on_link=on_link)
     except OSError as error:
         raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    greet.append(endpoint)
     with endpoint:
         yield endpoint.start()
 
@@ -74,6 +78,15 @@ def until(seconds: float, step: Callable[[], object]) -> None:
             pass
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
+
+
+def silence(endpoint: Endpoint) -> str:
+    """Return why nothing came, and what to try."""
+    if endpoint.links:
+        return "nothing came: connected, but the device is silent. Ask for data with --request TDATA."
+    if isinstance(endpoint, Client):
+        return f"nothing came: {endpoint.problem}. Is the device on? Try another --host or --port, or --listen."
+    return "nothing came: nobody connected. Let the device connect as a client to this host and port."
 
 
 def line_of(arrival: Arrival) -> str:
@@ -114,9 +127,6 @@ def listen(host: str, port: int, listen: bool, seconds: float, request: str | No
     """Print what arrives, one line a message: stamp, type, device, content."""
     seen = 0
 
-    class Enough(Exception):
-        pass
-
     with opened(host, port, listen=listen, request=request) as endpoint:
         reader = endpoint.reader()
 
@@ -131,20 +141,21 @@ def listen(host: str, port: int, listen: bool, seconds: float, request: str | No
 
         until(seconds, step)
         if not seen:
-            problem = getattr(endpoint, "problem", "") or "connected, but silent"
-            click.echo(f"nothing came: {problem}. Try --request TDATA, another --port, or --listen.", err=True)
+            raise click.ClickException(silence(endpoint))
 
 
 @igtl.command()
 @HOST
 @PORT_OPTION
 @SECONDS
-@click.option("--rate", default=60.0, help="Frames a second.")
+@click.option("--rate", type=POSITIVE, default=60.0, help="Frames a second.")
 @click.option("--tools", default="Probe,Reference", help="Names, with commas.")
 @click.option("--form", type=click.Choice(["TDATA", "TRANSFORM"]), default="TDATA", help="As which message.")
 def serve(host: str, port: int, seconds: float, rate: float, tools: str, form: str) -> None:
     """Be a tracker: tools "ProbeToTracker" on circles of 50 mm."""
     names = [name.strip() for name in tools.split(",") if name.strip()]
+    if not names:
+        raise click.BadParameter("wanted at least one name", param_hint="--tools")
     begun, begun_ns = time.monotonic(), time.time_ns()
 
     def cues() -> Iterator[Cue]:
@@ -178,8 +189,8 @@ def circles(names: list[str], t_s: float) -> TrackingData:
 @click.argument("recording", type=click.Path(path_type=Path, exists=True))
 @HOST
 @PORT_OPTION
-@click.option("--speed", default=1.0, help="1: as recorded.")
-@click.option("--rate", default=30.0, help="Frames a second of a sequence without time stamps.")
+@click.option("--speed", type=POSITIVE, default=1.0, help="1: as recorded.")
+@click.option("--rate", type=POSITIVE, default=30.0, help="Frames a second of a sequence without time stamps.")
 @click.option("--loop", is_flag=True, help="Begin again at the end.")
 @click.option("--wait/--no-wait", default=True, help="Begin when somebody has connected.")
 def replay(recording: Path, host: str, port: int, speed: float, rate: float, loop: bool, wait: bool) -> None:
@@ -202,7 +213,7 @@ def replay(recording: Path, host: str, port: int, speed: float, rate: float, loo
 
 def play(cues: Iterator[Cue], host: str, port: int, begun: float | None) -> None:
     """Send messages when they are due, answer queries; from `begun` [s], or from when somebody has connected."""
-    paused: set[Any] = set()
+    paused: set[Link] = set()
 
     def answer(arrival: Arrival) -> None:
         content = arrival.packet.content
@@ -250,6 +261,8 @@ def probe(host: str, port: int, listen: bool, request: str | None, seconds: floa
         reader = endpoint.reader(1 << 20)
         kept: list[Arrival] = []
         until(seconds, lambda: kept.extend(reader.take(0.2)))
+        if not kept and not any(link.decoder.refused for link in endpoint.links):
+            raise click.ClickException(silence(endpoint))
         refused: dict[str, int] = {}
         for link in endpoint.links:
             refused |= link.decoder.refused

@@ -65,7 +65,7 @@ def figures(arrivals: list[Arrival], refused: dict[str, int], wall_minus_monoton
     streams = tuple(_stream(kind, device, group) for (kind, device), group in sorted(groups.items()))
     clock = _clock(arrivals, wall_minus_monotonic_ns)
     seconds = (arrivals[-1].t_ns - arrivals[0].t_ns) / 1e9 if arrivals else 0.0
-    return ProbeReport(seconds, streams, clock, refused, tuple(_mend(arrivals, streams, clock, refused)))
+    return ProbeReport(seconds, streams, clock, refused, tuple(_mend(seconds, streams, clock, refused)))
 
 
 def _stream(kind: str, device: str, group: list[Arrival]) -> StreamFigures:
@@ -120,10 +120,8 @@ def _clock(arrivals: list[Arrival], wall_minus_monotonic_ns: int) -> ClockFigure
 
 
 def _mend(
-    arrivals: list[Arrival], streams: tuple[StreamFigures, ...], clock: ClockFigures | None, refused: dict[str, int]
+    seconds: float, streams: tuple[StreamFigures, ...], clock: ClockFigures | None, refused: dict[str, int]
 ) -> list[str]:
-    if not arrivals:
-        return ["nothing came: does the device stream without being asked (--request TDATA), is the port right?"]
     said = [f"{count} times {why}: a broken sender, or another protocol on this port" for why, count in refused.items()]
     for s in streams:
         name = f"{s.type_name} {s.device or '(no name)'}"
@@ -138,7 +136,6 @@ def _mend(
                 said.append(f"{name}: {s.rate_hz:.0f} Hz; a hand's motion wants {SLOW_HZ:.0f} Hz or more")
             if s.repeated_share > REPEATED_MEND:
                 said.append(f"{name}: {s.repeated_share:.0%} repeat the pose before; it is sent faster than measured")
-    seconds = (arrivals[-1].t_ns - arrivals[0].t_ns) / 1e9
     if clock is not None and seconds > DRIFT_AFTER_S and abs(clock.drift_ppm) > DRIFT_MEND_PPM:
         said.append(f"the sender's clock drifts by {clock.drift_ppm:.0f} ppm; does it run NTP, or stamp by a timer?")
     return said

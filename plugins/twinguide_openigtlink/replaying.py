@@ -41,7 +41,7 @@ def _sequence(path: Path, rate_hz: float) -> list[Cue]:
     try:
         recording = read_poses(path)
     except CalibrationRefused as error:
-        raise RecordingError("a sequence of poses", str(error), str(path)) from error
+        raise RecordingError(str(error)) from error
     cues: list[Cue] = []
     firsts = [track.times_ns[0] for track in recording.tracks.values() if track.times_ns is not None and len(track)]
     first_ns = int(min(firsts, default=0))
