@@ -230,8 +230,8 @@ def pose_lag(
 
     `times` [s], shapes (n,) and (m,), on one clock; `poses` (n, 4, 4) and (m, 4, 4). Nothing need be calibrated: the
     angle between two poses is the same for all bodies rigidly attached (screw congruence, Chen 1991), and the lag is
-    where those angles agree best. Raises CalibrationRefused for too little turning, bodies that turn each in its own way, or
-    a best lag at the border.
+    where those angles agree best. Raises CalibrationRefused for too little turning, bodies that turn each in its own
+    way, or a best lag at the border.
     """
     times_a, poses_a, _, notes_a = checked_stream(times_a, poses_a, "poses a")
     times_b, poses_b, _, notes_b = checked_stream(times_b, poses_b, "poses b")

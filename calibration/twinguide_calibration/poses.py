@@ -97,8 +97,8 @@ def check_stamps(times_s: Array, what: str = "stamps") -> Stamps:
     notes = [f"{len(times) - len(finite)} {what} were not finite and left out"] if len(finite) < len(times) else []
     if backward.sum() > max(1.0, BACKWARD_SHARE * len(finite)):
         raise CalibrationRefused(
-            f"{what}: {backward.sum()} of {len(finite)} run backwards",
-            "Sort by the device's own clock, or record anew.",
+            f"{what}: {backward.sum()} of {len(finite)} run backwards, the first is {int(finite[backward][0])}",
+            "Are two recordings in one, or rows out of order? Sort by the device's own clock, or record anew.",
         )
     if repeated.any():
         notes.append(f"{repeated.sum()} repeated {what} were left out")

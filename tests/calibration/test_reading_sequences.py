@@ -159,12 +159,20 @@ def test_repeated_and_backward_stamps_cost_their_rows_and_are_told(tmp_path):
     assert (np.diff(recording.only().times_ns) > 0).all()
     text = " ".join(recording.notes)
     assert "repeated" in text
-    assert "goes back" in text
-    assert "no time stamp" in text
+    assert "ran backwards" in text
+    assert "not finite" in text
+
+
+def test_a_clock_that_stands_is_refused(tmp_path):
+    frames = frames_of(60)
+    for i, frame in enumerate(frames):
+        frame["Timestamp"] = str(i // 20)
+    with pytest.raises(CalibrationRefused, match="3 of 60 that do"):
+        read_poses(metaimage(tmp_path / "a.mha", frames))
 
 
 def test_two_recordings_in_one_file_are_refused(tmp_path):
-    with pytest.raises(CalibrationRefused, match="go back"):
+    with pytest.raises(CalibrationRefused, match="run backwards"):
         read_poses(metaimage(tmp_path / "a.mha", [*frames_of(20, first_s=10.0), *frames_of(20, first_s=5.0)]))
 
 

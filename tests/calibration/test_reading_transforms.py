@@ -146,3 +146,10 @@ def test_a_csv_of_poses_that_cannot_be_understood_is_refused(tmp_path, change, s
     (tmp_path / "a.csv").write_text(text.replace(",3,", ",300,") if says == "unit" else text)
     with pytest.raises(CalibrationRefused, match=says):
         read_poses(tmp_path / "a.csv")
+
+
+def test_a_frames_number_that_is_missing_is_refused(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("frame,x_mm,y_mm,z_mm,qx,qy,qz,qw\n0,1,2,3,0,0,0,1\n,1,2,4,0,0,0,1\n")
+    with pytest.raises(CalibrationRefused, match="number of the frame"):
+        read_poses(path)

@@ -98,7 +98,7 @@ def read_poses_csv(path: Path) -> PoseRecording:
     table = read_table(path)
     places = np.stack([table.lengths(axis, path.name) for axis in "xyz"], axis=1)
     matrices = np.tile(np.eye(4), (len(places), 1, 1))
-    matrices[:, :3, :3], told = _turns(table, path.name)
+    matrices[:, :3, :3] = _turns(table, path.name)
     matrices[:, :3, 3] = places
     names = np.array(table.text.get("name") or ["tracker_from_tool"] * len(places))
     valid = np.array([word.lower() not in NOT_VALID for word in table.text.get("valid", table.text.get("status", []))])
@@ -106,7 +106,7 @@ def read_poses_csv(path: Path) -> PoseRecording:
     times = table.times(path.name)
     tracks: dict[str, Track] = {}
     absent: dict[str, str] = {}
-    notes = [*table.notes, *told]
+    notes = [*table.notes]
     for name in dict.fromkeys(names.tolist()):
         target, source = _frames_of(name, path.name)
         mine = names == name
@@ -114,7 +114,7 @@ def read_poses_csv(path: Path) -> PoseRecording:
         if not rows.any():
             absent[name] = f"all {mine.sum()} are marked as not valid"
             continue
-        frames = _frames(table, times, names, rows)
+        frames = _frames(table, times, names, rows, path.name)
         stamps = None if times is None else times[rows]
         told_rows = Rows(target, source, matrices[rows], frames, stamps, int((mine & ~valid).sum()))
         track, told = checked(told_rows, 1.0, path.name)
@@ -132,17 +132,22 @@ def _frames_of(name: str, where: str) -> tuple[str, str]:
     return target, source
 
 
-def _frames(table: Table, times: Array | None, names: NDArray[np.str_], rows: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _frames(
+    table: Table, times: Array | None, names: NDArray[np.str_], rows: NDArray[np.bool_], where: str
+) -> NDArray[np.int64]:
     """Return what pairs rows of several tracks: the column `frame`, else equal stamps, else the row's number."""
     if "frame" in table.numbers:
-        return table.numbers["frame"][rows].astype(np.int64)
+        numbers = table.numbers["frame"][rows]
+        if not np.isfinite(numbers).all():
+            raise CalibrationRefused(f"wanted a number of the frame in each row; got an empty cell; in {where}")
+        return numbers.astype(np.int64)
     if times is not None and np.isfinite(times).all() and len(set(names.tolist())) > 1:
         return np.unique(times, return_inverse=True)[1].astype(np.int64)[rows]
     return np.flatnonzero(rows).astype(np.int64)
 
 
-def _turns(table: Table, where: str) -> tuple[Array, list[str]]:
-    """Return rotations, shape (n, 3, 3), NaN where a quaternion has no unit length, and what was left out."""
+def _turns(table: Table, where: str) -> Array:
+    """Return rotations, shape (n, 3, 3), NaN where a quaternion has no unit length."""
     if set(QUATERNION) <= table.numbers.keys():
         q = np.stack([table.numbers[name] for name in QUATERNION], axis=1)
         length = np.linalg.norm(q, axis=1)
@@ -150,9 +155,9 @@ def _turns(table: Table, where: str) -> tuple[Array, list[str]]:
         if off.sum() > FAULTY_SHARE * len(off):
             got = f"{off.sum()} of {len(off)} that are off, the first of length {length[off][0]:.4g}"
             raise CalibrationRefused(f"wanted unit quaternions qx, qy, qz, qw; got {got}; in {where}")
-        return _from_quaternions(np.where(off[:, None], np.nan, q / np.where(off, 1.0, length)[:, None])), []
+        return _from_quaternions(np.where(off[:, None], np.nan, q / np.where(off, 1.0, length)[:, None]))
     if set(MATRIX) <= table.numbers.keys():
-        return np.stack([table.numbers[name] for name in MATRIX], axis=1).reshape(-1, 3, 3), []
+        return np.stack([table.numbers[name] for name in MATRIX], axis=1).reshape(-1, 3, 3)
     raise CalibrationRefused(
         f"wanted the columns qx, qy, qz, qw, or r00 to r22; got {', '.join(table.header)}; in {where}"
     )

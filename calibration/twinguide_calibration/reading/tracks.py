@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twinguide_calibration.poses import ROTATION_TOLERANCE, check_stamps
 from twinguide_calibration.refused import CalibrationRefused
+from twinguide_calibration.rigid import nearest_rotation
 
 Array = NDArray[np.float64]
 Times = NDArray[np.int64]
-RIGID_REPAIRED = 1e-3  # the largest entry of R R' - I up to which the nearest rotation is taken
 RIGID_SILENT = 2e-5  # six printed digits leave this much; nothing worth telling
 FAULTY_SHARE = 0.05  # of rows beyond which a file is taken to be wrong as a whole
 FAR_M = 30.0  # no tracked tool is farther from its tracker: millimetres taken for metres
@@ -170,7 +171,7 @@ def checked(rows: Rows, unit_m: float, where: str) -> tuple[Track, list[str]]:
     order, told = _rising(times_s[rigid], f"{name} of {where}")
     stamped = track.take(order)
     times_ns = np.round(times_s[rigid][order] * 1e9).astype(np.int64)
-    notes += [f"{name}: {text}" for text in told]
+    notes += told
     return Track(track.target, track.source, stamped.rotations, stamped.translations, stamped.frames, times_ns), notes
 
 
@@ -194,12 +195,12 @@ def _rotations(matrices: Array, frames: Times, where: str) -> tuple[Array, NDArr
         raise CalibrationRefused(f"wanted a last row 0 0 0 1; got {got} in row {row}; in {where}. {remedy}")
     linear = matrices[:, :3, :3]
     off = np.abs(linear @ linear.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
-    rigid = off <= RIGID_REPAIRED
+    rigid = off <= ROTATION_TOLERANCE
     if (~rigid).sum() > FAULTY_SHARE * len(rigid):
         worst = int(off.argmax())
         scale = np.cbrt(np.abs(np.linalg.det(linear[worst])))
         raise CalibrationRefused(
-            f"wanted rotations, orthonormal to {RIGID_REPAIRED:g}; got {(~rigid).sum()} of {len(rigid)} that are off, "
+            f"wanted rotations, orthonormal to {ROTATION_TOLERANCE:g}; got {(~rigid).sum()} of {len(rigid)} off, "
             f"by {off[worst]:.2g} in row {int(frames[worst])} (scale {scale:.4g}); in {where}. A matrix with a scale "
             "or a shear is no pose."
         )
@@ -210,14 +211,13 @@ def _rotations(matrices: Array, frames: Times, where: str) -> tuple[Array, NDArr
             f"wanted right-handed axes; got a mirror image (det = -1) in {left.sum()} of {len(left)} rows, first in "
             f"row {row}; in {where}. Two axes are swapped, or one is flipped: write the file with right-handed axes."
         )
-    u, _, vt = np.linalg.svd(linear[rigid])
     notes = [f"{(~rigid).sum()} rows that are not rigid (worst off by {off.max():.2g}), left out"] * bool(
         (~rigid).any()
     )
     repaired = float(off[rigid].max(initial=0.0))
     if repaired > RIGID_SILENT:
         notes.append(f"rotations made orthonormal (off by up to {repaired:.1g})")
-    return np.asarray(u @ vt, dtype=np.float64), rigid, notes
+    return nearest_rotation(linear[rigid]), rigid, notes
 
 
 def _check_places(translations: Array, frames: Times, where: str) -> None:
@@ -243,23 +243,14 @@ def _check_places(translations: Array, frames: Times, where: str) -> None:
         )
 
 
-def _rising(times_s: Array, where: str) -> tuple[NDArray[np.bool_], list[str]]:
-    """Return which rows have rising stamps [s], and what was left out; refuse a clock that runs backwards often."""
+def _rising(times_s: Array, where: str) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Return the rows with rising stamps [s], and what was left out; refuse a clock that runs backwards or stands."""
     if not len(times_s):
-        return np.empty(0, dtype=bool), []
-    finite = np.isfinite(times_s)
-    before = np.concatenate([[-np.inf], np.maximum.accumulate(np.where(finite, times_s, -np.inf))[:-1]])
-    fresh = finite & (times_s > before)
-    same = finite & (times_s == before)
-    back = finite & (times_s < before)
-    if back.sum() > FAULTY_SHARE * len(times_s):
+        return np.empty(0, dtype=np.int64), ()
+    stamps = check_stamps(times_s, f"time stamps of {where}")
+    if len(stamps.kept) < 0.5 * len(times_s):
         raise CalibrationRefused(
-            f"wanted time stamps that rise; got {back.sum()} of {len(times_s)} that go back, first in row "
-            f"{int(back.argmax())}; in {where}. Are two recordings in one file, or its rows out of order?"
+            f"wanted time stamps that rise; got {len(stamps.kept)} of {len(times_s)} that do; in {where}",
+            "Is this the time of each row? Record anew with the device's own stamps.",
         )
-    if same.sum() > 0.5 * len(times_s):
-        raise CalibrationRefused(
-            f"wanted time stamps that rise; got {same.sum()} of {len(times_s)} that repeat the one before; in {where}"
-        )
-    counted = ((same, "a repeated time stamp"), (back, "a time stamp that goes back"), (~finite, "no time stamp"))
-    return fresh, [f"{kind.sum()} rows with {what}, left out" for kind, what in counted if kind.any()]
+    return stamps.kept, stamps.notes
