@@ -109,3 +109,34 @@ def test_pairs_come_from_one_csv(run, tmp_path):
     code, text = run("calibrate", "points", tmp_path / "p.csv", "--out", tmp_path / "r.toml")
     assert code == 0, text
     assert np.array(read_result(tmp_path / "r.toml", PointsResult).matrix)[:3, :3] == pytest.approx(TURN, abs=0.02)
+
+
+def test_wrong_pairs_are_left_out_where_asked_and_named(run, tmp_path):
+    rng = np.random.default_rng(4)
+    places = rng.uniform(-100, 100, (12, 3))
+    names = [f"p{i}" for i in range(12)]
+    seen = places @ TURN.T + MOVE + rng.normal(0.0, 0.3, places.shape)
+    wrong = [1, 5, 6, 10]
+    seen[wrong] += rng.uniform(20.0, 60.0, (4, 3))
+    files = (
+        markups(tmp_path / "a.mrk.json", places, names),
+        markups(tmp_path / "b.mrk.json", seen, names),
+        "--out",
+        tmp_path / "r.toml",
+    )
+    code, text = run("calibrate", "points", *files)
+    assert code == 1
+    code, text = run("calibrate", "points", *files, "--robust")
+    assert (code, "--sigma-mm" in text) == (1, True)
+    code, text = run("calibrate", "points", *files, "--robust", "--sigma-mm", 0.3)
+    assert code == 0, text
+    result = read_result(tmp_path / "r.toml", PointsResult)
+    assert result.rejected == tuple(wrong)
+    assert "p5 (" in result.notes[-1]
+    assert np.array(result.matrix)[:3, :3] == pytest.approx(TURN, abs=0.01)  # 0.3 mm over 100 mm
+
+
+def test_a_result_is_not_written_over_by_its_picture(run, tmp_path, image):
+    patient = markups(tmp_path / "patient.mrk.json", touched())
+    code, text = run("calibrate", "points", image, patient, "--out", tmp_path / "r.png")
+    assert (code, ".toml" in text, (tmp_path / "r.png").exists()) == (1, True, False)

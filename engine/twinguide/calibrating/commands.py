@@ -13,15 +13,18 @@ def kept(outcome: object, out: Path) -> None:
     """Print an outcome, write its result to `out` and its picture beside it."""
     from twinguide.calibrating.outcome import Outcome
     from twinguide.calibrating.result import write_result
+    from twinguide.errors import CalibrationError
 
     assert isinstance(outcome, Outcome)
+    picture = out.with_suffix(".png")
+    if picture == out:
+        raise CalibrationError("a result file, .toml", out.name, "--out", "The picture is written beside it as .png.")
     wide = max(len(name) for name, _ in outcome.rows)
     for name, value in outcome.rows:
         click.echo(f"{name:{wide}}  {value}")
     for note in outcome.result.notes:
         click.echo(f"note: {note}")
     write_result(outcome.result, out)
-    picture = out.with_suffix(".png")
     outcome.draw(picture)
     click.echo(f"wrote {out} and {picture}")
 
@@ -50,6 +53,7 @@ def pivot(inputs: tuple[Path, ...], tool: str, reference: str, p95_max_mm: float
 @click.option("--target", default="reference", show_default=True, help="The frame of the second file's points.")
 @click.option("--sigma-mm", type=float, help="How sure one point is, per axis; else the residuals tell.")
 @click.option("--fre-max-mm", default=3.0, show_default=True, help="Refuse larger residuals (rms).")
+@click.option("--robust", is_flag=True, help="Leave out wrong pairs, up to nine in ten; needs --sigma-mm.")
 @click.option("--targets", type=FILES, help="Points in the source's frame at which to predict the error.")
 @click.option("--out", type=FILES, default=Path("points.toml"), show_default=True, help="The result file.")
 def points(
@@ -59,12 +63,13 @@ def points(
     sigma_mm: float | None,
     fre_max_mm: float,
     targets: Path | None,
+    robust: bool,
     out: Path,
 ) -> None:
     """Register named points: INPUTS are source and target (.mrk.json, .fcsv, .csv), or one CSV of pairs."""
     from twinguide.calibrating.points import points as fit
 
-    kept(fit(inputs, source, target, sigma_mm, fre_max_mm, targets), out)
+    kept(fit(inputs, source, target, sigma_mm, fre_max_mm, targets, robust), out)
 
 
 @calibrate.command()

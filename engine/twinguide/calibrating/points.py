@@ -20,6 +20,7 @@ from twinguide_calibration import (
     align_points,
     misfit_probability,
     register_points,
+    register_robust,
     tre_p95,
 )
 from twinguide_calibration.reading import NamedPoints, PointPairs, has_pairs, pair_points, read_pairs, read_points
@@ -29,15 +30,24 @@ CHANCE_LEAST = 1e-4  # of residuals as large, under which the stated errors are 
 
 
 def points(
-    paths: tuple[Path, ...], source: str, target: str, sigma_mm: float | None, fre_max_mm: float, targets: Path | None
+    paths: tuple[Path, ...],
+    source: str,
+    target: str,
+    sigma_mm: float | None,
+    fre_max_mm: float,
+    targets: Path | None,
+    robust: bool = False,
 ) -> Outcome:
     """Register one file of pairs, or two files of named points (source, then target).
 
     `sigma_mm` is what one point is known to, per axis; without it, the residuals tell. `targets` names a file of points
-    in the source's frame at which the error is predicted. Raises CalibrationError with reason and remedy.
+    in the source's frame at which the error is predicted. `robust` leaves wrong pairs out, which needs `sigma_mm`.
+    Raises CalibrationError with reason and remedy.
     """
     with refusals():
-        pairs = _pairs(paths)
+        pairs, wrong = _pairs(paths), ()
+        if robust:
+            pairs, wrong = _agreeing(pairs, sigma_mm)
         told = read_points(targets) if targets else None
         given = np.eye(3) * (sigma_mm * 1e-3) ** 2 if sigma_mm else None
         covariances = pairs.covariances if given is None else np.broadcast_to(given, (len(pairs.names), 3, 3))
@@ -47,7 +57,7 @@ def points(
         of=f"{target}_from_{source}",
         sources=hashed(paths),
         samples=len(pairs.names),
-        rejected=(),
+        rejected=wrong,
         residuals=tuple((1e3 * fit.residuals).tolist()),
         notes=shortened((*pairs.notes, *fit.notes)),
         target=target,
@@ -70,6 +80,22 @@ def _registered(pairs: PointPairs, covariances: Array | None, fre_max_m: float) 
     except CalibrationRefused as error:
         culprit = _culprit(pairs, _rms(pairs.source, pairs.target), fre_max_m)
         raise CalibrationRefused(error.reason, culprit or error.remedy) from error
+
+
+def _agreeing(pairs: PointPairs, sigma_mm: float | None) -> tuple[PointPairs, tuple[int, ...]]:
+    """Return the pairs that agree on one pose, and the rows of the others, which a note names."""
+    if not sigma_mm:
+        raise CalibrationRefused("wanted --sigma-mm with --robust: it tells a wrong pair from a noisy one; got none")
+    fit = register_robust(pairs.source, pairs.target, sigma_mm * 1e-3)
+    wrong: list[int] = fit.rejected.tolist()
+    if not wrong:
+        return pairs, ()
+    keep = fit.inliers
+    names = tuple(name for name, kept in zip(pairs.names, keep.tolist(), strict=True) if kept)
+    left_out = ", ".join(f"{pairs.names[row]} ({1e3 * fit.residuals[row]:.1f} mm off)" for row in wrong)
+    covariances = None if pairs.covariances is None else pairs.covariances[keep]
+    notes = (*pairs.notes, f"wrong pairs, left out: {left_out}")
+    return PointPairs(names, pairs.source[keep], pairs.target[keep], covariances, notes), tuple(wrong)
 
 
 def _pairs(paths: tuple[Path, ...]) -> PointPairs:
@@ -156,5 +182,5 @@ def _table(result: PointsResult, fit: RigidFit) -> tuple[tuple[str, str], ...]:
         ),
         ("residual (FRE)", f"{result.fre_mm:.3f} mm rms, {result.residuals[worst]:.3f} mm at {result.names[worst]}"),
         *((f"95 % error at {name}", f"{value:.3f} mm") for name, value in result.tre_p95_mm.items()),
-        ("samples", f"{result.samples} pairs"),
+        ("samples", f"{result.samples} pairs" + (f", {len(result.rejected)} left out" if result.rejected else "")),
     )
