@@ -39,5 +39,5 @@ def first_in_line() -> Generator[bool]:
         return
     try:
         yield True
-    finally:
-        os.sched_setscheduler(0, policy, priority)
+    finally:  # the flag stays: who may not have a real-time priority without asking may not take it away
+        os.sched_setscheduler(0, policy | os.SCHED_RESET_ON_FORK, priority)
