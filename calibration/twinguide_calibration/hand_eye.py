@@ -264,7 +264,10 @@ def _result(
     inside = squares < (TUKEY_WIDTH[6] * final.scale) ** 2
     count = len(final.information)
     inflation = serial_inflation(final.whitened, inside)
-    variance = final.scale**2 / EFFICIENCY if final.given else estimate_variance(squares, 6, final.scale, count)
+    if final.given:
+        variance = final.scale**2 / EFFICIENCY
+    else:  # three sizes of the noise were estimated from the same residuals
+        variance = estimate_variance(squares, 6, final.scale, count) * len(rows) / max(len(rows) - 3, 1)
     covariance = invert(final.information) * variance * inflation
     turned, moved = np.full(n, np.nan), np.full(n, np.nan)
     turned[rows] = np.sqrt(squared_lengths(final.residual[:, :3]))

@@ -23,7 +23,7 @@ from twinguide_calibration.weights import TUKEY_WIDTH, robust_scale, settle_scal
 LEAST_POINTS = 12
 THINNED = 250  # points that walk in
 WALK, SETTLE = 30, 15  # steps at most
-WALKED_M, SETTLED_M = 3e-4, 1e-5  # a step that moves no point by more ends the walk, the settling
+WALKED_M, SETTLED_M = 2e-4, 2e-5  # a step that moves no point by more ends the walk, the settling
 STEP_RAD = 0.2  # a longer turn at once leaves the region where the planes tell anything
 STIFFNESS = 1e-6  # of the largest eigenvalue: a direction held less is not moved at all
 LEAST_INSIDE = 0.5  # of the points; fewer, and this is another surface

@@ -1,0 +1,456 @@
+"""Compare the calibration library with others on the same synthetic data: truth, noise and outliers are known.
+
+    python benchmarks/calibration.py [--mesh liver.ply] [--only points pivot ...] [--out FILE]
+
+Each library is optional: one that is not installed is named with the reason. Times are the fastest of a few calls on an
+otherwise idle machine. The surface is a bumpy body of a liver's size unless `--mesh` (metres or millimetres, any format
+that trimesh reads) gives one; its patches are sampled from the very mesh they are matched to, without deformation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import io
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from twinguide_calibration import (
+    Link,
+    align_points,
+    calibrate_pivot,
+    chain_budget,
+    fitzpatrick_west,
+    layout_covariance,
+    register_layouts,
+    register_points,
+    register_robust,
+    register_surface,
+    solve_hand_eye,
+    surface_model,
+    tre_covariance,
+)
+from twinguide_calibration.rigid import adjoint, compose, difference, exponential, inverse, perturb, point_jacobian
+
+MM = 1e3
+Rows = list[dict]
+
+
+def optional(name: str):
+    """Return a module, or say why it is not there and return None."""
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        print(f"  without {name}: {type(error).__name__}: {str(error).splitlines()[0][:100]}", flush=True)
+        return None
+
+
+def fastest(call: Callable[[], object], calls: int = 20) -> float:
+    """Return the least time [s] of some calls, after one that warms up."""
+    call()
+    times = []
+    for _ in range(calls):
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def table(title: str, rows: Rows) -> Rows:
+    """Print rows under a title, and return them."""
+    print(f"\n{title}")
+    for row in rows:
+        cells = [f"{k} {v:.4g}" if isinstance(v, float) else f"{v}" for k, v in row.items() if k != "method"]
+        print(f"  {row.get('method', ''):38s} {'  '.join(cells)}", flush=True)
+    return rows
+
+
+def points() -> Rows:
+    """Six fiducials, 0.2 mm per axis, target 100 mm deep: TRE rms and time."""
+    cv2, core, o3d = optional("cv2"), optional("sksurgerycore.algorithms.procrustes"), optional("open3d")
+    source = np.array([[60, 0, 0], [-50, 30, 5], [10, 80, -8], [-20, -70, 4], [70, 60, 10], [-65, -30, -12]]) * 1e-3
+    target_point = np.array([[0.0, 0.0, -0.1]])
+    methods = {
+        "twinguide align_points (bare)": align_points,
+        "twinguide register_points + TRE": lambda s, t: _with_tre(s, t, target_point),
+        "scipy align_vectors": _scipy_points,
+    }
+    if cv2:
+        methods["cv2 estimateAffine3D(rotation)"] = lambda s, t: _affine(
+            cv2.estimateAffine3D(s, t, force_rotation=True)
+        )
+    if core:
+        methods["sksurgerycore procrustes"] = lambda s, t: _column(core.orthogonal_procrustes(t, s))
+    if o3d:
+        methods["open3d point-to-point"] = lambda s, t: _open3d_points(o3d, s, t)
+    rng = np.random.default_rng(0)
+    truth = [(Rotation.random(random_state=k).as_matrix(), rng.normal(size=3) * 0.1) for k in range(300)]
+    touched = [source @ r.T + t + rng.normal(size=source.shape) * 2e-4 for r, t in truth]
+    rows = []
+    for name, method in methods.items():
+        errors = []
+        for (rotation, shift), seen in zip(truth, touched, strict=True):
+            r, t = method(source, seen)
+            errors.append(target_point @ (r - rotation).T + t - shift)
+        rms = float(np.sqrt(np.mean(np.sum(np.square(errors), axis=-1))))
+        took = fastest(lambda m=method: m(source, touched[0]), 300)
+        rows.append({"method": name, "tre_rms_mm": rms * MM, "us": took * 1e6})
+    return table("points: 6 fiducials, 0.2 mm per axis, 300 trials", rows)
+
+
+def _with_tre(source, target, point):
+    fit = register_points(source, target)
+    tre_covariance(fit, point)
+    return fit.rotation, fit.translation
+
+
+def _scipy_points(source, target):
+    centre_s, centre_t = source.mean(axis=0), target.mean(axis=0)
+    rotation = Rotation.align_vectors(target - centre_t, source - centre_s)[0].as_matrix()
+    return rotation, centre_t - rotation @ centre_s
+
+
+def _affine(found):
+    matrix = found[0]
+    return matrix[:, :3], matrix[:, 3]
+
+
+def _column(found):
+    return found[0], np.ravel(found[1])
+
+
+def _open3d_points(o3d, source, target):
+    estimation = o3d.pipelines.registration.TransformationEstimationPointToPoint()
+    pairs = o3d.utility.Vector2iVector(np.repeat(np.arange(len(source))[:, None], 2, axis=1))
+    clouds = [o3d.geometry.PointCloud(o3d.utility.Vector3dVector(p)) for p in (source, target)]
+    matrix = estimation.compute_transformation(*clouds, pairs)
+    return matrix[:3, :3], matrix[:3, 3]
+
+
+def tre() -> Rows:
+    """Return predicted over Monte Carlo rms TRE for 3 to 20 fiducials, isotropic and anisotropic noise."""
+    rows, target = [], np.array([[0.02, 0.03, -0.1]])
+    jacobian = point_jacobian(target)[0]
+    for n in (3, 4, 6, 10, 20):
+        for noise in (np.full(3, 2e-4), np.array([1e-4, 1e-4, 4.5e-4])):
+            rng = np.random.default_rng(n)
+            source = rng.normal(size=(n, 3)) * [0.05, 0.05, 0.01]
+            covariances = np.tile(np.diag(noise**2), (n, 1, 1))
+            seen = source + rng.normal(size=(6000, n, 3)) * noise
+            given = np.broadcast_to(source, seen.shape)
+            plain = [fit.apply(target) - target for fit in register_layouts(given, seen)]
+            weighted = register_layouts(given, seen, np.broadcast_to(covariances, (6000, n, 3, 3)), 3)
+            errors = [fit.apply(target) - target for fit in weighted]
+            measured, measured_plain = (float(np.sqrt(np.mean(np.sum(np.square(e), axis=-1)))) for e in (errors, plain))
+            bound = layout_covariance(source, covariances, np.linalg.inv(covariances))
+            sandwich = layout_covariance(source, covariances)
+            predict = [float(np.sqrt(np.trace(jacobian @ c @ jacobian.T))) for c in (bound, sandwich)]
+            west = float(fitzpatrick_west(source, float(np.sqrt((noise**2).sum())), target)[0])
+            rows.append(
+                {
+                    "method": f"{n} fiducials, {'iso' if noise[0] == noise[2] else 'aniso'}tropic",
+                    "weighted_rms_mm": measured * MM,
+                    "predicted/measured": predict[0] / measured,
+                    "plain_rms_mm": measured_plain * MM,
+                    "sandwich/measured": predict[1] / measured_plain,
+                    "fitzpatrick_west/measured": west / measured_plain,
+                }
+            )
+    return table("TRE predicted / Monte Carlo (6000 trials)", rows)
+
+
+def robust() -> Rows:
+    """Return the TRE of 100 pairs, 1 mm noise, with wrong ones."""
+    o3d, rows = optional("open3d"), []
+    for wrong in (0.0, 0.5, 0.9):
+        methods = {"twinguide register_robust": lambda s, t: register_robust(s, t, 1e-3).fit.transform}
+        if o3d:
+            methods["open3d RANSAC correspondences"] = lambda s, t: _open3d_ransac(o3d, s, t)
+        draws = [_pairs(seed, wrong) for seed in range(60)]
+        for name, method in methods.items():
+            errors = [np.linalg.norm((method(s, t) @ [0, 0, 0.05, 1])[:3] - r[:, 2] * 0.05 - c) for s, t, r, c in draws]
+            took = float(np.median([fastest(lambda d=d, m=method: m(d[0], d[1]), 1) for d in draws[:20]]))
+            cells = {"median_mm": float(np.median(errors)) * MM, "max_mm": float(np.max(errors)) * MM, "ms": took * 1e3}
+            rows.append({"method": f"{name}, {wrong:.0%} wrong", **cells})
+    return table("wrong correspondences: 100 pairs, 1 mm noise, 60 trials", rows)
+
+
+def _pairs(seed, wrong):
+    rng = np.random.default_rng(seed)
+    rotation, shift = Rotation.random(random_state=seed).as_matrix(), rng.normal(size=3) * 0.2
+    source = rng.uniform(-0.1, 0.1, (100, 3))
+    target = source @ rotation.T + shift + rng.normal(size=(100, 3)) * 1e-3
+    count = int(wrong * 100)
+    target[:count] = shift + rng.uniform(-0.17, 0.17, (count, 3))
+    return source, target, rotation, shift
+
+
+def _open3d_ransac(o3d, source, target):
+    clouds = [o3d.geometry.PointCloud(o3d.utility.Vector3dVector(p)) for p in (source, target)]
+    pairs = o3d.utility.Vector2iVector(np.repeat(np.arange(len(source))[:, None], 2, axis=1))
+    return o3d.pipelines.registration.registration_ransac_based_on_correspondence(*clouds, pairs, 0.004).transformation
+
+
+def swing(rng, half_deg, wild, n=200):
+    """Return poses (n, 4, 4) of a tool swung about a point, 0.2 mm and 0.1 deg noise, its tip and pivot [m]."""
+    tip = np.array([0.01, 0.02, -0.15])
+    lean, side = np.radians(half_deg) * np.sqrt(rng.uniform(size=n)), rng.uniform(0, 2 * np.pi, n)
+    twist = rng.uniform(-1, 1, n) * np.radians(half_deg)
+    turns = exponential(rng.normal(size=3)) @ exponential(
+        np.stack([lean * np.cos(side), lean * np.sin(side), twist], 1)
+    )
+    held = rng.normal(size=3) * 0.3
+    exact = compose(turns, held - turns @ tip)
+    poses = perturb(exact, rng.normal(size=(n, 6)) * np.repeat([np.radians(0.1), 2e-4], 3))
+    poses[: int(wild * n), :3, 3] += rng.normal(size=(int(wild * n), 3)) * 0.03
+    return poses[rng.permutation(n)], tip, held
+
+
+def pivot() -> Rows:
+    """Return the tip's error and time against scikit-surgerycalibration."""
+    sks, rows = optional("sksurgerycalibration.algorithms.pivot"), []
+    methods = {"twinguide calibrate_pivot": lambda p: calibrate_pivot(p, p95_max=1.0).tip}
+    if sks:
+        methods["sksurgerycalibration AOS"] = lambda p: np.ravel(sks.pivot_calibration(p)[0])
+        methods["sksurgerycalibration RANSAC"] = lambda p: _quiet(
+            lambda: sks.pivot_calibration_with_ransac(p, 10, 0.001, 0.5)[0]
+        )
+    for half, wild in ((5, 0.0), (20, 0.0), (40, 0.0), (40, 0.1)):
+        draws = [swing(np.random.default_rng(seed), half, wild) for seed in range(100)]
+        for name, method in methods.items():
+            errors = [np.linalg.norm(np.ravel(method(poses))[:3] - tip) for poses, tip, _ in draws]
+            rms = float(np.sqrt(np.mean(np.square(errors)))) * MM
+            took = fastest(lambda m=method, d=draws: m(d[0][0]), 10) * 1e3
+            rows.append({"method": f"{name}, cone {half} deg, {wild:.0%} wild", "tip_rms_mm": rms, "ms": took})
+    return table("pivot: 200 poses, 0.2 mm and 0.1 deg, 100 trials", rows)
+
+
+def _quiet(call):
+    with contextlib.redirect_stdout(io.StringIO()):
+        found = call()
+    return np.full(3, np.nan) if found is None else np.ravel(found)
+
+
+def hand_eye() -> Rows:
+    """Return X's error and time of 60 poses against OpenCV."""
+    cv2, rows = optional("cv2"), []
+    methods = {"twinguide solve_hand_eye": lambda a, b: solve_hand_eye(a, b).x}
+    if cv2:
+        for kind in ("TSAI", "PARK", "HORAUD", "ANDREFF", "DANIILIDIS"):
+            flag = getattr(cv2, f"CALIB_HAND_EYE_{kind}")
+            methods[f"cv2 calibrateHandEye {kind}"] = lambda a, b, f=flag: _cv2_hand_eye(cv2, a, b, f)
+        for kind in ("SHAH", "LI"):
+            flag = getattr(cv2, f"CALIB_ROBOT_WORLD_HAND_EYE_{kind}")
+            methods[f"cv2 RobotWorldHandEye {kind}"] = lambda a, b, f=flag: _cv2_robot_world(cv2, a, b, f)
+    draws = [_hand_eye_data(seed) for seed in range(40)]
+    for name, method in methods.items():
+        errors = np.array([difference(x, method(a, b)) for a, b, x in draws])
+        turn, move = (float(np.sqrt(np.mean(np.sum(e**2, axis=1)))) for e in (errors[:, :3], errors[:, 3:]))
+        took = fastest(lambda m=method: m(draws[0][0], draws[0][1]), 3) * 1e3
+        rows.append({"method": name, "x_rms_mm": move * MM, "x_rms_deg": float(np.degrees(turn)), "ms": took})
+    return table("hand-eye: 60 poses, 0.1 deg and 0.2 mm in both streams, 40 trials", rows)
+
+
+def _hand_eye_data(seed):
+    rng = np.random.default_rng(seed)
+    x = compose(exponential(rng.normal(size=3)), rng.normal(size=3) * 0.08)
+    z = compose(exponential(rng.normal(size=3)), rng.normal(size=3))
+    a = compose(exponential(rng.normal(size=(60, 3)) * 0.5), rng.normal(size=(60, 3)) * 0.3)
+    noise = np.repeat([np.radians(0.1), 2e-4], 3)
+    b = perturb(inverse(z) @ a @ x, rng.normal(size=(60, 6)) * noise)
+    return perturb(a, rng.normal(size=(60, 6)) * noise), b, x
+
+
+def _cv2_hand_eye(cv2, a, b, flag):
+    back = inverse(b)
+    rotation, shift = cv2.calibrateHandEye(a[:, :3, :3], a[:, :3, 3], back[:, :3, :3], back[:, :3, 3], method=flag)
+    return compose(rotation, shift.ravel())
+
+
+def _cv2_robot_world(cv2, a, b, flag):
+    found = cv2.calibrateRobotWorldHandEye(a[:, :3, :3], a[:, :3, 3], b[:, :3, :3], b[:, :3, 3], method=flag)
+    return compose(found[0], found[1].ravel())
+
+
+def body():
+    """Return a smooth bumpy body of a liver's size: vertices [m], faces."""
+    trimesh = importlib.import_module("trimesh")
+    ball = trimesh.creation.icosphere(subdivisions=5)
+    unit = ball.vertices / np.linalg.norm(ball.vertices, axis=1, keepdims=True)
+    x, y, z = unit.T
+    bumps = 1 + 0.25 * np.sin(3 * x + 1) * np.cos(2 * y) + 0.2 * np.sin(4 * z + 2 * x) + 0.12 * np.cos(5 * y - 3 * z)
+    return unit * bumps[:, None] * [0.09, 0.06, 0.05], np.asarray(ball.faces)
+
+
+def load(path: Path | None):
+    """Return vertices [m] and faces of a mesh file, or of the bumpy body."""
+    if path is None:
+        return body()
+    mesh = importlib.import_module("trimesh").load(path, process=True)
+    vertices = np.asarray(mesh.vertices, dtype=float)
+    return vertices * (1e-3 if np.ptp(vertices) > 5 else 1.0), np.asarray(mesh.faces)
+
+
+def patch(rng, vertices, faces, share, n=1000, noise=1e-3, wild=0.1):
+    """Return n points [m] of the side that faces a random viewer: the nearest `share` of the area, noisy, some wild."""
+    corners = vertices[faces]
+    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    area, middle = np.linalg.norm(across, axis=1) / 2, corners.mean(axis=1)
+    viewer = rng.normal(size=3)
+    viewer /= np.linalg.norm(viewer)
+    depth = np.where(across @ viewer > 0, -(middle @ viewer), np.inf)
+    first = middle[np.argmin(depth)]
+    apart = np.where(across @ viewer > 0, np.linalg.norm(middle - first, axis=1), np.inf)
+    order = np.argsort(apart)
+    near = order[: np.searchsorted(np.cumsum(area[order]), share * area.sum())]
+    near = near[np.isfinite(apart[near])]
+    chosen = rng.choice(near, n, p=area[near] / area[near].sum())
+    seen = np.einsum("nk,nki->ni", rng.dirichlet([1, 1, 1], n), corners[chosen]) + rng.normal(size=(n, 3)) * noise
+    count = int(wild * n)
+    seen[:count] += rng.uniform(-0.02, 0.02, (count, 3))
+    return seen
+
+
+def displaced(rng, centre, metres=0.01, degrees=10.0):
+    """Return a start this far from the truth, turned about a centre [m]."""
+    axis, shift = (v / np.linalg.norm(v) for v in rng.normal(size=(2, 3)))
+    rotation = exponential(axis * np.radians(degrees))
+    return compose(rotation, centre - rotation @ centre + shift * metres)
+
+
+def surface(mesh: Path | None) -> Rows:
+    """Return target errors from starts within 10 mm and 10 deg: 50 starts of one patch, and 50 patches."""
+    o3d, gicp, pycpd = optional("open3d"), optional("small_gicp"), optional("pycpd")
+    vertices, faces = load(mesh)
+    model = surface_model(vertices, faces)
+    targets = vertices.mean(axis=0) + np.random.default_rng(0).normal(size=(20, 3)) * 0.02
+    methods = {"twinguide register_surface": lambda p, s: register_surface(p, model, s).transform}
+    if o3d:
+        methods["open3d point-to-plane, Tukey 3 mm"] = _open3d_surface(o3d, model)
+    if gicp:
+        methods["small_gicp GICP"] = lambda p, s: (
+            gicp.align(
+                model.samples, p, s, "GICP", downsampling_resolution=1e-4, max_correspondence_distance=0.01
+            ).T_target_source
+        )
+    if pycpd:
+        methods["pycpd rigid (300 points)"] = lambda p, s: _pycpd(pycpd, model, p, s)
+    one = patch(np.random.default_rng(3), vertices, faces, 0.15)
+    cases = {"one patch, 50 starts": [one] * 50}
+    cases["50 patches"] = [patch(np.random.default_rng(seed), vertices, faces, 0.15) for seed in range(50)]
+    rows = []
+    for case, patches in cases.items():
+        for name, method in methods.items():
+            count = 5 if "pycpd" in name else 50
+            errors, times = [], []
+            for seed, seen in enumerate(patches[:count]):
+                start = displaced(np.random.default_rng(seed), seen.mean(axis=0))
+                began = time.perf_counter()
+                matrix = method(seen, start)
+                times.append(time.perf_counter() - began)
+                moved = targets @ matrix[:3, :3].T + matrix[:3, 3]
+                errors.append(np.sqrt(np.mean(np.sum((moved - targets) ** 2, axis=1))) * MM)
+            cells = {
+                "median_mm": float(np.median(errors)),
+                "max_mm": float(np.max(errors)),
+                "ms": float(np.median(times)) * 1e3,
+            }
+            rows.append({"method": f"{name}, {case}", "runs": count, **cells})
+    return table("surface: 15 % patch, 1000 points, 1 mm noise, 10 % wild", rows)
+
+
+def _open3d_surface(o3d, model):
+    target = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(model.samples))
+    target.normals = o3d.utility.Vector3dVector(model.normals)
+    registration = o3d.pipelines.registration
+    estimation = registration.TransformationEstimationPointToPlane(registration.TukeyLoss(k=3e-3))
+    criteria = registration.ICPConvergenceCriteria(max_iteration=60)
+
+    def align(seen, start):
+        cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(seen))
+        return registration.registration_icp(cloud, target, 0.02, start, estimation, criteria).transformation
+
+    return align
+
+
+def _pycpd(pycpd, model, seen, start):
+    placed = seen[:300] @ start[:3, :3].T + start[:3, 3]
+    chosen = model.samples[np.random.default_rng(0).permutation(len(model.samples))[:1500]]
+    centre, scale = chosen.mean(axis=0), chosen.std()
+    fit = pycpd.RigidRegistration(X=(chosen - centre) / scale, Y=(placed - centre) / scale, scale=False, w=0.1)
+    fit.register()
+    rotation = fit.R.T
+    move = compose(rotation, centre + scale * np.ravel(fit.t) - rotation @ centre)
+    return move @ start
+
+
+def chain() -> Rows:
+    """Compare a chain's covariance with pytransform3d's, which perturbs from the left."""
+    uncertainty = optional("pytransform3d.uncertainty")
+    rng = np.random.default_rng(0)
+    links = []
+    for name in ("a", "b"):
+        root = rng.normal(size=(6, 6)) * np.repeat([1e-3, 3e-4], 3)[:, None]
+        links.append(Link(name, compose(exponential(rng.normal(size=3)), rng.normal(size=3)), root @ root.T))
+    point = np.array([0.05, 0.02, 0.1])
+    budget = chain_budget(links, point)
+    rows = [
+        {
+            "method": "twinguide chain_budget",
+            "rms_mm": budget.rms * MM,
+            "us": fastest(lambda: chain_budget(links, point), 100) * 1e6,
+        }
+    ]
+    if uncertainty:
+        left = [adjoint(link.transform) @ link.covariance @ adjoint(link.transform).T for link in links]
+        given = (links[1].transform, left[1], links[0].transform, left[0])  # it takes the transform applied first
+        matrix, covariance = uncertainty.concat_globally_uncertain_transforms(*given)
+        carried = adjoint(inverse(matrix)) @ covariance @ adjoint(inverse(matrix)).T
+        jacobian = matrix[:3, :3] @ point_jacobian(point)
+        rms = float(np.sqrt(np.trace(jacobian @ carried @ jacobian.T))) * MM
+        took = fastest(lambda: uncertainty.concat_globally_uncertain_transforms(*given), 100) * 1e6
+        rows.append({"method": "pytransform3d concat_globally_uncertain", "rms_mm": rms, "us": took})
+    return table("chain of two uncertain transforms at a point", rows)
+
+
+def machine() -> dict:
+    """Return what the figures were measured on."""
+    model = platform.processor()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    names = ("numpy", "scipy", "cv2", "open3d", "small_gicp", "pytransform3d", "pycpd", "sksurgerycore")
+    versions = {n: getattr(sys.modules.get(n), "__version__", None) for n in names}
+    return {"cpu": model, "cores": os.cpu_count(), "python": platform.python_version(), "versions": versions}
+
+
+def main() -> None:
+    """Run the comparisons asked for, print them, and keep them."""
+    cases = {"points": points, "tre": tre, "robust": robust, "pivot": pivot, "hand_eye": hand_eye, "chain": chain}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mesh", type=Path)
+    parser.add_argument("--only", nargs="*", choices=[*cases, "surface"], default=[*cases, "surface"])
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    kept = {}
+    if args.out and args.out.exists():
+        kept = json.loads(args.out.read_text())
+    for name in args.only:
+        kept[name] = surface(args.mesh) if name == "surface" else cases[name]()
+        kept["machine"] = machine()
+        if args.out:
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            args.out.write_text(json.dumps(kept, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
