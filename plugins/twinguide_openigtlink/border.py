@@ -20,17 +20,13 @@ RAS_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # its own inverse
 ROUNDING = 1e-3  # of R R^T: float32 and printed matrices are mended, anything beyond is no rotation
 
 
-def frames_of(name: str) -> tuple[str, str]:
-    """Return (target, source) in lower case of a name "SourceToTarget"; raise FrameError for another form."""
-    source, to, target = name.partition("To")
-    if not (source and to and target):
-        raise FrameError('a name "SourceToTarget", as PLUS has it', repr(name))
-    return target.lower(), source.lower()
-
-
 def name_of(target: str, source: str) -> str:
-    """Return the name that PLUS and 3D Slicer give `target_from_source`: "SourceToTarget"."""
-    return f"{source[:1].upper()}{source[1:]}To{target[:1].upper()}{target[1:]}"
+    """Return the name that PLUS and 3D Slicer give: `tracker_from_my_tool` is "MyToolToTracker"."""
+    return f"{_joined(source)}To{_joined(target)}"
+
+
+def _joined(name: str) -> str:
+    return "".join(word[:1].upper() + word[1:] for word in name.split("_"))
 
 
 def matrix_of(content: WireTransform | Position | Tool | QuaternionTool) -> Array:

@@ -44,8 +44,8 @@ class ToolRow(Strict, frozen=True, kw_only=True):
     name: Annotated[str, Meta(max_length=20)] = ""  # "NeedleToTracker", or a tool's name in TDATA; empty with `fixed`
     inverted: bool = False  # the wire has needle_from_tracker
     fixed: bool = False  # it is the sender's own frame: the identity, always seen (poses told in the reference's frame)
-    sigma_mm: NonNegative = 0.25  # stated error, 1 sigma per axis
-    sigma_deg: NonNegative = 0.1
+    sigma_mm: Positive = 0.25  # stated error, 1 sigma per axis
+    sigma_deg: Positive = 0.1
     markers_mm: tuple[Vec3mm, ...] = ()  # with `noise_mm`, instead: the covariance is that of a fit to these markers
     noise_mm: Vec3mm = (0.0, 0.0, 0.0)  # per marker along the camera's axes, 1 sigma
 

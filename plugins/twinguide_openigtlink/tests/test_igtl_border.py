@@ -11,6 +11,7 @@ from twinguide.errors import FrameError, PluginError
 from twinguide.frames import rotation_from_vector
 from twinguide.messages import Exposure, ImageTarget, Inbox, Lost
 from twinguide_calibration import register_layouts
+from twinguide_calibration.reading.sequences import frames_of_name
 from twinguide_openigtlink import (
     Fiducial,
     Image,
@@ -26,7 +27,7 @@ from twinguide_openigtlink import (
     Transform,
     unit_code,
 )
-from twinguide_openigtlink.border import between_axes, frames_of, from_markers, matrix_of, name_of
+from twinguide_openigtlink.border import between_axes, from_markers, matrix_of, name_of
 from twinguide_openigtlink.gathering import Gathering
 from twinguide_openigtlink.incoming import Incoming
 from twinguide_openigtlink.link import Arrival
@@ -43,11 +44,10 @@ def matrix(x=0.0, y=0.0, z=100.0, turn=(0.0, 0.0, 0.1)):
     return m
 
 
-def test_the_name_that_plus_gives_is_read_from_right_to_left():
-    assert frames_of("ProbeToTracker") == ("tracker", "probe")
-    assert name_of("tracker", "probe") == "ProbeToTracker"
-    with pytest.raises(FrameError, match="SourceToTarget"):
-        frames_of("Probe")
+@pytest.mark.parametrize(("source", "name"), [("probe", "ProbeToTracker"), ("stylus_tip", "StylusTipToTracker")])
+def test_the_name_that_plus_gives_is_read_from_right_to_left(source, name):
+    assert name_of("tracker", source) == name
+    assert frames_of_name(name) == ("tracker", source)
 
 
 def test_millimetres_become_metres_and_the_known_point_stays_where_it_is():
