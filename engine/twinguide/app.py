@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from twinguide.bus.finite import first_flaw
+from twinguide.calibrating.guided import GuidedPivot
 from twinguide.case import Case
 from twinguide.clock import MS, SECOND, Clock, ClockReal, ClockVirtual
 from twinguide.composing import RANK
@@ -151,6 +152,7 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool) -> Loop:
         case.plan.target,
         trains=any(isinstance(p, Motion) and p.trains for p in _declared(run)),
         touch=twin.touch,
+        pivot=_pivot(run, twin),
     )
     loop = Loop(
         headset=headset,
@@ -264,6 +266,12 @@ def _staging(scenario: Scenario) -> Staging | None:
         return None
     name, tool = bodies[0]
     return Staging(name, mount_of(name, tool), _head_covariance(scenario))
+
+
+def _pivot(run: Run, twin: Twin) -> GuidedPivot | None:
+    """Return what calibrates the tips that the scenario asks for; their results go to the session folder."""
+    tools = tuple(name for name, tool in run.scenario.tools.items() if tool.calibrate == "pivot")
+    return GuidedPivot(tools, twin.swung, twin.calibrate, run.out / "calibration") if tools else None
 
 
 def _finding_fault(said: object) -> str:

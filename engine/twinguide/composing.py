@@ -28,6 +28,8 @@ def _panel(twin: TwinView, findings: tuple[Finding, ...], training: float, fault
     yield "title", _title(twin, training)
     if twin.workflow.note:
         yield "caution", twin.workflow.note
+    for row in twin.workflow.progress:
+        yield "normal", row
     for fault in faults:
         yield "caution", fault
     if twin.target is not None and twin.target_status.state != "hidden":
@@ -37,9 +39,13 @@ def _panel(twin: TwinView, findings: tuple[Finding, ...], training: float, fault
             yield "normal", _gate(twin)
         yield from _measures(findings)
     elif twin.registration.state not in ("absent", "void"):
-        yield "normal", text("registration", tre_mm=twin.registration.tre_p95_mm)
-        for name, error in twin.registration.verification_mm.items():
-            yield "normal", text("verified", name=name, value_mm=error)
+        r = twin.registration
+        yield "normal", text("registration", fre_mm=r.fre_mm, tre_mm=r.tre_p95_mm)
+        for name, error in r.verification_mm.items():
+            bound = r.verification_p95_mm[name]
+            beyond = error > bound
+            words = text("beyond" if beyond else "verified", name=name, value_mm=error, bound_mm=bound)
+            yield "caution" if beyond else "normal", words
 
 
 def _title(twin: TwinView, training: float) -> str:

@@ -205,6 +205,7 @@ class Registration(Message, frozen=True, kw_only=True, tag="twinguide.registrati
     fre_mm: float = 0.0
     tre_p95_mm: float = 0.0  # predicted at the target, not the FRE
     verification_mm: dict[str, float] = {}  # landmark not used for the fit -> measured error
+    verification_p95_mm: dict[str, float] = {}  # and the radius that holds 95 % of such errors, as predicted
     landmarks: tuple[Landmark, ...] = ()
 
 
@@ -218,11 +219,12 @@ class Calibration(Message, frozen=True, kw_only=True, tag="twinguide.calibration
 class WorkflowState(Message, frozen=True, kw_only=True, tag="twinguide.workflow/1"):
     """Where the procedure stands and what it waits for."""
 
-    step: str  # setup | register | verify | confirm | train | guide | review
+    step: str  # setup | calibrate | register | verify | confirm | train | guide | review
     waits_for: str
     version: int
     note: str = ""  # why the last touch was refused, say
     touched: tuple[str, ...] = ()
+    progress: tuple[str, ...] = ()  # how far the step is, as the wearer reads it
 
 
 class PartState(Message, frozen=True, kw_only=True, tag="twinguide.part_state/1"):
@@ -261,7 +263,7 @@ class Command(Message, frozen=True, kw_only=True, tag="twinguide.command/1"):
     """What a person, or the simulated operator, asks of the engine; repeated with the same `id` until acknowledged."""
 
     id: str
-    kind: Literal["start", "touch", "confirm", "reject", "train", "overlay", "stop"]
+    kind: Literal["start", "swing", "touch", "confirm", "reject", "train", "overlay", "stop"]
     argument: str = ""
 
 
@@ -276,13 +278,14 @@ class Ack(Message, frozen=True, kw_only=True, tag="twinguide.ack/1"):
 class Act(Message, frozen=True, kw_only=True, tag="twinguide.act/1"):
     """What the simulated operator's hands do: the simulated world carries it out.
 
-    `touch`: hold the pointer's tip on landmark `of`, off by `offset`. `needle`: pick the needle up if it lies, and move
+    `touch`: hold the pointer's tip on landmark `of`, off by `offset`. `swing`: swing the pointer, `of="pointer"`, with
+    its tip in a divot, by up to `turn[0]` [rad] from the middle. `needle`: pick the needle up if it lies, and move
     it with `velocity` and `turn` until the next act (a hand sees where things appear, so it steers by differences and
     never by places). `withdraw`: lay the tool `of` down. `breathe`: ask the patient to hold the breath at
     end-expiration (`of="hold"`) or to go on (`of="free"`).
     """
 
-    kind: Literal["touch", "needle", "withdraw", "breathe"]
+    kind: Literal["touch", "swing", "needle", "withdraw", "breathe"]
     of: str = ""
     offset: Vec3 = (0.0, 0.0, 0.0)  # [m], in reference
     velocity: Vec3 = (0.0, 0.0, 0.0)  # of the hand-held tip [m/s], in reference

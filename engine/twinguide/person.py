@@ -59,6 +59,8 @@ class Person:
                 pass
         if state.waits_for.startswith("touch "):
             return Command(id=identity, kind="touch", argument=state.waits_for.removeprefix("touch "))
+        if state.waits_for.startswith("swing "):
+            return Command(id=identity, kind="swing", argument=state.waits_for.removeprefix("swing "))
         if state.waits_for == "start":
             return Command(id=identity, kind="start")
         return Command(id=identity, kind="confirm") if state.waits_for == "confirm" else None

@@ -74,6 +74,7 @@ class Tool(Strict, frozen=True, kw_only=True):
     tip_sigma_mm: NonNegative = 0.1  # per axis
     tip_covariance_mm2: Rows3 | None = None  # in the tool's frame; where given, in place of tip_sigma_mm
     calibration: str = ""
+    calibrate: Literal["", "pivot"] = ""  # `pivot`: the run begins with swinging it in a divot
     mount: Mount | None = None
     bends_mm: NonNegative = 0.0  # 1 sigma of a needle's bending at full depth, lateral
     tolerance_mm: Positive = 6.0
@@ -186,6 +187,8 @@ def check(scenario: Scenario, registry: Registry, where: str = "the scenario") -
                 "how the body is fixed to the headset", "neither mount nor calibration", f"{where}, [tools.{name}]",
                 "State [tools.<name>.mount], or name a result of `twinguide calibrate handeye`.",
             )  # fmt: skip
+        if tool.calibrate and tool.role not in ("pointer", "needle"):
+            raise ScenarioError("a tool with a tip", f"role {tool.role!r}", f"{where}, [tools.{name}] calibrate")
     roles = [tool.role for tool in scenario.tools.values()]
     wanted = ("needle",) if scenario.mode == "rehearse" else ("reference", "pointer", "needle")
     lacking = [role for role in wanted if roles.count(role) != 1]

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from twinguide.calibrating.result import PivotResult
 from twinguide.case import Case
 from twinguide.clock import MS, SECOND
 from twinguide.deformation import Deformation
@@ -38,7 +40,12 @@ from twinguide.tooling import tip_covariance, tip_of, tool_view
 from twinguide.trust import SILENT_PERIODS, Presence, Stream, Trust
 
 Array = NDArray[np.float64]
-IN_HAND = {"register": ("pointer",), "verify": ("pointer",), "guide": ("needle",)}  # a tool laid down is not lost
+IN_HAND = {
+    "calibrate": ("pointer",),
+    "register": ("pointer",),
+    "verify": ("pointer",),
+    "guide": ("needle",),
+}  # a tool laid down is not lost
 UNKNOWN_MOTION_M = 0.010  # 1 sigma per axis of an organ whose breathing is not known: 15 mm from rest to full breath
 LEVER_M = 0.15  # from the reference body to what hangs on it: a turn of the body is a step out there
 GATE_FRESH_NS = 100 * MS  # an older gate says nothing
@@ -71,7 +78,7 @@ class Twin:
         exposure_hz: float = 60.0,
     ) -> None:
         """Take the case, the tools, how to read a shared array, and the rate that the tracker declares [Hz]."""
-        self._case, self._tools, self._bulk = case, scenario.tools, bulk
+        self._case, self._tools, self._bulk = case, dict(scenario.tools), bulk
         self._roles = {tool.role: name for name, tool in scenario.tools.items()}
         patient_side = {n: t for n, t in scenario.tools.items() if t.role != "headset"}
         self._histories = {n: PoseHistory(static=t.role == "reference") for n, t in patient_side.items()}
@@ -186,7 +193,17 @@ class Twin:
         self._held.pop(tool, None)
         self._stream.heard_ns = t_ns
 
-    # ---- touching ---------------------------------------------------------------------------------------------------
+    # ---- calibrating and touching -----------------------------------------------------------------------------------
+
+    def swung(self, tool: str, since_ns: int) -> tuple[int, Array]:
+        """Return the time of a tool's newest sample [ns], and its poses in tracker since a time, shape (n, 4, 4)."""
+        history = self._histories[tool]
+        return history.newest_ns, history.samples(since_ns)[0].copy()
+
+    def calibrate(self, tool: str, result: PivotResult) -> None:
+        """Use a tool's newly calibrated tip and its covariance from now on."""
+        known = {"tip_mm": result.tip_mm, "tip_covariance_mm2": result.tip_covariance_mm2}
+        self._tools[tool] = msgspec.structs.replace(self._tools[tool], **known)
 
     def touch(self, since_ns: int, until_ns: int) -> Touch:
         """Return the pointer's tips [m] in reference during a touch; see `Touch`."""

@@ -1,4 +1,4 @@
-"""The procedure: set up, register, verify, confirm, train, guide, review; and what voids a step.
+"""The procedure: set up, calibrate, register, verify, confirm, train, guide, review; and what voids a step.
 
 Guidance does not start before the registration was verified on landmarks not used for it and confirmed by the wearer.
 A bumped reference voids the registration; a jump of the headset suspends it until the wearer confirms again.
@@ -13,14 +13,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from twinguide.calibrating.guided import GuidedPivot
 from twinguide.clock import MS
-from twinguide.errors import RegistrationRefused
+from twinguide.errors import CalibrationError, RegistrationRefused
 from twinguide.messages import Ack, Command, Landmark, Message, PoseWire, Registration, WorkflowState
 from twinguide.registering import Touch, landmark_of, register, verification_error
 from twinguide.render.catalogue import text
 from twinguide.scenario import RegistrationSettings
 
-Step = Literal["setup", "register", "verify", "confirm", "train", "guide", "review"]
+Step = Literal["setup", "calibrate", "register", "verify", "confirm", "train", "guide", "review"]
 Place = NDArray[np.float64]
 
 
@@ -35,8 +36,13 @@ class Workflow:
         *,
         trains: bool,
         touch: Callable[[int, int], Touch],
+        pivot: GuidedPivot | None = None,
     ) -> None:
-        """Take landmarks and the target [m] in image, and `touch(since_ns, until_ns)`, which reads the pointer."""
+        """Take landmarks and the target [m] in image, and `touch(since_ns, until_ns)`, which reads the pointer.
+
+        With `pivot` the run begins by calibrating the tips of its tools.
+        """
+        self._pivot = pivot
         self._settings, self._target, self._trains, self._touch = settings, target, trains, touch
         self._image = {name: place for name, (_, place) in landmarks.items()}
         self._fiducials = [name for name, (kind, _) in landmarks.items() if kind == "fiducial"]
@@ -68,7 +74,9 @@ class Workflow:
         """Return why a command is refused, or nothing."""
         match command.kind, self.step:
             case "start", "setup":
-                self._go("register", t_ns)
+                self._go("calibrate" if self._pivot else "register", t_ns)
+            case "swing" | "confirm" | "reject", "calibrate" if self._pivot:
+                return self._calibrate(self._pivot, command, t_ns)
             case "touch", "register" | "verify":
                 return self._begin_touch(command.argument, t_ns)
             case "confirm", "confirm" if not self._settled:
@@ -91,6 +99,25 @@ class Workflow:
                 return f"{command.kind!r} does not belong to the step {self.step!r}"
         return ""
 
+    def _calibrate(self, pivot: GuidedPivot, command: Command, t_ns: int) -> str:
+        """Begin a swing, accept the tip that it told, or throw it away; return why not, or nothing."""
+        if command.kind == "swing":
+            refusal = pivot.begin(command.argument, t_ns)
+            if refusal:
+                return refusal
+        elif command.kind == "confirm" and pivot.waits_for != "confirm":
+            return "there is no tip to accept yet"
+        elif command.kind == "confirm":
+            try:
+                pivot.accept()
+            except CalibrationError as error:
+                self._go("calibrate" if pivot.tool else "register", t_ns, str(error))
+                return ""
+        else:
+            pivot.redo()
+        self._go("calibrate" if pivot.tool else "register", t_ns)
+        return ""
+
     def _begin_touch(self, name: str, t_ns: int) -> str:
         if name not in self._open():
             return f"wanted one of {self._open()}, got {name!r}"
@@ -108,6 +135,8 @@ class Workflow:
         if settled != self._settled:
             self._settled = settled
             self._settle(t_ns)
+        if self.step == "calibrate" and self._pivot and self._pivot.update(t_ns):
+            self._go("calibrate", t_ns, self._pivot.note)
         if self._touching and t_ns >= self._touching[1] + round(self._settings.dwell_ms * MS):
             name, since = self._touching
             self._touching = None
@@ -119,7 +148,7 @@ class Workflow:
 
     def void(self, reason: str, t_ns: int, *, moved: bool = False) -> None:
         """Throw away the registration and what was touched for it; `moved`: what was learnt in `reference` as well."""
-        if self.step in ("setup", "review") or self._placed:
+        if self.step in ("setup", "calibrate", "review") or self._placed:
             return
         self._touched.clear()
         self._touching = None
@@ -186,6 +215,7 @@ class Workflow:
     def _verify(self, mark: Landmark, t_ns: int) -> None:
         error, predicted = verification_error(mark, self._image[mark.name], self.registration)
         measured = {**self.registration.verification_mm, mark.name: error * 1e3}
+        bounds = {**self.registration.verification_p95_mm, mark.name: predicted * 1e3}
         limit = self._settings.verify_limit_mm
         if error * 1e3 > limit:
             off = f"{mark.name}, not used for the fit, is off by {error * 1e3:.1f} mm"
@@ -193,7 +223,8 @@ class Workflow:
             self.void(f"verification failed: {reason}", t_ns)
             return
         state = "made" if self._open() else "verified"
-        self._change_registration(t_ns, state=state, reason="", verification_mm=measured)
+        told = {"verification_mm": measured, "verification_p95_mm": bounds}
+        self._change_registration(t_ns, state=state, reason="", **told)
         self._go("verify" if self._open() else "confirm", t_ns)
 
     # ---- states -----------------------------------------------------------------------------------------------------
@@ -208,9 +239,15 @@ class Workflow:
         self._version += 1
         confirm = "confirm" if self._settled else "settling"
         waits = {"setup": "start", "confirm": confirm, "train": "training"}.get(step, "")
+        progress: tuple[str, ...] = ()
         if step in ("register", "verify"):
             waits = f"touch {next(iter(self._open()), '')}"
+            wanted = self._fiducials if step == "register" else self._checks
+            progress = (text("touched", done=len(wanted) - len(self._open()), all=len(wanted)),)
+        elif step == "calibrate" and self._pivot:
+            waits, progress = self._pivot.waits_for, self._pivot.rows
         self.state = WorkflowState(
-            t_ns=t_ns, step=step, waits_for=waits, note=note, version=self._version, touched=tuple(self._touched)
-        )
+            t_ns=t_ns, step=step, waits_for=waits, note=note, version=self._version, touched=tuple(self._touched),
+            progress=progress,
+        )  # fmt: skip
         self._out.append(self.state)

@@ -18,6 +18,8 @@ MS = 1_000_000
 HOLD_S = 5.0  # a patient asked to hold reaches end-expiration within one breath of 4 s, give or take
 REACH_S = 1.3  # to bring the pointer to a landmark
 DWELL_S = 0.7  # to keep it there, somewhat longer than the engine listens
+PICK_UP_S = 1.5  # to bring a tool to the divot
+CONE_RAD = 0.5  # of a swing from the middle
 HELD_TOUCHES = 3  # landmarks touched in one breath-hold
 RETRY_NS = 100 * MS
 Script = Iterator[tuple[float, list[Message]]]  # (seconds to wait afterwards, messages)
@@ -68,6 +70,13 @@ class OperatorSimulated:
             case "setup":
                 yield 1.0, []
                 yield 0.0, [self._command("start")]
+            case "calibrate" if state.waits_for.startswith("swing "):
+                tool = state.waits_for.removeprefix("swing ")
+                yield PICK_UP_S, [Act(kind="swing", of=tool, turn=(CONE_RAD, 0.0, 0.0))]
+                yield 0.0, [self._command("swing", tool)]
+            case "calibrate" if state.waits_for == "confirm":
+                yield 1.0, [Act(kind="withdraw", of="pointer")]
+                yield 0.0, [self._command("confirm")]
             case "register" | "verify" if state.waits_for.startswith("touch "):
                 yield from self._touch(state.waits_for.removeprefix("touch "))
             case "confirm":

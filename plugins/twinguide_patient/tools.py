@@ -15,6 +15,8 @@ from .room import ANTERIOR
 
 Array = NDArray[np.float64]
 REACH_S = 1.0  # from landmark to landmark
+SWING_HZ = (0.47, 0.31)  # across and along: the cone is filled in some ten seconds
+PIVOT_SLIP_M = 0.03e-3  # rms per axis, of a tip in a divot
 READY_M = 0.025  # above the skin, where the needle is picked up
 SPEED_MAX = 0.5  # [m/s], [rad/s x 10]: no hand is faster, whatever it is told
 BEND_LENGTH_M = 0.1
@@ -46,9 +48,26 @@ class Pointer:
         self._tip: Array | None = None
         self.landmark = ""
         self.offset = np.zeros(3)  # [m], in reference
+        self._divot: tuple[Array, float] | None = None  # place [m], half the cone [rad]
+
+    def swing(self, divot: Array, cone_rad: float, t_s: float) -> None:
+        """Set the tip into a divot [m] and swing from `t_s` [s] on, by up to `cone_rad` from the middle."""
+        self.lay_down()
+        self._divot, self._since_s = (divot, min(max(cone_rad, 0.0), 1.0)), t_s
+
+    def swinging(self, t_s: float) -> Held | None:
+        """Return the pointer as it swings; None while it does not."""
+        if self._divot is None:
+            return None
+        place, cone = self._divot
+        passed = t_s - self._since_s
+        across, along = (np.tan(cone) * np.sin(2 * np.pi * hz * passed) / np.sqrt(2.0) for hz in SWING_HZ)
+        axis = self._rotation @ np.array([across, along, 1.0])
+        return Held(place + self._tremor.at(t_s) * PIVOT_SLIP_M, axes_along(axis))
 
     def touch(self, landmark: str, place: Array, offset: Array, t_s: float) -> None:
         """Start towards a landmark that is now at `place` [m]; `offset` [m], in reference, is the hand's error."""
+        self._divot = None
         if landmark == self.landmark:
             self.offset = offset
             return
@@ -57,7 +76,7 @@ class Pointer:
 
     def lay_down(self) -> None:
         """Let go."""
-        self.landmark, self._tip, self._from = "", None, None
+        self.landmark, self._tip, self._from, self._divot = "", None, None, None
 
     def held(self, t_s: float, goal: Array) -> Held | None:
         """Return the pointer on its way to `goal` [m] or resting there; None where it lies."""

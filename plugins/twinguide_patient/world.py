@@ -35,6 +35,7 @@ COUGH_AT_TARGET = np.array([0.0, -0.3, 0.95])  # the diaphragm is thrown up
 COUGH_AT_CHEST = np.array([0.0, 0.5, 0.1])  # the abdomen's wall is drawn in
 CHEST_AXES = axes_along(np.array([0.2, -1.0, 0.3]))
 CHEST_TILT = np.radians([2.0, 0.0, 0.5])  # of the chest marker at full inspiration
+DIVOT_M = np.array([-0.05, -0.02, -0.26])  # from the entry: in the holder of the reference body, over the pelvis
 PARKED_M = np.array([0.0, 0.0, -0.8])  # from the entry: an instrument table beyond the feet
 
 
@@ -104,6 +105,8 @@ class Patient:
         elif act.kind == "touch" and act.of in self._landmarks:
             place = self._on_skin(self._landmarks[act.of], self._breath(t_s), t_s)
             self._pointer.touch(act.of, place, np.array(act.offset), t_s)
+        elif act.kind == "swing" and act.of == "pointer":
+            self._pointer.swing(self._plan.entry + DIVOT_M, act.turn[0], t_s)
         elif act.kind == "needle":
             self._needle.move(image_from_reference @ act.velocity, image_from_reference @ act.turn)
         elif act.kind == "withdraw" and act.of in ("needle", "pointer"):
@@ -129,7 +132,7 @@ class Patient:
             target = target + push_at(target, tip, self._needle.direction, self._push_m)
             if self._needle.depth_m > 0:
                 self._collisions.test(tip, self._tissue.material(tip, breath.target, extra))
-        pointer = None
+        pointer = self._pointer.swinging(t_s)
         if self._pointer.landmark:
             place = self._on_skin(self._landmarks[self._pointer.landmark], breath, t_s)
             pointer = self._pointer.held(t_s, place + reference_from_image.rotation.T @ self._pointer.offset)

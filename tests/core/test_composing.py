@@ -7,7 +7,9 @@ from twinguide.messages import Finding, Registration, WorkflowState
 from twinguide.scene import Point, Status, ToolView, TwinView
 
 
-def twin(step="guide", waits_for="", state="confirmed", target_state="valid", gate_open=True, note="", reason=""):
+def twin(
+    step="guide", waits_for="", state="confirmed", target_state="valid", gate_open=True, note="", reason="", progress=()
+):
     covariance = np.eye(3) * 1e-6
     needle = ToolView("needle", Status("valid"), Point(np.zeros(3), covariance), np.array([0.0, 0.0, 1.0]))
     return TwinView(
@@ -15,14 +17,21 @@ def twin(step="guide", waits_for="", state="confirmed", target_state="valid", ga
         structures={},
         tools={"needle": needle},
         lost={},
-        registration=Registration(version=1, state=state, reason=reason, tre_p95_mm=1.25, verification_mm={"V1": 0.5}),
+        registration=Registration(
+            version=1,
+            state=state,
+            reason=reason,
+            tre_p95_mm=1.25,
+            verification_mm={"V1": 0.5, "V2": 2.25},
+            verification_p95_mm={"V1": 1.75, "V2": 1.8},
+        ),
         reference_from_image=Transform.of("reference", "image"),
         stage_from_reference=None,
         target=Point(np.array([0.0, 0.0, 0.05]), covariance),
         displacement=None,
         entry=np.array([0.0, 0.0, -0.05]),
         target_status=Status(target_state, reason),
-        workflow=WorkflowState(step=step, waits_for=waits_for, version=1, note=note),
+        workflow=WorkflowState(step=step, waits_for=waits_for, version=1, note=note, progress=progress),
         gate_open=gate_open,
         gate_reason="moving",
         gate_seconds=1.5,
@@ -72,8 +81,18 @@ def test_the_title_names_the_landmark_to_touch(step):
 def test_the_registration_is_told_by_its_error_at_the_target_and_its_verification():
     told = rows(twin(step="confirm", state="verified"))
     assert any("1.2 mm" in row for row in told)
-    assert any("V1: 0.5 mm" in row for row in told)
+    assert any("V1: 0.5 mm" in row and "1.8 mm" in row for row in told)
     assert not any("FRE" in row for row in told)
+
+
+def test_a_landmark_beyond_its_bound_is_a_caution_that_the_wearer_decides_on():
+    told = [row for row in rows(twin(step="confirm", state="verified")) if "V2" in row]
+    assert [row.startswith("caution") and "2.2 mm" in row and "1.8 mm" in row for row in told] == [True]
+
+
+def test_how_far_a_step_is_stands_below_its_title():
+    told = rows(twin(step="register", waits_for="touch F3", progress=("2 of 6 touched",)))
+    assert told[1] == "normal: 2 of 6 touched"
 
 
 def test_a_refused_touch_and_a_withdrawn_part_are_cautions():

@@ -112,6 +112,25 @@ def test_a_failed_verification_voids_the_registration_and_says_by_how_much():
     assert "6.0 mm" in p.flow.registration.reason
 
 
+def test_a_landmark_off_by_more_than_predicted_is_kept_with_its_bound_for_the_wearer_to_judge():
+    p = Procedure().to_verify()
+    p.touch("V1", offset=(0.003, 0.0, 0.0))
+    p.touch("V2")
+    made = p.flow.registration
+    assert (p.flow.step, made.state) == ("confirm", "verified")
+    assert made.verification_mm["V1"] > made.verification_p95_mm["V1"] > 0
+    assert made.verification_mm["V2"] < made.verification_p95_mm["V2"]
+    p.say("reject")
+    assert p.flow.registration.state == "void"
+
+
+def test_touching_says_how_many_landmarks_are_done():
+    p = Procedure()
+    p.say("start")
+    p.touch("F0")
+    assert p.flow.state.progress == ("1 of 4 touched",)
+
+
 def test_the_error_told_is_that_at_the_target_and_grows_with_its_depth():
     near, far = Procedure(), Procedure()
     far.flow._target = TARGET + np.array([0.0, 0.0, -0.2])
@@ -174,6 +193,20 @@ def test_a_bump_voids_everything_and_a_headset_jump_only_suspends():
     p.flow.void("the reference was bumped", p.t)
     assert (p.flow.step, p.flow.registration.state) == ("register", "void")
     assert p.flow.state.touched == ()
+
+
+def test_after_a_jump_the_overlay_is_confirmed_once_the_headsets_place_is_found_not_before():
+    p = Procedure().to_guide()
+    p.flow.suspend("the headset's place jumped by 20 mm", p.t)
+    p.flow.update(p.t, all_trained=True, settled=False)
+    assert (p.flow.state.waits_for, p.flow.registration.state) == ("settling", "suspended")
+    ack = p.flow.command(Command(id="early", kind="confirm"), p.t)
+    assert not ack.accepted
+    assert "wait" in ack.reason
+    p.flow.update(p.t, all_trained=True, settled=True)
+    assert (p.flow.state.waits_for, p.flow.registration.state) == ("confirm", "verified")
+    p.say("confirm")
+    assert (p.flow.step, p.flow.registration.state) == ("guide", "confirmed")
 
 
 def test_the_breathing_is_learnt_anew_when_asked_for_and_the_registration_stands():
