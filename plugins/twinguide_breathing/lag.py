@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from twinguide_calibration import profile_minimum
+
 from .waveform import Smoothed
 
 Array = NDArray[np.float64]
@@ -56,14 +58,7 @@ def find_delay(smoothed: Smoothed, stamps: Array, images: Array) -> tuple[float,
     fixed = (stamps - DELAYS_S[-1] > smoothed.times[0]) & (stamps - DELAYS_S[0] < smoothed.times[-1])
     stamps, images = stamps[fixed], images[fixed]
     misfit = np.array([_misfit(smoothed.at(stamps - delay)[:, 0], images) for delay in DELAYS_S])
-    best = int(np.clip(np.argmin(misfit), 1, len(DELAYS_S) - 2))
-    a, b, _ = np.polyfit(DELAYS_S[best - 1 : best + 2] - DELAYS_S[best], misfit[best - 1 : best + 2], 2)
-    variance = float(misfit[best]) / (3 * len(stamps) - 9)
-    curvature = float(
-        max(np.polyfit(DELAYS_S[max(best - 8, 0) : best + 9], misfit[max(best - 8, 0) : best + 9], 2)[0], 1e-12)
-    )
-    shift = float(np.clip(-b / (2 * a), -0.01, 0.01)) if a > 0 else 0.0
-    return float(DELAYS_S[best]) + shift, float(np.sqrt(variance / curvature))
+    return profile_minimum(DELAYS_S, misfit, 3 * len(stamps) - 9)
 
 
 def _misfit(value: Array, images: Array) -> float:
