@@ -16,7 +16,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from cases import BEDDED, CASES, bedded_sag, clamped, mesh
+from cases import CASES
+from problems import BEDDED, bedded_sag, clamped, mesh
 
 from twinguide_softbody.mesh import boundary
 

@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skfem
-from cases import BEDDED, CASES, POISSON, YOUNG, bedded_sag, clamped, mesh
+from cases import CASES
 from independent import Static, neo_hookean
+from problems import BEDDED, POISSON, YOUNG, bedded_sag, clamped, mesh
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
