@@ -62,12 +62,14 @@ def align_points(source: Array, target: Array, weights: Array | None = None) -> 
     Raises CalibrationRefused for points that are fewer than 3, not finite, coincide or lie on a line.
     """
     n = len(source)
+    if n < 3 or source.shape != (n, 3) or target.shape != (n, 3):
+        _check(source[None], target[None], None)
     share = np.full(n, 1.0 / n) if weights is None else weights / weights.sum()
     centre_s, centre_t = share @ source, share @ target
+    if not (np.isfinite(centre_s).all() and np.isfinite(centre_t).all()):
+        _check(source[None], target[None], None)
     left = (target - centre_t).T if weights is None else (target - centre_t).T * share
     cross = left @ (source - centre_s)
-    if n < 3 or not np.isfinite(cross).all():
-        _check(source[None], target[None], None)
     u, extents, vt = np.linalg.svd(cross)
     if extents[1] <= COLLINEAR_RATIO**2 * extents[0]:
         _check(source[None], target[None], None)
@@ -113,6 +115,8 @@ def _isotropic(source: Array, target: Array) -> RigidFit:
 def _check_size(source: Array, target: Array) -> None:
     """Refuse layouts whose sizes tell of mixed units; what has no size at all is left to `_check`."""
     if source.shape != target.shape or source.ndim != 2 or not len(source):
+        return
+    if not np.isfinite(source.sum() + target.sum()):
         return
     size_s, size_t = _size(source), _size(target)
     if size_s > 0.0 and not 1.0 / SIZE_RATIO < size_t / size_s < SIZE_RATIO and size_t > 0.0:

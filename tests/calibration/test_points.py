@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from twinguide_calibration import CalibrationRefused, register_layouts, register_points, tre_covariance
+from twinguide_calibration import CalibrationRefused, align_points, register_layouts, register_points, tre_covariance
 
 FIDUCIALS = np.array([[60, 0, 0], [-50, 30, 5], [10, 80, -8], [-20, -70, 4], [70, 60, 10], [-65, -30, -12]]) * 1e-3
 TOOL = np.array([[0, 0, 0], [50, 0, 4], [10, 46, -3], [-34, 22, 12]]) * 1e-3
@@ -53,6 +53,12 @@ def test_noisy_planar_points_never_give_a_reflection(seed):
 def test_mirrored_points_are_refused_as_swapped_axes():
     with pytest.raises(CalibrationRefused, match=r"reflection.*axes"):
         register_points(FIDUCIALS, FIDUCIALS[:, [1, 0, 2]] + np.random.default_rng(0).normal(size=(6, 3)) * 1e-4)
+
+
+@pytest.mark.parametrize("bad", [np.full((6, 3), np.inf), FIDUCIALS[:4], FIDUCIALS.ravel(), FIDUCIALS[:2]])
+def test_bare_alignment_refuses_what_cannot_carry_it(bad):
+    with pytest.raises(CalibrationRefused):
+        align_points(bad, FIDUCIALS)
 
 
 def test_millimetres_against_metres_are_refused():
