@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twinguide.errors import CaseError
+
 from . import native
 from .body import Array, Body, Springs, points
 from .layout import Layout, layout
@@ -27,6 +29,7 @@ BEYOND = 1.6  # how far outside the range the check is calibrated
 OFF_M = 2e-4  # [m]: how far a target may lie off the family
 LEAST_J = 0.05  # below, the full solver with its line search is to say what happens
 STEPS, SETTLED_M = 4, 1e-6
+MOST_MODES = 32  # as in kernels/reduced.c
 SWEEP_FLOOR_M = 1e-9  # [m]: sweeps below are rounding and say nothing about the ratio
 
 _SIZES = ("modes", "points", "nodes", "elements", "element_nodes", "touched", "threads", "steps")
@@ -59,7 +62,8 @@ class Calibration:
 class Reduced:
     """Follow targets like `Solver.step`, by modes where they are good enough and in full where not.
 
-    Raises native.NoCompiler where the kernels cannot be built: then the full solver alone is to be used.
+    Raises native.NoCompiler where the kernels cannot be built: then the full solver alone is to be used; CaseError for
+    a number of `modes` that the kernels have no room for.
     """
 
     def __init__(
@@ -75,6 +79,10 @@ class Reduced:
         accept_m: float = ACCEPT_M,
         threads: int = 2,
     ) -> None:
+        least = len(drive.directions)
+        if not least <= modes <= MOST_MODES:
+            fix = "Ask for fewer, or drive the body in fewer ways."
+            raise CaseError(f"{least} (a mode for each way to drive) to {MOST_MODES} modes", f"{modes}", "Reduced", fix)
         self._library = native.library("reduced.c")
         held = np.zeros(len(body.vertices), bool) if fixed is None else np.asarray(fixed, bool)
         lay = layout(body, held)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from twinguide.errors import CaseError
 from twinguide_softbody import native
 from twinguide_softbody.body import Body, Springs
 from twinguide_softbody.mesh import block
@@ -24,9 +25,16 @@ def held():
     return body, springs, vertices[:, 0] < 1e-9, drive
 
 
-def made(held):
+def made(held, modes=12):
     body, springs, fixed, drive = held
-    return Reduced(Solver(body, springs, fixed, backend="cpu"), body, springs, fixed, drive, modes=12, samples=12)
+    solver = Solver(body, springs, fixed, backend="cpu")
+    return Reduced(solver, body, springs, fixed, drive, modes=modes, samples=12)
+
+
+@pytest.mark.parametrize("modes", [2, 33])
+def test_modes_that_the_kernels_have_no_room_for_are_refused(held, modes):
+    with pytest.raises(CaseError, match="to 32 modes"):
+        made(held, modes)
 
 
 @pytest.fixture(scope="module")
