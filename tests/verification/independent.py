@@ -55,28 +55,6 @@ def neo_hookean(young: float, poisson: float) -> Law:
     return Law(stress, tangent)
 
 
-def st_venant_kirchhoff(young: float, poisson: float) -> Law:
-    """Return W = lame/2 tr(E)^2 + mu E:E of Green's strain: the law of MuJoCo's flex and of PBD's FEM constraint."""
-    first, mu = lame(young, poisson)
-    one = np.eye(3)
-
-    def second(f: np.ndarray) -> np.ndarray:
-        strain = (np.einsum("ki...,kj...->ij...", f, f) - one.reshape(3, 3, *[1] * (f.ndim - 2))) / 2
-        trace = np.einsum("ii...->...", strain)
-        return first * np.einsum("ij,...->ij...", one, trace) + 2 * mu * strain
-
-    def stress(f: np.ndarray) -> np.ndarray:
-        return np.einsum("ik...,kj...->ij...", f, second(f))
-
-    def tangent(f: np.ndarray) -> np.ndarray:
-        left = np.einsum("im...,km...->ik...", f, f)
-        out = np.einsum("ik,lj...->ijkl...", one, second(f))
-        out = out + first * np.einsum("ij...,kl...->ijkl...", f, f)
-        return out + mu * (np.einsum("ik...,jl->ijkl...", left, one) + np.einsum("il...,kj...->ijkl...", f, f))
-
-    return Law(stress, tangent)
-
-
 LEVI_CIVITA = np.zeros((3, 3, 3))
 for _i, _j, _k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
     LEVI_CIVITA[_i, _j, _k], LEVI_CIVITA[_i, _k, _j] = 1.0, -1.0
