@@ -87,7 +87,8 @@ class Puncture:
         sigma = math.sqrt(max(0.0, largest_variance(target.covariance + tip.covariance)))
         for structure, nearest in zip(self._critical, distances, strict=True):
             lower = nearest - ONE_SIDED_95 * sigma
-            severity = "warning" if lower < 0 else "caution" if lower < structure.margin_m else "advisory"
+            # so asked that what is not a number warns
+            severity = "advisory" if lower >= structure.margin_m else "caution" if lower >= 0 else "warning"
             yield Finding(
                 t_ns=twin.t_display_ns, name="distance", of=structure.name, value=nearest * 1e3, sigma=sigma * 1e3,
                 lower95=lower * 1e3, unit="mm", severity=severity, text=f"{structure.name.replace('_', ' ')} from path",
