@@ -98,3 +98,37 @@ def test_too_few_points_are_refused(run, tmp_path, organ):
     file = csv(tmp_path / "p.csv", patch(organ[1], lambda p: p[:, 2] > 0)[:5])
     code, text = run("calibrate", "surface", file, "--model", organ[0], *MODEL, "--out", tmp_path / "s.toml")
     assert (code, "at least" in text) == (1, True), text
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_a_registration_from_points_is_a_start_in_either_direction(run, tmp_path, organ, inverted):
+    path, mesh = organ
+    touched = np.array([[0.1, 0, 0], [0, 0.1, 0], [0, 0, 0.1], [-0.1, 0, 0.05]])
+    sides = {"source": touched, "target": touched @ TURN.T + MOVE}
+    names = ["source", "target"]
+    frames = ("--source", "reference", "--target", "image")
+    if inverted:
+        sides, frames = {"source": sides["target"], "target": touched}, ("--source", "image", "--target", "reference")
+    rows = ["name," + ",".join(f"{side}_{axis}_m" for side in names for axis in "xyz")]
+    rows += [f"p{i}," + ",".join(f"{v:.9f}" for side in names for v in sides[side][i]) for i in range(4)]
+    (tmp_path / "pairs.csv").write_text("\n".join(rows))
+    code, text = run("calibrate", "points", tmp_path / "pairs.csv", *frames, "--out", tmp_path / "points.toml")
+    assert code == 0, text
+    file = csv(tmp_path / "touched.csv", patch(mesh, lambda p: p[:, 2] > -0.01))
+    out = ("--start", tmp_path / "points.toml", "--out", tmp_path / "s.toml")
+    code, text = run("calibrate", "surface", file, "--model", path, *MODEL, *out)
+    assert code == 0, text
+    matrix = np.array(read_result(tmp_path / "s.toml", SurfaceResult).matrix)
+    assert matrix[:3] == pytest.approx(np.column_stack([TURN, MOVE]), abs=3e-3)
+
+
+def test_a_start_between_other_frames_is_refused(run, tmp_path, organ):
+    path, mesh = organ
+    (tmp_path / "pairs.csv").write_text(
+        "source_x_mm,source_y_mm,source_z_mm,target_x_mm,target_y_mm,target_z_mm\n"
+        "0,0,0,1,0,0\n90,0,0,91,0,0\n0,80,0,1,80,0\n0,0,70,1.1,0,70\n"
+    )
+    run("calibrate", "points", tmp_path / "pairs.csv", "--target", "tracker", "--out", tmp_path / "points.toml")
+    file = csv(tmp_path / "touched.csv", patch(mesh, lambda p: p[:, 2] > -0.01))
+    code, text = run("calibrate", "surface", file, "--model", path, *MODEL, "--start", tmp_path / "points.toml")
+    assert (code, "wanted a start image_from_reference; got tracker_from_image" in text) == (1, True)

@@ -54,14 +54,14 @@ def surface(
 ) -> Outcome:
     """Register points of a file, or the path of a calibrated tip, to a model's surface.
 
-    `start` names a result of `points` or an ITK transform that lies near; without it the model is tried from all sides.
-    Raises CalibrationError with reason and remedy, also where the patch does not hold the pose.
+    `start` names a result of `points`, in either direction, or an ITK transform that lies near; without it the model is
+    tried from all sides. Raises CalibrationError with reason and remedy, also where the patch does not hold the pose.
     """
     with refusals():
         points, notes = _points(path, touched)
         vertices, faces = read_surface(model)
         shape = surface_model(to_image(vertices, units, axes), faces)
-        fit = register_surface_starts(points, shape, _starts(start, points, shape))
+        fit = register_surface_starts(points, shape, _starts(start, points, shape, target, source))
     if not fit.constrained:
         open_ways = "; ".join(str(way) for way in fit.free)
         got = f"a patch that {open_ways}" if fit.free else f"{len(fit.rivals)} other places that fit as well"
@@ -106,10 +106,15 @@ def _points(path: Path, touched: Touched) -> tuple[Array, tuple[str, ...]]:
     return track.rotations @ tip + track.translations, recording.notes
 
 
-def _starts(start: Path | None, points: Array, model: SurfaceModel) -> list[Array]:
+def _starts(start: Path | None, points: Array, model: SurfaceModel, target: str, source: str) -> list[Array]:
     """Return where to begin: the place given, else the middles together, turned to all 24 sides."""
     if start is not None and start.suffix.lower() == ".toml":
-        return [pose_of(read_result(start, PointsResult)).transform.matrix]
+        near = pose_of(read_result(start, PointsResult)).transform
+        if (near.target, near.source) == (source, target):
+            near = near.inverse()
+        if (near.target, near.source) != (target, source):
+            raise CalibrationError(f"a start {target}_from_{source}", f"{near.target}_from_{near.source}", str(start))
+        return [near.matrix]
     if start is not None:
         return [read_transform(start).parent_from_child]
     middle, to = points.mean(axis=0), model.samples.mean(axis=0)
