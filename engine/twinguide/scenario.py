@@ -190,6 +190,9 @@ def check(scenario: Scenario, registry: Registry, where: str = "the scenario") -
         if tool.calibrate and tool.role not in ("pointer", "needle"):
             raise ScenarioError("a tool with a tip", f"role {tool.role!r}", f"{where}, [tools.{name}] calibrate")
     roles = [tool.role for tool in scenario.tools.values()]
+    if roles.count("headset") > 1:
+        bodies = ", ".join(name for name, tool in scenario.tools.items() if tool.role == "headset")
+        raise ScenarioError("one body on the headset at most", bodies, f"{where}, [tools]")
     wanted = ("needle",) if scenario.mode == "rehearse" else ("reference", "pointer", "needle")
     lacking = [role for role in wanted if roles.count(role) != 1]
     if lacking:

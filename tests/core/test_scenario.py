@@ -1,11 +1,15 @@
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from twinguide.calibrating.result import HandEyeResult, rows_of, stamp, write_result
 from twinguide.errors import PluginError, ScenarioError
+from twinguide.frames import rotation_from_vector
 from twinguide.registry import Registry
-from twinguide.scenario import Scenario, check, convert, find, load, overridden
+from twinguide.scenario import Scenario, Tool, calibrated, check, convert, find, load, overridden
+from twinguide.staging import mount_of
 
 GOOD = """
 title = "t"
@@ -96,3 +100,44 @@ def test_every_scenario_that_ships_is_valid(registry):
     for path in registry.scenarios.values():
         assert isinstance(path, Path)
         check(load(path), registry)
+
+
+BODY = {"role": "headset", "mount": {"at_mm": [0.0, 70.0, 40.0], "turn_deg": [-30.0, 0.0, 0.0]}}
+
+
+@pytest.mark.parametrize(
+    ("tool", "said"),
+    [({"role": "headset"}, "handeye"), ({"role": "surrogate", "calibrate": "pivot"}, "with a tip"), (BODY, "one body")],
+    ids=["a body without a mount", "a body without a tip", "a second body"],
+)
+def test_a_tool_that_cannot_do_its_part_is_refused_by_name(registry, tool, said):
+    tables = find("liver_puncture", registry)
+    tables["tools"]["thing"] = tool
+    with pytest.raises(ScenarioError, match=said) as refused:
+        check(overridden(tables, []), registry)
+    assert "thing" in str(refused.value)
+
+
+def test_a_stated_mount_says_where_the_body_is_and_how_well_that_is_known():
+    mount = mount_of("body", convert(BODY, Tool, "test"))
+    np.testing.assert_allclose(mount.transform.translation, [0.0, 0.07, 0.04])
+    np.testing.assert_allclose(mount.transform.rotation @ [0.0, 1.0, 0.0], [0.0, np.sqrt(0.75), -0.5])
+    np.testing.assert_allclose(np.sqrt(np.diag(mount.covariance)), [np.radians(0.03)] * 3 + [1e-4] * 3)
+
+
+def test_a_mount_comes_from_a_hand_eye_calibration_with_its_covariance(tmp_path):
+    x = np.eye(4)
+    x[:3, :3], x[:3, 3] = rotation_from_vector(np.array([0.2, -0.4, 0.1])), [0.01, 0.07, 0.03]
+    covariance = np.diag(np.arange(1.0, 13.0)) * 1e-8
+    told = {"a": "head", "b": "body", "x_name": "x", "z_name": "z", "offset_ms": 0.0, "offset_sigma_ms": np.inf}
+    sizes = {"samples": 9, "rejected": (), "residuals": (), "freedom": 42.0, "x_p95_mm": 0.1, "z_p95_mm": 0.2}
+    result = HandEyeResult(
+        of="head and body", sources=(), x=rows_of(x), z=rows_of(np.eye(4)), covariance=rows_of(covariance),
+        **told, **sizes, **stamp(),
+    )  # fmt: skip
+    write_result(result, tmp_path / "handeye.toml")
+    tool = Tool(role="headset", calibration=str(tmp_path / "handeye.toml"))
+    mount = mount_of("body", calibrated(Scenario(title="t", case="c", parts={}, tools={"body": tool})).tools["body"])
+    np.testing.assert_allclose(mount.transform.matrix, x, atol=1e-12)
+    np.testing.assert_allclose(mount.covariance, covariance[:6, :6])
+    assert (mount.transform.target, mount.transform.source) == ("headset", "body")
