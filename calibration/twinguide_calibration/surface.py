@@ -28,6 +28,7 @@ STEP_RAD = 0.2  # a longer turn at once leaves the region where the planes tell 
 STIFFNESS = 1e-6  # of the largest eigenvalue: a direction held less is not moved at all
 LEAST_INSIDE = 0.5  # of the points; fewer, and this is another surface
 SCALE_FLOOR_M = 1e-7
+LIFT_M = 2e-3  # larger residuals are a start's, not noise
 RIVAL_COST = 1.1  # a second place whose residual is within 10 % cannot be told from the first
 RIVAL_M = 5.0e-3  # and that moves the points by more than this
 
@@ -133,8 +134,11 @@ def register_surface_starts(
 
 def _look(points: Array, centre: Array, model: SurfaceModel, transform: Array) -> _Look:
     turned = points @ transform[:3, :3].T + transform[:3, 3]
-    near, normals = model.nearest(turned)
+    near, normals, curvatures = model.nearest(turned)
     residuals = np.einsum("ni,ni->n", normals, turned - near)
+    # Noise along a curved surface lifts points off it by sigma^2 times the mean curvature.
+    lifted = min(robust_scale(residuals**2, 1), LIFT_M) ** 2
+    residuals = residuals - lifted * curvatures
     told = normals @ transform[:3, :3]  # normals in source axes
     jacobian = np.concatenate([np.cross(points - centre, told), told], axis=1)
     squares = residuals**2

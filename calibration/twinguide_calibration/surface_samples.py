@@ -12,22 +12,27 @@ from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Ints, as_floats
 
 FINENESS = 0.08  # of the extent (6 mm for a liver): longer mean edges are split
+SHARPEST = 200.0  # [1/m] an edge sharper than 5 mm has no curvature to speak of
 MOST_FACES = 400_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SurfaceModel:
-    """Samples of a surface [m], shape (s, 3), their unit normals (s, 3), and its rms extent [m]."""
+    """Samples of a surface [m], shape (s, 3), unit normals (s, 3), mean curvatures (s,) [1/m]; the rms extent [m].
+
+    A curvature is positive where the surface bends away from its normal, as a ball's does.
+    """
 
     samples: Array
     normals: Array
+    curvatures: Array
     extent: float
     tree: Any  # scipy.spatial.KDTree of the samples
 
-    def nearest(self, points: Array) -> tuple[Array, Array]:
-        """Return the nearest samples [m] and their normals, both shape (n, 3), of points [m], shape (n, 3)."""
+    def nearest(self, points: Array) -> tuple[Array, Array, Array]:
+        """Return the nearest samples [m] and normals, shape (n, 3), and curvatures (n,) of points [m], shape (n, 3)."""
         _, index = self.tree.query(points)
-        return self.samples[index], self.normals[index]
+        return self.samples[index], self.normals[index], self.curvatures[index]
 
 
 def surface_model(vertices: Array, faces: Ints) -> SurfaceModel:
@@ -47,12 +52,17 @@ def surface_model(vertices: Array, faces: Ints) -> SurfaceModel:
     if not 1e-4 < extent < 5.0:
         raise CalibrationRefused(f"the mesh's extent is {extent:.3g} m", "Are its vertices millimetres?")
     vertices, faces, normals = _split(vertices, faces, _vertex_normals(vertices, faces), FINENESS * extent)
+    curvatures = _curvatures(vertices, faces, normals)
     samples = vertices[faces].mean(axis=1)
     blended = normals[faces].mean(axis=1)
     length = np.sqrt((blended**2).sum(axis=1))
     sound = length > 0.1
     return SurfaceModel(
-        samples[sound], blended[sound] / length[sound, None], extent, KDTree(samples[sound], balanced_tree=False)
+        samples[sound],
+        blended[sound] / length[sound, None],
+        np.clip(curvatures[sound], -SHARPEST, SHARPEST),
+        extent,
+        KDTree(samples[sound], balanced_tree=False),
     )
 
 
@@ -64,6 +74,21 @@ def _vertex_normals(vertices: Array, faces: Ints) -> Array:
     for corner in range(3):
         np.add.at(normals, faces[:, corner], across)
     return normals / np.maximum(np.sqrt((normals**2).sum(axis=1, keepdims=True)), 1e-300)
+
+
+def _curvatures(vertices: Array, faces: Ints, normals: Array) -> Array:
+    """Return half the divergence of the normals over each face, shape (f,) [1/m], evened out over its neighbours."""
+    corners = vertices[faces]
+    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    square = np.maximum((across**2).sum(axis=1), 1e-300)
+    opposite = np.roll(corners, 1, axis=1) - np.roll(corners, -1, axis=1)  # the edge that faces each corner
+    slopes = np.cross(across[:, None], opposite) / square[:, None, None]
+    bend = 0.5 * np.einsum("fki,fki->f", normals[faces], slopes)
+    weight, total = np.zeros(len(vertices)), np.zeros(len(vertices))
+    for corner in range(3):
+        np.add.at(weight, faces[:, corner], np.sqrt(square))
+        np.add.at(total, faces[:, corner], np.sqrt(square) * bend)
+    return (total / np.maximum(weight, 1e-300))[faces].mean(axis=1)
 
 
 def _split(vertices: Array, faces: Ints, normals: Array, longest: float) -> tuple[Array, Ints, Array]:
