@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from twinguide_calibration.error import region_limit
 from twinguide_calibration.hand_eye import HandEyeFit, solve_hand_eye_timed
 from twinguide_calibration.linear import invert
 from twinguide_calibration.refused import CalibrationRefused
@@ -143,11 +142,6 @@ def stage_ahead(state: StageState, t_s: float, settings: HeadsetSettings | None 
     settings = settings or HeadsetSettings()
     drift = np.diag([settings.drift_rad**2] * 3 + [settings.drift_m**2] * 3)
     return state.covariance + drift * max(t_s - state.t_s, 0.0)
-
-
-def agrees(state: StageState) -> bool:
-    """Return whether the last sighting lay in the 95 % region of what was expected."""
-    return state.distance <= region_limit(6)
 
 
 def _anew(state: StageState, sighting: Sighting, view_from_marker: Array, covariance: Array) -> StageState:
