@@ -68,6 +68,7 @@ def test_a_report_is_rebuilt_from_the_recording_alone(demos):
 
 
 def test_ctrl_c_leaves_a_valid_folder(demos, tmp_path):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so its children
     out = tmp_path / "session"
     case = demos[0] / "case"
     arguments = ["demo", "--out", out, "--set", f"case={case}", *SMALL]
