@@ -228,7 +228,7 @@ class WorkflowState(Message, frozen=True, kw_only=True, tag="twinguide.workflow/
 
 
 class PartState(Message, frozen=True, kw_only=True, tag="twinguide.part_state/1"):
-    """What the supervisor knows of one part."""
+    """What the supervisor knows of one part; of one that runs again, `reason` is why it had to be started anew."""
 
     part: str
     state: Literal["starting", "running", "dead", "hung", "restarting", "quarantined", "stopped"]

@@ -42,6 +42,7 @@ def test_a_killed_part_is_started_again(runs, until):
     os.kill(pid, signal.SIGKILL)
     until(lambda: session.part_states["heart"].restarts == 1, session)
     until(lambda: session.part_states["heart"].state == "running", session)
+    assert "SIGKILL" in session.part_states["heart"].reason  # it runs, and says why it had to be started anew
     assert session.part_states["heart"].pid != pid
     assert session.part_states["ear"].restarts == 0
     assert beats(session) is not None

@@ -41,6 +41,7 @@ class Child:
     restarts: int = 0
     recent: deque[int] = field(default_factory=deque[int])
     hung: str = ""  # why this life was ended by the supervisor
+    restarted_for: str = ""  # why the life before this one ended
     kill_at_ns: int = 0
 
 
@@ -82,7 +83,7 @@ class Supervisor:
                 self._begin(child, "starting")
 
     def _begin(self, child: Child, state: State, reason: str = "") -> None:
-        child.begun_ns, child.hung = time.monotonic_ns(), ""
+        child.begun_ns, child.hung, child.restarted_for = time.monotonic_ns(), "", reason
         child.log_start = child.log.stat().st_size if child.log.exists() else 0
         self._become(child, state, reason)
         self._spawn(child)
@@ -170,7 +171,7 @@ class Supervisor:
             seen = self._seen(child.name)
             if child.state in ("starting", "restarting") and child.pidfd >= 0:
                 if seen > child.begun_ns:
-                    self._become(child, "running")
+                    self._become(child, "running", child.restarted_for)
                 elif now - child.begun_ns > self._start_deadline_ns and not child.hung:
                     self._hang(child, f"not ready after {self._start_deadline_ns / SECOND:g} s")
             elif child.state == "running" and not virtual and not self.stopping and now - seen > child.silent_ns:
