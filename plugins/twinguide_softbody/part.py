@@ -20,7 +20,7 @@ from .organ import Frame, SoftBody
 from .plugin import CONTRACT, SoftbodyOptions
 
 if TYPE_CHECKING:
-    from twinguide.case import Case
+    from twinguide.case import Body, Case
     from twinguide.hookspecs import Context
 
 Array = NDArray[np.float64]
@@ -129,7 +129,7 @@ def load(ctx: Context) -> SoftBody:
     return SoftBody(
         body.vertices,
         body.tetrahedra,
-        mixture_of(case, o.young_pa),
+        mixture_of(case, body, o.young_pa),
         case.plan.target,
         held,
         patch_radius_m=o.patch_mm * 1e-3,
@@ -138,12 +138,12 @@ def load(ctx: Context) -> SoftBody:
     )
 
 
-def mixture_of(case: Case, young_pa: float = 0.0) -> Mixture:
-    """Return what the organ's tetrahedra are made of, as its case tells, else as the literature does.
+def mixture_of(case: Case, body: Body, young_pa: float = 0.0) -> Mixture:
+    """Return what the organ's tetrahedra in `body` are made of, as its case tells, else as the literature does.
 
     `young_pa` [Pa] above 0 stands for the organ's own. A structure with no stiffness of its own is the organ.
     """
-    body, organ = case.body(), case.structures[case.organ]
+    organ = case.structures[case.organ]
     own = tissue_of("organ", young_pa or organ.young_pa, 0.0 if young_pa else organ.young_sigma_pa, organ.poisson)
     inner = {name: case.structures[name] for name in body.fractions if name in case.structures}
     tissues = {n: tissue_of(s.role, s.young_pa, s.young_sigma_pa, s.poisson) for n, s in inner.items()}
