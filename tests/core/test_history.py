@@ -119,6 +119,45 @@ def test_a_devices_clock_is_mapped_through_offset_drift_and_jitter():
     assert mapping.drift == pytest.approx(drift, abs=10e-6)
 
 
+@pytest.mark.parametrize("law", ["uniform", "exponential"])
+def test_a_devices_clock_is_known_as_well_as_stated_from_its_first_second_on(law):
+    late = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        mapping, begun = ClockMapping(), int(rng.integers(SECOND))  # the first second may be nearly over
+        for k in range(60 * 15):
+            device = begun + k * PERIOD
+            host = 5 * SECOND + round(device * (1 + 50e-6))
+            jitter = rng.uniform(0, 5) if law == "uniform" else rng.exponential(5)
+            mapping.add(device, host + round(jitter * MS))
+            late.append((k / 60, (mapping.to_host(device) - host) / MS, mapping.sigma_ns / MS))
+    t, error, sigma = np.array(late).T
+    within = np.abs(error) <= 2 * sigma
+    assert within.mean() > 0.95
+    assert within[t < 1.0].mean() > 0.9  # of the very first arrivals nobody knows how late they are
+    assert np.abs(error[t > 3.0]).max() < 1.0
+    assert sigma[t > 3.0].max() < 1.0
+
+
+def test_a_second_that_was_held_up_does_not_move_a_devices_clock():
+    mapping = ClockMapping()
+    for k in range(60 * 10):
+        device = k * PERIOD
+        held_up = 0 if not 5 * SECOND < device < 7 * SECOND else 7 * SECOND - device
+        mapping.add(device, device + max(held_up, 2 * MS))
+        assert mapping.to_host(device) - device == pytest.approx(2 * MS, abs=MS)
+    assert mapping.sigma_ns < MS
+
+
+def test_a_devices_clock_that_was_set_back_is_stated_with_what_it_may_be_off():
+    mapping = ClockMapping()
+    for k in range(60 * 20):
+        device = k * PERIOD - (20 * MS if k > 600 else 0)
+        mapping.add(device, k * PERIOD + 2 * MS)
+    error = mapping.to_host(device) - k * PERIOD - 2 * MS
+    assert abs(error) < 2 * mapping.sigma_ns
+
+
 def test_a_clock_without_a_pair_says_so():
     with pytest.raises(ValueError, match="no pair"):
         ClockMapping().to_host(0)
