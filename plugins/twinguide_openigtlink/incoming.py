@@ -10,13 +10,13 @@ import numpy as np
 from twinguide import Array as ArrayWire
 from twinguide import Exposure, ImageTarget, Inbox, Lost, Message, PoseWire
 from twinguide.clock import MS, SECOND
-from twinguide.errors import PluginError
 from twinguide.frames import Transform
 
 from .border import RAS_LPS, from_markers, isotropic
 from .endpoints import Client, Endpoint, Server
 from .gathering import TRACKED, Frame, Gathering, place_of, turned
 from .link import Arrival, Link
+from .lockstep import Marked
 from .plugin import IncomingOptions, ToolRow
 from .streams import Note, Reading, WirePicture
 from .wire import Image, MessageRefused, Packet, Points, SensorData, StartTracking, Status, Text, unit_of
@@ -34,9 +34,7 @@ class Incoming:
     """Takes every message that arrived, never waits, and says what is lost."""
 
     def __init__(self, ctx: Context) -> None:
-        """Start to listen or to connect; raise PluginError in virtual time, which no device keeps."""
-        if not ctx.real_time:
-            raise PluginError('clock = "real"', '"virtual"', f"part {ctx.name}", "A device's time cannot be stepped.")
+        """Start to listen or to connect. In virtual time the other end must be the part igtl_served."""
         self._ctx = ctx
         self._options: IncomingOptions = ctx.options
         self._gathering = Gathering(self._options)
@@ -46,6 +44,7 @@ class Incoming:
         self._heard_ns = self._said_ns = 0
         self._endpoint = self._open()
         self._reader = self._endpoint.reader()
+        self._marked = None if ctx.real_time else Marked(self._endpoint, self._reader)
         self._endpoint.start()
 
     def _open(self) -> Endpoint:
@@ -64,8 +63,8 @@ class Incoming:
         return self._ctx.device_clock(self._options.latency_ms, self._options.latency_sigma_ms)
 
     def step(self, t_ns: int, inbox: Inbox) -> Iterator[Message]:
-        """Publish what has arrived by `t_ns` [ns]."""
-        for arrival in self._reader.take():
+        """Publish what has arrived by `t_ns` [ns]; raise PluginError where virtual time has no such sender."""
+        for arrival in self._reader.take() if self._marked is None else self._marked.take(t_ns):
             self._heard_ns = arrival.t_ns
             yield from self._take(arrival)
         for frame in self._gathering.due(t_ns):

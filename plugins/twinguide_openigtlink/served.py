@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from twinguide import Exposure, Inbox, Message, Part
 from twinguide.errors import PluginError
 from twinguide.frames import rotation_from_quaternion
 
+from . import lockstep
 from .border import name_of
 from .endpoints import Server
 from .plugin import ServedOptions
@@ -58,8 +60,9 @@ class Inner:
         return self.outer.log
 
     def rng(self, stream: str = "") -> np.random.Generator:
-        """Return a generator seeded by the run and the outer part."""
-        return self.outer.rng(stream)
+        """Return the generator that the sensor would have by itself: over the wire it makes the same noise."""
+        words = [self.seed & 0xFFFFFFFF, self.seed >> 32]
+        return np.random.default_rng([*words, zlib.crc32(self.name.encode()), zlib.crc32(stream.encode())])
 
     def device_clock(self, latency_ms: float = 0.0, sigma_ms: float = 0.0) -> ClockMapping:
         """Return a mapping from a device's clock to the host's."""
@@ -70,24 +73,32 @@ class Served:
     """Steps the sensor inside and sends its exposures instead of publishing them."""
 
     def __init__(self, ctx: Context) -> None:
-        """Make the sensor and listen; raise PluginError where the scenario names none, or takes virtual time."""
-        if not ctx.real_time:
-            raise PluginError('clock = "real"', '"virtual"', f"part {ctx.name}", "A socket's time cannot be stepped.")
+        """Make the sensor and listen; raise PluginError where the scenario names none."""
         self._options: ServedOptions = ctx.options
         part = declared(self._options.plugin, self._options.part)
         options = msgspec.convert(self._options.options, part.options)
         module, _, name = part.make.partition(":")
         self._sensor = getattr(importlib.import_module(module), name)(Inner(part.name, options, ctx))
         self._lost: dict[str, str] = {}
-        self._server = Server(self._options.port, self._options.host).start()
+        self._lockstep = not ctx.real_time
+        hear = (lambda arrival: lockstep.answer(self._server, arrival)) if self._lockstep else None
+        self._server = Server(self._options.port, self._options.host, on_arrival=hear).start()
         ctx.log.info("serving %s at %s:%d", part.name, *self._server.address)
 
     def step(self, t_ns: int, inbox: Inbox) -> Iterator[Message]:
         """Send what the sensor inside would have published by `t_ns` [ns]; publish nothing."""
+        if self._lockstep:
+            lockstep.await_reader(self._server)
         for message in self._sensor.step(t_ns, inbox):
             if isinstance(message, Exposure):
                 self._send(message)
+        if self._lockstep:
+            lockstep.mark(self._server, t_ns)
         yield from ()
+
+    def close(self) -> None:
+        """Close the sockets; a part's process closes them by ending."""
+        self._server.close()
 
     def _send(self, exposure: Exposure) -> None:
         o = self._options

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from twinguide.clock import MS, SECOND, ClockMapping
-from twinguide.errors import FrameError, PluginError
+from twinguide.errors import FrameError
 from twinguide.frames import rotation_from_vector
 from twinguide.messages import Exposure, ImageTarget, Inbox, Lost
 from twinguide_calibration import register_layouts
@@ -262,11 +262,6 @@ def test_silence_is_told_with_its_reason():
         assert {m.of for m in lost} == {"needle", "reference"}
     finally:
         part.close()
-
-
-def test_virtual_time_is_refused_because_no_device_keeps_it():
-    with pytest.raises(PluginError, match="real"):
-        Incoming(context(IncomingOptions(), real_time=False))
 
 
 @pytest.mark.parametrize("zero_s", [0.0, 1_700_000_000.0], ids=["own zero", "UTC"])
