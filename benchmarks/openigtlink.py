@@ -31,26 +31,29 @@ LOOP_HZ, LOOP_WORK_S = 90.0, 0.003  # the loop's own work, as benchmarks/loop.py
 
 
 def main() -> None:
-    """Run all, print, and keep the results."""
+    """Run what was asked for, print it, and keep it beside what was measured before."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=("crc", "round-trips", "streams", "loop"), help="leave the rest as it was")
     parser.add_argument("--seconds", type=float, default=600.0, help="of each stream of poses")
     parser.add_argument("--bulk-seconds", type=float, default=15.0)
     parser.add_argument("--round-trips", type=int, default=5000)
     parser.add_argument("--out", type=Path, default=OUT)
     a = parser.parse_args()
-    machine = f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    results: dict[str, Any] = {
-        "machine": machine,
-        "crc": crc(),
-        "round_trip_ms": {
+    results: dict[str, Any] = json.loads(a.out.read_text()) if a.out.is_file() else {}
+    results["machine"] = f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    if a.only in (None, "crc"):
+        results["crc"] = crc()
+    if a.only in (None, "round-trips"):
+        results["round_trip_ms"] = {
             "socket": round_trips(echo_socket, ask_socket, a.round_trips),
             "twinguide": round_trips(echo_ours, ask_ours, a.round_trips),
             "pyigtl": round_trips(echo_pyigtl, ask_pyigtl, max(a.round_trips // 25, 50)),
-        },
-        "one_stream_1_khz": stream(1, 1000.0, a.seconds),
-        "thirty_transforms_100_hz": stream(30, 100.0, a.seconds),
-        "loop_90_hz": beside_a_loop(a.bulk_seconds),
-    }
+        }
+    if a.only in (None, "streams"):
+        results["one_stream_1_khz"] = stream(1, 1000.0, a.seconds)
+        results["thirty_transforms_100_hz"] = stream(30, 100.0, a.seconds)
+    if a.only in (None, "loop"):
+        results["loop_90_hz"] = beside_a_loop(a.bulk_seconds)
     a.out.parent.mkdir(exist_ok=True)
     a.out.write_text(json.dumps(results, indent=2) + "\n")
     print(json.dumps(results, indent=2))

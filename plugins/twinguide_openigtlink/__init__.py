@@ -8,7 +8,8 @@ client.send(Packet(Transform(matrix_mm), "NeedleToTracker", stamp_ns=time.time_n
 arrival = client.receive(timeout_s=1.0)
 """
 
-from .endpoints import PORT, Client, Endpoint, Reader, Server
+from .client import Client
+from .endpoints import PORT, Endpoint, Reader, Server
 from .link import Arrival, Link
 from .wire import (
     KNOWN_TYPES,

@@ -13,7 +13,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from .endpoints import PORT, Client, Endpoint, Server
+from .client import Client
+from .endpoints import PORT, Endpoint, Server
 from .link import Arrival, Link
 from .probing import ProbeReport, figures
 from .replaying import Cue, read_recording

@@ -1,4 +1,4 @@
-"""OpenIGTLink over TCP: a server of many connections and a client that comes back.
+"""OpenIGTLink over TCP: what a server and a client share, and the server of many connections.
 
 Both are pumped by `poll`, in whatever thread calls it; `start` gives them a thread of their own. A reader gets every
 message; one that asks for it gets only the newest of each type and device. Nothing here waits for a slow peer.
@@ -7,7 +7,7 @@ message; one that asks for it gets only the newest of each type and device. Noth
 from __future__ import annotations
 
 import contextlib
-import os
+import logging
 import selectors
 import socket
 import threading
@@ -17,14 +17,14 @@ from collections.abc import Callable
 from typing import Self
 
 from .link import Arrival, Link
-from .wire import Limits, Packet
+from .wire import Limits, Packet, Status
 
+LOG = logging.getLogger(__name__)
 PORT = 18944  # OpenIGTLink's own, by IANA
 QUEUE_BYTES = 1 << 25
 LOOK_S = 0.05
 LINKS_AT_ONCE = 64
-SPIN_S = 0.0003  # `receive` looks again and again before it sleeps: to be woken takes longer than many answers
-RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+BUSY = 6  # page "Status"
 
 
 class Reader:
@@ -115,7 +115,7 @@ class Endpoint:
         return taken
 
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # full: it is awake
+        with contextlib.suppress(OSError):  # full: it is awake; or closed meanwhile
             self._wake_out.send(b"\0")
 
     def start(self) -> Self:
@@ -148,14 +148,17 @@ class Endpoint:
         for link in self.links:
             if link.decoder.pending_bytes:
                 found += link.look_again()
-        self._settle()
         self._deliver(found)
+        self._settle()
         return found
 
     def _deliver(self, found: list[Arrival]) -> None:
         if self._on_arrival is not None:
             for arrival in found:
-                self._on_arrival(arrival)
+                try:
+                    self._on_arrival(arrival)
+                except Exception:  # whatever a peer has sent to bring it about: the others go on
+                    LOG.exception("an arrival from %s could not be handled", arrival.link.peer)
         if found:
             for reader in self._readers:
                 reader.put(found)
@@ -163,10 +166,13 @@ class Endpoint:
     def _settle(self) -> None:
         """Let closed links go, and watch for writing only those that have something to write."""
         for link in self.links:
+            if link.ended and not link.wants_to_write:
+                link.close("the peer closed it")  # not before it has had the answer to what it asked last
             if not link.open:
                 self._forget(link)
                 continue
-            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.wants_to_write else 0)
+            wanted = 0 if link.ended else selectors.EVENT_READ
+            wanted |= selectors.EVENT_WRITE if link.wants_to_write else 0
             if self._selector.get_key(link).events != wanted:
                 self._selector.modify(link, wanted, link)
 
@@ -232,110 +238,26 @@ class Server(Endpoint):
         return host, port
 
     def _ready(self, key: selectors.SelectorKey, mask: int) -> None:
-        with contextlib.suppress(OSError):  # the caller has hung up already
+        try:
             sock, peer = self._listening.accept()
-            if len(self.links) >= LINKS_AT_ONCE:
-                sock.close()
-            else:
+        except (BlockingIOError, ConnectionError):  # the caller has hung up already
+            return
+        except OSError as error:
+            LOG.warning("a connection could not be taken: %s", error)
+            time.sleep(LOOK_S)  # no numbers left for sockets: it would be asked again at once
+            return
+        try:
+            if len(self.links) < LINKS_AT_ONCE:
                 self._adopt(sock, f"{peer[0]}:{peer[1]}")
+                return
+            LOG.warning("%s:%d was refused: %d links are open", *peer[:2], len(self.links))
+            sock.setblocking(False)
+            sock.send(Packet(Status(BUSY, 0, "Busy", f"{LINKS_AT_ONCE} links are open"), "", 0, 1).pack())
+        except OSError:  # it has hung up meanwhile
+            pass
+        sock.close()
 
     def close(self) -> None:
         """Close the port and all links."""
         super().close()
         self._listening.close()
-
-
-class Client(Endpoint):
-    """Connects, and connects again whenever the link is gone; `problem` tells why there is none."""
-
-    def __init__(
-        self,
-        host: str = "127.0.0.1",
-        port: int = PORT,
-        limits: Limits | None = None,
-        queue_bytes: int = QUEUE_BYTES,
-        on_arrival: Callable[[Arrival], None] | None = None,
-        on_link: Callable[[Link], None] | None = None,
-    ) -> None:
-        super().__init__(limits, queue_bytes, on_arrival, on_link)
-        self.host, self.port = host, port
-        self.problem = "not connected yet"
-        self._dialling: socket.socket | None = None
-        self._inbox: deque[Arrival] = deque()
-        self._failures = 0
-        self._next_s = 0.0
-
-    @property
-    def connected(self) -> bool:
-        """Whether there is a link."""
-        return bool(self.links)
-
-    def connect(self, timeout_s: float = 5.0) -> bool:
-        """Poll until connected, at most `timeout_s`; return whether it is."""
-        until = time.monotonic() + timeout_s
-        while not self.connected and (left := until - time.monotonic()) > 0.0:
-            if self._thread is None:
-                self.poll(min(left, LOOK_S))
-            else:
-                time.sleep(min(left, 0.005))
-        return self.connected
-
-    def receive(self, timeout_s: float) -> Arrival | None:
-        """Return the next message, polling in the calling thread; None where none came in `timeout_s`.
-
-        For simple programs and the shortest round trip; not beside `start`.
-        """
-        begun = time.monotonic()
-        while not self._inbox:
-            passed = time.monotonic() - begun
-            left = timeout_s - passed
-            self._inbox.extend(self.poll(0.0 if passed < SPIN_S else max(left, 0.0)))
-            if left <= 0.0:
-                break
-        return self._inbox.popleft() if self._inbox else None
-
-    def _tend(self) -> None:
-        if self.links or self._dialling is not None or time.monotonic() < self._next_s:
-            return
-        try:
-            family, kind, proto, _, address = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
-            sock = socket.socket(family, kind, proto)
-        except OSError as error:
-            self._failed(str(error))
-            return
-        sock.setblocking(False)
-        sock.connect_ex(address)
-        self._dialling = sock
-        self._selector.register(sock, selectors.EVENT_WRITE)
-
-    def _patience(self, timeout_s: float) -> float:
-        if self.links or self._dialling is not None:
-            return timeout_s
-        return max(min(timeout_s, self._next_s - time.monotonic()), 0.0)
-
-    def _ready(self, key: selectors.SelectorKey, mask: int) -> None:
-        sock, self._dialling = self._dialling, None
-        assert sock is not None
-        self._selector.unregister(sock)
-        number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if number:
-            sock.close()
-            self._failed(f"{self.host}:{self.port}: {os.strerror(number)}")
-            return
-        self.problem, self._failures = "", 0
-        self._adopt(sock, f"{self.host}:{self.port}")
-
-    def _failed(self, why: str) -> None:
-        self.problem = why
-        self._next_s = time.monotonic() + RETRY_S[min(self._failures, len(RETRY_S) - 1)]
-        self._failures += 1
-
-    def _forget(self, link: Link) -> None:
-        super()._forget(link)
-        self._failed(link.why)
-
-    def close(self) -> None:
-        """Close the link and stop coming back."""
-        super().close()
-        if self._dialling is not None:
-            self._dialling.close()

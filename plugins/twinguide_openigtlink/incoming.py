@@ -13,7 +13,8 @@ from twinguide.clock import MS, SECOND
 from twinguide.frames import Transform
 
 from .border import RAS_LPS, from_markers, isotropic
-from .endpoints import Client, Endpoint, Server
+from .client import Client
+from .endpoints import Endpoint, Server
 from .gathering import TRACKED, Frame, Gathering, place_of, turned
 from .link import Arrival, Link
 from .lockstep import Marked

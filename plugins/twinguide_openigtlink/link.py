@@ -40,6 +40,7 @@ class Link:
         self.peer, self.decoder = peer, Decoder(limits)
         self.sent = self.received = self.dropped = self.replaced = 0  # messages
         self.open = True
+        self.ended = False  # the peer says nothing more, and may still listen
         self.why = ""  # it was closed
         self._sock, self._queue_bytes = sock, queue_bytes
         self._queue: deque[Waiting] = deque()
@@ -118,9 +119,8 @@ class Link:
                 count = self._sock.recv_into(self._room)
                 t_ns = time.monotonic_ns()
                 if not count:
-                    found += self._arrivals(self.decoder.end(), t_ns)
-                    self.close("the peer closed it")
-                    return found
+                    self.ended = True
+                    return found + self._arrivals(self.decoder.end(), t_ns)
                 found += self._arrivals(self.decoder.feed(self._room[:count], t_ns), t_ns)
                 if count < READ_BYTES:
                     return found

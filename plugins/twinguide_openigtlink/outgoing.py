@@ -20,7 +20,8 @@ from twinguide.frames import Transform
 from twinguide.messages import Calibration, PoseWire
 
 from .border import between_axes, name_of, wire_matrix
-from .endpoints import Client, Endpoint, Server
+from .client import Client
+from .endpoints import Endpoint, Server
 from .link import Arrival, Link
 from .plugin import OutgoingOptions
 from .wire import Capability, Fiducial, Packet, Points, PolyData, Query, Text

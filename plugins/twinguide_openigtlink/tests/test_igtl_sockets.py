@@ -1,7 +1,10 @@
 """Server and client over real sockets: many links, reconnection, slow readers, queues that end somewhere."""
 
 import socket
+import struct
+import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,3 +158,105 @@ def test_the_last_words_of_a_peer_that_hangs_up_are_read(server):
     (arrival,) = reader.take(SOON_S)
     assert arrival.packet.content == Text("bye")
     wait_for(lambda: not server.links)
+
+
+def test_a_name_that_takes_long_to_look_up_holds_nothing_up(monkeypatch):
+    asked, answer = threading.Event(), threading.Event()
+
+    def slow(*_, **__):
+        asked.set()
+        answer.wait(SOON_S)
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with Client("tracker.example", 1) as client:
+        client.poll()
+        assert asked.wait(SOON_S)
+        assert client.poll(0.01) == []  # would wait for the answer
+        answer.set()
+        wait_for(lambda: client.poll(0.01) or "no such name" in client.problem)
+
+
+def test_an_address_that_does_not_answer_is_given_up_and_the_next_one_tried(server, monkeypatch):
+    full = socket.socket()  # with a backlog of none it answers one caller and leaves the others waiting
+    full.bind(("127.0.0.1", 0))
+    full.listen(0)
+    crowd = [socket.socket() for _ in range(3)]
+    for one in crowd:
+        one.setblocking(False)
+        one.connect_ex(full.getsockname())
+    family = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+    addresses = [(*family, full.getsockname()), (*family, server.address)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+    with Client("tracker.example", dial_s=0.2) as client:
+        assert client.connect(SOON_S)
+        client.send(pose(3))
+        wait_for(lambda: server.links and server.links[0].received == 1)
+    for one in (full, *crowd):
+        one.close()
+
+
+def test_an_address_that_never_answers_is_told_as_such():
+    full = socket.create_server(("127.0.0.1", 0), backlog=0)
+    crowd = [socket.socket() for _ in range(3)]
+    for one in crowd:
+        one.setblocking(False)
+        one.connect_ex(full.getsockname())
+    with Client(*full.getsockname(), dial_s=0.1) as client:
+        wait_for(lambda: client.poll(0.01) or "no answer within 0.1 s" in client.problem)
+    for one in (full, *crowd):
+        one.close()
+
+
+def test_who_has_said_all_still_gets_the_answer():
+    with Server(0, on_arrival=lambda a: server.send(Packet(Text("yes"), "Answer"), a.link)) as server:
+        server.start()
+        with socket.create_connection(server.address) as plain:
+            plain.sendall(pose(1).pack())
+            plain.shutdown(socket.SHUT_WR)
+            plain.settimeout(SOON_S)
+            raw = b""
+            while piece := plain.recv(4096):
+                raw += piece
+        (packet,) = Decoder().feed(raw)
+        assert packet.content == Text("yes")
+        wait_for(lambda: not server.links)
+
+
+def test_an_error_in_handling_a_message_ends_neither_the_link_nor_the_server(caplog):
+    def handle(arrival):
+        if arrival.packet.device == "Bad":
+            raise ValueError("no idea")
+        server.send(arrival.packet, arrival.link)
+
+    with Server(0, on_arrival=handle) as server:
+        server.start()
+        with Client(*server.address) as client:
+            assert client.connect(SOON_S)
+            client.send(pose(1, "Bad"))
+            client.send(pose(2, "Good"))
+            assert client.receive(SOON_S).packet.device == "Good"
+    assert "could not be handled" in caplog.text
+
+
+def test_a_thousand_callers_that_reset_at_once_leave_nothing_behind(server):
+    numbers = Path("/proc/self/fd")  # of open files
+    before = len(list(numbers.iterdir())) if numbers.is_dir() else None
+    for _ in range(1000):
+        with socket.create_connection(server.address) as caller:
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closes by a reset
+    with Client(*server.address) as client:
+        assert client.connect(SOON_S)
+        client.send(pose(5))
+        wait_for(lambda: len(server.links) == 1 and server.links[0].received == 1)
+    wait_for(lambda: not server.links)
+    assert before is None or len(list(numbers.iterdir())) <= before
+
+
+def test_one_caller_too_many_is_told_so(server):
+    callers = [socket.create_connection(server.address) for _ in range(65)]
+    callers[-1].settimeout(SOON_S)
+    (packet,) = Decoder().feed(callers[-1].recv(4096))
+    assert (packet.content.meaning, packet.content.text) == ("busy", "64 links are open")
+    for caller in callers:
+        caller.close()
