@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from .border import Names
 from .client import Client
 from .endpoints import PORT, Endpoint, Server
 from .link import Arrival, Link
@@ -154,9 +155,12 @@ def listen(host: str, port: int, listen: bool, seconds: float, request: str | No
 @click.option("--form", type=click.Choice(["TDATA", "TRANSFORM"]), default="TDATA", help="As which message.")
 def serve(host: str, port: int, seconds: float, rate: float, tools: str, form: str) -> None:
     """Be a tracker: tools "ProbeToTracker" on circles of 50 mm."""
-    names = [name.strip() for name in tools.split(",") if name.strip()]
+    on_wire = Names()
+    names = [on_wire.of(f"{name.strip()}ToTracker") for name in tools.split(",") if name.strip()]
     if not names:
         raise click.BadParameter("wanted at least one name", param_hint="--tools")
+    if on_wire.cut:
+        click.echo(f"names of more than 20 bytes are cut for the wire: {on_wire.cut}", err=True)
     begun, begun_ns = time.monotonic(), time.time_ns()
 
     def cues() -> Iterator[Cue]:
@@ -182,7 +186,7 @@ def circles(names: list[str], t_s: float) -> TrackingData:
         matrix = np.eye(4)
         matrix[:2, :2] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
         matrix[:3, 3] = (50.0 * math.cos(angle), 50.0 * math.sin(angle), -1000.0)
-        found.append(Tool(f"{name}ToTracker"[:20], matrix))
+        found.append(Tool(name, matrix))
     return TrackingData(tuple(found))
 
 
@@ -220,10 +224,10 @@ def play(cues: Iterator[Cue], host: str, port: int, begun: float | None) -> None
         content = arrival.packet.content
         if isinstance(content, StartTracking):
             paused.discard(arrival.link)
-            server.send(Packet(Reply(content.of), arrival.packet.device, 0, 1), arrival.link)
+            server.send(Packet(Reply(content.of), "", 0, 1), arrival.link)
         elif isinstance(content, Query) and content.do == "STP":
             paused.add(arrival.link)
-            server.send(Packet(Reply(content.of), arrival.packet.device, 0, 1), arrival.link)
+            server.send(Packet(Reply(content.of), "", 0, 1), arrival.link)
         elif content == Query("GET", "CAPABILITY"):
             server.send(Packet(Capability(KNOWN_TYPES), "", 0, 1), arrival.link)
         elif content == Query("GET", "STATUS"):

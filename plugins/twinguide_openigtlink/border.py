@@ -17,6 +17,7 @@ from .wire import Transform as WireTransform
 
 Array = NDArray[np.float64]
 RAS_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # its own inverse
+NAME_BYTES = 20  # of a device's and of a tool's name
 ROUNDING = 1e-3  # of R R^T: float32 and printed matrices are mended, anything beyond is no rotation
 
 
@@ -27,6 +28,36 @@ def name_of(target: str, source: str) -> str:
 
 def _joined(name: str) -> str:
     return "".join(word[:1].upper() + word[1:] for word in name.split("_"))
+
+
+class Names:
+    """Names that fit the wire's 20 bytes, each for one thing only: cut where they must be, numbered where cuts meet."""
+
+    def __init__(self) -> None:
+        self.cut: dict[str, str] = {}  # wanted -> on the wire, of those that did not fit
+        self._of: dict[str, str] = {}
+
+    def of(self, wanted: str) -> str:
+        """Return the name on the wire of a wanted one, always the same."""
+        if wanted not in self._of:
+            self._of[wanted] = name = self._free(wanted.replace("\0", ""))
+            if name != wanted:
+                self.cut[wanted] = name
+        return self._of[wanted]
+
+    def _free(self, wanted: str) -> str:
+        taken = set(self._of.values())
+        for number in range(1, len(taken) + 2):
+            end = "" if number == 1 else f"~{number}"
+            name = shortened(wanted, NAME_BYTES - len(end)) + end
+            if name not in taken:
+                return name
+        raise AssertionError("among n + 1 names one is not among n")
+
+
+def shortened(name: str, size: int) -> str:
+    """Return as much of a name as fits `size` bytes, whole letters only."""
+    return name.encode(errors="replace")[:size].decode(errors="ignore")
 
 
 def matrix_of(content: WireTransform | Position | Tool | QuaternionTool) -> Array:

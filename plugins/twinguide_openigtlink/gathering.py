@@ -20,6 +20,7 @@ Array = NDArray[np.float64]
 Posed = Transform | Position | Tool | QuaternionTool
 TRACKED = (Transform, Position, TrackingData, QuaternionTrackingData)
 SAYS_LOST = {"missing", "invalid", "out_of_view", "outofview", "false", "0", "error", "lost", "not_visible"}
+FOREIGN_LIMIT, SOME = 64, 4  # names that are kept, and told
 STATUS_KEYS = ("Status", "TransformStatus", "ToolStatus", "TransformValid")
 
 
@@ -28,19 +29,24 @@ class Frame:
     """One instant of a tracker, on its own clock: tracker_from_<tool> [m], shape (4, 4), and who is lost, why."""
 
     stamp_ns: int  # 0: the sender gives none
-    arrival_ns: int  # of the first message
+    first: Arrival
     poses: dict[str, Array] = field(default_factory=dict[str, Array])
     lost: dict[str, str] = field(default_factory=dict[str, str])
 
 
 class Gathering:
-    """Puts a tracker's messages together. TDATA is a frame by itself, transforms of one stamp are."""
+    """Puts a tracker's messages together. TDATA is a frame by itself; transforms of one instant are.
+
+    Senders that stamp each transform by itself, or none, are told by time: what lies within `gather_ms` is one instant,
+    until a tool comes again.
+    """
 
     def __init__(self, options: IncomingOptions) -> None:
         self._options = options
         self._tool_of = {row.name: tool for tool, row in options.tools.items() if row.name}
         self._fixed = [tool for tool, row in options.tools.items() if row.fixed]
         self._moving = [tool for tool, row in options.tools.items() if not row.fixed]
+        self._targets = {row.name for row in options.targets.values()}
         self._wait_ns = round(options.gather_ms * 1e6)
         self._open: Frame | None = None
         self._bad: dict[str, str] = {}  # by a STATUS of the tool's own
@@ -51,21 +57,24 @@ class Gathering:
         packet = arrival.packet
         content = packet.content
         if isinstance(content, (TrackingData, QuaternionTrackingData)):
-            frame = Frame(packet.stamp_ns, arrival.t_ns)
+            frame = Frame(packet.stamp_ns, arrival)
             for tool in content.tools:
                 self._place(frame, tool.name, tool, {})
             yield self._whole(frame)
         elif isinstance(content, (Transform, Position)):
-            if self._open is not None and (not packet.stamp_ns or packet.stamp_ns != self._open.stamp_ns):
+            if self._tool_of.get(packet.device) is None:
+                self._pass_over(packet.device)
+                return
+            if self._open is not None and not self._belongs(arrival, self._open):
                 yield from self._finish()
-            self._open = self._open or Frame(packet.stamp_ns, arrival.t_ns)
+            self._open = self._open or Frame(packet.stamp_ns, arrival)
             self._place(self._open, packet.device, content, packet.metadata)
             if all(tool in self._open.poses or tool in self._open.lost for tool in self._moving):
                 yield from self._finish()
 
     def due(self, now_ns: int) -> Iterator[Frame]:
         """Return the frame that has waited long enough for the rest of its transforms."""
-        if self._open is not None and now_ns - self._open.arrival_ns >= self._wait_ns:
+        if self._open is not None and now_ns - self._open.first.t_ns >= self._wait_ns:
             yield from self._finish()
 
     def status(self, device: str, status: Status) -> None:
@@ -75,6 +84,26 @@ class Gathering:
             self._bad.pop(tool, None)
             if not status.ok:
                 self._bad[tool] = f"the tracker says: {status.text or status.error or status.meaning}"
+
+    def others(self) -> str:
+        """Return the names that came and are not in the table, as the end of a sentence."""
+        return f"; it tells of {', '.join(sorted(self.foreign)[:SOME])}, which no row of the table names" * bool(
+            self.foreign
+        )
+
+    def _belongs(self, arrival: Arrival, frame: Frame) -> bool:
+        tool, stamp_ns = self._tool_of[arrival.packet.device], arrival.packet.stamp_ns
+        if stamp_ns and stamp_ns == frame.stamp_ns:
+            return True
+        if tool in frame.poses or tool in frame.lost:
+            return False
+        if stamp_ns and frame.stamp_ns:
+            return abs(stamp_ns - frame.stamp_ns) < self._wait_ns
+        return arrival.t_ns - frame.first.t_ns < self._wait_ns
+
+    def _pass_over(self, name: str) -> None:
+        if name not in self._targets and (name in self.foreign or len(self.foreign) < FOREIGN_LIMIT):
+            self.foreign[name] = self.foreign.get(name, 0) + 1
 
     def _finish(self) -> Iterator[Frame]:
         frame, self._open = self._open, None
@@ -89,13 +118,13 @@ class Gathering:
                 frame.poses.pop(tool, None)
                 frame.lost[tool] = self._bad[tool]
             elif tool not in frame.poses:
-                frame.lost.setdefault(tool, "not among the tools that the tracker sent")
+                frame.lost.setdefault(tool, f"not among the tools that the tracker sent{self.others()}")
         return frame
 
     def _place(self, frame: Frame, name: str, content: Posed, metadata: Mapping[str, str]) -> None:
         tool = self._tool_of.get(name)
         if tool is None:
-            self.foreign[name] = self.foreign.get(name, 0) + 1
+            self._pass_over(name)
             return
         said = _says_lost(name, metadata)
         if said:

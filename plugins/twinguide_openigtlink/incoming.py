@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twinguide import Array as ArrayWire
 from twinguide import Exposure, ImageTarget, Inbox, Lost, Message, PoseWire
 from twinguide.clock import MS, SECOND
+from twinguide.errors import TwinGuideError
 from twinguide.frames import Transform
 
 from .border import RAS_LPS, from_markers, isotropic
 from .client import Client
+from .clocks import SenderClocks
 from .endpoints import Endpoint, Server
 from .gathering import TRACKED, Frame, Gathering, place_of, turned
 from .link import Arrival, Link
 from .lockstep import Marked
 from .plugin import IncomingOptions, ToolRow
-from .streams import Note, Reading, WirePicture
-from .wire import Image, MessageRefused, Packet, Points, SensorData, StartTracking, Status, Text, unit_of
+from .streams import Note, Reading, WireEntry, WireNumbers, WirePicture, WirePictures
+from .wire import (
+    Image,
+    ImageMeta,
+    MessageRefused,
+    NumberArray,
+    Packet,
+    Points,
+    SensorData,
+    StartTracking,
+    Status,
+    Text,
+    unit_of,
+)
 
 if TYPE_CHECKING:
     from twinguide import Context
 
 FIXED_SIGMA = (1e-3, 1e-4)  # mm, degrees: of a tool that is the sender's own frame; a covariance must not be singular
-JUMP_NS = SECOND  # a stamp that is off by more may be another clock's: the sender was started again
-HELD_UP_NS = 3 * SECOND  # nothing is held up for longer
+RINGS = 8  # devices whose arrays have a ring of their own; the others share one
 SAY_AGAIN_NS = SECOND
 
 
@@ -39,10 +53,10 @@ class Incoming:
         self._ctx = ctx
         self._options: IncomingOptions = ctx.options
         self._gathering = Gathering(self._options)
-        self._clock = self._fresh_clock()
-        self._mapped = False
-        self._late_since_ns = 0
-        self._heard_ns = self._said_ns = 0
+        o = self._options
+        self._clocks = SenderClocks(o, lambda: ctx.device_clock(o.latency_ms, o.latency_sigma_ms), ctx.log)
+        self._rings: dict[str, str] = {}
+        self._heard_ns = self._seen_ns = self._said_ns = 0  # any message, a frame, a complaint
         self._endpoint = self._open()
         self._reader = self._endpoint.reader()
         self._marked = None if ctx.real_time else Marked(self._endpoint, self._reader)
@@ -59,9 +73,6 @@ class Incoming:
         if link.open and self._options.request:
             start = StartTracking(self._options.interval_ms, "", self._options.request)
             self._endpoint.send(Packet(start, "", 0, 1), link)
-
-    def _fresh_clock(self):  # noqa: ANN202 - the engine's own mapping
-        return self._ctx.device_clock(self._options.latency_ms, self._options.latency_sigma_ms)
 
     def step(self, t_ns: int, inbox: Inbox) -> Iterator[Message]:
         """Publish what has arrived by `t_ns` [ns]; raise PluginError where virtual time has no such sender."""
@@ -86,60 +97,54 @@ class Incoming:
             if packet.device == row.name and (place := place_of(content)) is not None:
                 x, y, z = turned(place, ras=self._options.axes == "ras").tolist()
                 covariance = ArrayWire.of(np.eye(3) * (row.sigma_mm * 1e-3) ** 2)
-                t_ns, _ = self._time(packet.stamp_ns, arrival.t_ns)
+                t_ns, _ = self._clocks.time(arrival.link, packet.stamp_ns, arrival.t_ns)
                 yield ImageTarget(t_ns=t_ns, of=of, position=(x, y, z), covariance=covariance)
         if isinstance(content, Status):
             self._gathering.status(packet.device, content)
             yield Note(t_ns=arrival.t_ns, of=packet.device, kind="status", text=f"{content.meaning}: {content.text}")
         elif isinstance(content, Text):
             yield Note(t_ns=arrival.t_ns, of=packet.device, kind="text", text=content.text)
-        elif isinstance(content, Image):
-            yield self._picture(packet, content, arrival.t_ns)
+        elif isinstance(content, (Image, NumberArray)):
+            yield from self._bulky(arrival, content)
+        elif isinstance(content, ImageMeta):
+            entries = tuple(WireEntry(e.name, e.id, e.modality, e.size) for e in content.images)
+            yield WirePictures(t_ns=arrival.t_ns, of=packet.device, pictures=entries)
         elif isinstance(content, SensorData):
-            yield self._reading(packet, content, arrival.t_ns)
+            yield self._reading(arrival, content)
         elif not isinstance(content, (*TRACKED, Points)):
             self._ctx.log.debug("%s of %s passed over", content.type_name, packet.device)
 
-    def _time(self, stamp_ns: int, arrival_ns: int) -> tuple[int, int]:
-        """Return when something was, on the host's clock, and how sure that is [ns, 1 sigma]."""
-        if not stamp_ns:
-            latency, sigma = self._options.latency_ms * MS, self._options.latency_sigma_ms * MS
-            return arrival_ns - round(latency), round(sigma)
-        self._late_since_ns = self._late_since_ns or arrival_ns
-        if self._mapped and self._has_jumped(self._clock.to_host(stamp_ns) - arrival_ns, arrival_ns):
-            self._ctx.log.warning("the sender's clock has jumped: it is learnt anew")
-            self._clock = self._fresh_clock()
-        self._clock.add(stamp_ns, arrival_ns)
-        self._mapped = True
-        return self._clock.to_host(stamp_ns), round(self._clock.sigma_ns)
-
-    def _has_jumped(self, ahead_ns: int, arrival_ns: int) -> bool:
-        """Tell a clock that was set from a delivery that was held up: that one is late, never early, and passes."""
-        if ahead_ns > -JUMP_NS:
-            self._late_since_ns = arrival_ns
-        return ahead_ns > JUMP_NS or arrival_ns - self._late_since_ns > HELD_UP_NS
-
     def _exposure(self, frame: Frame) -> Exposure:
-        t_ns, sigma_ns = self._time(frame.stamp_ns, frame.arrival_ns)
+        self._seen_ns = frame.first.t_ns
+        t_ns, sigma_ns = self._clocks.time(frame.first.link, frame.stamp_ns, frame.first.t_ns)
         tools: dict[str, PoseWire] = {}
         for tool, matrix in frame.poses.items():
             pose = Transform("tracker", tool, matrix)
             tools[tool] = PoseWire.of(pose, covariance_of(self._options.tools[tool], pose))
         return Exposure(t_ns=t_ns, sigma_t_ns=sigma_ns, tools=tools, lost=frame.lost)
 
-    def _picture(self, packet: Packet, image: Image, arrival_ns: int) -> WirePicture:
-        t_ns, sigma_ns = self._time(packet.stamp_ns, arrival_ns)
-        world = image.world_from_index_mm()
-        world[:3] *= 1e-3
-        world = RAS_LPS @ world if image.axes == "ras" else world
-        voxels = image.voxels.astype(image.voxels.dtype.newbyteorder("="), copy=False)
-        ref = self._ctx.share(f"picture-{packet.device.lower()}" if packet.device.isalnum() else "picture", voxels)
-        return WirePicture(
-            t_ns=t_ns, of=packet.device, sigma_t_ns=sigma_ns, voxels=ref, world_from_index=ArrayWire.of(world)
-        )
+    def _bulky(self, arrival: Arrival, content: Image | NumberArray) -> Iterator[WirePicture | WireNumbers]:
+        """Share an array and publish where it lies; say so where it cannot be shared."""
+        packet = arrival.packet
+        t_ns, sigma_ns = self._clocks.time(arrival.link, packet.stamp_ns, arrival.t_ns)
+        values = content.voxels if isinstance(content, Image) else real(content.values)
+        ring = self._rings.get(packet.device)
+        if ring is None:
+            ring = self._rings[packet.device] = f"array-{len(self._rings)}" if len(self._rings) < RINGS else "arrays"
+        try:
+            ref = self._ctx.share(ring, values.astype(values.dtype.newbyteorder("="), copy=False))
+        except (OSError, TwinGuideError) as error:  # the memory that is shared is full
+            self._ctx.log.warning("%s of %s is lost: %s", content.type_name, packet.device, error)
+            return
+        if isinstance(content, Image):
+            world = ArrayWire.of(world_from_index(content))
+            yield WirePicture(t_ns=t_ns, of=packet.device, sigma_t_ns=sigma_ns, voxels=ref, world_from_index=world)
+        else:
+            yield WireNumbers(t_ns=t_ns, of=packet.device, sigma_t_ns=sigma_ns, values=ref)
 
-    def _reading(self, packet: Packet, content: SensorData, arrival_ns: int) -> Reading:
-        t_ns, sigma_ns = self._time(packet.stamp_ns, arrival_ns)
+    def _reading(self, arrival: Arrival, content: SensorData) -> Reading:
+        packet = arrival.packet
+        t_ns, sigma_ns = self._clocks.time(arrival.link, packet.stamp_ns, arrival.t_ns)
         try:
             power, units = unit_of(content.unit)
         except MessageRefused as error:
@@ -154,17 +159,37 @@ class Incoming:
         return Reading(t_ns=t_ns, of=packet.device, sigma_t_ns=sigma_ns, values=values, unit=text)
 
     def _silence(self, t_ns: int) -> Iterator[Lost]:
-        """Say once a second that nothing comes, and why."""
-        if t_ns - self._heard_ns < self._options.silent_ms * MS or t_ns - self._said_ns < SAY_AGAIN_NS:
+        """Say once a second that no tool is told of, and why."""
+        if t_ns - self._seen_ns < self._options.silent_ms * MS or t_ns - self._said_ns < SAY_AGAIN_NS:
             return
         self._said_ns = t_ns
-        if self._endpoint.links:
-            why = f"connected, but silent for {(t_ns - self._heard_ns) / SECOND:.1f} s" if self._heard_ns else "silent"
-        else:
-            why = getattr(self._endpoint, "problem", "") or "nobody has connected"
+        why = self._why_silent(t_ns)
         for tool, row in self._options.tools.items():
             if not row.fixed:
                 yield Lost(t_ns=t_ns, of=tool, reason=why)
+
+    def _why_silent(self, t_ns: int) -> str:
+        if not self._endpoint.links:
+            return getattr(self._endpoint, "problem", "") or "nobody has connected"
+        refused = next((link.decoder.last_refusal for link in self._endpoint.links if link.decoder.last_refusal), "")
+        if t_ns - self._heard_ns < self._options.silent_ms * MS:
+            return f"the sender tells of other things only{self._gathering.others()}"
+        silent = f"connected, but silent for {(t_ns - self._heard_ns) / SECOND:.1f} s" if self._heard_ns else "silent"
+        return f"{silent}; refused: {refused}" if refused else silent
+
+
+def world_from_index(image: Image) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Return where an image's indices lie [m], shape (4, 4), in LPS."""
+    world = image.world_from_index_mm()
+    world[:3] *= 1e-3
+    return RAS_LPS @ world if image.axes == "ras" else world
+
+
+def real(values: NDArray[Any]) -> NDArray[Any]:
+    """Return numbers with real and imaginary part on a last axis of 2, where they are complex."""
+    if values.dtype.kind != "c":
+        return values
+    return np.stack([np.real(values), np.imag(values)], axis=-1)
 
 
 def covariance_of(row: ToolRow, pose: Transform) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

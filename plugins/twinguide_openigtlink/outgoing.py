@@ -19,7 +19,7 @@ from twinguide.errors import TwinGuideError
 from twinguide.frames import Transform
 from twinguide.messages import Calibration, PoseWire
 
-from .border import between_axes, name_of, wire_matrix
+from .border import Names, between_axes, name_of, wire_matrix
 from .client import Client
 from .endpoints import Endpoint, Server
 from .link import Arrival, Link
@@ -50,6 +50,11 @@ class Outgoing:
         self._embedded: dict[str, Embedding] = {
             n: embed(body, self._rest[n]) for n in self._structures if ctx.case.structures[n].moves
         }
+        self._names = Names()
+        for name in self._structures:
+            self._names.of(f"Twin_{name}")
+        if self._names.cut:
+            ctx.log.warning("names of more than 20 bytes are cut for the wire: %s", self._names.cut)
         self._body_shape = body.vertices.shape
         self._frames: dict[str, Transform] = {}  # image_from_reference, stage_from_tracker, tracker_from_<tool>
         self._shown: Shown | None = None
@@ -74,7 +79,7 @@ class Outgoing:
         """Answer a query, keep a command for the next step; called in the sockets' thread."""
         content = arrival.packet.content
         if isinstance(content, Query) and content == Query("GET", "CAPABILITY"):
-            self._endpoint.send(Packet(Capability(SENT), arrival.packet.device), arrival.link)
+            self._endpoint.send(Packet(Capability(SENT), "TwinGuide"), arrival.link)
         elif isinstance(content, WireCommand) and not content.answer:
             self._asked.append((arrival.link, content))
 
@@ -153,7 +158,7 @@ class Outgoing:
 
     def _send(self, content: WireTransform | PolyData | Points | Text, device: str, t_ns: int) -> None:
         stamp_ns = self._wall_ns(t_ns)
-        self._endpoint.send(Packet(content, device[:20], stamp_ns), newest_only=True)
+        self._endpoint.send(Packet(content, self._names.of(device), stamp_ns), newest_only=True)
 
     def _wall_ns(self, t_ns: int) -> int:
         """Return a time of the run as UTC, which is what the wire's stamps mean."""

@@ -25,7 +25,7 @@ from twinguide import (
 )
 from twinguide.messages import BodiesSeen, Calibration
 
-from .streams import Note, Reading, WirePicture
+from .streams import Note, Reading, WireNumbers, WirePicture, WirePictures
 
 Positive = Annotated[float, Meta(gt=0)]
 NonNegative = Annotated[float, Meta(ge=0)]
@@ -74,6 +74,13 @@ class IncomingOptions(Strict, frozen=True, kw_only=True):
     interval_ms: Annotated[int, Meta(ge=0)] = 0
     identity_is_lost: bool = True  # a tool at exactly the identity is how some senders say that they do not see it
 
+    def __post_init__(self) -> None:
+        names = [row.name for row in self.tools.values() if not row.fixed]
+        if missing := [tool for tool, row in self.tools.items() if not row.fixed and not row.name]:
+            raise ValueError(f"tool {missing[0]} has neither a name on the wire nor fixed = true")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"two tools are called {twice[0]!r} on the wire")
+
 
 class OutgoingOptions(Strict, frozen=True, kw_only=True):
     """Where to, how often, and what the other side may ask."""
@@ -118,6 +125,8 @@ def parts() -> Iterable[Part]:
                 "target": Topic(ImageTarget),
                 "lost": Topic(Lost),
                 "picture": Topic(WirePicture, qos="bulk"),
+                "pictures": Topic(WirePictures),
+                "numbers": Topic(WireNumbers, qos="bulk"),
                 "reading": Topic(Reading),
                 "note": Topic(Note),
             },

@@ -13,7 +13,7 @@ from twinguide.playback import read
 from twinguide_calibration import CalibrationRefused
 from twinguide_calibration.reading import read_poses
 
-from .border import name_of
+from .border import Names, name_of
 from .served import tools_of
 from .wire import Packet, TrackingData, Transform
 
@@ -42,7 +42,7 @@ def _sequence(path: Path, rate_hz: float) -> list[Cue]:
         recording = read_poses(path)
     except CalibrationRefused as error:
         raise RecordingError(str(error)) from error
-    cues: list[Cue] = []
+    cues, names = list[Cue](), Names()
     firsts = [track.times_ns[0] for track in recording.tracks.values() if track.times_ns is not None and len(track)]
     first_ns = int(min(firsts, default=0))
     for track in recording.tracks.values():
@@ -50,15 +50,20 @@ def _sequence(path: Path, rate_hz: float) -> list[Cue]:
         for t, rotation, translation in zip(times, track.rotations, track.translations, strict=True):
             matrix = np.eye(4)
             matrix[:3, :3], matrix[:3, 3] = rotation, translation * 1e3
-            packet = Packet(Transform(matrix), name_of(track.target, track.source)[:20], int(t))
+            packet = Packet(Transform(matrix), names.of(name_of(track.target, track.source)), int(t))
             cues.append(Cue(int(t) - first_ns, packet))
     return cues
 
 
 def _session(path: Path) -> list[Cue]:
     """Return a session's exposures as TDATA, due when they were published."""
+    names = Names()
+
+    def name(tool: str) -> str:
+        return names.of(name_of("tracker", tool))
+
     cues = [
-        Cue(r.t_pub_ns, Packet(TrackingData(tools_of(r.message, {})), "Tracker", max(r.message.t_ns, 0)))
+        Cue(r.t_pub_ns, Packet(TrackingData(tools_of(r.message, name)), "Tracker", max(r.message.t_ns, 0)))
         for r in read(path if path.is_dir() else path.parent)
         if isinstance(r.message, Exposure)
     ]

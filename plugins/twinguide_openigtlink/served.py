@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from twinguide.errors import PluginError
 from twinguide.frames import rotation_from_quaternion
 
 from . import lockstep
-from .border import name_of
+from .border import Names, name_of
 from .endpoints import Server
 from .plugin import ServedOptions
 from .wire import Packet, QuaternionTool, QuaternionTrackingData, Status, Tool, TrackingData, Transform
@@ -80,6 +80,7 @@ class Served:
         module, _, name = part.make.partition(":")
         self._sensor = getattr(importlib.import_module(module), name)(Inner(part.name, options, ctx))
         self._lost: dict[str, str] = {}
+        self._names = Names()
         self._lockstep = not ctx.real_time
         hear = (lambda arrival: lockstep.answer(self._server, arrival)) if self._lockstep else None
         self._server = Server(self._options.port, self._options.host, on_arrival=hear).start()
@@ -105,12 +106,15 @@ class Served:
         stamp_ns = device_ns(exposure.t_ns, o.clock_offset_s, o.clock_drift_ppm)
         self._tell_lost(exposure, stamp_ns)
         if o.form == "TRANSFORM":
-            for tool in tools_of(exposure, o.names):
+            for tool in tools_of(exposure, self._name):
                 self._server.send(Packet(Transform(tool.matrix_mm), tool.name, stamp_ns, o.version))
             return
-        tools = tools_of(exposure, o.names)
-        content = TrackingData(tools) if o.form == "TDATA" else QuaternionTrackingData(quaternions(exposure, o.names))
+        tools, turns = tools_of(exposure, self._name), quaternions(exposure, self._name)
+        content = TrackingData(tools) if o.form == "TDATA" else QuaternionTrackingData(turns)
         self._server.send(Packet(content, "Tracker", stamp_ns, o.version))
+
+    def _name(self, tool: str) -> str:
+        return self._names.of(self._options.names.get(tool, name_of("tracker", tool)))
 
     def _tell_lost(self, exposure: Exposure, stamp_ns: int) -> None:
         """Send a STATUS for each tool that is lost, or seen again, since the last exposure."""
@@ -118,8 +122,7 @@ class Served:
             if (tool in self._lost) != (tool in exposure.lost):
                 lost = tool in exposure.lost
                 status = Status(NOT_PRESENT, 0, "Missing", exposure.lost[tool]) if lost else Status(1, 0, "OK", "seen")
-                name = self._options.names.get(tool, name_of("tracker", tool))
-                self._server.send(Packet(status, name, stamp_ns, self._options.version))
+                self._server.send(Packet(status, self._name(tool), stamp_ns, self._options.version))
         self._lost = dict(exposure.lost)
 
 
@@ -139,21 +142,21 @@ def device_ns(t_ns: int, offset_s: float, drift_ppm: float) -> int:
     return round(offset_s * 1e9) + t_ns - round(t_ns * (drift_ppm * 1e-6 / (1.0 + drift_ppm * 1e-6)))
 
 
-def tools_of(exposure: Exposure, names: dict[str, str]) -> tuple[Tool, ...]:
-    """Return an exposure's tools as TDATA has them."""
+def tools_of(exposure: Exposure, name: Callable[[str], str]) -> tuple[Tool, ...]:
+    """Return an exposure's tools as TDATA has them, each by its name on the wire."""
     found: list[Tool] = []
     for tool, wire in exposure.tools.items():
         matrix = np.eye(4)
         matrix[:3, :3] = rotation_from_quaternion(wire.quaternion)
         matrix[:3, 3] = np.array(wire.position) * 1e3
-        found.append(Tool(names.get(tool, name_of("tracker", tool)), matrix))
+        found.append(Tool(name(tool), matrix))
     return tuple(found)
 
 
-def quaternions(exposure: Exposure, names: dict[str, str]) -> tuple[QuaternionTool, ...]:
-    """Return an exposure's tools as QTDATA has them."""
+def quaternions(exposure: Exposure, name: Callable[[str], str]) -> tuple[QuaternionTool, ...]:
+    """Return an exposure's tools as QTDATA has them, each by its name on the wire."""
     found: list[QuaternionTool] = []
     for tool, wire in exposure.tools.items():
         x, y, z = (1e3 * value for value in wire.position)
-        found.append(QuaternionTool(names.get(tool, name_of("tracker", tool)), (x, y, z), wire.quaternion))
+        found.append(QuaternionTool(name(tool), (x, y, z), wire.quaternion))
     return tuple(found)

@@ -1,8 +1,10 @@
-"""What comes over the wire and has no message of the core: pictures, readings, notes."""
+"""What comes over the wire and has no message of the core: pictures, numbers, readings, notes."""
 
 from __future__ import annotations
 
 from typing import Literal
+
+import msgspec
 
 from twinguide import Array, Message
 from twinguide.messages import BulkRef
@@ -15,6 +17,30 @@ class WirePicture(Message, frozen=True, kw_only=True, tag="openigtlink.picture/1
     sigma_t_ns: int
     voxels: BulkRef  # (k, j, i) or (k, j, i, components)
     world_from_index: Array  # (4, 4) [m]; LPS where the sender told RAS or LPS of a patient
+
+
+class WireEntry(msgspec.Struct, frozen=True):
+    """One image that a device offers. The patient's name and number, which the wire tells too, are not recorded."""
+
+    name: str
+    id: str
+    modality: str
+    size: tuple[int, int, int]  # i, j, k
+
+
+class WirePictures(Message, frozen=True, kw_only=True, tag="openigtlink.pictures/1"):
+    """What images a device offers (IMGMETA)."""
+
+    of: str
+    pictures: tuple[WireEntry, ...]
+
+
+class WireNumbers(Message, frozen=True, kw_only=True, tag="openigtlink.numbers/1"):
+    """Numbers in n dimensions without a unit (NDARRAY), at `t_ns` on the host's clock."""
+
+    of: str
+    sigma_t_ns: int
+    values: BulkRef  # complex ones with real and imaginary part on a last axis of 2
 
 
 class Reading(Message, frozen=True, kw_only=True, tag="openigtlink.reading/1"):

@@ -40,8 +40,8 @@ def stamp_from_ns(t_ns: int) -> int:
 
 
 def ns_from_stamp(stamp: int) -> int:
-    """Return the time [ns] of a 64-bit stamp, seconds in 32.32 fixed point."""
-    return (stamp >> 32) * SECOND + (((stamp & 0xFFFFFFFF) * SECOND + (1 << 31)) >> 32)
+    """Return the time [ns] of a 64-bit stamp, seconds in 32.32 fixed point; ones alone are the last there is."""
+    return min((stamp >> 32) * SECOND + (((stamp & 0xFFFFFFFF) * SECOND + (1 << 31)) >> 32), LAST_STAMP_NS)
 
 
 def fixed(text: str, size: int, field: str, encoding: str = "utf-8") -> bytes:
