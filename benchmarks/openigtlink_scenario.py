@@ -4,8 +4,8 @@
 
 The wire's server is in a process of its own. In virtual time both runs are the same to the bit each time; `--clock
 real` compares runs in real time, of which the scheduler makes others each time. Errors are root mean squares in mm, as
-in `summary.json`; `ratio` is the wire's over the bus's, of one seed and of all seeds pooled. No pictures are made. Seeds that were run
-before, for as many seconds, are kept.
+in `summary.json`; `ratio` is the wire's over the bus's, of one seed and of all seeds pooled. No pictures are made.
+Seeds that were run before, for as many seconds, are kept.
 """
 
 from __future__ import annotations

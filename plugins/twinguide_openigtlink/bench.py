@@ -17,17 +17,22 @@ from .border import Names
 from .client import Client
 from .endpoints import PORT, Endpoint, Server
 from .link import Arrival, Link
-from .probing import ProbeReport, figures
+from .probing import ProbeReport, bytes_of, figures
 from .replaying import Cue, read_recording
 from .wire import (
     Capability,
+    Command,
     Image,
+    ImageMeta,
+    NumberArray,
     Packet,
     Points,
     PolyData,
+    Position,
     QuaternionTrackingData,
     Query,
     Reply,
+    SensorData,
     StartTracking,
     Status,
     Text,
@@ -112,10 +117,25 @@ def line_of(arrival: Arrival) -> str:
             said = ", ".join(point.name for point in content.points)
         case Capability():
             said = ", ".join(content.types)
+        case NumberArray():
+            said = f"{content.values.shape} {content.values.dtype}"
+        case SensorData():
+            said = f"{[round(value, 6) for value in content.values]}"
+        case Command():
+            said = f"{content.id} {content.name}: {content.text}"
+        case ImageMeta():
+            said = ", ".join(f"{entry.name} ({entry.id})" for entry in content.images)
+        case Position():
+            said = f"at {[round(value, 2) for value in content.position_mm]} mm"
         case _:
-            said = f"{len(content.pack())} bytes"
+            said = f"{len(bytes_of(content))} bytes"
     meta = f" {dict(packet.metadata)}" if packet.metadata else ""
-    return f"{packet.stamp_ns / 1e9:17.6f}  {content.type_name:11} {packet.device:20} {said}{meta}"
+    return printable(f"{packet.stamp_ns / 1e9:17.6f}  {content.type_name:11} {packet.device:20} {said}{meta}")
+
+
+def printable(text: str) -> str:
+    """Return text of a peer without what would steer the terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 @igtl.command()
@@ -283,8 +303,9 @@ def show(report: ProbeReport) -> None:
     click.echo(f"{report.seconds:.1f} s")
     click.echo(f"{'type':11} {'device':20} {'count':>7} {'Hz':>7} {'p99 ms':>7} {'jitter':>7} {'lost':>6} {'kB':>8}")
     for s in report.streams:
+        device = printable(s.device)
         click.echo(
-            f"{s.type_name:11} {s.device:20} {s.count:7d} {s.rate_hz:7.1f} {s.interval_p99_ms:7.2f} {s.jitter_ms:7.2f} "
+            f"{s.type_name:11} {device:20} {s.count:7d} {s.rate_hz:7.1f} {s.interval_p99_ms:7.2f} {s.jitter_ms:7.2f} "
             f"{s.lost_share:6.1%} {s.kilobytes:8.1f}"
         )
     if report.clock is not None:
@@ -295,4 +316,4 @@ def show(report: ProbeReport) -> None:
             f"drift {c.drift_ppm:+.1f} ppm"
         )
     for text in report.mend or ("nothing to mend",):
-        click.echo(f"-> {text}")
+        click.echo(f"-> {printable(text)}")

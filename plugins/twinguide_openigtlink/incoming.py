@@ -55,7 +55,8 @@ class Incoming:
         self._gathering = Gathering(self._options)
         o = self._options
         self._clocks = SenderClocks(o, lambda: ctx.device_clock(o.latency_ms, o.latency_sigma_ms), ctx.log)
-        self._rings: dict[str, str] = {}
+        self._rings: dict[str, str] = {}  # by device
+        self._odd_units: set[str] = set()  # devices of which it was said
         self._heard_ns = self._seen_ns = self._said_ns = 0  # any message, a frame, a complaint
         self._endpoint = self._open()
         self._reader = self._endpoint.reader()
@@ -128,9 +129,9 @@ class Incoming:
         packet = arrival.packet
         t_ns, sigma_ns = self._clocks.time(arrival.link, packet.stamp_ns, arrival.t_ns)
         values = content.voxels if isinstance(content, Image) else real(content.values)
-        ring = self._rings.get(packet.device)
-        if ring is None:
-            ring = self._rings[packet.device] = f"array-{len(self._rings)}" if len(self._rings) < RINGS else "arrays"
+        if packet.device not in self._rings and len(self._rings) < RINGS:
+            self._rings[packet.device] = f"array-{len(self._rings)}"
+        ring = self._rings.get(packet.device, "arrays")
         try:
             ref = self._ctx.share(ring, values.astype(values.dtype.newbyteorder("="), copy=False))
         except (OSError, TwinGuideError) as error:  # the memory that is shared is full
@@ -148,7 +149,9 @@ class Incoming:
         try:
             power, units = unit_of(content.unit)
         except MessageRefused as error:
-            self._ctx.log.warning("a reading of %s without its unit: %s", packet.device, error)
+            if packet.device not in self._odd_units:
+                self._odd_units = {packet.device, *list(self._odd_units)[:RINGS]}
+                self._ctx.log.warning("readings of %s without their unit: %s", packet.device, error)
             power, units = 0, {}
         scale = 10.0**power
         if "g" in units:  # the wire's gram, SI's kilogram

@@ -19,7 +19,7 @@ from twinguide.errors import TwinGuideError
 from twinguide.frames import Transform
 from twinguide.messages import Calibration, PoseWire
 
-from .border import Names, between_axes, name_of, wire_matrix
+from .border import Names, between_axes, name_of, shortened, wire_matrix
 from .client import Client
 from .endpoints import Endpoint, Server
 from .link import Arrival, Link
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from twinguide import Context
 
 SENT = ("TRANSFORM", "POLYDATA", "POINT", "STRING", "CAPABILITY", "RTS_COMMAND")
+COMMAND_NAME_BYTES = 128  # a foreign name, read as another encoding, may have become longer
+FINDINGS, FINDING_LETTERS = 64, 80  # told at once: a STRING ends at 65535 bytes
 ASKS_WAITING = 64  # commands of the other side that are not yet carried out
 
 
@@ -218,11 +220,11 @@ class Outgoing:
             return
         found = [
             {"name": f.name, "of": f.of, "value": f.value, "sigma": f.sigma, "unit": f.unit, "severity": f.severity,
-             "text": f.text}
-            for f in self._shown.findings
+             "text": f.text[:FINDING_LETTERS]}
+            for f in self._shown.findings[:FINDINGS]
         ]  # fmt: skip
         said = json.dumps({"step": self._shown.step, "findings": found}, allow_nan=False)
-        self._send(Text(said[:60000]), "Twin_Findings", self._shown.t_ns)
+        self._send(Text(said), "Twin_Findings", self._shown.t_ns)
 
     # ---- what is asked ----------------------------------------------------------------------------------------------
 
@@ -247,5 +249,5 @@ class Outgoing:
         """Answer as 3D Slicer expects it: RTS_COMMAND of the same number, the result as XML and as metadata."""
         word = "SUCCESS" if ok else "FAIL"
         xml = f'<Command><Result success="{str(ok).lower()}"/></Command>'
-        content = WireCommand(asked.id, asked.name, xml, answer=True)
+        content = WireCommand(asked.id, shortened(asked.name, COMMAND_NAME_BYTES), xml, answer=True)
         self._endpoint.send(Packet(content, "TwinGuide", metadata={"Status": word, "Message": text}), link)

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from twinguide.clock import ClockMapping
 
 from .link import Arrival
-from .wire import Position, QuaternionTrackingData, TrackingData, Transform
+from .wire import Content, MessageRefused, Position, QuaternionTrackingData, TrackingData, Transform
 
 MS = 1e6
 POSES = (Transform, Position, TrackingData, QuaternionTrackingData)
 LOSS_MEND, JITTER_MEND_MS, DRIFT_MEND_PPM, SLOW_HZ = 0.001, 8.0, 100.0, 20.0
 REPEATED_MEND = 0.05
+STILL = 10  # messages of one stamp
 DRIFT_AFTER_S = 20.0  # before, what looks like a drift is jitter
 
 
@@ -74,7 +75,7 @@ def _stream(kind: str, device: str, group: list[Arrival]) -> StreamFigures:
     seconds = (times[-1] - times[0]) / 1e9
     gaps = np.diff(times) / MS
     unstamped = not stamps.any()
-    contents = [a.packet.content.pack() for a in group]
+    contents = [bytes_of(a.packet.content) for a in group]
     if isinstance(group[0].packet.content, POSES):
         repeated = sum(a == b for a, b in pairwise(contents))
     else:
@@ -91,7 +92,17 @@ def _stream(kind: str, device: str, group: list[Arrival]) -> StreamFigures:
     )  # fmt: skip
 
 
+def bytes_of(content: Content) -> bytes:
+    """Return a content's bytes; of one that could not be sent again, for its names are too long in UTF-8, its text."""
+    try:
+        return content.pack()
+    except MessageRefused:
+        return repr(content).encode()
+
+
 def _jitter_ms(times: NDArray[np.int64], stamps: NDArray[np.int64]) -> float:
+    if not np.ptp(stamps):  # a clock that stands still
+        return float("nan")
     delay = (times - times[0]) - (stamps - stamps[0])
     slope, offset = np.polyfit((stamps - stamps[0]) / 1e9, delay / MS, 1)
     return float((delay / MS - slope * (stamps - stamps[0]) / 1e9 - offset).std())
@@ -129,6 +140,8 @@ def _mend(
             said.append(f"{name}: {s.lost_share:.1%} lost before they reached us; look at the sender's rate limit")
         if s.unstamped:
             said.append(f"{name}: no time stamps; latency cannot be told from motion, switch them on in the sender")
+        elif s.count > STILL and not s.jitter_ms >= 0.0:
+            said.append(f"{name}: its time stamps stand still; let the sender stamp each message")
         if s.jitter_ms > JITTER_MEND_MS:
             said.append(f"{name}: {s.jitter_ms:.1f} ms of jitter; use a cable, or a sender on a quieter machine")
         if s.type_name in ("TRANSFORM", "POSITION", "TDATA", "QTDATA"):

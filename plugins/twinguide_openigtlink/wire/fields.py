@@ -53,8 +53,14 @@ def fixed(text: str, size: int, field: str, encoding: str = "utf-8") -> bytes:
 
 
 def text_of(raw: bytes) -> str:
-    """Return fixed text up to its first zero; some senders leave rubbish behind it."""
-    return raw.partition(b"\0")[0].decode("utf-8", errors="replace").rstrip()
+    """Return fixed text up to its first zero; some senders leave rubbish behind it, or write Latin-1.
+
+    A letter of UTF-8 that the end of a full field has cut in two is left out.
+    """
+    used, zero, _ = raw.partition(b"\0")
+    text = used.decode(errors="ignore")
+    lost = len(used) - len(text.encode()) if used.startswith(text.encode()) else len(used)
+    return (text if lost == 0 or (lost < 4 and not zero) else used.decode("latin-1")).rstrip()
 
 
 def encoded(text: str) -> tuple[int, bytes]:
