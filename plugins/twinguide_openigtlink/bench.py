@@ -18,7 +18,7 @@ from .client import Client
 from .endpoints import PORT, Endpoint, Server
 from .link import Arrival, Link
 from .probing import ProbeReport, bytes_of, figures
-from .replaying import Cue, read_recording
+from .replaying import Cue, played, read_recording
 from .wire import (
     Capability,
     Command,
@@ -224,16 +224,7 @@ def replay(recording: Path, host: str, port: int, speed: float, rate: float, loo
     names = sorted({cue.packet.device for cue in cues})
     click.echo(f"{len(cues)} messages over {cues[-1].t_ns / 1e9:.1f} s: {', '.join(names)}")
 
-    def again() -> Iterator[Cue]:
-        offset = 0
-        while True:
-            for cue in cues:
-                yield Cue(offset + round(cue.t_ns / speed), cue.packet)
-            offset += round(cues[-1].t_ns / speed) + 33_000_000
-            if not loop:
-                return
-
-    play(again(), host, port, None if wait else time.monotonic())
+    play(played(cues, speed, loop=loop), host, port, None if wait else time.monotonic())
 
 
 def play(cues: Iterator[Cue], host: str, port: int, begun: float | None) -> None:

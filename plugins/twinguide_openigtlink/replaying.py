@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from twinguide_calibration.reading import read_poses
 from .border import Names, name_of
 from .served import tools_of
 from .wire import Packet, TrackingData, Transform
+
+BETWEEN_LOOPS_NS = 33_000_000
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,21 @@ def read_recording(path: Path, rate_hz: float = 30.0) -> list[Cue]:
     return sorted(cues, key=lambda cue: cue.t_ns)
 
 
+def played(cues: list[Cue], speed: float, *, loop: bool) -> Iterator[Cue]:
+    """Return a recording's messages at another speed, again and again with `loop`.
+
+    The stamps keep pace, as a device's clock would: they are never told twice, and a loop does not set them back.
+    """
+    begun = 0
+    while True:
+        for cue in cues:
+            t_ns = begun + round(cue.t_ns / speed)
+            yield Cue(t_ns, replace(cue.packet, stamp_ns=cue.packet.stamp_ns + t_ns - cue.t_ns))
+        if not loop:
+            return
+        begun += round(cues[-1].t_ns / speed) + BETWEEN_LOOPS_NS
+
+
 def _sequence(path: Path, rate_hz: float) -> list[Cue]:
     try:
         recording = read_poses(path)
@@ -50,7 +68,7 @@ def _sequence(path: Path, rate_hz: float) -> list[Cue]:
         for t, rotation, translation in zip(times, track.rotations, track.translations, strict=True):
             matrix = np.eye(4)
             matrix[:3, :3], matrix[:3, 3] = rotation, translation * 1e3
-            packet = Packet(Transform(matrix), names.of(name_of(track.target, track.source)), int(t))
+            packet = Packet(Transform(matrix), names.of(name_of(track.target, track.source)), max(int(t), 1))
             cues.append(Cue(int(t) - first_ns, packet))
     return cues
 
@@ -63,7 +81,7 @@ def _session(path: Path) -> list[Cue]:
         return names.of(name_of("tracker", tool))
 
     cues = [
-        Cue(r.t_pub_ns, Packet(TrackingData(tools_of(r.message, name)), "Tracker", max(r.message.t_ns, 0)))
+        Cue(r.t_pub_ns, Packet(TrackingData(tools_of(r.message, name)), "Tracker", max(r.message.t_ns, 1)))
         for r in read(path if path.is_dir() else path.parent)
         if isinstance(r.message, Exposure)
     ]
