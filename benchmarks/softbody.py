@@ -3,7 +3,6 @@
 Guidance: a patch of the far face is drawn along a path of +-8, 10 and 15 mm at 90 Hz, gravity on, face x = 0 held,
 linear Neo-Hookean tetrahedra. Errors are against the converged solution on the same mesh; the mesh's own error is in
 docs/verification.md. `--peers` adds others' solvers on the settled sag of the same block (softbody_peers.py).
-`--patient CASE --minutes M` runs an imported case instead (softbody_patient.py).
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-import softbody_patient as patients
 import softbody_peers as peers
 
 from twinguide_softbody.body import Body, Springs
@@ -170,16 +168,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of the full solver")
     parser.add_argument("--no-reduced", action="store_true")
     parser.add_argument("--peers", action="store_true", help="also others' solvers, each where it is installed")
-    parser.add_argument("--patient", type=Path, help="instead: the folder of an imported case")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of motion of the patient's organ")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    if args.patient:
-        found = {"machine": machine(), **patients.patient(args.patient, args.minutes)}
-        print(json.dumps(found, indent=1))
-        if args.out:
-            args.out.write_text(json.dumps(found, indent=1) + "\n")
-        return
     out = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}
     out["machine"] = machine()
     for cells in args.cells:
@@ -189,8 +179,7 @@ def main() -> None:
         if args.out:
             args.out.write_text(json.dumps(out, indent=1) + "\n")
     if args.peers:
-        out["settled_sag"] = peers.compare()
-        print(json.dumps(out["settled_sag"], indent=1))
+        out["peers"] = peers.compare()
     if args.out:
         args.out.write_text(json.dumps(out, indent=1) + "\n")
 

@@ -131,7 +131,7 @@ def levels(seeds: range) -> dict[str, dict[str, float]]:
                         organs=registry.organs(), progress=lambda what, share: None)  # fmt: skip
             case = Case.load(out)
             body, target = case.body(), case.plan.target
-            soft = SoftBody(body.vertices, body.tetrahedra, mixture_of(case), target)
+            soft = SoftBody(body.vertices, body.tetrahedra, mixture_of(case, body), target)
             motion = np.array(PatientOptions().motion_mm) * 1e-3
             turn = np.radians([2.0, 0.0, 0.0])
             truth = body.vertices + Tissue(target, target, motion, motion, turn).organ(body.vertices, 1.0)

@@ -94,7 +94,7 @@ class Static:
         self._gradients = np.stack([field[0].grad for field in scalar.basis], axis=0)  # (nodes, 3, elements, points)
         self._dofs = self.basis.element_dofs  # (nodes * 3, elements), node by node
         load = skfem.LinearForm(lambda v, w: sum(force[k] * v[k] for k in range(3)))
-        self._load = load.assemble(self.basis)
+        self.load = load.assemble(self.basis)
         self._bed = sp.csr_matrix((self.basis.N, self.basis.N))
         if bed is not None:
             faces = skfem.FacetBasis(mesh, self.basis.elem, facets=bed.facets, intorder=2 * order)
@@ -124,10 +124,10 @@ class Static:
     def solve(self, held: np.ndarray, *, steps: int = 4, tolerance: float = 1e-9) -> np.ndarray:
         """Return displacements [m], shape (dofs,), `held` ones 0, the load raised in `steps` (in one it inverts)."""
         u, free = np.zeros(self.basis.N), np.setdiff1d(np.arange(self.basis.N), held)
-        scale = float(np.linalg.norm(self._load[free]))
+        scale = float(np.linalg.norm(self.load[free]))
         for share in np.arange(1, steps + 1) / steps:
             for _ in range(30):
-                out = (share * self._load - self.residual(u))[free]
+                out = (share * self.load - self.residual(u))[free]
                 if np.linalg.norm(out) < tolerance * scale:
                     break
                 way = np.zeros(len(u))
