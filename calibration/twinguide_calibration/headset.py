@@ -114,13 +114,14 @@ def stage_update(
     # The measurement errs by n + L x; the state by s: the innovation is s + n + L x, with s and x correlated.
     shared = state.cross @ lever.T
     total = predicted + noise + lever @ fixed @ lever.T - shared - shared.T
-    distance = float(innovation @ np.linalg.solve(total, innovation))
+    precision = invert(total)
+    distance = float(innovation @ precision @ innovation)
     if distance > CHI2_JUMP:
         if state.outliers + 1 >= settings.outliers_to_jump:
             fresh = _anew(state, sighting, view_from_marker, view_from_marker_covariance)
             return replace(fresh, jumps=state.jumps + 1, distance=distance)
         return replace(state, outliers=state.outliers + 1, rejected=state.rejected + 1, distance=distance)
-    gain = (predicted - shared) @ invert(total)
+    gain = (predicted - shared) @ precision
     covariance = predicted - gain @ total @ gain.T
     cross = state.cross - gain @ (state.cross - lever @ fixed)
     count = state.sightings + 1

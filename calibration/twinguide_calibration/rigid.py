@@ -35,7 +35,15 @@ def exponential(vectors: Array) -> Array:
 
 def logarithm(rotations: Array) -> Array:
     """Return the rotation vectors [rad], shape (..., 3), angles up to pi, of rotations, shape (..., 3, 3)."""
-    quaternion = _quaternion(rotations)
+    axes = (rotations[..., (2, 0, 1), (1, 2, 0)] - rotations[..., (1, 2, 0), (2, 0, 1)]) / 2.0  # times the sine
+    sine = np.sqrt((axes * axes).sum(axis=-1, keepdims=True))
+    cosine = (rotations[..., (0,), (0,)] + rotations[..., (1,), (1,)] + rotations[..., (2,), (2,)] - 1.0) / 2.0
+    if cosine.size and cosine.min() < -0.9:  # towards half a turn the sine carries no axis
+        return _logarithm_of_quaternions(_quaternion(rotations))
+    return axes * np.where(sine < 1e-9, 1.0, np.arctan2(sine, cosine) / np.maximum(sine, 1e-9))
+
+
+def _logarithm_of_quaternions(quaternion: Array) -> Array:
     quaternion = np.where(quaternion[..., 3:] < 0.0, -quaternion, quaternion)
     sine = np.sqrt((quaternion[..., :3] ** 2).sum(axis=-1))
     factor = np.where(sine < 1e-9, 2.0, 2.0 * np.arctan2(sine, quaternion[..., 3]) / np.where(sine < 1e-9, 1.0, sine))

@@ -21,6 +21,7 @@ Quality = Literal["exact", "interpolated", "predicted", "lost"]
 QUALITIES: tuple[Quality, ...] = ("exact", "interpolated", "predicted", "lost")  # best first
 _set = object.__setattr__
 LAST_ROW = np.diag([0.0, 0.0, 0.0, 1.0])
+EYE = np.eye(4)  # copied, at a tenth of making it anew
 NORMAL_95 = 1.6448536  # standard normal quantile
 RIGID_TOLERANCE = 1e-6  # float32 matrices from devices pass, a scale of 1.00001 does not
 
@@ -48,13 +49,10 @@ def rotation_from_vector(vector: Array) -> Array:
 
 def vector_from_rotation(rotation: Array) -> Array:
     """Return the rotation vector [rad], shape (3,), of a rotation, shape (3, 3)."""
-    q = quaternion_from_rotation(rotation)
-    if q[3] < 0:
-        q = -q
-    sine = float(np.sqrt(q[:3] @ q[:3]))
-    if sine < 1e-12:
-        return 2.0 * q[:3]
-    return q[:3] / sine * (2.0 * np.arctan2(sine, q[3]))
+    x, y, z, w = quaternion_from_rotation(rotation).tolist()
+    sine = math.sqrt(x * x + y * y + z * z)
+    scale = 2.0 if sine < 1e-12 else 2.0 * math.atan2(sine, abs(w)) / sine
+    return np.array([x, y, z]) * (-scale if w < 0.0 else scale)
 
 
 def quaternion_from_rotation(rotation: Array) -> Array:
@@ -95,7 +93,7 @@ def _rigidity(rows: list[list[float]]) -> tuple[float, float]:
     squares = (a * a + b * b + c * c - 1.0, d * d + e * e + f * f - 1.0, g * g + h * h + i * i - 1.0)
     across = (a * d + b * e + c * f, a * g + b * h + c * i, d * g + e * h + f * i)
     determinant = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
-    return max(abs(value) for value in (*squares, *across)), determinant
+    return max(*map(abs, squares), *map(abs, across)), determinant
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,18 +107,19 @@ class Transform:
     def __post_init__(self) -> None:
         m = np.asarray(self.matrix, dtype=np.float64)
         where = f"{self.target}_from_{self.source}"
-        if m.shape != (4, 4) or not np.isfinite(m).all():
+        rows = m.tolist() if m.shape == (4, 4) else []
+        if not rows or not math.isfinite(sum(map(sum, rows))):
             raise FrameError("a finite 4x4 matrix", f"shape {m.shape}, finite {bool(np.isfinite(m).all())}", where)
-        error, determinant = _rigidity(m.tolist())
-        if error > RIGID_TOLERANCE or determinant < 0 or m[3].tolist() != [0.0, 0.0, 0.0, 1.0]:
-            got = f"R R^T off by {error:.2g}, det {determinant:+.4f}, last row {m[3].tolist()}"
+        error, determinant = _rigidity(rows)
+        if error > RIGID_TOLERANCE or determinant < 0 or rows[3] != [0.0, 0.0, 0.0, 1.0]:
+            got = f"R R^T off by {error:.2g}, det {determinant:+.4f}, last row {rows[3]}"
             raise FrameError("a rigid right-handed transform", got, where, "Check scale, axes and row order.")
-        object.__setattr__(self, "matrix", m)
+        _set(self, "matrix", m)
 
     @staticmethod
     def of(target: str, source: str, rotation: Array | None = None, translation: Array | None = None) -> Transform:
         """Build from a rotation, shape (3, 3), and a translation [m], shape (3,); each defaults to none."""
-        m = np.eye(4)
+        m = EYE.copy()
         if rotation is not None:
             m[:3, :3] = rotation
         if translation is not None:

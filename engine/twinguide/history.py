@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from twinguide.clock import MS
 from twinguide.errors import BusError, FrameError
-from twinguide.frames import Pose, Transform, rotation_from_quaternion, rotation_from_vector
+from twinguide.frames import EYE, Pose, Transform, rotation_from_quaternion, rotation_from_vector
 from twinguide.messages import Displacement, PoseWire
 from twinguide.scene import Point
 
@@ -88,17 +88,10 @@ class PoseHistory:
         self._line = self._line or self._fit()
         return self._line.at(t_ns, self._frames)
 
-    def _deltas(self, slots: NDArray[np.intp], base: Array) -> Array:
-        """Return log(base^-1 T), shape (n, 6), for rotations so small that sine and angle agree to 1e-4."""
-        r = base[:3, :3].T @ self._matrices[slots, :3, :3]
-        v = 0.5 * np.stack([r[:, 2, 1] - r[:, 1, 2], r[:, 0, 2] - r[:, 2, 0], r[:, 1, 0] - r[:, 0, 1]], axis=1)
-        return np.hstack([v, (self._matrices[slots, :3, 3] - base[:3, 3]) @ base[:3, :3]])
-
     def _mean(self) -> Pose:
         slots = self._since(self.newest_ns - STATIC_WINDOW_NS)
-        base = self._matrices[slots[-1]]
-        n = len(slots)
-        transform = Transform.unchecked(*self._frames, _moved(base, self._deltas(slots, base).sum(axis=0) / n))
+        base, n = self._matrices[slots[-1]], len(slots)
+        transform = Transform.unchecked(*self._frames, _moved(base, _delta(base, self._matrices[slots].sum(axis=0) / n)))
         return Pose(transform, self.newest_ns, self._covariances[slots].sum(axis=0) / n**2, "exact")
 
     def _between(self, t_ns: int) -> Pose:
@@ -112,7 +105,7 @@ class PoseHistory:
         a, b = slots[after - 1], slots[after]
         share = (t_ns - self._times[a]) / (self._times[b] - self._times[a])
         base = self._matrices[a]
-        delta = self._deltas(np.array([b]), base)[0] * share
+        delta = _delta(base, self._matrices[b]) * share
         covariance = (1 - share) ** 2 * self._covariances[a] + share**2 * self._covariances[b]
         quality = "exact" if share in (0.0, 1.0) else "interpolated"
         return Pose(Transform.unchecked(*self._frames, _moved(base, delta)), t_ns, covariance, quality)
@@ -124,12 +117,13 @@ class PoseHistory:
         covariance = self._covariances[slots].sum(axis=0) / n
         if n < 4:
             return _Line(self.newest_ns, 0.0, base, np.zeros(6), None, covariance, 1.0, 0.0)
-        deltas = self._deltas(slots, base)
+        matrices = self._matrices[slots]
         times = (self._times[slots] - self.newest_ns) * 1e-9
         centre = float(times.sum()) / n
         centred = times - centre
         spread = float(centred @ centred)
-        mean, speed = deltas.sum(axis=0) / n, centred @ deltas / spread
+        mean = _delta(base, matrices.sum(axis=0) / n)
+        speed = _delta(base, base + np.tensordot(centred, matrices, axes=1) / spread)  # deltas are linear in the samples
         return _Line(self.newest_ns, centre, base, mean, speed, covariance, 1.0 / n, 1.0 / spread)
 
     def samples(self, since_ns: int) -> tuple[Array, Array]:
@@ -175,9 +169,19 @@ class _Line:
         return Pose(Transform.unchecked(*frames, matrix), t_ns, covariance, "predicted")
 
 
+def _delta(base: Array, other: Array) -> Array:
+    """Return log(base^-1 other), shape (6,), for rotations so small that sine and angle agree to 1e-4.
+
+    Linear in `other`, so that a weighted sum of matrices gives that of their deltas.
+    """
+    m = base[:3, :3].T @ (other[:3] - base[:3])
+    (_, xy, xz, x), (yx, _, yz, y), (zx, zy, _, z) = m.tolist()
+    return np.array([0.5 * (zy - yz), 0.5 * (xz - zx), 0.5 * (yx - xy), x, y, z])
+
+
 def _moved(base: Array, delta: Array) -> Array:
     """Return `base exp(delta)`, shape (4, 4), for a small delta (rotation, translation), shape (6,)."""
-    m = np.eye(4)
+    m = EYE.copy()
     m[:3, :3] = base[:3, :3] @ rotation_from_vector(delta[:3])
     m[:3, 3] = base[:3, 3] + base[:3, :3] @ delta[3:]
     return m

@@ -40,8 +40,9 @@ class Head:
     def reported(self, t_ns: int) -> Transform:
         """Return stage_from_headset at `t_ns` [ns] as the headset's tracking reports it: jitter, and its faults."""
         noise = self._jitter.at(t_ns * 1e-9)
-        rotation = rotation_from_vector(noise[:3] * np.radians(self._options.head_jitter_deg))
-        true = self.true(t_ns)
-        jittered = true @ Transform.of("headset", "headset", rotation, noise[3:] * self._options.head_jitter_mm * 1e-3)
-        jump = faults.headset_jump(self._options.faults, t_ns * 1e-9)
-        return Transform.of("stage", "headset", jittered.rotation, jittered.translation + jump)
+        jitter = np.eye(4)
+        jitter[:3, :3] = rotation_from_vector(noise[:3] * np.radians(self._options.head_jitter_deg))
+        jitter[:3, 3] = noise[3:] * self._options.head_jitter_mm * 1e-3
+        matrix = self.true(t_ns).matrix @ jitter
+        matrix[:3, 3] += faults.headset_jump(self._options.faults, t_ns * 1e-9)
+        return Transform.unchecked("stage", "headset", matrix)

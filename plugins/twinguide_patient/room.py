@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import hypot
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twinguide import Transform
-from twinguide.frames import adjoint, rotation_from_quaternion, rotation_from_vector, skew
+from twinguide.frames import adjoint, rotation_from_quaternion, rotation_from_vector
 
 from .noise import generator
 from .options import PatientOptions
@@ -79,9 +80,12 @@ def nominal_stage_from_tracker(ctx: Context) -> tuple[Transform, Array]:
 
 def look_at(source: str, eye: Array, at: Array, *, forward: float) -> Transform:
     """Return stage_from_`source` of something at `eye` [m] that looks at `at` [m] along `forward` (+1, -1) times z."""
-    z = _unit(at - eye) * forward
-    x = _unit(np.array([z[2], 0.0, -z[0]]))  # up x z: level
-    return Transform.of("stage", source, np.array([x, skew(z) @ x, z]).T, eye)
+    zx, zy, zz = (_unit(at - eye) * forward).tolist()
+    level = hypot(zx, zz)
+    xx, xz = zz / level, -zx / level  # up x z: level
+    ex, ey, ez = eye.tolist()
+    rows = [[xx, zy * xz, zx, ex], [0.0, zz * xx - zx * xz, zy, ey], [xz, -zy * xx, zz, ez], [0.0, 0.0, 0.0, 1.0]]
+    return Transform("stage", source, np.array(rows))
 
 
 def _lay(rng: np.random.Generator, entry: Array, skin: Array) -> Transform:
