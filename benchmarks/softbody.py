@@ -1,8 +1,9 @@
 """Measure the soft body on the 10 cm block: `python benchmarks/softbody.py --out benchmarks/results/softbody.json`.
 
 Guidance: a patch of the far face is drawn along a path of +-8, 10 and 15 mm at 90 Hz, gravity on, face x = 0 held,
-linear Neo-Hookean tetrahedra. Errors are against the converged solution on the same mesh; the mesh's own error is in
-docs/verification.md. `--peers` adds others' solvers on the settled sag of the same block (softbody_peers.py).
+Neo-Hookean tetrahedra. Errors are against the converged solution on the same mesh. `mesh` sets the mesh's own error of
+the sag (the bedded block of docs/verification.md) beside what such a mesh costs a frame, linear and quadratic; `peers`
+are others' solvers (softbody_peers.py). `--only` runs some; the file keeps the rest.
 """
 
 from __future__ import annotations
@@ -14,19 +15,22 @@ import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import softbody_peers as peers
 
 from twinguide_softbody.body import Body, Springs
-from twinguide_softbody.mesh import block
+from twinguide_softbody.mesh import block, quadratic
 from twinguide_softbody.quasistatic import Solver
 from twinguide_softbody.reduced import Reduced
 from twinguide_softbody.reduction import Drive, settled
 
 YOUNG, POISSON, WEIGHT = 5000.0, 0.45, (0.0, 0.0, -9.81)
 FRAMES, RATE = 90, 90.0
+PARTS = ("guidance", "mesh", "peers")
+MESHES = {1: (9, 15), 2: (3, 4, 5, 6)}  # cells by order
 RANGE = np.diag([0.008, 0.010, 0.015])  # [m]
 
 
@@ -44,9 +48,11 @@ class Problem:
         return Solver(self.body, self.springs, self.fixed, backend="cpu", threads=threads)
 
 
-def problem(cells: int) -> Problem:
-    """Return the block of `cells` a side; the patch is the middle ninth of the far face."""
+def problem(cells: int, order: int = 1) -> Problem:
+    """Return the block of `cells` a side, linear or quadratic; the patch is the middle ninth of the far face."""
     vertices, tetrahedra = block(cells, 0.1)
+    if order == 2:
+        vertices, tetrahedra = quadratic(vertices, tetrahedra)
     body = Body(vertices, tetrahedra, YOUNG, POISSON, 1000.0, WEIGHT)
     near = np.abs(vertices[:, 1:] - 0.05).max(axis=1) < 0.1 / 6 + 1e-6
     patch = np.flatnonzero((vertices[:, 0] > 0.1 - 1e-9) & near)
@@ -63,7 +69,7 @@ def path() -> np.ndarray:
     return np.sin(2 * np.pi * np.outer(t, [0.5, 0.4, 0.6]) + np.array([0.0, 0.7, 1.9]))
 
 
-def followed(step, solver: Solver, start, targets: list[np.ndarray], truth: dict[int, np.ndarray]) -> dict[str, object]:
+def followed(step, solver: Solver, start, targets: list[np.ndarray], truth: dict[int, np.ndarray]) -> dict[str, Any]:
     """Return times and errors of following `targets`, each by one call of `step`."""
     solver.reset(start)
     for k in range(30):  # caches and the threads' team, on a way into the first target
@@ -87,15 +93,15 @@ def followed(step, solver: Solver, start, targets: list[np.ndarray], truth: dict
     }
 
 
-def guidance(cells: int, threads: int, with_reduced: bool) -> dict[str, object]:
+def guidance(cells: int, threads: int, with_reduced: bool, order: int = 1) -> dict[str, Any]:
     """Return the figures of one mesh: full and reduced."""
-    made = problem(cells)
+    made = problem(cells, order)
     targets = [made.drive.targets(s) for s in path()]
     solver, exact = made.solver(threads), made.solver(2)
     start = settled(solver, targets[0], first=True)
     exact.reset(start)
     truth = {k: settled(exact, targets[k]) for k in range(0, FRAMES, 15)}
-    out: dict[str, object] = {"tetrahedra": len(made.body.elements), "nodes": len(made.body.vertices)}
+    out: dict[str, Any] = {"tetrahedra": len(made.body.elements), "nodes": len(made.body.vertices)}
     out["full"] = followed(solver.step, solver, start, targets, truth)
     if with_reduced:
         begin = time.perf_counter()
@@ -110,6 +116,20 @@ def guidance(cells: int, threads: int, with_reduced: bool) -> dict[str, object]:
         away = fast.step(made.drive.targets(np.array([1.5, 0.0, 0.0])))
         out["reduced"]["outside_its_range"] = away.level
     return out
+
+
+def mesh_error(threads: int) -> list[dict[str, Any]]:
+    """Return the sag's error [%] of the mesh and the step's time and error, by order and size of the mesh."""
+    from problems import BEDDED, bedded_sag
+
+    rows = []
+    for order, sizes in MESHES.items():
+        for cells in sizes:
+            row = guidance(cells, threads, with_reduced=False, order=order)
+            found = 100 * abs(bedded_sag(cells, order) / BEDDED - 1)
+            rows.append({"nodes_each": {1: 4, 2: 10}[order], "sag_error_percent": round(found, 2), **row})
+            print(json.dumps(rows[-1]), flush=True)
+    return rows
 
 
 def roofs() -> dict[str, float]:
@@ -163,25 +183,33 @@ def machine() -> dict[str, object]:
 
 def main() -> None:
     """Run what is asked for, merge it into the result file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cells", type=int, nargs="*", default=[9, 15, 26], help="cells along the block's edge")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--only", nargs="*", choices=("guidance", "mesh", "peers"), default=["guidance", "mesh", "peers"]
+    )
+    parser.add_argument(
+        "--cells", type=int, nargs="*", default=[9, 15, 26], help="along the block's edge, for guidance"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of the full solver")
     parser.add_argument("--no-reduced", action="store_true")
-    parser.add_argument("--peers", action="store_true", help="also others' solvers, each where it is installed")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     out = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}
-    out["machine"] = machine()
-    for cells in args.cells:
-        row = {**guidance(cells, args.threads, not args.no_reduced), "kernels": kernels(cells), "threads": args.threads}
-        out.setdefault("guidance", {})[str(row["tetrahedra"])] = row
-        print(json.dumps(row), flush=True)
+
+    def keep(name: str, found: object) -> None:
+        out[name] = found
         if args.out:
             args.out.write_text(json.dumps(out, indent=1) + "\n")
-    if args.peers:
-        out["peers"] = peers.compare()
-    if args.out:
-        args.out.write_text(json.dumps(out, indent=1) + "\n")
+
+    keep("machine", machine())
+    for cells in args.cells if "guidance" in args.only else ():
+        row = {**guidance(cells, args.threads, not args.no_reduced), "kernels": kernels(cells), "threads": args.threads}
+        print(json.dumps(row), flush=True)
+        keep("guidance", {**out.get("guidance", {}), str(row["tetrahedra"]): row})
+    if "mesh" in args.only:
+        keep("mesh", mesh_error(args.threads))
+    if "peers" in args.only:
+        keep("peers", peers.compare())
 
 
 if __name__ == "__main__":
