@@ -1,8 +1,8 @@
 """OpenIGTLink on this machine, side by side with pyigtl and the bare socket: `python benchmarks/openigtlink.py`.
 
-Round trips of a pose, streams without a loss, pictures and surfaces beside a 90 Hz loop, the CRC. Each peer is a
-process of its own on the loopback. Results go to `benchmarks/results/openigtlink.json`; `--seconds` is the length of
-each stream.
+Round trips of a pose, streams without a loss, the CRC. Each peer is a process of its own on the loopback. Results go to
+`benchmarks/results/openigtlink.json`; `--seconds` is the length of each stream. What pictures and surfaces cost the
+engine's loop is measured by `openigtlink_loop.py`, what the wire costs in accuracy by `openigtlink_scenario.py`.
 """
 
 from __future__ import annotations
@@ -22,20 +22,18 @@ from typing import Any
 import numpy as np
 from fastcrc import crc64
 
-from twinguide_openigtlink import Client, Image, Packet, PolyData, Server, Transform
+from twinguide_openigtlink import Client, Packet, Server, Transform
 
 OUT = Path(__file__).parent / "results" / "openigtlink.json"
 SPAWN = mp.get_context("spawn")
 POSE = np.eye(4)
-LOOP_HZ, LOOP_WORK_S = 90.0, 0.003  # the loop's own work, as benchmarks/loop.py finds it without drawing
 
 
 def main() -> None:
     """Run what was asked for, print it, and keep it beside what was measured before."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=("crc", "round-trips", "streams", "loop"), help="leave the rest as it was")
+    parser.add_argument("--only", choices=("crc", "round-trips", "streams"), help="leave the rest as it was")
     parser.add_argument("--seconds", type=float, default=600.0, help="of each stream of poses")
-    parser.add_argument("--bulk-seconds", type=float, default=15.0)
     parser.add_argument("--round-trips", type=int, default=5000)
     parser.add_argument("--out", type=Path, default=OUT)
     a = parser.parse_args()
@@ -52,8 +50,6 @@ def main() -> None:
     if a.only in (None, "streams"):
         results["one_stream_1_khz"] = stream(1, 1000.0, a.seconds)
         results["thirty_transforms_100_hz"] = stream(30, 100.0, a.seconds)
-    if a.only in (None, "loop"):
-        results["loop_90_hz"] = beside_a_loop(a.bulk_seconds)
     a.out.parent.mkdir(exist_ok=True)
     a.out.write_text(json.dumps(results, indent=2) + "\n")
     print(json.dumps(results, indent=2))
@@ -222,85 +218,6 @@ def stream(tools: int, rate_hz: float, seconds: float) -> dict[str, float]:
         "seconds": seconds, "sent": sent, "received": len(delays), "lost": sent - len(delays), "dropped": dropped,
         "boxed_lost": reader.lost, "one_way_p50": p50, "one_way_p99": p99, "one_way_max": max(delays),
     }  # fmt: skip
-
-
-# ---- pictures and surfaces beside the loop --------------------------------------------------------------------------
-
-
-def send_bulk(pipe: Connection, kind: str, rate_hz: float) -> None:
-    """Send pictures or surfaces on time for ever."""
-    rng = np.random.default_rng(1)
-    if kind == "image":
-        content = Image.of(rng.integers(0, 255, (1, 480, 640), dtype=np.uint8), np.eye(4))
-    else:  # 1 MB: 12 bytes a point, 16 a triangle
-        points = rng.normal(size=(24_000, 3))
-        content = PolyData.of_triangles(points, rng.integers(0, len(points), (45_000, 3)))
-    with Server(0) as server:
-        server.start()
-        pipe.send((server.address[1], len(content.pack())))
-        begun, i = time.monotonic_ns(), 0
-        while True:
-            i += 1
-            time.sleep(max((begun + round(i * 1e9 / rate_hz) - time.monotonic_ns()) * 1e-9, 0.0))
-            server.send(Packet(content, kind, time.monotonic_ns()))
-
-
-def take_bulk(pipe: Connection, port: int) -> None:
-    """Take what comes, and tell how much and how late when asked."""
-    with Client(port=port) as client:
-        assert client.connect()
-        delays: list[float] = []
-        pipe.send("ready")
-        while not pipe.poll():
-            arrival = client.receive(0.05)
-            if arrival is not None:
-                delays.append((time.monotonic_ns() - arrival.packet.stamp_ns) * 1e-6)
-        pipe.send(delays)
-
-
-def beside_a_loop(seconds: float) -> dict[str, Any]:
-    """Return how late a 90 Hz loop's ticks are, alone and beside each stream, and how the stream fared."""
-    found: dict[str, Any] = {"alone": tick(seconds)}
-    for kind in ("image", "surface"):
-        source, theirs = SPAWN.Pipe()
-        sender = SPAWN.Process(target=send_bulk, args=(theirs, kind, 30.0), daemon=True)
-        sender.start()
-        port, size = source.recv()
-        sink, other = SPAWN.Pipe()
-        taker = SPAWN.Process(target=take_bulk, args=(other, port), daemon=True)
-        taker.start()
-        sink.recv()
-        late = tick(seconds)
-        sink.send("stop")
-        delays = sink.recv()
-        for process in (sender, taker):
-            process.kill()
-            process.join()
-        found[f"beside_{kind}"] = late | {
-            "bytes": size, "rate_hz": len(delays) / seconds, "one_way_p50": float(np.median(delays)),
-            "one_way_p99": float(np.percentile(delays, 99)),
-        }  # fmt: skip
-    return found
-
-
-def tick(seconds: float) -> dict[str, float]:
-    """Return how late [ms] the ticks of a loop with work of its own begin."""
-    late: list[float] = []
-    begun = time.monotonic()
-    for i in range(round(seconds * LOOP_HZ)):
-        due = begun + i / LOOP_HZ
-        time.sleep(max(due - time.monotonic(), 0.0))
-        now = time.monotonic()
-        late.append((now - due) * 1e3)
-        while time.monotonic() - now < LOOP_WORK_S:
-            pass
-    p50, p99 = np.percentile(late, [50, 99]).tolist()
-    return {
-        "late_p50": p50,
-        "late_p99": p99,
-        "late_max": max(late),
-        "missed_frames": int((np.array(late) > 1e3 / LOOP_HZ).sum()),
-    }
 
 
 if __name__ == "__main__":

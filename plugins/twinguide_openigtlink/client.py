@@ -52,8 +52,8 @@ class Client(Endpoint):
         port: int = PORT,
         limits: Limits | None = None,
         queue_bytes: int = QUEUE_BYTES,
-        on_arrival: Callable[[Arrival], None] | None = None,
-        on_link: Callable[[Link], None] | None = None,
+        on_arrival: Callable[[Arrival], object] | None = None,
+        on_link: Callable[[Link], object] | None = None,
         dial_s: float = 3.0,
     ) -> None:
         super().__init__(limits, queue_bytes, on_arrival, on_link)

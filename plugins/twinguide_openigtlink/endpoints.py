@@ -72,8 +72,8 @@ class Endpoint:
         self,
         limits: Limits | None = None,
         queue_bytes: int = QUEUE_BYTES,
-        on_arrival: Callable[[Arrival], None] | None = None,
-        on_link: Callable[[Link], None] | None = None,
+        on_arrival: Callable[[Arrival], object] | None = None,
+        on_link: Callable[[Link], object] | None = None,
     ) -> None:
         self.links: tuple[Link, ...] = ()
         self._limits, self._queue_bytes = limits or Limits(), queue_bytes
@@ -223,8 +223,8 @@ class Server(Endpoint):
         host: str = "127.0.0.1",
         limits: Limits | None = None,
         queue_bytes: int = QUEUE_BYTES,
-        on_arrival: Callable[[Arrival], None] | None = None,
-        on_link: Callable[[Link], None] | None = None,
+        on_arrival: Callable[[Arrival], object] | None = None,
+        on_link: Callable[[Link], object] | None = None,
     ) -> None:
         self._listening = socket.create_server((host, port), backlog=LINKS_AT_ONCE)
         super().__init__(limits, queue_bytes, on_arrival, on_link)

@@ -61,7 +61,7 @@ class Outgoing:
         self._frames: dict[str, Transform] = {}  # image_from_reference, stage_from_tracker, tracker_from_<tool>
         self._shown: Shown | None = None
         self._solution: Solution | None = None
-        self._sent_ns: dict[str, int] = {}
+        self._due_ns: dict[str, int] = {}
         self._fresh = threading.Event()  # somebody has connected who knows nothing yet
         self._asked: deque[tuple[Link, WireCommand]] = deque(maxlen=ASKS_WAITING)
         self._pending: dict[str, tuple[Link, WireCommand]] = {}
@@ -99,7 +99,7 @@ class Outgoing:
         self._fresh.clear()
         if fresh:
             self._send_rest(t_ns)
-        if self._due("surfaces", self._options.surfaces_hz, t_ns):
+        if self._solution is not None and self._due("surfaces", self._options.surfaces_hz, t_ns):
             self._send_surfaces()
         if self._due("poses", self._options.poses_hz, t_ns):
             self._send_poses()
@@ -140,9 +140,12 @@ class Outgoing:
         self._frames[f"{transform.target}_from_{transform.source}"] = transform
 
     def _due(self, what: str, rate_hz: float, t_ns: int) -> bool:
-        if rate_hz <= 0.0 or t_ns - self._sent_ns.get(what, -SECOND) < SECOND / rate_hz:
+        """Return whether it is time for the next of `rate_hz`; on the mean they keep it, whatever the steps' rate."""
+        due_ns = self._due_ns.get(what, t_ns)
+        if rate_hz <= 0.0 or t_ns < due_ns:
             return False
-        self._sent_ns[what] = t_ns
+        period_ns = round(SECOND / rate_hz)
+        self._due_ns[what] = (due_ns if t_ns - due_ns < period_ns else t_ns) + period_ns
         return True
 
     # ---- what is sent -----------------------------------------------------------------------------------------------

@@ -222,3 +222,14 @@ def surface_at(server, part):
         for arrival in reader.take(0.02):
             if isinstance(arrival.packet.content, PolyData):
                 return arrival.packet
+
+
+@pytest.mark.parametrize("rate_hz", [7.0, 30.0, 59.0])
+def test_a_rate_is_kept_on_the_mean_though_steps_come_at_another(rate_hz):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        part = Outgoing(context(OutgoingOptions(port=free.getsockname()[1], listen=False)))
+    try:
+        steps = (round(i * 1e9 / 60) for i in range(600))
+        assert sum(part._due("poses", rate_hz, t_ns) for t_ns in steps) == pytest.approx(10 * rate_hz, abs=2)
+    finally:
+        part.close()

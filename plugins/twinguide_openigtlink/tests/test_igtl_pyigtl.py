@@ -1,9 +1,24 @@
 """Against another implementation, in both directions, for every type it knows."""
 
+import socket
+import time
+
 import numpy as np
 import pytest
 
-from twinguide_openigtlink import Decoder, Fiducial, Image, Packet, Points, PolyData, Text, Transform
+from twinguide_openigtlink import (
+    Client,
+    Decoder,
+    Fiducial,
+    Image,
+    Packet,
+    Points,
+    PolyData,
+    Position,
+    Server,
+    Text,
+    Transform,
+)
 
 pyigtl = pytest.importorskip("pyigtl", reason="pyigtl is not installed: pip install twinguide[test]")
 
@@ -107,17 +122,109 @@ def test_a_surface_that_they_send_is_read():
     assert PolyData.of_triangles(points, np.array([[0, 1, 2]])).pack() == message.pack()[58:]
 
 
-def test_their_client_reads_what_our_server_sends():
-    from twinguide_openigtlink import Server
+def test_all_cells_of_a_surface_that_they_send_are_read():
+    # Not their vertices: pyigtl 0.3.4 writes those in the machine's byte order, against the protocol.
+    cells = {
+        "lines": [2, 0, 1, 3, 2, 1, 0],
+        "polygons": [3, 0, 1, 2, 4, 0, 1, 2, 3],
+        "triangle_strips": [4, 3, 2, 1, 0],
+    }
+    arrays = {name: np.array(values) for name, values in cells.items()}
+    message = pyigtl.PolyDataMessage(points=np.eye(4, 3, dtype="f4"), timestamp=1.0, device_name="S", **arrays)
+    content = ours(message).content
+    assert (content.lines.tolist(), content.polygons.tolist()) == (cells["lines"], cells["polygons"])
+    assert content.strips.tolist() == cells["triangle_strips"]
+    again = PolyData(content.points_mm, lines=content.lines, polygons=content.polygons, strips=content.strips)
+    assert again.pack() == message.pack()[58:]
 
-    with Server(0) as server:
-        server.start()
+
+def test_a_position_of_theirs_is_refused_for_it_is_not_the_protocols():
+    # pyigtl 0.3.4 writes 152 bytes a position (name, group, colour ...); the protocol has 28, and no more, in all.
+    message = pyigtl.messages.PositionMessage([1.0, 2.0, 3.0], [0.0, 0.0, 0.0, 1.0], timestamp=1.0, device_name="P")
+    decoder = Decoder()
+    good = Packet(Text("next"), "A")
+    assert [p.content for p in decoder.feed(message.pack() + good.pack())] == [Text("next")]
+    assert "28 bytes" in decoder.last_refusal
+    assert theirs(Packet(Position((1.0, 2.0, 3.0)), "P")).positions == []
+
+
+# ---- over sockets ---------------------------------------------------------------------------------------------------
+
+VOXELS = np.arange(24, dtype="u2").reshape(2, 3, 4)
+PAIRS = {  # their message, our content, and how to see that theirs is ours
+    "transform": (
+        lambda: pyigtl.TransformMessage(MATRIX, device_name="D", timestamp=1.0),
+        Transform(MATRIX),
+        lambda content: content.matrix_mm.tolist(),
+        lambda message: message.matrix.tolist(),
+    ),
+    "string": (
+        lambda: pyigtl.StringMessage("liver", device_name="D", timestamp=1.0),
+        Text("liver"),
+        lambda content: content.text,
+        lambda message: message.string,
+    ),
+    "points": (
+        lambda: pyigtl.PointMessage([[1.0, 2.0, 3.0]], ["a"], device_name="D", timestamp=1.0),
+        Points((Fiducial("a", (1.0, 2.0, 3.0)),)),
+        lambda content: [(point.name, point.position_mm) for point in content.points],
+        lambda message: list(zip(message.names, map(tuple, message.positions), strict=True)),
+    ),
+    "image": (
+        lambda: pyigtl.ImageMessage(VOXELS, device_name="D", timestamp=1.0),
+        Image.of(VOXELS, np.eye(4)),
+        lambda content: content.voxels.tolist(),
+        lambda message: message.image.tolist(),
+    ),
+}
+each_kind = pytest.mark.parametrize("kind", PAIRS)
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def until(true):
+    end = time.monotonic() + 10.0
+    while not (found := true()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+    return found
+
+
+@each_kind
+def test_our_server_and_their_client_hear_each_other(kind):
+    make, content, value, value_of_theirs = PAIRS[kind]
+    with Server(0).start() as server:
+        reader = server.reader()
         client = pyigtl.OpenIGTLinkClient(*server.address)
         try:
-            message = None
-            while message is None:  # the test's own timeout ends it
-                server.send(Packet(Transform(MATRIX), "NeedleToTracker", 5, 1))
-                message = client.wait_for_message("NeedleToTracker", timeout=0.05)
-            assert np.array_equal(message.matrix, MATRIX)
+            until(client.is_connected)
+            client.send_message(make(), wait=True)
+            (arrival,) = until(lambda: reader.take(0.05))
+            assert value(arrival.packet.content) == value(content)
+            until(lambda: server.links)
+            server.send(Packet(content, "D", 10**9, 1))
+            assert value_of_theirs(client.wait_for_message("D", timeout=10)) == value(content)
         finally:
             client.stop()
+
+
+@each_kind
+def test_our_client_and_their_server_hear_each_other(kind):
+    make, content, value, value_of_theirs = PAIRS[kind]
+    server = pyigtl.OpenIGTLinkServer(port=free_port())
+    try:
+        with Client("127.0.0.1", server.port) as client:
+            reader = client.reader()
+            client.start()
+            assert client.connect(10.0)
+            until(server.is_connected)
+            server.send_message(make(), wait=True)
+            (arrival,) = until(lambda: reader.take(0.05))
+            assert value(arrival.packet.content) == value(content)
+            client.send(Packet(content, "D", 10**9, 1))
+            assert value_of_theirs(server.wait_for_message("D", timeout=10)) == value(content)
+    finally:
+        server.stop()
