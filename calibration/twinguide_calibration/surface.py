@@ -16,7 +16,7 @@ import numpy as np
 from twinguide_calibration.linear import eigen
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Bools, Ints, as_floats, difference, perturb
-from twinguide_calibration.surface_error import FreeDirection, SurfaceError, assess
+from twinguide_calibration.surface_error import FreeDirection, Patch, SurfaceError, assess
 from twinguide_calibration.surface_samples import SurfaceModel
 from twinguide_calibration.weights import TUKEY_WIDTH, robust_scale, settle_scale, tukey
 
@@ -71,10 +71,11 @@ class SurfaceFit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Look:
-    """Residuals [m], shape (n,), their Jacobian (n, 6) about the centre, and the robust scale [m]."""
+    """Residuals [m], shape (n,), their Jacobian (n, 6) about the centre, the nearest samples, the robust scale [m]."""
 
     residuals: Array
     jacobian: Array
+    nearest: Ints
     sigma: float
 
 
@@ -134,15 +135,20 @@ def register_surface_starts(
 
 def _look(points: Array, centre: Array, model: SurfaceModel, transform: Array) -> _Look:
     turned = points @ transform[:3, :3].T + transform[:3, 3]
-    near, normals, curvatures = model.nearest(turned)
-    residuals = np.einsum("ni,ni->n", normals, turned - near)
+    near = model.nearest(turned)
+    normals, offset = model.normals[near], turned - model.samples[near]
+    height = np.einsum("ni,ni->n", normals, offset)
+    bend = np.einsum("nij,nj->ni", model.bends[near], offset - height[:, None] * normals)
+    residuals = height + 0.5 * np.einsum("ni,ni->n", bend, offset)
+    normals = normals + bend
+    normals /= np.sqrt((normals**2).sum(axis=1, keepdims=True))
     # Noise along a curved surface lifts points off it by sigma^2 times the mean curvature.
     lifted = min(robust_scale(residuals**2, 1), LIFT_M) ** 2
-    residuals = residuals - lifted * curvatures
+    residuals = residuals - lifted * model.curvatures[near]
     told = normals @ transform[:3, :3]  # normals in source axes
-    jacobian = np.concatenate([np.cross(points - centre, told), told], axis=1)
+    jacobian = as_floats(np.concatenate([np.cross(points - centre, told), told], axis=1))
     squares = residuals**2
-    return _Look(residuals, jacobian, max(robust_scale(squares, 1), SCALE_FLOOR_M))
+    return _Look(residuals, jacobian, near, max(robust_scale(squares, 1), SCALE_FLOOR_M))
 
 
 def _descend(
@@ -194,7 +200,17 @@ def _result(
     squares = look.residuals**2
     sigma = max(settle_scale(squares, 1, look.sigma, 6), SCALE_FLOOR_M)
     inside: Bools = squares < (TUKEY_WIDTH[1] * sigma) ** 2
-    verdict = assess(used, centre, look.jacobian, look.residuals, inside, sigma, model.extent, model_error)
+    held = inside if inside.sum() > LEAST_POINTS else np.ones(len(used), dtype=np.bool_)
+    turn = transform[:3, :3]
+    patch = Patch(
+        used[held] - centre,
+        look.jacobian[held],
+        look.residuals[held],
+        turn.T @ model.bends[look.nearest[held]] @ turn,
+        sigma,
+        model.extent,
+    )
+    verdict = assess(patch, centre, model_error)
     residuals = np.full(n, np.nan)
     residuals[rows] = look.residuals
     if verdict.inflation > 2.0:

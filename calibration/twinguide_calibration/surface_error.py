@@ -8,11 +8,12 @@ from typing import Literal
 import numpy as np
 
 from twinguide_calibration.linear import eigen
-from twinguide_calibration.rigid import Array, Bools, adjoint
+from twinguide_calibration.rigid import Array, adjoint, skew
 from twinguide_calibration.weights import SIGNIFICANT, estimate_variance
 
 SLIPPERY = 0.03  # root of the smallest over the largest eigenvalue: less, and the surface itself lets it slide
 FREE_M = 1.5e-3  # 1 sigma at the organ's extent; more, and noise alone leaves the direction open
+MOST_SEEMING = 0.9  # of what a direction seems to be held by: the direction is as good as free
 SAMPLED = 200  # points among which correlation is looked for
 BINS = 12
 
@@ -55,40 +56,61 @@ class Verdict:
     free: tuple[FreeDirection, ...]
 
 
-def assess(
-    points: Array,
-    centre: Array,
-    jacobian: Array,
-    residuals: Array,
-    inside: Bools,
-    sigma: float,
-    extent: float,
-    model_error: SurfaceError | None,
-) -> Verdict:
-    """Return how well residuals [m], shape (n,), with a Jacobian (n, 6) about `centre` [m], hold the pose.
+@dataclass(frozen=True, slots=True, eq=False)
+class Patch:
+    """The points that fit: places [m] about their centre, shape (n, 3), with all that their error hangs on, in source.
 
-    `extent` [m] is the lever at which a turn is judged. The covariance is `H^-1 (v H + sum_ij c(d_ij) J_i J_j') H^-1`
-    with the correlation c of residuals by distance, where there is any.
+    The Jacobian (n, 6) is of the residuals [m], shape (n,), about the centre; `bends` (n, 3, 3) [1/m] are the surface's
+    shape operators there; `sigma` [m] is the noise per axis and `extent` [m] the lever at which a turn is judged.
     """
-    size = float(np.sqrt(((points - centre) ** 2).sum(axis=1).mean()))
+
+    places: Array
+    jacobian: Array
+    residuals: Array
+    bends: Array
+    sigma: float
+    extent: float
+
+
+def assess(patch: Patch, centre: Array, model_error: SurfaceError | None) -> Verdict:
+    """Return how well a patch about `centre` [m] holds the pose.
+
+    The covariance is `H^-1 (v G + sum_ij c(d_ij) J_i J_j') H^-1` with the correlation c of residuals by distance, where
+    there is any. G is the information seen, `sum J'J`: noise along the surface turns each normal, so that the points
+    seem to hold more than they do, and H is what is left of it without that (errors in variables, Fuller 1987).
+    """
+    size = float(np.sqrt((patch.places**2).sum(axis=1).mean()))
     scale = np.array([1.0 / size] * 3 + [1.0] * 3)
-    scaled = jacobian * scale
-    information: Array = scaled.T @ scaled
-    values, vectors = eigen(information)
-    floor = max(1e-9 * values[-1], 1e-300)
-    bread = (vectors / np.maximum(values, floor)) @ vectors.T
-    variance = estimate_variance(residuals**2, 1, sigma, 6)
-    plain = variance * bread
-    extra = _correlated(points, scaled, residuals, inside, sigma, model_error)
+    scaled = patch.jacobian * scale
+    seen: Array = scaled.T @ scaled
+    values, vectors = eigen(seen)
+    root, left = _held(patch, scale, values, vectors)
+    bread: Array = root / left @ root.T
+    variance = estimate_variance(patch.residuals**2, 1, patch.sigma, 6)
+    plain = variance * (root / left**2 @ root.T)
+    extra = _correlated(patch, scaled, model_error)
     total = plain + bread @ extra @ bread
     inflation = float(np.trace(total) / max(np.trace(plain), 1e-300))
     covariance = total * np.outer(scale, scale)
-    freedom = max(float(inside.sum()) / inflation - 6.0, 3.0)
-    free = _free(covariance, values, vectors, centre, scale, extent)
+    freedom = max(len(patch.residuals) / inflation - 6.0, 3.0)
+    free = _free(covariance, values, vectors, centre, scale, patch.extent)
     back = np.eye(4)
     back[:3, 3] = centre
     carried = adjoint(back)
     return Verdict(carried @ covariance @ carried.T, freedom, inflation, free)
+
+
+def _held(patch: Patch, scale: Array, values: Array, vectors: Array) -> tuple[Array, Array]:
+    """Return axes Q (columns), shape (6, 6), with `Q' G Q = I`, and what truly holds them, shape (6,): H told in Q.
+
+    Noise of variance s2 adds `s2 sum B'B` to the information that is seen. `B (a, t) = K (t + a x p) + n x a` is how
+    the surface's normal turns against the point under a motion, K being the shape operator.
+    """
+    places, normals = patch.places, patch.jacobian[:, 3:]
+    turned = np.concatenate([skew(normals) - patch.bends @ skew(places), patch.bends], axis=2).reshape(-1, 6) * scale
+    root = vectors / np.sqrt(np.maximum(values, max(1e-9 * values[-1], 1e-300)))
+    share, axes = eigen(patch.sigma**2 * root.T @ (turned.T @ turned) @ root)
+    return root @ axes, 1.0 - np.minimum(share, MOST_SEEMING)
 
 
 def _free(
@@ -118,28 +140,21 @@ def _direction(motion: Array, covariance: Array, centre: Array) -> FreeDirection
     return FreeDirection("slide", axis, centre, float(np.sqrt(axis @ covariance[3:, 3:] @ axis)))
 
 
-def _correlated(
-    points: Array,
-    scaled: Array,
-    residuals: Array,
-    inside: Bools,
-    sigma: float,
-    model_error: SurfaceError | None,
-) -> Array:
+def _correlated(patch: Patch, scaled: Array, model_error: SurfaceError | None) -> Array:
     """Return the sum over pairs of `c(d_ij) J_i J_j'`, shape (6, 6), from residuals alike at neighbouring points."""
-    rows = np.flatnonzero(inside)
-    if len(rows) < 30:
+    count = len(patch.residuals)
+    if count < 30:
         return np.zeros((6, 6))
-    chosen = rows[np.random.default_rng(len(rows)).permutation(len(rows))[:SAMPLED]]
-    place, value, jac = points[chosen], residuals[chosen], scaled[chosen]
+    chosen = np.random.default_rng(count).permutation(count)[:SAMPLED]
+    place, value, jac = patch.places[chosen], patch.residuals[chosen], scaled[chosen]
     square = (place**2).sum(axis=1)
     apart = np.sqrt(np.maximum(square[:, None] + square[None] - 2.0 * place @ place.T, 0.0))
-    share, length = _correlogram(apart, value / sigma)
-    kernel = share * sigma**2 * np.exp(-apart / max(length, 1e-9))
+    share, length = _correlogram(apart, value / patch.sigma)
+    kernel = share * patch.sigma**2 * np.exp(-apart / max(length, 1e-9))
     if model_error is not None:
         kernel = kernel + model_error.sigma_m**2 * np.exp(-apart / model_error.length_m)
     np.fill_diagonal(kernel, 0.0)
-    grown = (len(rows) / len(chosen)) ** 2
+    grown = (count / len(chosen)) ** 2
     total: Array = jac.T @ kernel @ jac * grown
     values, vectors = eigen(total)
     return (vectors * np.maximum(values, 0.0)) @ vectors.T

@@ -18,21 +18,22 @@ MOST_FACES = 400_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SurfaceModel:
-    """Samples of a surface [m], shape (s, 3), unit normals (s, 3), mean curvatures (s,) [1/m]; the rms extent [m].
+    """Samples of a surface [m], shape (s, 3), unit normals (s, 3), shape operators (s, 3, 3) [1/m]; rms extent [m].
 
-    A curvature is positive where the surface bends away from its normal, as a ball's does.
+    A shape operator tells how the normal turns along the surface; half its trace, the mean curvature, is positive where
+    the surface bends away from its normal, as a ball's does.
     """
 
     samples: Array
     normals: Array
-    curvatures: Array
+    bends: Array
+    curvatures: Array  # (s,) [1/m]
     extent: float
     tree: Any  # scipy.spatial.KDTree of the samples
 
-    def nearest(self, points: Array) -> tuple[Array, Array, Array]:
-        """Return the nearest samples [m] and normals, shape (n, 3), and curvatures (n,) of points [m], shape (n, 3)."""
-        _, index = self.tree.query(points)
-        return self.samples[index], self.normals[index], self.curvatures[index]
+    def nearest(self, points: Array) -> Ints:
+        """Return the index of the sample nearest to each point [m], shape (n, 3)."""
+        return self.tree.query(points)[1]
 
 
 def surface_model(vertices: Array, faces: Ints) -> SurfaceModel:
@@ -52,7 +53,7 @@ def surface_model(vertices: Array, faces: Ints) -> SurfaceModel:
     if not 1e-4 < extent < 5.0:
         raise CalibrationRefused(f"the mesh's extent is {extent:.3g} m", "Are its vertices millimetres?")
     vertices, faces, normals = _split(vertices, faces, _vertex_normals(vertices, faces), FINENESS * extent)
-    curvatures = _curvatures(vertices, faces, normals)
+    bends = _bends(vertices, faces, normals)
     samples = vertices[faces].mean(axis=1)
     blended = normals[faces].mean(axis=1)
     length = np.sqrt((blended**2).sum(axis=1))
@@ -60,7 +61,8 @@ def surface_model(vertices: Array, faces: Ints) -> SurfaceModel:
     return SurfaceModel(
         samples[sound],
         blended[sound] / length[sound, None],
-        np.clip(curvatures[sound], -SHARPEST, SHARPEST),
+        bends[sound],
+        0.5 * np.einsum("sii->s", bends[sound]),
         extent,
         KDTree(samples[sound], balanced_tree=False),
     )
@@ -76,19 +78,21 @@ def _vertex_normals(vertices: Array, faces: Ints) -> Array:
     return normals / np.maximum(np.sqrt((normals**2).sum(axis=1, keepdims=True)), 1e-300)
 
 
-def _curvatures(vertices: Array, faces: Ints, normals: Array) -> Array:
-    """Return half the divergence of the normals over each face, shape (f,) [1/m], evened out over its neighbours."""
+def _bends(vertices: Array, faces: Ints, normals: Array) -> Array:
+    """Return how the normals turn over each face, shape (f, 3, 3) [1/m], evened out over its neighbours."""
     corners = vertices[faces]
     across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     square = np.maximum((across**2).sum(axis=1), 1e-300)
     opposite = np.roll(corners, 1, axis=1) - np.roll(corners, -1, axis=1)  # the edge that faces each corner
     slopes = np.cross(across[:, None], opposite) / square[:, None, None]
-    bend = 0.5 * np.einsum("fki,fki->f", normals[faces], slopes)
-    weight, total = np.zeros(len(vertices)), np.zeros(len(vertices))
-    for corner in range(3):
-        np.add.at(weight, faces[:, corner], np.sqrt(square))
-        np.add.at(total, faces[:, corner], np.sqrt(square) * bend)
-    return (total / np.maximum(weight, 1e-300))[faces].mean(axis=1)
+    bend = np.einsum("fki,fkj->fij", normals[faces], slopes)
+    bend = (0.5 * (bend + bend.transpose(0, 2, 1))).reshape(-1, 9)
+    area = np.repeat(np.sqrt(square), 3)
+    weight = np.bincount(faces.ravel(), area, len(vertices))
+    total = [np.bincount(faces.ravel(), area * np.repeat(column, 3), len(vertices)) for column in bend.T]
+    even = (np.stack(total, axis=1) / np.maximum(weight, 1e-300)[:, None])[faces].mean(axis=1)
+    size = np.sqrt((even**2).sum(axis=1, keepdims=True))
+    return (even * np.minimum(1.0, SHARPEST / np.maximum(size, 1e-300))).reshape(-1, 3, 3)
 
 
 def _split(vertices: Array, faces: Ints, normals: Array, longest: float) -> tuple[Array, Ints, Array]:
