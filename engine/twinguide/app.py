@@ -65,6 +65,7 @@ def run_scenario(scenario: Scenario, registry: Registry, out: Path, *, say: Say,
     _fresh(out)
     run = Run(scenario, registry, out, say)
     case = prepare_case(run)
+    check_known(scenario, case, say)
     check_phase(case.breathing_phase, [part.name for part in _declared(run) if isinstance(part, Motion)], say)
     say(f"case {case.title}: {len(case.structures)} structures, target {case.plan.target_structure}")
     ended = ""
@@ -117,6 +118,22 @@ def prepare_case(run: Run) -> Case:
             organs=run.registry.organs(), progress=lambda what, share: None,
         )  # fmt: skip
     return Case.load(run.out / "case")
+
+
+def check_known(scenario: Scenario, case: Case, say: Callable[[str], None]) -> None:
+    """Raise CaseError for a registration of another case, or one that has used every landmark that could prove it."""
+    known = scenario.registration.known
+    if known is None:
+        return
+    where = "[registration] calibration"
+    if known.case_hash and known.case_hash != case.content_hash:
+        got = f"one of {known.case_hash[:12]}, {case.title} is {case.content_hash[:12]}"
+        raise CaseError("a registration of this case", got, where, "Register this case, or name the other one.")
+    if not known.case_hash:
+        say("the registration does not tell for which case it was made: only its verification will")
+    if set(case.landmarks) <= set(known.landmarks):
+        got = f"none: it has used {', '.join(case.landmarks) or 'nothing, and the case has none'}"
+        raise CaseError("a landmark that the registration has not used", got, where, "Leave one out and register anew.")
 
 
 def check_phase(phase: str, motions: list[str], say: Callable[[str], None]) -> None:

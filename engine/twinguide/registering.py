@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from twinguide.errors import RegistrationRefused
 from twinguide.frames import Pose, Transform, p95_from_covariance
 from twinguide.messages import Array, Landmark, PoseWire, Registration
+from twinguide.scenario import Registered
 from twinguide_calibration import CalibrationRefused, register_points
 
 TREMBLE_M = 0.001  # of a hand that holds a pointer on a spot
@@ -75,6 +76,24 @@ def register(landmarks: Sequence[Landmark], image: Points, target: NDArray[np.fl
         fre_mm=fit.fre_rms * 1e3,
         tre_p95_mm=p95_from_covariance(pose.point_covariance(target)) * 1e3,
         landmarks=tuple(landmarks),
+    )
+
+
+def unused_landmarks(known: Registered, kept_back: Sequence[str], fiducials: Sequence[str]) -> list[str]:
+    """Return the landmarks that prove a registration: those kept back, else fiducials, that its fit has not used."""
+    unused = [[name for name in names if name not in known.landmarks] for names in (kept_back, fiducials)]
+    return unused[0] or unused[1]
+
+
+def known_registration(known: Registered, target: NDArray[np.float64]) -> Registration:
+    """Return a registration made before the run, with the error that it predicts at the target [m], in image."""
+    pose = Pose(Transform("reference", "image", np.array(known.matrix)), 0, np.array(known.covariance))
+    return Registration(
+        version=0,
+        state="made",
+        reference_from_image=PoseWire.of(pose.transform, pose.covariance),
+        fre_mm=known.fre_mm,
+        tre_p95_mm=p95_from_covariance(pose.point_covariance(target)) * 1e3,
     )
 
 

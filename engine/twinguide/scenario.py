@@ -11,7 +11,21 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from twinguide.calibrating.result import HandEyeResult, PivotResult, Rows, Rows3, read_result
+from twinguide.calibrating.result import (
+    HandEyeResult,
+    PivotResult,
+    PointsResult,
+    RigidResult,
+    Rows,
+    Rows3,
+    Rows4,
+    SurfaceResult,
+    check_rigid,
+    pose_of,
+    read_result,
+    rows_of,
+    symmetric,
+)
 from twinguide.errors import CalibrationError, ScenarioError
 from twinguide.frames import vector_from_rotation
 from twinguide.registry import Registry
@@ -80,9 +94,25 @@ class Tool(Strict, frozen=True, kw_only=True):
     tolerance_mm: Positive = 6.0
 
 
-class RegistrationSettings(Strict, frozen=True, kw_only=True):
-    """How landmarks are touched and checked."""
+class Registered(Strict, frozen=True, kw_only=True):
+    """A registration made before the run, `reference_from_image`, and how well it is known."""
 
+    matrix: Rows4
+    covariance: Rows  # (6, 6) [rad, m] in image, as normal bounds may be taken from
+    fre_mm: NonNegative = 0.0
+    landmarks: tuple[str, ...] = ()  # that the fit has used: no proof of it
+    case_hash: str = ""  # of the case that it was made for, where that is known
+
+
+class RegistrationSettings(Strict, frozen=True, kw_only=True):
+    """How landmarks are touched and checked.
+
+    `calibration` names a result file of `twinguide calibrate points` or `surface`, beside the scenario: the run then
+    begins with its verification, and fiducials are touched only where that fails.
+    """
+
+    calibration: str = ""
+    known: Registered | None = None
     touch_sigma_mm: Positive = 0.3  # per axis: how well a person hits a landmark
     dwell_ms: Positive = 400.0
     still_mm: Positive = 1.5  # the chest's motion while touching, above which it is not the CT's breathing phase
@@ -131,17 +161,19 @@ def load(path: Path) -> Scenario:
 
 
 def _anchored(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return a scenario's tables with the results that its tools name looked for beside it."""
+    """Return a scenario's tables with the results that tools and registration name looked for beside it."""
     tools: Any = tables.get("tools")
-    for tool in cast("dict[str, Any]", tools).values() if isinstance(tools, dict) else ():
-        named = cast("dict[str, Any]", tool).get("calibration") if isinstance(tool, dict) else None
+    several = cast("dict[str, Any]", tools).values() if isinstance(tools, dict) else ()
+    for given in (*several, tables.get("registration")):
+        table = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
+        named = table.get("calibration")
         if isinstance(named, str) and named:
-            tool["calibration"] = str(folder.resolve() / named)
+            table["calibration"] = str(folder.resolve() / named)
     return tables
 
 
 def calibrated(scenario: Scenario) -> Scenario:
-    """Return the scenario with the tips of the results that its tools name; raise ScenarioError naming the tool."""
+    """Return the scenario with what the results say that it names; raise ScenarioError naming the key."""
     tools: dict[str, Tool] = {}
     for name, tool in scenario.tools.items():
         if not tool.calibration:
@@ -150,7 +182,38 @@ def calibrated(scenario: Scenario) -> Scenario:
             tools[name] = _with_mount(tool) if tool.role == "headset" else _with_tip(tool)
         except CalibrationError as error:
             raise ScenarioError(error.wanted, error.got, f"[tools.{name}] {error.where}", error.next_step) from error
-    return msgspec.structs.replace(scenario, tools=scenario.tools | tools)
+    settings = scenario.registration
+    try:
+        if settings.calibration:
+            settings = msgspec.structs.replace(settings, known=_registered(Path(settings.calibration)))
+        elif settings.known is not None:
+            check_rigid(settings.known.matrix, settings.known.covariance, "known")
+    except CalibrationError as error:
+        raise ScenarioError(
+            error.wanted, error.got, f"[registration] calibration, {error.where}", error.next_step
+        ) from error
+    return msgspec.structs.replace(scenario, tools=scenario.tools | tools, registration=settings)
+
+
+def _registered(path: Path) -> Registered:
+    """Return a registration's result, told in either direction, as `reference_from_image`."""
+    result = cast("RigidResult", read_result(path, PointsResult, SurfaceResult))
+    pose = pose_of(result)
+    frames = (result.target, result.source)
+    if sorted(frames) != ["image", "reference"]:
+        got = f"{result.target}_from_{result.source}"
+        raise CalibrationError(
+            "reference_from_image, or its inverse", got, f"{path}, target", "Set --source, --target."
+        )
+    if result.target == "image":
+        pose = pose.inverse()
+    return Registered(
+        matrix=rows_of(pose.transform.matrix),  # pyright: ignore[reportArgumentType]
+        covariance=symmetric(pose.covariance),
+        fre_mm=result.fre_mm,
+        landmarks=result.names if isinstance(result, PointsResult) else (),
+        case_hash=result.case_hash,
+    )
 
 
 def _with_tip(tool: Tool) -> Tool:
@@ -189,6 +252,8 @@ def check(scenario: Scenario, registry: Registry, where: str = "the scenario") -
             )  # fmt: skip
         if tool.calibrate and tool.role not in ("pointer", "needle"):
             raise ScenarioError("a tool with a tip", f"role {tool.role!r}", f"{where}, [tools.{name}] calibrate")
+    if scenario.registration.known and scenario.mode == "rehearse":
+        raise ScenarioError("no registration in a rehearsal, which has no patient", "one", f"{where}, [registration]")
     roles = [tool.role for tool in scenario.tools.values()]
     if roles.count("headset") > 1:
         bodies = ", ".join(name for name, tool in scenario.tools.items() if tool.role == "headset")

@@ -17,7 +17,14 @@ from twinguide.calibrating.guided import GuidedPivot
 from twinguide.clock import MS
 from twinguide.errors import CalibrationError, RegistrationRefused
 from twinguide.messages import Ack, Command, Landmark, Message, PoseWire, Registration, WorkflowState
-from twinguide.registering import Touch, landmark_of, register, verification_error
+from twinguide.registering import (
+    Touch,
+    known_registration,
+    landmark_of,
+    register,
+    unused_landmarks,
+    verification_error,
+)
 from twinguide.render.catalogue import text
 from twinguide.scenario import RegistrationSettings
 
@@ -46,7 +53,8 @@ class Workflow:
         self._settings, self._target, self._trains, self._touch = settings, target, trains, touch
         self._image = {name: place for name, (_, place) in landmarks.items()}
         self._fiducials = [name for name, (kind, _) in landmarks.items() if kind == "fiducial"]
-        self._checks = [name for name, (kind, _) in landmarks.items() if kind == "verification"]
+        self._kept_back = [name for name, (kind, _) in landmarks.items() if kind == "verification"]
+        self._checks = self._kept_back
         self._touched: dict[str, Landmark] = {}
         self._touching: tuple[str, int] | None = None
         self._answered: dict[str, Ack] = {}
@@ -74,7 +82,7 @@ class Workflow:
         """Return why a command is refused, or nothing."""
         match command.kind, self.step:
             case "start", "setup":
-                self._go("calibrate" if self._pivot else "register", t_ns)
+                self._begin(t_ns)
             case "swing" | "confirm" | "reject", "calibrate" if self._pivot:
                 return self._calibrate(self._pivot, command, t_ns)
             case "touch", "register" | "verify":
@@ -108,15 +116,40 @@ class Workflow:
         elif command.kind == "confirm" and pivot.waits_for != "confirm":
             return "there is no tip to accept yet"
         elif command.kind == "confirm":
-            try:
-                pivot.accept()
-            except CalibrationError as error:
-                self._go("calibrate" if pivot.tool else "register", t_ns, str(error))
-                return ""
+            return self._accept(pivot, t_ns)
         else:
             pivot.redo()
-        self._go("calibrate" if pivot.tool else "register", t_ns)
+        self._go("calibrate", t_ns)
         return ""
+
+    def _accept(self, pivot: GuidedPivot, t_ns: int) -> str:
+        note = ""
+        try:
+            pivot.accept()
+        except CalibrationError as error:
+            note = str(error)  # the tip is used all the same
+        if pivot.tool:
+            self._go("calibrate", t_ns, note)
+        else:
+            self._begin_registration(t_ns, note)
+        return ""
+
+    def _begin(self, t_ns: int) -> None:
+        if self._pivot:
+            self._go("calibrate", t_ns)
+        else:
+            self._begin_registration(t_ns)
+
+    def _begin_registration(self, t_ns: int, note: str = "") -> None:
+        """Verify the registration that the scenario brings, on landmarks that it has not used; or touch fiducials."""
+        known = self._settings.known
+        if known is None:
+            self._go("register", t_ns, note)
+            return
+        self._checks = unused_landmarks(known, self._kept_back, self._fiducials)
+        self.registration = known_registration(known, self._target)
+        self._change_registration(t_ns, state="made", reason="")
+        self._go("verify", t_ns, note)
 
     def _begin_touch(self, name: str, t_ns: int) -> str:
         if name not in self._open():
@@ -152,6 +185,7 @@ class Workflow:
             return
         self._touched.clear()
         self._touching = None
+        self._checks = self._kept_back
         if moved:
             self.trained = not self._trains
         if self.registration.state not in ("absent", "void"):

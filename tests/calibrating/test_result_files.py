@@ -2,6 +2,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from scipy.stats import chi2, f
 
 from twinguide.calibrating.result import (
     KINDS,
@@ -59,10 +60,11 @@ def test_a_result_comes_back_as_it_was_written_to_the_last_bit(tmp_path, result)
     assert read_result(tmp_path / "deep/r.toml", type(result)) == result
 
 
-def test_a_registration_maps_a_known_point_and_keeps_its_covariance():
+def test_a_registration_maps_a_known_point_and_its_covariance_is_widened_by_what_its_size_is_uncertain():
     pose = pose_of(POINTS)
     assert pose.transform.apply(np.array([0.01, 0.0, 0.0])) == pytest.approx([0.1, 0.21, 0.3])
-    assert pose.covariance == pytest.approx(np.eye(6) * 1e-8)
+    widening = f.ppf(0.95, 3, POINTS.freedom) / (chi2.ppf(0.95, 3) / 3.0)
+    assert pose.covariance == pytest.approx(np.eye(6) * 1e-8 * widening)
 
 
 def test_a_matrix_stands_row_by_row(tmp_path):

@@ -4,8 +4,8 @@ from scipy.spatial.transform import Rotation
 
 from twinguide import Exposure, PoseWire, Transform
 from twinguide.calibrating.inputs import open_poses
-from twinguide.calibrating.result import PivotResult, read_result
-from twinguide.messages import Catalogue, Header
+from twinguide.calibrating.result import PivotResult, PointsResult, read_result
+from twinguide.messages import Array, Catalogue, Header, Landmark, Registration
 from twinguide.recording import Recorder
 
 TIP = np.array([0.001, -0.002, -0.150])
@@ -62,3 +62,23 @@ def test_a_torn_session_gives_what_stands_in_it(session):
 def test_a_folder_that_is_no_session_is_refused(run, tmp_path):
     code, text = run("calibrate", "pivot", tmp_path, "--out", tmp_path / "tip.toml")
     assert (code, "session.mcap" in text) == (1, True)
+
+
+def test_the_landmarks_last_touched_in_a_session_are_registered_to_those_of_the_case(run, tmp_path, demo_case):
+    turn = Rotation.from_rotvec([0.2, 0.4, -1.0]).as_matrix()
+    catalogue, marks = Catalogue([Registration]), []
+    for mark in demo_case.landmarks.values():
+        x, y, z = (turn @ mark.position).tolist()
+        marks.append(Landmark(mark.name, (x, y, z), Array.of(np.eye(3) * 1e-8)))
+    recorder = Recorder(tmp_path / "session", catalogue)
+    for seq, touched in enumerate([marks[:2], marks, []]):  # the last voids: it holds none
+        made = Registration(t_ns=seq, version=seq, state="made", landmarks=tuple(touched))
+        header = Header("twinguide.registration/1", "twinguide", 1, seq, seq, seq)
+        recorder.write("v1/state/twinguide/registration", header, catalogue.encode(made))
+    recorder.close()
+    code, text = run("calibrate", "points", demo_case.folder, tmp_path / "session", "--out", tmp_path / "r.toml")
+    assert code == 0, text
+    result = read_result(tmp_path / "r.toml", PointsResult)
+    assert (result.names, result.case_hash) == (tuple(demo_case.landmarks), demo_case.content_hash)
+    np.testing.assert_allclose(np.array(result.matrix)[:3, :3], turn, atol=1e-9)
+    assert result.freedom == np.inf  # each landmark's own error was recorded

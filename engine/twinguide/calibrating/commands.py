@@ -66,7 +66,10 @@ def points(
     robust: bool,
     out: Path,
 ) -> None:
-    """Register named points: INPUTS are source and target (.mrk.json, .fcsv, .csv), or one CSV of pairs."""
+    """Register named points: INPUTS are source and target, or one CSV of pairs.
+
+    Each is a .mrk.json, .fcsv or .csv, a case's folder (its landmarks) or a session's (those last touched in it).
+    """
     from twinguide.calibrating.points import points as fit
 
     kept(fit(inputs, source, target, sigma_mm, fre_max_mm, targets, robust), out)
@@ -115,9 +118,10 @@ def time(inputs: tuple[Path, ...], a: str, b: str, by: str, lag_max_ms: float, o
 
 @calibrate.command()
 @click.argument("input", type=FILES)
-@click.option("--model", type=FILES, required=True, help="The surface: STL, OBJ, PLY or VTK.")
-@click.option("--units", type=click.Choice(["mm", "m"]), required=True, help="Units of the model's file.")
-@click.option("--axes", type=click.Choice(["lps", "ras"]), required=True, help="Axes of the model's file.")
+@click.option("--model", type=FILES, required=True, help="The surface: STL, OBJ, PLY or VTK; or a case's folder.")
+@click.option("--units", type=click.Choice(["mm", "m"]), help="Units of the model's file.")
+@click.option("--axes", type=click.Choice(["lps", "ras"]), help="Axes of the model's file.")
+@click.option("--structure", default="", help="Which structure of a case.")
 @click.option("--start", type=FILES, help="A result of `points`, or a .tfm, that lies near; else all sides are tried.")
 @click.option("--tip", type=FILES, help="The result of `pivot` whose tip touched the surface in a recording of poses.")
 @click.option("--tool", default="", help="The track of that tool.")
@@ -128,8 +132,9 @@ def time(inputs: tuple[Path, ...], a: str, b: str, by: str, lag_max_ms: float, o
 def surface(
     input: Path,
     model: Path,
-    units: str,
-    axes: str,
+    units: str | None,
+    axes: str | None,
+    structure: str,
     start: Path | None,
     tip: Path | None,
     tool: str,
@@ -139,8 +144,8 @@ def surface(
     out: Path,
 ) -> None:
     """Register surface points of INPUT (CSV, markups, or the path of a tip) to a model."""
-    from twinguide.calibrating.surface import Touched
+    from twinguide.calibrating.surface import Model, Touched
     from twinguide.calibrating.surface import surface as fit
 
-    touched = Touched(tool, reference, tip)
-    kept(fit(input, model, units, axes, start, touched, source, target), out)  # pyright: ignore[reportArgumentType]
+    shape = Model(model, units, axes, structure)  # pyright: ignore[reportArgumentType]
+    kept(fit(input, shape, start, Touched(tool, reference, tip), source, target), out)

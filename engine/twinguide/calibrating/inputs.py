@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from twinguide.calibrating.result import Source, source_of
+from twinguide.case import CASE_FILE, Case
 from twinguide.errors import BusError, CalibrationError, FrameError
 from twinguide.frames import Pose
-from twinguide.messages import Catalogue, Exposure, PoseWire, Shown
+from twinguide.messages import Catalogue, Exposure, PoseWire, Registration, Shown
 from twinguide.playback import Recording
 from twinguide_calibration import CalibrationRefused
-from twinguide_calibration.reading import PoseRecording, Track, read_poses
+from twinguide_calibration.reading import NamedPoints, PoseRecording, Track, read_points, read_poses
 
 
 @contextmanager
@@ -39,6 +40,33 @@ def open_poses(path: Path) -> PoseRecording:
         return read_session(path.parent)
     with refusals():
         return read_poses(path)
+
+
+def open_points(path: Path) -> tuple[NamedPoints, str]:
+    """Read named points, and the content hash of the case that they are from, where they are.
+
+    From a file, from a case's folder (its landmarks, in `image`), or from a session (the landmarks last touched for its
+    registration, in `reference`). Raises CalibrationRefused or CalibrationError for what cannot be used.
+    """
+    if (path / CASE_FILE).is_file():
+        case = Case.load(path)
+        places = np.array([mark.position for mark in case.landmarks.values()]).reshape(-1, 3)
+        return NamedPoints(path.name, tuple(case.landmarks), places), case.content_hash
+    if path.is_dir() or path.suffix == ".mcap":
+        return _touched(path if path.is_dir() else path.parent), ""
+    return read_points(path), ""
+
+
+def _touched(folder: Path) -> NamedPoints:
+    made: Registration | None = None
+    for recorded in Recording(folder, Catalogue([Registration])):
+        if isinstance(recorded.message, Registration) and recorded.message.landmarks:
+            made = recorded.message
+    if made is None:
+        raise CalibrationError("a session with touched landmarks", "none", str(folder))
+    places = np.array([mark.position for mark in made.landmarks])
+    covariances = np.array([mark.covariance.numpy() for mark in made.landmarks])
+    return NamedPoints(folder.name, tuple(mark.name for mark in made.landmarks), places, covariances)
 
 
 def hashed(paths: tuple[Path, ...]) -> tuple[Source, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.calibrating.inputs import hashed, refusals
+from twinguide.calibrating.inputs import hashed, open_points, refusals
 from twinguide.calibrating.outcome import Outcome, shortened
 from twinguide.calibrating.picture import draw_points
 from twinguide.calibrating.result import PointsResult, rows_of, stamp, symmetric
@@ -38,14 +38,14 @@ def points(
     targets: Path | None,
     robust: bool = False,
 ) -> Outcome:
-    """Register one file of pairs, or two files of named points (source, then target).
+    """Register one file of pairs, or two of named points (source, then target), each a file, a case or a session.
 
     `sigma_mm` is what one point is known to, per axis; without it, the residuals tell. `targets` names a file of points
     in the source's frame at which the error is predicted. `robust` leaves wrong pairs out, which needs `sigma_mm`.
     Raises CalibrationError with reason and remedy.
     """
     with refusals():
-        pairs, wrong = _pairs(paths), ()
+        (pairs, case_hash), wrong = _pairs(paths), ()
         if robust:
             pairs, wrong = _agreeing(pairs, sigma_mm)
         told = read_points(targets) if targets else None
@@ -67,6 +67,7 @@ def points(
         freedom=float(fit.freedom),
         fre_mm=1e3 * fit.fre_rms,
         tre_p95_mm=_errors(fit, pairs, told),
+        case_hash=case_hash if source == "image" else "",
         names=pairs.names,
         **stamp(),
     )
@@ -98,16 +99,18 @@ def _agreeing(pairs: PointPairs, sigma_mm: float | None) -> tuple[PointPairs, tu
     return PointPairs(names, pairs.source[keep], pairs.target[keep], covariances, notes), tuple(wrong)
 
 
-def _pairs(paths: tuple[Path, ...]) -> PointPairs:
+def _pairs(paths: tuple[Path, ...]) -> tuple[PointPairs, str]:
+    """Return the pairs, and the content hash of the case whose landmarks are the source, if they are."""
     if len(paths) == 1:
         if not has_pairs(paths[0]):
             raise CalibrationRefused(
                 f"wanted two files of named points, or one CSV with source_x_mm ... target_z_mm; got {paths[0].name}"
             )
-        return read_pairs(paths[0])
+        return read_pairs(paths[0]), ""
     if len(paths) != 2:
         raise CalibrationRefused(f"wanted a source and a target; got {len(paths)} files")
-    return pair_points(read_points(paths[0]), read_points(paths[1]))
+    (source, case_hash), (target, _) = open_points(paths[0]), open_points(paths[1])
+    return pair_points(source, target), case_hash
 
 
 def _close_enough(pairs: PointPairs, fit: RigidFit, fre_max_m: float) -> None:

@@ -7,6 +7,7 @@ as `frames.py` says (4x4 row by row; covariance over rotation, then translation,
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import tomllib
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from twinguide.errors import CalibrationError, FrameError
 from twinguide.frames import Pose, Transform
+from twinguide_calibration.error import region_limit
 
 FORMAT = "twinguide.calibration/1"
 ROW = re.compile(r"\[\n((?:\s+[-+.\deinfa]+,\n){1,12})\s*\]")  # up to twelve numbers: a matrix's row
@@ -86,6 +88,7 @@ class RigidResult(Result, frozen=True, kw_only=True):
     freedom: Annotated[float, Meta(gt=0)]
     fre_mm: NonNegative  # rms; says nothing about the error at a target
     tre_p95_mm: dict[str, float] = {}  # predicted, at named targets
+    case_hash: str = ""  # of the case whose `image` this is, where one was named
 
 
 class PointsResult(RigidResult, frozen=True, kw_only=True, tag="points"):
@@ -172,6 +175,7 @@ def source_of(path: Path) -> Source:
 def write_result(result: Result, path: Path) -> None:
     """Write a result as TOML, whole or not at all; raise CalibrationError where the file cannot be written."""
     tables = msgspec.to_builtins(result, builtin_types=(datetime,))
+    tables["sha256"] = _digest(tables)  # a number that is changed later is noticed
     half = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,11 +189,15 @@ def _on_one_line(match: re.Match[str]) -> str:
     return f"[{', '.join(line.strip(' ,') for line in match[1].splitlines())}]"
 
 
-def read_result(path: Path, kind: type[R]) -> R:
-    """Read a result of one kind; raise CalibrationError naming file and key.
+def _digest(tables: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(tables, sort_keys=True, default=str).encode()).hexdigest()
 
-    Refuses files of another kind or version, unknown keys, numbers that are not finite, matrices that are not rigid and
-    covariances that are none.
+
+def read_result(path: Path, *kinds: type[R]) -> R:
+    """Read a result of one of the kinds; raise CalibrationError naming file and key.
+
+    Refuses files of another kind or version, unknown keys, numbers that are not finite, matrices that are not rigid,
+    covariances that are none, and files that were changed after they were written.
     """
     where = str(path)
     try:
@@ -201,21 +209,31 @@ def read_result(path: Path, kind: type[R]) -> R:
     if tables.get("format") != FORMAT:
         remedy = "Calibrate again with this version, or update TwinGuide."
         raise CalibrationError(f"format = {FORMAT!r}", repr(tables.get("format")), where, remedy)
-    wanted = str(kind.__struct_config__.tag)
-    if tables.get("kind") != wanted:
-        raise CalibrationError(f"a result of {wanted}", repr(tables.get("kind")), where)
+    told = tables.pop("sha256", None)
+    by_name = {str(kind.__struct_config__.tag): kind for kind in kinds}
+    kind = by_name.get(str(tables.get("kind")))
+    if kind is None:
+        raise CalibrationError(f"a result of {' or '.join(by_name)}", repr(tables.get("kind")), f"{where}, kind")
     try:
         result = msgspec.convert(tables, kind)
     except msgspec.ValidationError as error:
         raise CalibrationError("known keys with values of their type", str(error), where) from error
     _check(result, where)
+    if told != _digest(tables):
+        got = "another: it was changed after it was written" if told else "none told"
+        raise CalibrationError("the content that the file's hash tells", got, f"{where}, sha256", "Calibrate again.")
     return result
 
 
 def pose_of(result: RigidResult) -> Pose:
-    """Return the rigid transform of a result with its covariance; its time is 0."""
+    """Return the rigid transform of a result; its time is 0.
+
+    The covariance is widened by what its size is uncertain itself (Hotelling 1931), so that bounds of 95 % hold that
+    are taken from it as from one that is known.
+    """
     transform = Transform(result.target, result.source, np.array(result.matrix))
-    return Pose(transform, 0, np.array(result.covariance))
+    widening = region_limit(3, result.freedom) / region_limit(3)
+    return Pose(transform, 0, np.array(result.covariance) * widening)
 
 
 def _check(result: Result, where: str) -> None:
@@ -226,14 +244,25 @@ def _check(result: Result, where: str) -> None:
     for name, size in (("covariance", None), ("tip_covariance_mm2", 3)):
         rows: Any = getattr(result, name, None)
         if rows is not None:
-            _check_covariance(name, rows, size or (12 if isinstance(result, HandEyeResult) else 6), where)
+            _check_covariance(rows, size or (12 if isinstance(result, HandEyeResult) else 6), f"{where}, {name}")
     for name in ("matrix", "x", "z"):
         rows = getattr(result, name, None)
         if rows is not None:
-            try:
-                Transform(name, "source", np.array(rows))
-            except FrameError as error:
-                raise CalibrationError("a rigid transform", error.got, f"{where}, {name}") from error
+            _check_matrix(rows, f"{where}, {name}")
+
+
+def check_rigid(matrix: Rows4, covariance: Rows, where: str) -> None:
+    """Raise CalibrationError where a matrix is no rigid transform, or its covariance none of 6 values."""
+    _check_matrix(matrix, f"{where}, matrix")
+    _check_finite("covariance", covariance, where)
+    _check_covariance(covariance, 6, f"{where}, covariance")
+
+
+def _check_matrix(rows: Rows4, place: str) -> None:
+    try:
+        Transform("target", "source", np.array(rows))
+    except FrameError as error:
+        raise CalibrationError("a rigid transform", error.got, place) from error
 
 
 def _check_finite(name: str, value: Any, where: str) -> None:  # noqa: ANN401 - whatever the file holds
@@ -244,8 +273,7 @@ def _check_finite(name: str, value: Any, where: str) -> None:  # noqa: ANN401 - 
             _check_finite(name, entry, where)
 
 
-def _check_covariance(name: str, rows: Rows, size: int, where: str) -> None:
-    place = f"{where}, {name}"
+def _check_covariance(rows: Rows, size: int, place: str) -> None:
     if len(rows) != size or any(len(row) != size for row in rows):
         raise CalibrationError(f"{size} rows of {size}", f"{[len(row) for row in rows]}", place)
     c: Array = np.array(rows)

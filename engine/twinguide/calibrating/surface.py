@@ -23,6 +23,7 @@ from twinguide.calibrating.result import (
     stamp,
     symmetric,
 )
+from twinguide.case import Case
 from twinguide.errors import CalibrationError
 from twinguide.importing.reading import Axes, Units, read_surface, to_image
 from twinguide_calibration import (
@@ -49,9 +50,17 @@ class Touched:
     tip: Path | None
 
 
-def surface(
-    path: Path, model: Path, units: Units, axes: Axes, start: Path | None, touched: Touched, source: str, target: str
-) -> Outcome:
+@dataclass(frozen=True)
+class Model:
+    """Where the surface comes from: a mesh with its units and axes, or a case's folder and one of its structures."""
+
+    path: Path
+    units: Units | None
+    axes: Axes | None
+    structure: str
+
+
+def surface(path: Path, model: Model, start: Path | None, touched: Touched, source: str, target: str) -> Outcome:
     """Register points of a file, or the path of a calibrated tip, to a model's surface.
 
     `start` names a result of `points`, in either direction, or an ITK transform that lies near; without it the model is
@@ -59,8 +68,8 @@ def surface(
     """
     with refusals():
         points, notes = _points(path, touched)
-        vertices, faces = read_surface(model)
-        shape = surface_model(to_image(vertices, units, axes), faces)
+        vertices, faces, case_hash = _surface(model)
+        shape = surface_model(vertices, faces)
         fit = register_surface_starts(points, shape, _starts(start, points, shape, target, source))
     if not fit.constrained:
         open_ways = "; ".join(str(way) for way in fit.free)
@@ -71,7 +80,7 @@ def surface(
     known = np.isfinite(fit.residuals)
     result = SurfaceResult(
         of=f"{target}_from_{source}",
-        sources=hashed((path, model)),
+        sources=hashed((path, model.path)),
         samples=int(known.sum()),
         rejected=tuple(fit.rejected.tolist()),
         residuals=tuple((1e3 * np.abs(fit.residuals[known])).tolist()),
@@ -83,10 +92,26 @@ def surface(
         freedom=float(fit.freedom),
         fre_mm=1e3 * fit.sigma,
         tre_p95_mm={"middle of the points": 1e3 * float(tre_p95(fit, points[known].mean(axis=0)[None])[0])},
+        case_hash=case_hash if target == "image" else "",
         inlier_share=fit.inlier_share,
         **stamp(),
     )
     return Outcome(result, _table(result, fit), partial(draw_surface, points, shape, fit))
+
+
+def _surface(model: Model) -> tuple[Array, NDArray[np.int64], str]:
+    """Return vertices [m] in image, faces, and the content hash of the case that they are from, if they are."""
+    if not model.path.is_dir():
+        if model.units is None or model.axes is None:
+            raise CalibrationRefused(f"wanted --units and --axes of {model.path.name}; they are never guessed")
+        vertices, faces = read_surface(model.path)
+        return to_image(vertices, model.units, model.axes), faces, ""
+    case = Case.load(model.path)
+    if model.structure not in case.structures:
+        there = ", ".join(case.structures)
+        raise CalibrationRefused(f"wanted --structure, one of {there}; got {model.structure or 'none'}")
+    shape = case.surface(model.structure)
+    return shape.vertices, shape.triangles.astype(np.int64), case.content_hash
 
 
 def _points(path: Path, touched: Touched) -> tuple[Array, tuple[str, ...]]:
