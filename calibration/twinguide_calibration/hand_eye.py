@@ -2,8 +2,8 @@
 
 The closed form (Park & Martin 1994) over pairs of poses that turned by the same angle (screw congruence, Chen 1991)
 starts a robust Gauss-Newton iteration on the group. Its residual `(Z B_i)^-1 A_i X` is told at B's source, where noise
-of B is alike for all samples, and noise of A's turning comes with the lever of X: three numbers (turning, its share in
-A, moving) whiten it, estimated from the residuals where no covariances are given.
+of B is alike for all samples, and noise of A's turning comes with the lever of X: four numbers (turning, its share in
+A, moving along the lever and across it) whiten it, estimated from the residuals where no covariances are given.
 """
 
 from __future__ import annotations
@@ -233,9 +233,11 @@ def _given_whitening(problem: _Problem, x: Array) -> Array:
 def _estimated_whitening(residual: Array, x: Array) -> Array:
     """Return the whitening (6, 6) of `cov(turning) = s I`, `moving = k [l] turning + rest`, l being X's lever.
 
-    Noise of A's turning reaches B's source along the lever; k is A's share of the turning noise, by regression.
+    Noise of A's turning reaches B's source along the lever; k is A's share of the turning noise, by regression. What
+    the share leaves open moves things across the lever only: the rest is sized along the lever and across it.
     """
-    lever = skew(x[:3, :3].T @ x[:3, 3])
+    arm = inverse(x)[:3, 3]
+    lever = skew(arm)
     turning, moving = residual[:, :3], residual[:, 3:]
     squares = squared_lengths(turning)
     inside = squares <= (TUKEY_WIDTH[3] * (robust_scale(squares, 3) + SCALE_FLOOR)) ** 2
@@ -244,17 +246,22 @@ def _estimated_whitening(residual: Array, x: Array) -> Array:
     carried = turning @ lever.T
     share = float((moving[inside] * carried[inside]).sum()) / max(float((carried[inside] ** 2).sum()), 1e-30)
     share = float(np.clip(share, 0.0, 1.0))
-    sigma = settle_scale(squares, 3, robust_scale(squares, 3), 6) + SCALE_FLOOR
     rest = moving - share * carried
-    lean = share * (1.0 - share) * sigma**2 * (lever @ lever.T)
-    rest_squares = squared_lengths(rest)
-    size = settle_scale(rest_squares, 3, robust_scale(rest_squares, 3), 6) ** 2
-    size = max(size - float(np.trace(lean)) / 3.0, 0.05 * size) + SCALE_FLOOR**2
+    direction = arm / max(float(np.sqrt(arm @ arm)), 1e-30)
+    along = rest @ direction
+    sizes = [_size(squares, 3), _size(along**2, 1), _size(squared_lengths(rest) - along**2, 2)]
+    if sizes[1] > sizes[2]:  # by chance, or without a lever: all directions are alike
+        sizes[1:] = [_size(squared_lengths(rest), 3)] * 2
+    block = np.eye(3) / sizes[2] + np.outer(direction, direction) * (1.0 / sizes[1] - 1.0 / sizes[2])
     whitening = np.zeros((6, 6))
-    whitening[:3, :3] = np.eye(3) / sigma
-    block = whitening_of(size * np.eye(3) + lean)
+    whitening[:3, :3] = np.eye(3) / sizes[0]
     whitening[3:, 3:], whitening[3:, :3] = block, -share * block @ lever
     return whitening
+
+
+def _size(squares: Array, k: int) -> float:
+    """Return the robust sigma per component of squared lengths, shape (n,), of k components."""
+    return settle_scale(squares, k, robust_scale(squares, k), 2 * k) + SCALE_FLOOR
 
 
 def _result(
@@ -266,7 +273,7 @@ def _result(
     inflation = serial_inflation(final.whitened, inside)
     if final.given:
         variance = final.scale**2 / EFFICIENCY
-    else:  # three sizes of the noise were estimated from the same residuals
+    else:  # the noise's sizes were estimated from the same residuals
         variance = estimate_variance(squares, 6, final.scale, count) * len(rows) / max(len(rows) - 3, 1)
     covariance = invert(final.information) * variance * inflation
     turned, moved = np.full(n, np.nan), np.full(n, np.nan)

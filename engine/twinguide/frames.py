@@ -107,7 +107,7 @@ class Transform:
     def __post_init__(self) -> None:
         m = np.asarray(self.matrix, dtype=np.float64)
         where = f"{self.target}_from_{self.source}"
-        rows = m.tolist() if m.shape == (4, 4) else []
+        rows: list[list[float]] = m.tolist() if m.shape == (4, 4) else []
         if not rows or not math.isfinite(sum(map(sum, rows))):
             raise FrameError("a finite 4x4 matrix", f"shape {m.shape}, finite {bool(np.isfinite(m).all())}", where)
         error, determinant = _rigidity(rows)

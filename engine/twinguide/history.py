@@ -91,7 +91,9 @@ class PoseHistory:
     def _mean(self) -> Pose:
         slots = self._since(self.newest_ns - STATIC_WINDOW_NS)
         base, n = self._matrices[slots[-1]], len(slots)
-        transform = Transform.unchecked(*self._frames, _moved(base, _delta(base, self._matrices[slots].sum(axis=0) / n)))
+        transform = Transform.unchecked(
+            *self._frames, _moved(base, _delta(base, self._matrices[slots].sum(axis=0) / n))
+        )
         return Pose(transform, self.newest_ns, self._covariances[slots].sum(axis=0) / n**2, "exact")
 
     def _between(self, t_ns: int) -> Pose:
@@ -123,7 +125,9 @@ class PoseHistory:
         centred = times - centre
         spread = float(centred @ centred)
         mean = _delta(base, matrices.sum(axis=0) / n)
-        speed = _delta(base, base + np.tensordot(centred, matrices, axes=1) / spread)  # deltas are linear in the samples
+        speed = _delta(
+            base, base + np.tensordot(centred, matrices, axes=1) / spread
+        )  # deltas are linear in the samples
         return _Line(self.newest_ns, centre, base, mean, speed, covariance, 1.0 / n, 1.0 / spread)
 
     def samples(self, since_ns: int) -> tuple[Array, Array]:
