@@ -37,7 +37,8 @@ class Attachment:
             fix = "Take fewer, or springs on the nodes themselves."
             raise CaseError(f"at most {MOST_WIDE} springs over many nodes", f"{len(wide)}", "the springs", fix)
         self._wide = wide
-        self._wide_on_lattice = (moved[wide] @ _prolongation(lay)).toarray()
+        moved_wide = moved[wide]
+        self._wide_on_lattice = _on_lattice(lay, moved_wide)
         arrays.set("touched_at", at, np.int32)
         arrays.set("touched_values", np.zeros((len(at), 9)), np.float32)
         arrays.system.touched, arrays.system.wide = len(at), len(wide)
@@ -47,7 +48,7 @@ class Attachment:
         arrays.set("spring_weight", self.weights.data, np.float64)
         arrays.set("pull", np.zeros((count, 3)), np.float64)
         arrays.set("spring_stiffness", np.zeros((count, 9)), np.float64)
-        _set_wide(arrays, lay, moved[wide])
+        _set_wide(arrays, lay, moved_wide)
         self.coarse = np.zeros((3 * lay.lattice.count,) * 2)  # what low-rank springs add to the coarse matrix [N/m]
         self.stiffen(springs.stiffness)
 
@@ -59,7 +60,8 @@ class Attachment:
         self._arrays.write("touched_values", self._spread @ flat)
         self._arrays.write("wide_stiffness", flat[self._wide])
         on, size = self._wide_on_lattice, len(self.coarse)
-        self.coarse[...] = np.einsum("ka,kij,kb->aibj", on, stiffness[self._wide], on).reshape(size, size)
+        drawn = np.einsum("kij,kb->kibj", stiffness[self._wide], on).reshape(len(on), 3 * size)
+        self.coarse[...] = (on.T @ drawn).reshape(size, size)
 
 
 def _pairs(lay: Layout, weights: sp.csr_matrix) -> tuple[sp.csr_matrix, NDArray[np.int32], NDArray[np.intp]]:
@@ -86,13 +88,12 @@ def _pairs(lay: Layout, weights: sp.csr_matrix) -> tuple[sp.csr_matrix, NDArray[
     return sp.csr_matrix(values, shape=(len(blocks), count)), blocks, np.flatnonzero(wide)
 
 
-def _prolongation(lay: Layout) -> sp.csr_matrix:
-    """Return the lattice's trilinear weights, csr (n, lattice)."""
-    corners = lay.lattice.corners[lay.chunk_of]
-    rows = np.repeat(np.arange(len(corners)), 8)
-    return sp.csr_matrix(
-        (lay.lattice.share.ravel(), (rows, corners.ravel())), shape=(len(rows) // 8, lay.lattice.count)
-    )
+def _on_lattice(lay: Layout, weights: sp.csr_matrix) -> Array:
+    """Return weights, csr (k, n), on the lattice's nodes, (k, lattice)."""
+    out, entries = np.zeros((len(weights.indptr) - 1, lay.lattice.count)), weights.tocoo()
+    corners = lay.lattice.corners[lay.chunk_of[entries.col]]
+    np.add.at(out, (entries.row[:, None], corners), entries.data[:, None] * lay.lattice.share[entries.col])
+    return out
 
 
 def _set_wide(arrays: Arrays, lay: Layout, weights: sp.csr_matrix) -> None:

@@ -4,20 +4,34 @@ An error is e = b + sum_p a_p x_p with x_p standard normal: each `a_p` is what o
 under the present drive (`response.py`), and `b` the mesh's bias as quadratic tetrahedra tell it. The radius that holds
 95 % of |e| is found from the two first moments of |e|^2 (Patnaik 1949), whose quantile is Wilson & Hilferty's (1931):
 exact for a bias alone, within 2 % for normal errors of any shape.
+
+A frame reads every column once, in the kernels (`kernels/errors.c`) or by NumPy where there is no compiler.
 """
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from .response import Response
+from . import native
+from .machine import aligned
+from .response import Columns
 
 Array = NDArray[np.float64]
+Floats = NDArray[np.float32]
 CHI_95 = 2.7955  # radius of a 3-D normal's 95 % region, in standard deviations
 Z_95 = 1.6448536
 BEYOND = 1.25  # the quadratic mesh's own error added to its difference: both fall alike, a quarter is left
 BIAS_SHARE = 0.25  # of the bias that is not known: quadratic tetrahedra have an error of their own
+MM = 1e3  # the kernels' lengths are mm: squares of squares of metres leave float32's range
+SIDE = 16  # vertices side by side, as in kernels/errors.c
+PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 
 
 def radius95(covariance: Array, bias: Array) -> Array:
@@ -35,33 +49,203 @@ def radius95(covariance: Array, bias: Array) -> Array:
     return np.sqrt(np.maximum(mean, 0.0) * (1.0 - k + Z_95 * np.sqrt(k)) ** 3)
 
 
-class ErrorModel:
-    """The error of each of n vertices for a drive, a few products a frame; `mesh` is `response.mesh_error`."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Point:
+    """A point that a spring may hold: its nodes and weights, and its columns side by side for the kernels."""
 
-    def __init__(self, response: Response, mesh: Array) -> None:
-        p, size, q = response.unknown.shape
-        self._count, self._p = size // 3, p
-        wide = np.pad(BEYOND * mesh, ((0, 0), (0, q - mesh.shape[1])))
-        stacked = np.concatenate([response.unknown, response.columns[None], wide[None]])
-        self._columns = np.ascontiguousarray(stacked.reshape(-1, q))
-        self._noise = response.noise
+    nodes: NDArray[np.intp]
+    weights: Array
+    columns: Floats  # (blocks, 9 (1 + answered), 16): the answer to a unit force [m/N], what each unknown changes of it
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is known what the unknowns change."""
+        return self.columns.shape[1] > 9
+
+    @staticmethod
+    def of(row: sp.csr_matrix, found: Columns) -> Point:
+        """Keep the columns of a point, csr (1, n)."""
+        nodes, weights = np.asarray(row.indices, dtype=np.intp), np.asarray(row.data, dtype=np.float64)
+        return Point(nodes, weights, _side_by_side(np.concatenate([found.answer[None], found.unknown])))
+
+    def seen(self, columns: Floats) -> Array:
+        """Return the point's part of columns, (columns, 3, 3)."""
+        at = columns[self.nodes // SIDE, :, self.nodes % SIDE]
+        return (self.weights @ at.astype(np.float64)).reshape(-1, 3, 3)
+
+
+class _Own(ctypes.Structure):
+    """`Own` of kernels/errors.c."""
+
+    _fields_ = (("columns", ctypes.c_void_p), ("count", ctypes.c_int64))
+
+
+class _Errors(ctypes.Structure):
+    """`Errors` of kernels/errors.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("blocks", "unknowns", "answered", "points")),
+        *((name, ctypes.c_void_p) for name in ("base", "own", "noise")),
+        *((name, ctypes.c_float) for name in ("bias_share", "quantile", "scale")),
+    ]
+
+
+class ErrorModel:
+    """The error of each of n vertices for a drive [m], shape (k, 3): the target's displacement, then each point's own.
+
+    `target` are the columns of the target's drive, of whose unknowns the first `answered` change the points' too;
+    `mesh`, shape (n, 3, 3), is `bias.mesh_error`. `hold` says which points' springs act, the target's patch first.
+    """
+
+    def __init__(self, target: Columns, mesh: Array, answered: int) -> None:
+        self._count, self._unknowns, self._answered = len(target.answer), len(target.unknown), answered
+        stacked = np.concatenate([target.answer[None], BEYOND * mesh[None], target.unknown])
+        self._base = _side_by_side(stacked)
+        self._noise = aligned((len(self._base), 6, SIDE), np.float32)
+        self._sigma = np.zeros(len(self._base) * SIDE, np.float32)
+        self._points: Sequence[Point] = ()
+        try:
+            self._library: Any = native.library()
+        except native.NoCompiler:
+            self._library = None
+
+    def hold(self, points: Sequence[Point], stiffness: Array, covariance: Array) -> None:
+        """Let springs [N/m] hold points, both (k, 3, 3); all but the first are measured with a covariance [m2]."""
+        k = len(points)
+        self._points = points
+        base = np.stack([p.seen(self._base) for p in points])  # (k, columns, 3, 3)
+        own = np.zeros((k, k, 1 + self._answered, 3, 3))  # at each point, of each
+        for i, j in np.ndindex(k, k):
+            seen = points[i].seen(points[j].columns)
+            own[i, j, : len(seen)] = seen
+        self._free = base[:, 0].reshape(3 * k, 3)
+        self._base_at = base[:, 2:].transpose(1, 0, 2, 3).reshape(-1, 3 * k, 3)
+        self._own_at = own[:, :, 1:].transpose(2, 0, 3, 1, 4).reshape(-1, 3 * k, 3 * k)
+        compliance = own[:, :, 0].transpose(0, 2, 1, 3).reshape(3 * k, 3 * k)
+        springs = np.zeros((k, 3, k, 3))
+        springs[range(k), :, range(k)] = stiffness
+        springs = springs.reshape(3 * k, 3 * k)
+        self._drawn = np.linalg.solve(np.eye(3 * k) + springs @ compliance, springs)  # [N/m]
+        self._hold_noise(covariance)
+
+    def _hold_noise(self, covariance: Array) -> None:
+        """Find what the measured points' errors do to each vertex: a free direction answers nothing."""
+        self._noise[...] = 0.0
+        k = len(self._points)
+        if k == 1:
+            return
+        bounded = np.where(np.isfinite(covariance[1:]), covariance[1:], 0.0)
+        values, vectors = np.linalg.eigh(bounded)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None]  # (k - 1, 3, 3)
+        forces = np.einsum("fja,jab->fjb", self._drawn.reshape(3 * k, k, 3)[:, 1:], root).reshape(k, 3, -1)
+        for block in range(0, len(self._noise), 64):  # small enough to stay near
+            part = slice(block, block + 64)
+            moved = np.zeros((len(self._noise[part]), 3, SIDE, forces.shape[2]), np.float32)
+            for p, f in zip(self._points, forces, strict=True):
+                answer = p.columns[part, :9].reshape(-1, 3, 3, SIDE)
+                moved += np.einsum("bxal,ar->bxlr", answer, f.astype(np.float32) * MM)
+            for pair, (a, b) in enumerate(PAIRS):
+                self._noise[part, pair] = np.einsum("blr,blr->bl", moved[:, a], moved[:, b])
 
     def moved(self, drive: Array) -> Array:
-        """Return the linear answer [m], shape (n, 3), to a drive [m], shape (q,)."""
-        first = self._p * 3 * self._count
-        return (self._columns[first : first + 3 * self._count] @ drive).reshape(-1, 3)
+        """Return the linear answer [m], shape (n, 3), to a drive [m], shape (k, 3)."""
+        force = self._forces(drive)
+        out = _along(self._base[:, :9], drive[0])
+        for point, f in zip(self._points, force, strict=True):
+            out += _along(point.columns[:, :9], f)
+        return out.transpose(0, 2, 1).reshape(-1, 3)[: self._count].astype(np.float64)
 
-    def sigma(self, drive: Array, *, solver_m: float = 0.0, bias: Array | None = None) -> Array:
+    def moved_by_incomplete(self, drive: Array) -> Array:
+        """Return what the points that are not complete move [m], shape (n, 3), under a drive [m], shape (k, 3)."""
+        out = np.zeros((len(self._base), 3, SIDE))
+        for point, f in zip(self._points, self._forces(drive), strict=True):
+            if not point.complete:
+                out += _along(point.columns, f)
+        return out.transpose(0, 2, 1).reshape(-1, 3)[: self._count]
+
+    def effects(self, drive: Array) -> Array:
+        """Return what one sigma of each unknown does [m], shape (unknowns, n, 3), under a drive [m], shape (k, 3)."""
+        found = np.stack(self._effects(drive[0], self._forces(drive), self._drawn_by(drive)))
+        return found.transpose(0, 1, 3, 2).reshape(self._unknowns, -1, 3)[:, : self._count].astype(np.float64)
+
+    def sigma(
+        self, drive: Array, *, solver_m: float = 0.0, bias: Array | None = None, term: Array | None = None
+    ) -> Array:
         """Return each vertex's error [m], shape (n,): 2.7955 of it hold 95 % of that vertex's errors.
 
-        `drive` [m], shape (q,); `solver_m` [m] is the solver's (and a reduction's) own, rms over vertices; `bias` [m],
-        shape (n, 3), is what the answer is known to lack, as a rigid body lacks its deformation.
+        `solver_m` [m] is the solver's (and a reduction's) own, rms over vertices; `bias` [m], shape (n, 3), is what the
+        answer is known to lack, as a rigid body lacks its deformation; `term`, alike, is one more unknown's effect.
         """
-        parts = (self._columns @ drive).reshape(-1, self._count, 3)
-        unknown, mesh = parts[: self._p], parts[-1]
-        terms = np.concatenate([unknown, BIAS_SHARE * mesh[None]])
-        covariance = np.empty((self._count, 6))
-        for k, (a, b) in enumerate(((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))):
-            covariance[:, k] = np.einsum("pn,pn->n", terms[:, :, a], terms[:, :, b]) + self._noise[:, a, b]
-        covariance[:, :3] += solver_m**2 / 3
-        return radius95(covariance, mesh if bias is None else mesh + bias) / CHI_95
+        forces = (drive[0], self._forces(drive), self._drawn_by(drive))
+        parts = [np.ascontiguousarray(MM * a, dtype=np.float32) for a in forces]
+        extra = [None if a is None else self._filled(a) for a in (bias, term)]
+        self._pass(parts[0], parts[1], parts[2], extra[0], extra[1], (MM * solver_m) ** 2 / 3)
+        return self._sigma[: self._count].astype(np.float64)
+
+    def _forces(self, drive: Array) -> Array:
+        """Return the points' springs' forces [N], shape (k, 3)."""
+        return (self._drawn @ (drive.ravel() - self._free @ drive[0])).reshape(-1, 3)
+
+    def _effects(self, drive: NDArray[Any], force: NDArray[Any], drawn: NDArray[Any]) -> list[NDArray[Any]]:
+        """Return each unknown's effect, (blocks, 3, 16), of a drive, (3,), and what the points' springs make of it."""
+        out = [_along(self._base[:, 9 * (2 + u) : 9 * (3 + u)], drive) for u in range(self._unknowns)]
+        for u, t in enumerate(out):
+            for point, f, d in zip(self._points, force, drawn[u], strict=True):
+                t -= _along(point.columns[:, :9], d)
+                if u < self._answered and point.complete:
+                    t -= _along(point.columns[:, 9 * (1 + u) : 9 * (2 + u)], f)
+        return out
+
+    def _drawn_by(self, drive: Array) -> Array:
+        """Return the forces [N] by which the points' springs take back each unknown's effect, (unknowns, k, 3)."""
+        at = self._base_at @ drive[0]
+        at[: self._answered] -= self._own_at @ self._forces(drive).ravel()
+        return (at @ self._drawn.T).reshape(self._unknowns, -1, 3)
+
+    def _filled(self, values: Array) -> Floats:
+        out = np.zeros((len(self._sigma), 3), np.float32)
+        out[: self._count] = MM * values
+        return out
+
+    def _pass(
+        self, drive: Floats, force: Floats, drawn: Floats, bias: Floats | None, term: Floats | None, even: float
+    ) -> None:
+        """Write each vertex's error; lengths [mm]."""
+        if self._library is None:
+            self._sigma[:] = self._in_numpy(drive, force, drawn, bias, term, even)
+            return
+        own = (_Own * len(self._points))(*(_Own(p.columns.ctypes.data, p.columns.shape[1]) for p in self._points))
+        sizes = (len(self._base), self._unknowns, self._answered, len(self._points))
+        pointers = (self._base.ctypes.data, ctypes.addressof(own), self._noise.ctypes.data)
+        system = _Errors(*sizes, *pointers, BIAS_SHARE, Z_95, 1 / (MM * CHI_95))
+        arrays = (None if a is None else ctypes.c_void_p(a.ctypes.data) for a in (drive, force, drawn, bias, term))
+        out = ctypes.c_void_p(self._sigma.ctypes.data)
+        self._library.vertex_errors(ctypes.byref(system), *arrays, ctypes.c_float(even), out)
+
+    def _in_numpy(
+        self, drive: Floats, force: Floats, drawn: Floats, bias: Floats | None, term: Floats | None, even: float
+    ) -> Array:
+        """Return what the kernel writes."""
+        mesh = _along(self._base[:, 9:18], drive)
+        terms = [BIAS_SHARE * mesh, *self._effects(drive, force, drawn)]
+        terms += [] if term is None else [term.reshape(-1, SIDE, 3).transpose(0, 2, 1)]
+        covariance = np.stack([sum(t[:, a] * t[:, b] for t in terms) for a, b in PAIRS], axis=1) + self._noise
+        covariance[:, :3] += even
+        whole = mesh if bias is None else mesh + bias.reshape(-1, SIDE, 3).transpose(0, 2, 1)
+        flat = (a.astype(np.float64).transpose(0, 2, 1) for a in (covariance, whole))
+        return radius95(*(a.reshape(-1, a.shape[2]) for a in flat)) / (MM * CHI_95)
+
+
+def _side_by_side(columns: Array) -> Floats:
+    """Return columns, (c, n, 3, 3), as (blocks, 9 c, 16): sixteen vertices side by side, the last block filled up."""
+    count = columns.shape[1]
+    out = aligned((-(-count // SIDE), 9 * len(columns), SIDE), np.float32)
+    full = np.zeros((len(columns), len(out) * SIDE, 9), np.float32)
+    full[:, :count] = columns.reshape(len(columns), count, 9)
+    out[...] = full.reshape(len(columns), len(out), SIDE, 9).transpose(1, 0, 3, 2).reshape(out.shape)
+    return out
+
+
+def _along(columns: NDArray[Any], by: NDArray[Any]) -> NDArray[Any]:
+    """Return columns of one kind, (blocks, 9, 16), along a drive, shape (3,): (blocks, 3, 16)."""
+    return np.einsum("bxal,a->bxl", columns.reshape(len(columns), 3, 3, SIDE), by.astype(columns.dtype))

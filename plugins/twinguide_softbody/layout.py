@@ -6,7 +6,7 @@ chunks of one cell each: chunks are the unit of work and the order of every sum,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,7 @@ class Layout:
     order: NDArray[np.int64]  # (n,), the body's node at each place
     place: NDArray[np.int64]  # (n,), each of the body's nodes' place
     connectivity: Indices  # (m, 4 or 10), in places
+    along: NDArray[np.intp]  # (m,), the body's element at each place
     data: Array  # (m, 12): gradients of corners 1..3 [1/m], volume [m3], mu, lambda [Pa]
     held: NDArray[np.uint8]  # (n,)
     incident_start: Indices
@@ -82,8 +83,8 @@ class Layout:
         return np.ascontiguousarray(side[0].transpose(0, 2, 1)), np.ascontiguousarray(side[1].transpose(0, 2, 1))
 
 
-def layout(body: Body, held: Flags) -> Layout:
-    """Lay out a body whose nodes `held`, shape (n,), do not move."""
+def layout(body: Body, held: Flags, *, matrix: bool = True) -> Layout:
+    """Lay out a body whose nodes `held`, shape (n,), do not move; without a `matrix` for passes over elements alone."""
     cells, places, weights = _cells(body.vertices, held)
     order = np.lexsort((_z_curve(body.vertices), cells))
     place = np.empty_like(order)
@@ -102,14 +103,31 @@ def layout(body: Body, held: Flags) -> Layout:
         order=order,
         place=place,
         connectivity=connectivity,
+        along=along,
         data=data,
         held=held[order].astype(np.uint8),
         incident_start=incident_start,
         incident=incident,
         chunk_start=chunk_start,
         chunk_of=chunk_of,
-        pattern=_pattern(connectivity, len(order)),
+        pattern=_pattern(connectivity if matrix else connectivity[:0], len(order)),
         lattice=_lattice(places[order][chunk_start[:-1]], share, chunk_of),
+    )
+
+
+def part_of(lay: Layout, rows: NDArray[np.intp], mu: Array, lame: Array) -> Layout:
+    """Return the same nodes with the elements `rows` alone, of moduli `mu` and `lame` [Pa], for passes over them."""
+    connectivity = np.ascontiguousarray(lay.connectivity[rows])
+    start, incident = _grouped(connectivity.ravel(), np.arange(connectivity.size), len(lay.order))
+    data = np.column_stack([lay.data[rows, :10], mu, lame])
+    return replace(
+        lay,
+        connectivity=connectivity,
+        along=lay.along[rows],
+        data=data,
+        incident_start=start,
+        incident=incident,
+        pattern=_pattern(connectivity[:0], len(lay.order)),
     )
 
 

@@ -175,7 +175,7 @@ class Arrays:
         self.set("lattice_from", lattice.source, np.int32)
         for name, shape, kind in (
             ("element_force", (full, nodes, 3), np.float64),
-            ("element_blocks", (full, pairs, 9), np.float32),
+            ("element_blocks", (full if len(lay.pattern.upper_at) else 0, pairs, 9), np.float32),
             ("energy", (full // 8,), np.float64),
             ("least", (max(full, n),), np.float64),  # CUDA keeps one for each element
             ("values", (len(lay.pattern.column) + 1, 9), np.float32),  # one more: loads reach seven past the last block

@@ -5,6 +5,7 @@ Arrays in, arrays out, one `step` a frame. A step never fails: what cannot be us
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -14,16 +15,20 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from . import constraints, mesh
+from .bias import mesh_error
 from .body import Array, Body, Springs
 from .constraints import Points, Steadiness, Surroundings
-from .error import ErrorModel
+from .error import ErrorModel, Point
+from .layout import layout
+from .learning import Learning
 from .materials import Mixture
 from .quasistatic import Solved, Solver
-from .response import Drive, mesh_error, patch_compliance, respond
+from .response import Response
 
 LEAST_J = 0.2  # below, a tetrahedron has lost four fifths of its volume: no tissue does, the step is not to be shown
 FARTHEST_M = 0.1  # from where the CT shows it: no organ of a patient at rest moves so far
-SLID_M = 0.005  # by which a probe may slide before the errors are found anew: short against how they vary
+UNSURE = 1.6  # of what a point moves, before it is known what that hangs on: no vertex of a block needed more
+SOFTER = 16.0  # than the target's patch a point may be, before it is known: twice what was seen on the skin of a block
 MOST_POINTS = 24  # that are measured besides the target: the errors' columns grow with them
 STIFFER = 1.1  # change of a covariance's size above which the springs follow it
 
@@ -63,13 +68,19 @@ class SoftBody:
         mesh.check_stiffness(mixture.young_pa)
         self.body = Body(vertices, tetrahedra, mixture.young_pa, mixture.poisson)
         own_pa = mixture.tissues[0].young_pa
-        self._mixture = mixture
         self._held = constraints.surroundings(vertices, tetrahedra, own_pa, held or Surroundings())
-        self._target, self._radius_m = target, constraints.patch_reach(vertices, target, patch_radius_m)
+        reach_m = constraints.patch_reach(vertices, target, patch_radius_m)
         self._patch = constraints.patch_weights(vertices, target, patch_radius_m)
         self._patch_row = sp.csr_matrix(self._patch)
         self._centre = (self._patch @ vertices)[None]
-        compliance = patch_compliance(self.body, mixture, self._held, self._patch)
+        rows = [_selection(one.nodes, len(vertices)) for one in self._held]
+        self._always = sp.csr_matrix(sp.vstack([*rows, self._patch_row]))
+        self._shares = np.concatenate([np.full(len(one.nodes), one.share) for one in self._held] + [np.ones(1)])
+        per_node = np.concatenate([np.zeros(0), *(one.stiffness for one in self._held)])
+        self._held_stiffness = per_node[:, None, None] * np.eye(3)
+        response = Response(layout(self.body, np.zeros(len(vertices), dtype=bool)), self.body, mixture, self._held)
+        columns = response.of_target(), response.of_point(self._patch)
+        compliance = np.einsum("n,nxa->xa", self._patch, columns[1].answer)
         self._energy = constraints.energy_scale(compliance)
         self._covariance = np.eye(3) * constraints.LEAST_SIGMA_M**2
         self._points: Points | None = None
@@ -77,8 +88,13 @@ class SoftBody:
         self.last = np.zeros(3)  # [m], the drive that was last believed
         self._cold = True
         self._solver = Solver(self.body, self._springs(), material=material, backend=backend)
-        self._mesh = mesh_error(self.body, mixture, Drive(self._target, self._radius_m, self.spring, self._held))
-        self._learn()
+        bias = mesh_error(response, self.body, self._held, (target, reach_m), self.spring, columns)
+        self._errors, self._point = (
+            ErrorModel(columns[0], bias, response.answered),
+            Point.of(self._patch_row, columns[1]),
+        )
+        self._learning = Learning(response, len(tetrahedra))
+        self._hold()
 
     @property
     def spring(self) -> Array:
@@ -87,26 +103,25 @@ class SoftBody:
 
     def _springs(self) -> Springs:
         """Lay all springs: the surroundings', the patch's, and one for each measured point."""
-        count = len(self.body.vertices)
-        rows = [_selection(one.nodes, count) for one in self._held] + [self._patch_row]
-        covariances = [self._covariance[None]]
+        rows, covariances = [self._always], [self._covariance[None]]
         if self._points is not None:
             rows.append(self._points.weights)
             covariances.append(self._points.covariance)
-        held = [one.stiffness[:, None, None] * np.eye(3) for one in self._held]
         self._stiffness = constraints.stiffness(np.concatenate(covariances), self._energy)
-        self._shares = np.concatenate([np.full(len(one.nodes), one.share) for one in self._held] + [np.ones(1)])
-        springs = Springs(sp.csr_matrix(sp.vstack(rows)), np.concatenate([*held, self._stiffness]))
+        springs = Springs(sp.csr_matrix(sp.vstack(rows)), np.concatenate([self._held_stiffness, self._stiffness]))
         self._rest = springs.weights @ self.body.vertices
         return springs
 
-    def _learn(self) -> None:
-        """Find how the body answers its drives, and how sure that is: where springs come or go, not each frame."""
-        points = self._points
-        self._learnt = points
-        measured = None if points is None else (points.weights, self._stiffness[1:], points.covariance)
-        drive = Drive(self._target, self._radius_m, self.spring, self._held, measured)
-        self._errors = ErrorModel(respond(self.body, self._mixture, drive), self._mesh)
+    def _hold(self) -> None:
+        """Let the errors know the springs as they are; points that are still being learnt are bounded (`_bounds`)."""
+        found = self._learning.find(self._points)
+        self._unsure = sum(one is None or not one.complete for one in found)
+        self._found = np.array([True, *(one is not None for one in found)])
+        points = [self._point, *(one for one in found if one is not None)]
+        covariance = self._covariance[None]
+        if self._points is not None:
+            covariance = np.concatenate([covariance, self._points.covariance])
+        self._errors.hold(points, self._stiffness[self._found], covariance[self._found])
 
     def step(self, displacement: Array, covariance: Array, measured: Mapping[str, Points] | None = None) -> Frame:
         """Move the target by a displacement [m], shape (3,), of covariance [m2], shape (3, 3); heed measured points.
@@ -124,26 +139,47 @@ class SoftBody:
             return self.rigid(self.last, jumped)
         self.last = np.array(displacement, dtype=np.float64)
         left_out = self._take(self.last, covariance, list((measured or {}).values()))
+        if self._learning.tick():
+            self._hold()
         solved = self._solve(self._targets())
         if not np.isfinite(solved.positions).all() or solved.smallest_j < LEAST_J:
             self._cold = True
             return self.rigid(self.last, f"a volume ratio of {solved.smallest_j:.2f}")
-        sigma = self._errors.sigma(self._drive(), solver_m=solved.solver_error_m)
+        term, noise_m, bounded = self._bounds(solved.positions)
+        sigma = self._errors.sigma(self._drive(), solver_m=math.hypot(solved.solver_error_m, noise_m), term=term)
         level = "partial" if left_out else solved.level
-        return Frame(solved.positions, sigma, level, left_out, solved.residual, solved.smallest_j)
+        reason = ", ".join(filter(None, (left_out, bounded)))
+        return Frame(solved.positions, sigma, level, reason, solved.residual, solved.smallest_j)
+
+    def _bounds(self, positions: Array) -> tuple[Array | None, float, str]:
+        """Bound what points that are still being learnt add to the errors: a vector for each vertex, a noise [m].
+
+        What they move is known, in the first steps from the solution alone; what is unsure of that is at most a share.
+        Their noise is known after the first steps, until then bounded as if the body were soft there.
+        """
+        points, drive = self._points, self._drive()
+        if points is None or not self._unsure:
+            return None, 0.0, ""
+        reason = f"the errors of {self._unsure} new measured points are bounded, not yet found"
+        if self._found.all():
+            return UNSURE * self._errors.moved_by_incomplete(drive), 0.0, reason
+        variance, _ = np.linalg.eigh(points.covariance[~self._found[1:]])
+        free = SOFTER * constraints.FREE_SIGMA_M**2
+        noise = np.sqrt(3.0 * float((np.maximum(variance, 0.0) * (free / (free + variance)) ** 2).sum()))
+        return UNSURE * (positions - self.body.vertices - self._errors.moved(drive)), noise, reason
 
     def rigid(self, displacement: Array, reason: str) -> Frame:
         """Move the whole body by a displacement [m], shape (3,), undeformed; its error is the missing deformation."""
         drive = self._drive()
-        drive[:3] = displacement
+        drive[0] = displacement
         sigma = self._errors.sigma(drive, bias=self._errors.moved(drive) - displacement)
         return Frame(self.body.vertices + displacement, sigma, "rigid", reason, 0.0, 1.0)
 
     def _drive(self) -> Array:
-        """Return the drive [m], shape (q,): the target's displacement and that of each measured point."""
+        """Return the drive [m], shape (k, 3): displacements of the target and of each measured point that is known."""
         if self._points is None:
-            return self.last.copy()
-        return np.concatenate([self.last, (self._points.mean - self._points.rest).ravel()])
+            return self.last[None].copy()
+        return np.concatenate([self.last[None], self._points.mean - self._points.rest])[self._found]
 
     def _solve(self, targets: Array) -> Solved:
         if self._cold:
@@ -171,8 +207,7 @@ class SoftBody:
         if _moved(points, self._points) > 0:
             self._points, self._covariance = points, covariance
             self._solver.attach(self._springs())
-            if _moved(points, self._learnt) > SLID_M:
-                self._learn()
+            self._hold()
             return
         old, new = np.trace(self._covariance), np.trace(covariance)
         sized = not (1 / STIFFER < (new + 1e-12) / (old + 1e-12) < STIFFER)
@@ -183,6 +218,7 @@ class SoftBody:
         if sized:
             self._covariance = covariance
             self._solver.stiffen(self._springs().stiffness)
+            self._hold()
 
     def _targets(self) -> Array:
         """Return where the springs' far ends are [m], shape (k, 3)."""

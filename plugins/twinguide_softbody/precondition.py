@@ -49,6 +49,11 @@ class Coarse:
             self._adopt(self._pending.result())
             self._pending = None
 
+    def soon(self) -> None:
+        """Hand over the pose at the next step: other springs act now."""
+        self._drop()
+        self._steps = EVERY - 1
+
     def close(self) -> None:
         """Let the worker end."""
         self._worker.shutdown()

@@ -20,17 +20,19 @@ from twinguide.errors import CaseError
 from .attachment import Attachment
 from .backends import Backend, machine_for
 from .body import Array, Body, Springs, stiffness_of
-from .layout import layout
-from .machine import MATERIALS, default_threads
+from .layout import Layout, layout
+from .machine import MATERIALS, Machine, default_threads
 from .newton import Newton
 
 Material = Literal["neo_hookean", "corotational", "linear"]
-ITERATIONS = 12  # of conjugate gradients a step: 0.01 mm left by targets that jitter by 0.3 mm, 0.001 by smooth ones
+ITERATIONS = 8  # of conjugate gradients a step: 0.01 mm left by targets that jitter by 0.3 mm, 0.001 by smooth ones
+KEPT = 4  # steps that one matrix serves
 PROBE = 2  # iterations that look at what a step leaves,
 SEEN = 3.0  # and how much more that is than what they move: 0.4 to 0.8 of it with smooth, 0.2 to 0.7 with rough targets
 GOAL = 3e-5  # [m], rms: a step that leaves more takes a second direction
 SETTLED = 5e-5  # [m], rms: below, a step has converged
 QUIET = 1e-7  # [m]: a direction is not refined below
+STILL = 1e-4  # of that: nothing moves at all
 COLD = 400  # iterations for one direction of a cold start
 DIRECTIONS = 40  # at most for one load of a cold start
 FIRST_SHARE, LEAST_SHARE = 0.2, 1 / 256  # of the load, of a cold start
@@ -78,7 +80,17 @@ class Solver:
         self._quiet = QUIET * float(np.sqrt(np.mean(body.young_pa) * np.cbrt(body.volumes.sum())))
         self._rest = np.ascontiguousarray(body.vertices[self._layout.order])
         self._newton = Newton(self._layout, self._machine, self._attached(springs))
-        self._factored = False
+        self._factored, self._age = False, KEPT
+
+    @property
+    def layout(self) -> Layout:
+        """How the body lies in the kernels' arrays."""
+        return self._layout
+
+    @property
+    def machine(self) -> Machine:
+        """What runs the passes over the body, in the layout's order."""
+        return self._machine
 
     @property
     def springs(self) -> Springs:
@@ -86,15 +98,17 @@ class Solver:
         return self._springs
 
     def attach(self, springs: Springs) -> None:
-        """Exchange the springs; the pose stays."""
+        """Exchange the springs; the pose stays, and the factor until the worker has one that knows them."""
         self._newton.attach(self._attached(springs))
-        self._factored = False
+        self._newton.coarse.soon()
+        self._age = KEPT
 
     def stiffen(self, stiffness: Array) -> None:
         """Set the springs' stiffness [N/m], shape (k, 3, 3)."""
         checked = stiffness_of(stiffness, len(self._points))
         self._springs = Springs(self._springs.weights, checked)
         self._newton.attachment.stiffen(checked)
+        self._age = KEPT
 
     def reset(self, positions: Array | None = None) -> None:
         """Start again from positions [m], shape (n, 3), or from rest; raise CaseError where they invert an element."""
@@ -102,7 +116,7 @@ class Solver:
         if not self._newton.place(placed - self._rest) > 0:
             self._newton.place(np.zeros_like(self._rest))
             raise CaseError("positions that invert no element", "some do", "the pose to start from")
-        self._factored = False
+        self._factored, self._age = False, KEPT
 
     @property
     def positions(self) -> Array:
@@ -129,7 +143,7 @@ class Solver:
                 part /= 2
         if reached < 1:
             newton.load(moved)
-        return self._solved(total, newton.balance.residual <= self._tolerance, newton.missing(COLD))
+        return self._solved(total, reached == 1, newton.missing(COLD))
 
     def step(self, targets: Array) -> Solved:
         """Follow the targets by one frame: one direction, a second where the first leaves too much."""
@@ -138,9 +152,8 @@ class Solver:
         newton.load(self._displaced(targets))
         newton.guess()
         total, left = 0, np.inf
-        for _ in range(2):
-            newton.assemble()
-            self._refactor()
+        for again in (False, True):
+            self._renew(at_once=again)
             count, _ = newton.iterate(ITERATIONS, 0.0, self._quiet)
             total += count
             left = SEEN * newton.missing(PROBE)
@@ -155,9 +168,16 @@ class Solver:
         self._points = attachment.weights @ self._rest
         return attachment
 
-    def _refactor(self) -> None:
-        """Let the coarse factor follow: at once where there is none, else by the worker."""
+    def _renew(self, *, at_once: bool) -> None:
+        """Let the matrix follow the pose every few steps, and the coarse factor by the worker; now where there is none.
+
+        A matrix that is a few steps old turns a direction by less than the iterations leave.
+        """
         newton = self._newton
+        self._age += 1
+        if at_once or self._age >= KEPT:
+            newton.assemble()
+            self._age = 0
         if self._factored:
             newton.coarse.tick(newton.attachment)
         else:
@@ -173,8 +193,10 @@ class Solver:
             newton.assemble()
             newton.coarse.refresh(newton.attachment)
             self._factored = True
-            count, length = newton.iterate(COLD, min(1e-2, newton.balance.residual**0.5))
+            count, length = newton.iterate(COLD, min(1e-2, newton.balance.residual**0.5), STILL * self._quiet)
             total += count
+            if count == 0:
+                return total, True  # nothing moves, so that forces have no size to compare with
             if length == 0:
                 break
         return total, newton.balance.residual <= tolerance

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from twinguide.errors import CaseError
 
 from . import native
-from .body import Array, Body, Springs, points
+from .body import Array, Body, Springs
 from .layout import Layout, layout
 from .machine import aligned
 from .quasistatic import Solved, Solver
-from .reduction import Drive, reduction, settled
+from .reduction import Drive, own_stiffness, reduction, settled
 
 ACCEPT_M = 5e-5  # [m], rms: a frame whose stated error is larger is solved in full
 NEAR = 1.02  # how far beyond its range a model may be asked, by each share
@@ -209,22 +209,6 @@ class Reduced:
         kept[...] = values
         self._kept[name] = kept
         setattr(self._system, name, kept.ctypes.data)
-
-
-def own_stiffness(lay: Layout) -> Array:
-    """Return each node's own block of the tangent at rest [N/m], shape (n, 3, 3), of 4- or 10-node elements."""
-    corners = lay.data[:, :9].reshape(-1, 3, 3)
-    corners = np.concatenate([-corners.sum(axis=1)[:, None], corners], axis=1)
-    mu, both = lay.data[:, 10], lay.data[:, 10] + lay.data[:, 11]
-    rule = points(lay.connectivity.shape[1])
-    out = np.zeros((len(lay.order), 3, 3))
-    for share, by_corner in zip(rule.share, rule.by_corner, strict=True):
-        g = np.einsum("ac,mcx->max", by_corner, corners)
-        v = share * lay.data[:, 9]
-        block = np.einsum("m,max,may->maxy", v * both, g, g, optimize=True)
-        block += np.einsum("m,ma,xy->maxy", v * mu, (g**2).sum(axis=2), np.eye(3), optimize=True)
-        np.add.at(out, lay.connectivity, block)
-    return out
 
 
 def _at(array: NDArray[Any]) -> ctypes.c_void_p:

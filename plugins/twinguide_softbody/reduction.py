@@ -172,6 +172,22 @@ def nonnegative(matrix: NDArray[np.floating], right: Array, tolerance: float, mo
     return weights
 
 
+def own_stiffness(lay: Layout) -> Array:
+    """Return each node's own block of the tangent at rest [N/m], shape (n, 3, 3), of 4- or 10-node elements."""
+    corners = lay.data[:, :9].reshape(-1, 3, 3)
+    corners = np.concatenate([-corners.sum(axis=1)[:, None], corners], axis=1)
+    mu, both = lay.data[:, 10], lay.data[:, 10] + lay.data[:, 11]
+    rule = points(lay.connectivity.shape[1])
+    out = np.zeros((len(lay.order), 3, 3))
+    for share, by_corner in zip(rule.share, rule.by_corner, strict=True):
+        g = np.einsum("ac,mcx->max", by_corner, corners)
+        v = share * lay.data[:, 9]
+        block = np.einsum("m,max,may->maxy", v * both, g, g, optimize=True)
+        block += np.einsum("m,ma,xy->maxy", v * mu, (g**2).sum(axis=2), np.eye(3), optimize=True)
+        np.add.at(out, lay.connectivity, block)
+    return out
+
+
 def _orthogonal(fields: Array) -> Array:
     flat = fields.reshape(len(fields), -1)
     q, r = np.linalg.qr(flat.T)

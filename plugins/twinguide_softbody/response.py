@@ -1,224 +1,174 @@
-"""How a body answers small drives, and how that answer hangs on what is not known: stiffness, surroundings, the mesh.
+"""How a body answers small loads, and how that answer hangs on what is not known: stiffness and surroundings.
 
-About rest, with A the stiffness of body and springs and T the drive of the springs' far ends,
+About rest, with A0 the stiffness of the body and its surroundings' springs, the answer to springs S at points W is
 
-    A u = W' k T z,         du/dp = A^-1 (W' dk/dp (T z - W u) + W' k dT/dp z - dK/dp u),
+    u = C z + Y f,     C = A0^-1 L,  Y = A0^-1 W',  f = (1 + S W Y)^-1 S (z_W - W C z),
 
-found once for unit drives z and kept as columns, so that a frame costs a product. A drive is the target's displacement
-and that of every other measured point. Small-strain stiffness by
-quadrature on 4- or 10-node tetrahedra (Zienkiewicz & Taylor 2000, ch. 6); the mesh's own error from the same body on
-quadratic tetrahedra, solved by conjugate gradients on two levels: the corners by the linear factor, edges smoothed.
+where z is the target's displacement, which the surroundings follow by L, and z_W the springs' far ends. An unknown p
+changes it by du = (1 - Y (1 + S W Y)^-1 S W) (B_p z - G_p f) with B_p = A0^-1 (dL/dp - dA0/dp C) and
+G_p = A0^-1 dA0/dp Y: whatever springs come, go or stiffen, what each point needs is found once, alone (Woodbury's
+identity). All solutions are by the kernels' conjugate gradients, and products with dA0/dp by passes over the elements.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator, SuperLU, cg, splu
 
-from .body import EDGES, Body, points
-from .constraints import Held, patch_weights
-from .materials import Mixture
-from .mesh import face_areas, quadratic
+from twinguide.errors import CaseError
 
-Array = NDArray[np.float64]
-Solve = Callable[[Array], Array]
-MESH_RTOL = 0.01  # of an error's estimate: more is not known of it
+from .attachment import Attachment
+from .backends import on_cpu
+from .body import Array, Body, Springs
+from .constraints import Held
+from .layout import Layout, part_of
+from .machine import Machine, Native
+from .materials import Mixture, Tissue
+from .precondition import Coarse
+
+RTOL = 1e-4  # of the energy of an answer,
+CHANGE_RTOL = 1e-2  # and of a change of it: an error's estimate asks for no more
+MOST = 600  # iterations
+LEAST_SHARE = 1e-3  # of the body's volume: a tissue of less changes nothing beyond itself
+
+
+Pause = Callable[[float], object]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Response:
-    """Columns for unit drives: `columns` (3 n, q) [m/m]; `unknown` (p, 3 n, q), each for one sigma of one unknown."""
+class Columns:
+    """Answers [m] in the body's order: `answer` (n, 3, 3), by axis and direction; `unknown` (p, n, 3, 3) to a sigma."""
 
-    columns: Array
+    answer: Array
     unknown: Array
-    names: Sequence[str]
-    noise: Array  # (n, 3, 3) [m2]: what the errors of the measured points do to each vertex
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Drive:
-    """What holds and drives: a patch about `centre` [m], (3,), its spring [N/m], (3, 3), and the surface's springs.
+class Response:
+    """Answer small loads on a body that its surroundings alone hold; columns of what each unknown changes.
 
-    `measured` are other points, csr (k, n), their stiffness [N/m] and covariance [m2], shape (k, 3, 3) each.
+    `names` are the unknowns: every tissue's stiffness and every part's of the surroundings, which change the body's
+    own stiffness (`answered` of them), then the parts' shares of motion.
     """
 
-    centre: Array
-    radius_m: float
-    spring: Array
-    held: Sequence[Held]
-    measured: tuple[sp.csr_matrix, Array, Array] | None = None
+    def __init__(self, lay: Layout, body: Body, mixture: Mixture, held: Sequence[Held]) -> None:
+        if not held:
+            fix = "Let `dome` or `rest` be above 0."
+            raise CaseError("surroundings that hold the surface", "none", "the soft body", fix)
+        self._lay, self._held = lay, held
+        self._machine = on_cpu(lay, "linear", 1)
+        self._direction = np.zeros((len(lay.order), 3))
+        springs = _surface(held, len(lay.order))
+        attachment = Attachment(lay, springs, self._machine.arrays)
+        self._machine.tangent(self._direction)
+        coarse = Coarse(self._machine)
+        coarse.refresh(attachment)
+        coarse.close()
+        self.names: list[str] = []
+        self._changes = []
+        for tissue, name, share in zip(mixture.tissues, mixture.names, mixture.shares, strict=True):
+            if share @ body.volumes > LEAST_SHARE * body.volumes.sum() and tissue.young_sigma_pa > 0:
+                self.names.append(f"stiffness of {name}")
+                self._changes.append(partial(_pass, _tissue_pass(lay, body, tissue, share), tissue.log_sigma))
+        for one in held:
+            self.names.append(f"springs of {one.name}")
+            self._changes.append(partial(_multiply, one.log_sigma * self._spring(one)))
+        self.answered = len(self.names)
+        self.names += [f"share of {one.name}" for one in held]
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the kernels' text runs compiled, not by Numba."""
+        return isinstance(self._machine, Native)
+
+    @property
+    def order(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The layout's: the body's node at each place, and each node's place."""
+        return self._lay.order, self._lay.place
+
+    def solve(self, right: Array, relative: float = RTOL) -> Array:
+        """Return A0^-1 of loads [N], shape (n, 3), all in the layout's order, as displacements [m]."""
+        self._machine.solve(np.ascontiguousarray(right), self._direction, MOST, relative)
+        return self._direction.copy()
+
+    def of_target(self) -> Columns:
+        """Return C and every B_p: the answer to unit displacements of the target that the surroundings follow."""
+        follows = np.sum([one.share * self._spring(one) for one in self._held], axis=0)
+        answers = [self.solve(pull) for pull in _along_axes(follows)]
+        unknown = [[self.solve(-change(u), CHANGE_RTOL) for u in answers] for change in self._changes]
+        for k, one in enumerate(self._held):
+            moved = [self.solve(pull, CHANGE_RTOL) for pull in _along_axes(self._spring(one))]
+            springs = unknown[len(self._changes) - len(self._held) + k]
+            for axis in range(3):
+                springs[axis] += one.log_sigma * one.share * moved[axis]
+            unknown.append([one.share_sigma * u for u in moved])
+        return self._columns(answers, unknown)
+
+    def of_point(self, weights: Array, pause: Pause | None = None) -> Columns:
+        """Return Y and every G_p of a point, weights (n,) in the body's order: the answer to unit forces on it [m/N].
+
+        `pause` is called after each solution with the time that it took [s].
+        """
+        loads = [(load, RTOL) for load in _along_axes(weights[self._lay.order])]
+        answers = [self._paused(*load, pause) for load in loads]
+        unknown = [[self._paused(change(u), CHANGE_RTOL, pause) for u in answers] for change in self._changes]
+        return self._columns(answers, unknown)
+
+    def answer_of_point(self, weights: Array) -> Columns:
+        """Return Y alone, in a hurry; nothing changes it yet."""
+        answers = [self.solve(load, CHANGE_RTOL) for load in _along_axes(weights[self._lay.order])]
+        return self._columns(answers, [])
+
+    def _paused(self, right: Array, relative: float, pause: Pause | None) -> Array:
+        begun = time.perf_counter()
+        found = self.solve(right, relative)
+        if pause is not None:
+            pause(time.perf_counter() - begun)
+        return found
+
+    def _spring(self, one: Held) -> Array:
+        """Return a part's springs [N/m], shape (n,), in the layout's order."""
+        out = np.zeros(len(self._lay.order))
+        out[self._lay.place[one.nodes]] = one.stiffness
+        return out
+
+    def _columns(self, answers: Sequence[Array], unknown: Sequence[Sequence[Array]]) -> Columns:
+        place, count = self._lay.place, len(self._lay.order)
+        stacked = np.stack([np.stack(u, axis=-1) for u in unknown]) if unknown else np.zeros((0, count, 3, 3))
+        return Columns(np.stack(answers, axis=-1)[place], stacked[:, place])
 
 
-def stiffness(body: Body, young_pa: Array) -> sp.csc_matrix:
-    """Return the small-strain stiffness [N/m], csc (3 n, 3 n), of a body with moduli [Pa], shape (m,)."""
-    rule = points(body.elements.shape[1])
-    shear = young_pa / (2 * (1 + body.poisson))
-    lame = 2 * shear * body.poisson / (1 - 2 * body.poisson)
-    size = 3 * body.elements.shape[1]
-    blocks = np.zeros((len(body.elements), body.elements.shape[1], 3, body.elements.shape[1], 3))
-    for share, by_corner in zip(rule.share, rule.by_corner, strict=True):
-        g = np.einsum("ac,mcx->max", by_corner, body.gradients)
-        v = share * body.volumes
-        dots = np.einsum("m,mix,mjx->mij", shear * v, g, g)
-        blocks += np.einsum("m,mia,mjb->miajb", lame * v, g, g)
-        blocks += np.einsum("m,mib,mja->miajb", shear * v, g, g) + np.einsum("mij,ab->miajb", dots, np.eye(3))
-    dofs = (3 * body.elements[:, :, None] + np.arange(3)).reshape(-1, size)
-    rows, columns = np.repeat(dofs, size, axis=1).ravel(), np.tile(dofs, size).ravel()
-    shape = (3 * len(body.vertices),) * 2
-    return sp.csc_matrix((blocks.ravel(), (rows, columns)), shape=shape)
+def _surface(held: Sequence[Held], count: int) -> Springs:
+    """Return all springs of the surroundings, each on its own vertex."""
+    nodes = np.concatenate([one.nodes for one in held])
+    weights = sp.csr_matrix((np.ones(len(nodes)), (np.arange(len(nodes)), nodes)), shape=(len(nodes), count))
+    return Springs(weights, np.concatenate([one.stiffness for one in held])[:, None, None] * np.eye(3))
 
 
-def respond(body: Body, mixture: Mixture, drive: Drive) -> Response:
-    """Answer unit drives of a body of 4-node tetrahedra and the sensitivities to what is not known."""
-    count = len(body.vertices)
-    solve, loads = _system(body, mixture, drive)
-    columns = solve(loads)
-    right, names = [], []
-    for tissue, name, share in zip(mixture.tissues, mixture.names, mixture.shares, strict=True):
-        if share.any() and tissue.young_sigma_pa > 0:
-            right.append(-tissue.log_sigma * (stiffness(body, tissue.young_pa * share) @ columns))
-            names.append(f"stiffness of {name}")
-    ends = np.pad(np.tile(np.eye(3), (count, 1)), ((0, 0), (0, loads.shape[1] - 3)))  # they follow the target alone
-    for held in drive.held:
-        spring = np.repeat(_diagonal([held], count), 3)[:, None]
-        right += [held.log_sigma * spring * (held.share * ends - columns), held.share_sigma * spring * ends]
-        names += [f"springs of {held.name}", f"share of {held.name}"]
-    found = solve(np.concatenate(right, axis=1)).reshape(3 * count, len(right), -1)
-    unknown = np.ascontiguousarray(found.transpose(1, 0, 2))
-    noise = np.zeros((count, 3, 3))
-    if drive.measured is not None:
-        own = columns[:, 3:].reshape(count, 3, -1, 3)
-        bounded = np.where(np.isfinite(drive.measured[2]), drive.measured[2], 0.0)  # a free direction answers nothing
-        noise = np.einsum("nxka,kab,nykb->nxy", own, bounded, own, optimize=True)
-    return Response(columns, unknown, names, noise)
+def _tissue_pass(lay: Layout, body: Body, tissue: Tissue, share: NDArray[np.floating]) -> Machine:
+    """Return a machine whose passes see one tissue's part of the stiffness alone."""
+    in_order = share[lay.along]
+    rows = np.flatnonzero(in_order)
+    poisson = body.poisson[lay.along][rows]
+    mu = tissue.young_pa * in_order[rows] / (2 * (1 + poisson))
+    return on_cpu(part_of(lay, rows, mu, 2 * mu * poisson / (1 - 2 * poisson)), "linear", 1)
 
 
-def mesh_error(body: Body, mixture: Mixture, drive: Drive) -> Array:
-    """Return what quadratic tetrahedra answer to the target's unit drives beyond linear ones, shape (3 n, 3).
-
-    Measured points are left out: under a point's own spring the difference is local, and has no limit.
-    """
-    alone = replace(drive, measured=None)
-    solve, loads = _system(body, mixture, alone)
-    return _on_quadratic(body, mixture, alone, solve, solve(loads))
+def _pass(machine: Machine, factor: float, u: Array) -> Array:
+    force = np.zeros_like(u)
+    machine.evaluate(u, force)
+    return -factor * force
 
 
-def _system(body: Body, mixture: Mixture, drive: Drive) -> tuple[Solve, Array]:
-    """Return a solver of body and springs, and the loads [N/m], shape (3 n, q), of unit drives."""
-    count = len(body.vertices)
-    plain = stiffness(body, mixture.young_pa) + sp.diags_array(np.repeat(_diagonal(drive.held, count), 3))
-    mean = _per_axis(patch_weights(body.vertices, drive.centre, drive.radius_m))
-    loads = _surface_loads(drive.held, count) + mean @ drive.spring
-    if drive.measured is not None:
-        rows = sp.kron(drive.measured[0], sp.eye_array(3)).tocsc()
-        pull = rows.T @ sp.block_diag(list(drive.measured[1]), format="csc")
-        plain, loads = plain + pull @ rows, np.concatenate([loads, pull.toarray()], axis=1)
-    return _with_patch(splu(plain.tocsc()), mean, drive.spring), loads
+def _multiply(diagonal: Array, u: Array) -> Array:
+    return diagonal[:, None] * u
 
 
-def patch_compliance(body: Body, mixture: Mixture, held: Sequence[Held], patch: Array) -> Array:
-    """Return the compliance [m/N], shape (3, 3), of a patch, weights (n,), of a body that nothing but `held` holds."""
-    diagonal = np.repeat(_diagonal(held, len(body.vertices)), 3)
-    system = (stiffness(body, mixture.young_pa) + sp.diags_array(diagonal)).tocsc()
-    mean = np.kron(patch[:, None], np.eye(3))
-    return np.asarray(mean.T @ splu(system).solve(mean), dtype=np.float64)
-
-
-def _with_patch(factor: SuperLU, mean: Array, spring: Array) -> Solve:
-    """Return a solver of (A0 + P' k P) x = b from the factor of A0: the patch is wide, its rank three (Woodbury)."""
-    reached = factor.solve(mean)
-    small = np.linalg.inv(np.eye(3) + spring @ (mean.T @ reached)) @ spring
-
-    def solve(right: Array) -> Array:
-        first = factor.solve(np.ascontiguousarray(right))
-        return first - reached @ (small @ (mean.T @ first))
-
-    return solve
-
-
-def _per_axis(values: Array) -> Array:
-    """Return values, shape (n,), for each of three axes, shape (3 n, 3)."""
-    return np.kron(values[:, None], np.eye(3)).astype(np.float64)
-
-
-def _diagonal(held: Sequence[Held], count: int) -> Array:
-    out = np.zeros(count)
-    for one in held:
-        out[one.nodes] += one.stiffness
-    return out
-
-
-def _surface_loads(held: Sequence[Held], count: int) -> Array:
-    pull = np.zeros(count)
-    for one in held:
-        pull[one.nodes] += one.stiffness * one.share
-    return _per_axis(pull)
-
-
-def _on_quadratic(body: Body, mixture: Mixture, drive: Drive, solve: Solve, columns: Array) -> Array:
-    """Return what the same body answers on quadratic tetrahedra, at the corners, beyond `columns`."""
-    vertices, elements = quadratic(body.vertices, body.elements)
-    fine = Body(vertices, elements, body.young_pa, body.poisson)
-    count = len(body.vertices)
-    take = sp.csr_matrix(_halfway(fine, count))
-    held = _on_midsides(body, take, drive.held)
-    system = (stiffness(fine, mixture.young_pa) + sp.diags_array(np.repeat(_diagonal(held, len(vertices)), 3))).tocsr()
-    mean = _per_axis(patch_weights(vertices, drive.centre, drive.radius_m))
-    loads = _surface_loads(held, len(vertices)) + mean @ drive.spring
-    take = sp.kron(take, sp.eye_array(3)).tocsr()
-    smooth = 1.0 / (system.diagonal() + np.einsum("ni,ij,nj->n", mean, drive.spring, mean))
-
-    def apply(x: Array) -> Array:
-        return system @ x + mean @ (drive.spring @ (mean.T @ x))
-
-    def precondition(r: Array) -> Array:
-        return take @ solve(take.T @ r) + smooth * r
-
-    shape = (3 * len(vertices),) * 2
-    a: Any = LinearOperator(shape, apply, dtype=np.float64)  # pyright: ignore[reportCallIssue] scipy's stub
-    m: Any = LinearOperator(shape, precondition, dtype=np.float64)  # pyright: ignore[reportCallIssue]
-    start = take @ columns
-    # Relative to the linear answer's own residual: it is the difference that is asked for.
-    scale = [float(np.linalg.norm(loads[:, k] - apply(start[:, k]))) for k in range(loads.shape[1])]
-    found = [
-        cg(a, loads[:, k], x0=start[:, k], rtol=0.0, atol=MESH_RTOL * scale[k], maxiter=300, M=m)[0]
-        for k in range(loads.shape[1])
-    ]
-    return np.stack(found, axis=1)[: 3 * count] - columns
-
-
-def _on_midsides(body: Body, take: sp.csr_matrix, held: Sequence[Held]) -> list[Held]:
-    """Lay the surface's springs on a quadratic mesh: as much per area, on the midsides.
-
-    A quadratic function's integral over a triangle is a third of the area times each midside's value, and nothing of
-    the corners' (Zienkiewicz & Taylor 2000, table 5.2).
-    """
-    count, total = len(body.vertices), len(np.asarray(take.indptr)) - 1
-    corners = np.asarray(take.indices)[np.asarray(take.indptr)[count] :].reshape(-1, 2)
-    known = np.sort(corners, axis=1).astype(np.int64) @ [count, 1]
-    order = np.argsort(known)
-    out: list[Held] = []
-    for one in held:
-        ends = np.sort(one.faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1).astype(np.int64) @ [count, 1]
-        nodes = count + order[np.searchsorted(known, ends, sorter=order)]
-        thirds = np.repeat(np.linalg.norm(face_areas(body.vertices, one.faces), axis=1) / 3.0, 3)
-        spring = one.per_area * np.bincount(nodes, thirds, total)
-        where = np.flatnonzero(spring)
-        out.append(replace(one, nodes=where, stiffness=spring[where]))
-    return out
-
-
-def _halfway(fine: Body, count: int) -> sp.csr_matrix:
-    """Return the interpolation, csr (n2, n), of corners to all nodes of a quadratic mesh."""
-    ends, middle = fine.elements[:, EDGES].reshape(-1, 2), fine.elements[:, 4:].ravel()
-    middle, first = np.unique(middle, return_index=True)
-    rows = np.concatenate([np.arange(count), np.repeat(middle, 2)])
-    columns = np.concatenate([np.arange(count), ends[first].ravel()])
-    values = np.concatenate([np.ones(count), np.full(2 * len(middle), 0.5)])
-    return sp.csr_matrix((values, (rows, columns)), shape=(len(fine.vertices), count))
+def _along_axes(values: Array) -> list[Array]:
+    """Return values, shape (n,), along each of three axes, (n, 3) each."""
+    return [values[:, None] * axis for axis in np.eye(3)]

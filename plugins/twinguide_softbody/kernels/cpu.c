@@ -14,3 +14,4 @@
 #include "springs.c"
 #include "krylov.c"
 #include "coarse.c"
+#include "errors.c"
