@@ -1,5 +1,7 @@
 """What the wearer sees when something goes wrong: one healthy run, and one with fault after fault."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -71,6 +73,19 @@ def test_a_healthy_run_is_unmarked(healthy):
 def test_the_needle_reaches_the_target_as_shown(healthy):
     frames = [f for f in guided(healthy) if f.gate_open and "needle" in f.tips]
     assert np.linalg.norm(np.subtract(frames[-1].tips["needle"], frames[-1].target)) < 4e-3
+
+
+def test_findings_are_one_frame_old_at_most_and_new_at_every_step(healthy):
+    pairs = list(pairwise(healthy))
+    kept = [b.findings == a.findings for a, b in pairs if b.frame % 2 and a.step == b.step]
+    anew = [b.findings != a.findings for a, b in pairs if b.frame % 2 == 0 and b.step == "guide" and "needle" in b.tips]
+    assert len(kept) > 2000
+    assert all(kept)
+    assert len(anew) > 1000
+    assert np.mean(anew) > 0.95  # the organ breathes: no two frames find the same distances
+    turning = [b for a, b in pairs if a.step != b.step]
+    assert all(b.text != a.text for a, b in pairs if a.step != b.step)
+    assert any(b.frame % 2 for b in turning)  # also where the frame is an odd one
 
 
 def test_before_the_registration_nothing_is_shown(healthy):
