@@ -35,6 +35,7 @@ STEP_CONVERGED = 1e-7  # [m]
 LEAST_POSES = 6
 MOST_REJECTED = 0.4  # more, and no single tip and pivot explain the data
 SHORT_M = 0.005  # a tip so near the marker's origin has no shaft to measure the swing by
+SIGMAS_95 = 1.6449  # of one slow error, to one side
 SCALE_FLOOR_M = 1e-9  # data without noise keep a scale to weigh with
 
 
@@ -64,13 +65,17 @@ class PivotFit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PivotConsistency:
-    """Several pivots of one tool: the common tip [m], its covariance (3, 3), and whether they agree.
+    """Pivots of one tool: the common tip [m], its error, and whether they agree.
 
-    `distances` (k,) [m] from the common tip; `probability` is how often sound ones scatter so much.
+    `covariance` (3, 3) with its `freedom`, `tip_p95` and `systematic_p95` are the common tip's, as `PivotFit` tells
+    them. `distances` (k,) [m] are from it; `probability` is how often sound ones scatter so much.
     """
 
     tip: Array
     covariance: Array
+    freedom: float
+    tip_p95: float
+    systematic_p95: float
     distances: Array
     probability: float
     consistent: bool
@@ -200,7 +205,7 @@ def _result(
         sigma,
         turning,
         float(p95_radius(covariance[:3, :3], freedom)),
-        1.6449 * systematic,
+        SIGMAS_95 * systematic,
         _swing(rotation, state.tip),
         freedom,
         inflation,
@@ -250,17 +255,29 @@ def _gate(fit: PivotFit, p95_max: float) -> None:
 def compare_pivots(fits: Sequence[PivotFit]) -> PivotConsistency:
     """Return whether pivots of one tool, taken in several divots, tell the same tip, and their common tip.
 
-    Each fit counts with its covariance and what a slow error of the tracker may have done to it.
+    Each fit counts with its covariance and what a slow error of the tracker may have done to it, in each divot anew.
+    One alone agrees with itself.
     """
-    if len(fits) < 2:
-        raise CalibrationRefused(f"wanted at least 2 pivots to compare; got {len(fits)}", "Swing in a second divot.")
     tips = np.array([fit.tip for fit in fits])
-    slow = [np.eye(3) * (fit.systematic_p95 / 1.6449) ** 2 for fit in fits]
-    information = [invert(fit.covariance[:3, :3] + extra) for fit, extra in zip(fits, slow, strict=True)]
-    covariance = invert(np.sum(information, axis=0))
-    tip = covariance @ np.sum([w @ t for w, t in zip(information, tips, strict=True)], axis=0)
+    own = np.array([fit.covariance[:3, :3] for fit in fits])
+    slow = np.array([np.eye(3) * (fit.systematic_p95 / SIGMAS_95) ** 2 for fit in fits])
+    information = invert(own + slow)
+    share = invert(information.sum(axis=0)) @ information  # (k, 3, 3): of each fit in the common tip
+    tip = np.einsum("kij,kj->i", share, tips)
+    covariance, common = ((share @ part @ share.transpose(0, 2, 1)).sum(axis=0) for part in (own, slow))
     apart = tips - tip
     freedom = 3 * (len(fits) - 1)
-    chi2 = sum(float(d @ w @ d) for d, w in zip(apart, information, strict=True))
-    probability = misfit_probability(chi2 / freedom, freedom)
-    return PivotConsistency(tip, covariance, np.sqrt(squared_lengths(apart)), probability, probability > 0.01)
+    chi2 = float(np.einsum("ki,kij,kj->", apart, information, apart))
+    probability = misfit_probability(chi2 / freedom, freedom) if freedom else 1.0
+    behind = sum(fit.freedom for fit in fits)
+    systematic = SIGMAS_95 * sqrt(float(np.trace(common)) / 3.0)
+    return PivotConsistency(
+        tip,
+        covariance,
+        behind,
+        float(p95_radius(covariance, behind)),
+        systematic,
+        np.sqrt(squared_lengths(apart)),
+        probability,
+        probability > 0.01,
+    )

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from twinguide_calibration.refused import CalibrationRefused
-from twinguide_calibration.rigid import Array, Ints, as_floats, nearest_rotation
+from twinguide_calibration.rigid import Array, Bools, Ints, as_floats, nearest_rotation
 
 ROTATION_TOLERANCE = 1e-3  # of R'R - I: text with four digits and float32 drift pass, a scale or a shear does not
-FARTHEST_M = 50.0  # beyond it no tracker sees: the numbers are millimetres
+ROTATION_SILENT = 2e-5  # six printed digits leave this much; nothing worth telling
+FARTHEST_M = 30.0  # no tracked tool is farther from its tracker: the numbers are millimetres
+FAULTY_SHARE = 0.05  # of rows beyond which data are taken to be wrong as a whole
+UNITS_RATIO = (900.0, 1111.0)  # consecutive distances whose ratio says that the unit changed between two rows
+UNITS_DIRECTION = 0.99  # cosine: the same place, told in another unit
 BACKWARD_SHARE = 0.05  # a few late packets are sorted out; more, and the clock itself is not one
 
 
@@ -31,55 +35,96 @@ class Stamps:
     notes: tuple[str, ...]
 
 
-def check_poses(matrices: Array, what: str = "poses", at_least: int = 1) -> Poses:
-    """Return the poses, shape (m, 4, 4), that can be used, rotations projected onto SO(3).
+def check_poses(matrices: Array, what: str = "poses", at_least: int = 1, numbers: Ints | None = None) -> Poses:
+    """Return the poses [m], shape (m, 4, 4), that can be used, rotations projected onto SO(3).
 
-    Rows with NaN or all zeros (a tool not seen) are dropped and counted in `notes`; rotations off by up to 1e-3 are
-    projected, and that is noted. Raises CalibrationRefused for what is no rigid right-handed transform, for
-    millimetres, and for fewer than `at_least` poses.
+    The one rule for poses, from a file or from a caller. Rows with NaN or all zeros (a tool not seen) are left out and
+    counted; so are a few (5 %) that are no rigid transform or lie beyond 30 m; rotations off by up to 1e-3 are
+    projected. All is told in `notes`. Raises CalibrationRefused for more such rows, left-handed axes, transposed
+    matrices, millimetres, mixed units, and fewer than `at_least` poses; `numbers` (n,) is what it calls the rows.
     """
     matrices = as_floats(matrices)
     if matrices.ndim != 3 or matrices.shape[1:] != (4, 4):
         raise CalibrationRefused(f"wanted {what} of shape (n, 4, 4); got {matrices.shape}")
+    numbers = np.arange(len(matrices)) if numbers is None else numbers
     seen = np.isfinite(matrices).all(axis=(1, 2)) & (matrices != 0.0).any(axis=(1, 2))
     kept = np.flatnonzero(seen)
-    notes: list[str] = []
-    if len(kept) < len(matrices):
-        notes.append(f"{len(matrices) - len(kept)} of {len(matrices)} {what} were missing and left out")
+    notes = [f"{what}: {len(matrices) - len(kept)} of {len(matrices)} are missing, left out"] * (not seen.all())
+    if len(kept):
+        good = matrices[kept]
+        _refuse_transposed(good, numbers[kept], what)
+        faulty, off, why = _faulty(good, numbers[kept], what)
+        notes += [f"{what}: {faulty.sum()} rows {why}, left out"] * bool(faulty.any())
+        kept, off = kept[~faulty], off[~faulty]
+        _refuse_units(matrices[kept, :3, 3], numbers[kept], what)
+        if off.max(initial=0.0) > ROTATION_SILENT:
+            notes.append(f"{what}: rotations made orthonormal (off by up to {off.max():.1g})")
     if len(kept) < at_least:
         raise CalibrationRefused(
             f"{what}: {len(kept)} that can be used; wanted at least {at_least}", "Record more, with the tool in view."
         )
     good = matrices[kept]
-    rotation = good[:, :3, :3]
-    off = np.abs(np.swapaxes(rotation, 1, 2) @ rotation - np.eye(3)).max(axis=(1, 2))
-    _refuse_what_is_not_rigid(good, off, kept, what)
-    if off.max() > 1e-6:
-        good = good.copy()
-        good[:, :3, :3] = nearest_rotation(rotation)
-        notes.append(f"rotations of {what} were off by up to {off.max():.1g} and were projected onto SO(3)")
+    good[:, :3, :3] = nearest_rotation(good[:, :3, :3])
     return Poses(good, kept, tuple(notes))
 
 
-def _refuse_what_is_not_rigid(good: Array, off: Array, kept: Ints, what: str) -> None:
-    worst = int(off.argmax())
-    if off[worst] > ROTATION_TOLERANCE:
+def _refuse_transposed(good: Array, numbers: Ints, what: str) -> None:
+    below = np.abs(good[:, 3] - [0.0, 0.0, 0.0, 1.0]).max(axis=1)
+    worst = int(below.argmax())
+    if below[worst] > 1e-6:
+        beside = np.abs(good[:, :3, 3]).max() < 1e-6
         raise CalibrationRefused(
-            f"{what}: rotation {kept[worst]} is none (R'R off by {off[worst]:.2g}, at most {ROTATION_TOLERANCE:g})",
-            "Check scale, row order and the file's format.",
+            f"{what}: wanted a last row 0 0 0 1; got {good[worst, 3].tolist()} in row {numbers[worst]}",
+            "The matrices are written column by column: transpose them." if beside else "Is the file whole?",
         )
-    mirrored = np.flatnonzero(np.linalg.det(good[:, :3, :3]) < 0.0)
-    if len(mirrored):
+
+
+def _faulty(good: Array, numbers: Ints, what: str) -> tuple[Bools, Array, str]:
+    """Return which rows are no poses, how far each is from a rotation, and what is wrong; refuse where many are."""
+    linear, distance = good[:, :3, :3], np.sqrt((good[:, :3, 3] ** 2).sum(axis=1))
+    off = np.abs(linear @ np.swapaxes(linear, 1, 2) - np.eye(3)).max(axis=(1, 2))
+    bent, far = off > ROTATION_TOLERANCE, distance > FARTHEST_M
+    if bent.sum() > FAULTY_SHARE * len(good):
+        worst = int(off.argmax())
+        scale = float(np.cbrt(np.abs(np.linalg.det(linear[worst]))))
         raise CalibrationRefused(
-            f"{what}: {len(mirrored)} rotations are reflections (the first is {kept[mirrored[0]]})",
-            "Two axes are swapped, or one is mirrored: check the frame's handedness.",
+            f"{what}: wanted rotations, orthonormal to {ROTATION_TOLERANCE:g}; got {bent.sum()} of {len(good)} off, by "
+            f"{off[worst]:.2g} in row {numbers[worst]} (scale {scale:.4g})",
+            "A matrix with a scale or a shear is no pose: check the file's format and the quaternions' order.",
         )
-    if not np.allclose(good[:, 3], [0.0, 0.0, 0.0, 1.0], atol=1e-9):
-        raise CalibrationRefused(f"{what}: a last row is not (0, 0, 0, 1)", "Are the matrices transposed?")
-    farthest = float(np.abs(good[:, :3, 3]).max())
-    if farthest > FARTHEST_M:
+    left = ~bent & (np.linalg.det(linear) < 0.0)
+    if left.any():
         raise CalibrationRefused(
-            f"{what}: a translation of {farthest:.0f} m", "These look like millimetres: divide by 1000."
+            f"{what}: wanted right-handed axes; got a mirror image (det = -1) in {left.sum()} of {len(left)} rows, "
+            f"first in row {numbers[int(left.argmax())]}",
+            "Two axes are swapped, or one is flipped: write the file with right-handed axes.",
+        )
+    if far.sum() > FAULTY_SHARE * len(good):
+        raise CalibrationRefused(
+            f"{what}: wanted poses within {FARTHEST_M:g} m of their tracker; got {np.median(distance):.0f} m at the "
+            f"median, {far.sum()} of {len(good)} farther",
+            "The unit is not the one stated: millimetres taken for metres?",
+        )
+    said = [f"not rigid (worst off by {off.max():.2g})"] * bool(bent.any())
+    said += [f"farther than {FARTHEST_M:g} m"] * bool(far.any())
+    return bent | far, off, " or ".join(said)
+
+
+def _refuse_units(places: Array, numbers: Ints, what: str) -> None:
+    """Refuse places [m], shape (n, 3), that are told in one unit here and in another there."""
+    if len(places) < 2:
+        return
+    distance = np.sqrt((places**2).sum(axis=1))
+    near, far = np.minimum(distance[1:], distance[:-1]), np.maximum(distance[1:], distance[:-1])
+    some = near > 0.0
+    cosine = np.einsum("ni,ni->n", places[1:], places[:-1]) / np.where(some, near * far, 1.0)
+    ratio = far / np.where(some, near, 1.0)
+    jumps = some & (ratio > UNITS_RATIO[0]) & (ratio < UNITS_RATIO[1]) & (cosine > UNITS_DIRECTION)
+    if jumps.any():
+        raise CalibrationRefused(
+            f"{what}: wanted one unit of length; got a place told a thousand times larger or smaller in row "
+            f"{numbers[1:][int(jumps.argmax())]} than in the row before",
+            "Millimetres and metres are mixed: write the file in one unit.",
         )
 
 

@@ -58,7 +58,7 @@ def test_a_swing_shows_progress_and_ends_in_a_tip_to_accept(tmp_path):
     off = np.array(known["pointer"].tip_mm) * 1e-3 - TIP
     assert np.linalg.norm(off) < 2.0 * known["pointer"].tip_p95_mm * 1e-3 < 1e-3  # one draw; a sound one is within
     written = read_result(tmp_path / "calibration/pointer.toml", PivotResult)
-    assert (written.tip_mm, written.swing_deg) == (known["pointer"].tip_mm, known["pointer"].swing_deg)
+    assert (written.tip_mm, written.divots) == (known["pointer"].tip_mm, known["pointer"].divots)
 
 
 def test_a_swing_that_is_too_narrow_is_refused_with_the_remedy_and_done_again():

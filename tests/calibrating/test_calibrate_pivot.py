@@ -37,7 +37,12 @@ def test_a_tip_is_found_written_and_drawn(run, sequence, tmp_path):
     assert off @ np.linalg.solve(np.array(result.tip_covariance_mm2), off) < 16.3
     assert np.linalg.norm(off) < 0.2
     assert result.sources == (source_of(file),)
-    assert (result.of, result.pivot_in, result.samples, len(result.residuals)) == ("stylus", "tracker", 240, 240)
+    assert (result.of, result.divots[0].pivot_in, result.samples, len(result.residuals)) == (
+        "stylus",
+        "tracker",
+        240,
+        240,
+    )
     assert (tmp_path / "tip.png").read_bytes().startswith(b"\x89PNG")
     assert "swing" in text
 
@@ -50,7 +55,7 @@ def test_wild_samples_are_rejected_by_their_frame_numbers(run, sequence, tmp_pat
     code, _ = run("calibrate", "pivot", file, "--out", tmp_path / "tip.toml")
     result = read_result(tmp_path / "tip.toml", PivotResult)
     assert code == 0
-    assert {30, 77, 200} <= set(result.rejected)
+    assert {30, 77, 200} <= set(result.divots[0].rejected)
     assert "1 rows marked as not valid" in result.notes[0]
     assert np.linalg.norm(np.array(result.tip_mm) - TIP) < 0.2
 
@@ -65,8 +70,8 @@ def test_a_divot_on_a_moving_body_is_found_in_that_body(run, sequence, tmp_path)
     )
     assert code == 0, text
     result = read_result(tmp_path / "t.toml", PivotResult)
-    assert result.pivot_in == "body"
-    assert np.array(result.pivot_mm) == pytest.approx([50.0, 20.0, -900.0], abs=0.2)
+    assert result.divots[0].pivot_in == "body"
+    assert np.array(result.divots[0].pivot_mm) == pytest.approx([50.0, 20.0, -900.0], abs=0.2)
     code, text = run("calibrate", "pivot", file, "--tool", "stylus", "--out", tmp_path / "u.toml")
     assert code == 1, "in the tracker's frame this point does not stand still"
 
@@ -96,6 +101,13 @@ def test_two_divots_must_agree_on_the_tip(run, sequence, tmp_path):
     code, text = run("calibrate", "pivot", one, two, "--out", tmp_path / "tip.toml")
     assert code == 0, text
     assert "recordings agree" in text
+    result = read_result(tmp_path / "tip.toml", PivotResult)
+    assert [divot.file for divot in result.divots] == ["one.igs.mha", "two.igs.mha"]
+    assert result.samples == len(result.residuals) == sum(divot.samples for divot in result.divots)
+    alone = max(np.trace(np.array(divot.covariance)[:3, :3]) for divot in result.divots) * 1e6
+    assert np.trace(result.tip_covariance_mm2) < 0.6 * alone  # two alike halve the variance
+    told = [line for line in text.splitlines() if line.startswith("tip ")]
+    assert all(f"{value:.3f}" in told[0] for value in result.tip_mm)
     code, text = run("calibrate", "pivot", one, bent, "--out", tmp_path / "bent.toml")
     assert code == 1
     assert "bent or slipped" in text

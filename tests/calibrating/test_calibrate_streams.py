@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from twinguide.calibrating.result import HandEyeResult, TimeResult, read_result
+from twinguide.calibrating.result import ClockResult, HandEyeResult, TimeResult, read_result
 
 X = np.eye(4)
 X[:3, :3], X[:3, 3] = Rotation.from_rotvec([0.3, -0.5, 0.2]).as_matrix(), [40.0, -25.0, 60.0]
@@ -127,3 +127,40 @@ def test_without_stamps_no_lag_is_guessed(run, tmp_path, together):
     together.write_text("\n".join([*lines, ""]))
     code, text = run("calibrate", "time", together, "--a", "head", "--b", "marker", "--out", tmp_path / "t.toml")
     assert (code, "time stamps" in text) == (1, True)
+
+
+def test_a_stream_against_itself_is_refused(run, tmp_path, together):
+    for command in ("handeye", "time"):
+        code, text = run("calibrate", command, together, "--a", "head", "--b", "head", "--out", tmp_path / "h.toml")
+        assert code == 1
+        assert "stage_from_head twice" in text
+
+
+def write_clock(path, *, drift=2e-5, offset_s=1000.0, delays=True, header="device_ms,arrival_s"):
+    rng = np.random.default_rng(1)
+    device = np.arange(3000) / 60.0
+    late = 0.002 + rng.exponential(0.003, len(device)) * delays
+    rows = "\n".join(f"{1e3 * d:.4f},{d * (1 + drift) + offset_s + w:.7f}" for d, w in zip(device, late, strict=True))
+    path.write_text(f"{header}\n{rows}\n")
+    return path
+
+
+def test_offset_and_drift_of_a_devices_clock_are_found_with_their_uncertainty(run, tmp_path):
+    code, text = run("calibrate", "time", write_clock(tmp_path / "probe.csv"), "--out", tmp_path / "c.toml")
+    assert code == 0, text
+    result = read_result(tmp_path / "c.toml", ClockResult)
+    assert abs(result.drift_ppm - 20.0) < 3.0 * result.drift_sigma_ppm < 3.0  # 50 s, told to 0.03 ms
+    # at the origin the drift adds to the offset; the least delay of 2 ms is in it
+    true_ms = 1e3 * (1000.0 + 0.002 + 2e-5 * result.origin_s)
+    assert abs(result.offset_ms - true_ms) < 3.0 * result.offset_sigma_ms < 0.3
+    assert (result.residual_unit, result.samples) == ("ms", 3000)
+    assert "ppm" in text
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_stamps_without_a_unit_or_with_too_few_pairs_are_refused(run, tmp_path):
+    code, text = run("calibrate", "time", write_clock(tmp_path / "a.csv", header="device,arrival_s"))
+    assert (code, "device_s, device_ms" in text) == (1, True)
+    (tmp_path / "b.csv").write_text("device_s,arrival_s\n1,2\n2,3\n")
+    code, text = run("calibrate", "time", tmp_path / "b.csv")
+    assert (code, "at least 8 pairs" in text) == (1, True)

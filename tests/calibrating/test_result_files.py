@@ -6,6 +6,7 @@ from scipy.stats import chi2, f
 
 from twinguide.calibrating.result import (
     KINDS,
+    Divot,
     PivotResult,
     PointsResult,
     Source,
@@ -33,12 +34,22 @@ PIVOT = PivotResult(
     tip_covariance_mm2=tuple(map(tuple, TIP.tolist())),
     tip_p95_mm=0.2,
     systematic_p95_mm=0.1,
-    pivot_mm=(1.0, 2.0, 3.0),
-    pivot_in="tracker",
-    swing_deg=40.0,
-    sigma_mm=0.1,
     freedom=float("inf"),
-    covariance=tuple(map(tuple, (np.eye(6) * 1e-8).tolist())),
+    agreement=1.0,
+    divots=(
+        Divot(
+            file="a.mha",
+            samples=3,
+            rejected=(2,),
+            tip_mm=(0.1, -0.2, -150.03),
+            apart_mm=0.0,
+            pivot_mm=(1.0, 2.0, 3.0),
+            pivot_in="tracker",
+            swing_deg=40.0,
+            sigma_mm=0.1,
+            covariance=tuple(map(tuple, (np.eye(6) * 1e-8).tolist())),
+        ),
+    ),
 )
 QUARTER = ((0.0, -1.0, 0.0, 0.1), (1.0, 0.0, 0.0, 0.2), (0.0, 0.0, 1.0, 0.3), (0.0, 0.0, 0.0, 1.0))
 POINTS = PointsResult(
@@ -46,7 +57,7 @@ POINTS = PointsResult(
     target="reference",
     source="image",
     matrix=QUARTER,
-    covariance=PIVOT.covariance,
+    covariance=PIVOT.divots[0].covariance,
     freedom=9.0,
     fre_mm=0.3,
     tre_p95_mm={"tumour, left": 1.25},
@@ -128,4 +139,4 @@ def test_an_input_is_known_by_its_content(tmp_path):
 
 def test_every_kind_has_a_name_of_its_own():
     tags = [kind.__struct_config__.tag for kind in KINDS]
-    assert tags == ["pivot", "points", "surface", "handeye", "camera", "time"]
+    assert tags == ["pivot", "points", "surface", "handeye", "camera", "time", "clock"]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from twinguide.calibrating.result import PivotResult, write_result
+from twinguide.calibrating.result import Divot, PivotResult, write_result
 from twinguide.errors import ScenarioError
 from twinguide.frames import Pose, Transform
 from twinguide.registry import Registry
@@ -34,12 +34,22 @@ RESULT = PivotResult(
     tip_covariance_mm2=((0.01, 0.0, 0.0), (0.0, 0.04, 0.0), (0.0, 0.0, 0.25)),
     tip_p95_mm=1.0,
     systematic_p95_mm=0.1,
-    pivot_mm=(0.0, 0.0, 0.0),
-    pivot_in="tracker",
-    swing_deg=40.0,
-    sigma_mm=0.1,
     freedom=200.0,
-    covariance=tuple(map(tuple, (np.eye(6) * 1e-8).tolist())),
+    agreement=1.0,
+    divots=(
+        Divot(
+            file="a.mha",
+            samples=3,
+            rejected=(2,),
+            tip_mm=(1.0, -2.0, -150.0),
+            apart_mm=0.0,
+            pivot_mm=(0.0, 0.0, 0.0),
+            pivot_in="tracker",
+            swing_deg=40.0,
+            sigma_mm=0.1,
+            covariance=tuple(map(tuple, (np.eye(6) * 1e-8).tolist())),
+        ),
+    ),
 )
 
 

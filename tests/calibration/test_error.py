@@ -142,7 +142,7 @@ def test_rotations_off_by_less_than_a_thousandth_are_projected_and_told():
     given = poses()
     given[:, :3, :3] *= 1.0003
     checked = check_poses(given)
-    assert "projected" in checked.notes[0]
+    assert "orthonormal" in checked.notes[0]
     turned = checked.matrices[:, :3, :3]
     np.testing.assert_allclose(turned @ np.swapaxes(turned, 1, 2), np.broadcast_to(np.eye(3), (20, 3, 3)), atol=1e-12)
 
@@ -150,10 +150,10 @@ def test_rotations_off_by_less_than_a_thousandth_are_projected_and_told():
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda p: p * np.array([[1.01] * 3 + [1]] * 3 + [[1] * 4]), "is none"),
-        (lambda p: p @ np.diag([1.0, 1.0, -1.0, 1.0]), "reflections"),
+        (lambda p: p * np.array([[1.01] * 3 + [1]] * 3 + [[1] * 4]), "orthonormal"),
+        (lambda p: p @ np.diag([1.0, 1.0, -1.0, 1.0]), "mirror image"),
         (lambda p: p + 3e2 * np.eye(4, k=3), "millimetres"),
-        (lambda p: np.swapaxes(p, 1, 2), "transposed"),
+        (lambda p: np.swapaxes(p, 1, 2), "transpose"),
         (lambda p: p[:0], "at least"),
         (lambda p: p[:, :3], "shape"),
         (lambda p: p * np.nan, "at least"),
@@ -182,3 +182,15 @@ def test_stamps_are_put_right_where_they_may_be_and_refused_where_not():
 
 def test_inverse_undoes():
     np.testing.assert_allclose(inverse(poses()) @ poses(), np.broadcast_to(np.eye(4), (20, 4, 4)), atol=1e-12)
+
+
+def test_a_few_rows_that_are_no_poses_are_left_out_and_told_and_more_are_refused():
+    given = poses(100)
+    given[3, :3, :3] *= 1.01
+    given[50, :3, 3] = 400.0
+    checked = check_poses(given)
+    assert set(range(100)) - set(checked.kept.tolist()) == {3, 50}
+    assert "2 rows not rigid (worst off by 0.02) or farther than 30 m, left out" in checked.notes[0]
+    given[:6, :3, 3] = 400.0
+    with pytest.raises(CalibrationRefused, match="millimetres taken for metres"):
+        check_poses(given)

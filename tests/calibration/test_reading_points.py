@@ -158,3 +158,10 @@ def test_pairs_come_from_one_csv(tmp_path):
     pairs = read_pairs(path)
     assert (pairs.source[0].tolist(), pairs.names) == ([1.0, 2.0, 3.0], ("a",))
     assert pairs.target[0] == pytest.approx([0.004, 0.005, 0.006])
+
+
+def test_columns_that_nothing_is_known_of_are_left_out_and_told(tmp_path):
+    text = "name,operator,x_mm,y_mm,z_mm,quality\na,Eve,1,2,3,good\nb,Eve,4,5,6,0.9\n"
+    points = read_points(csv(tmp_path / "a.csv", text))
+    assert points.points.tolist() == [[1e-3, 2e-3, 3e-3], [4e-3, 5e-3, 6e-3]]
+    assert points.notes == ("a.csv: columns that nothing is known of, left out: operator, quality",)

@@ -132,7 +132,7 @@ REFUSED = {
     "metres among millimetres": (lambda i, m: matrix(place=m[:3, 3] * (1e-3 if i % 2 else 1.0)), "mixed"),
     "micrometres": (lambda i, m: matrix(place=m[:3, 3] * 1e3), "unit"),
     "zeros": (lambda i, m: np.diag([0.0, 0.0, 0.0, 1.0]), "orthonormal"),
-    "no numbers": (lambda i, m: m * np.nan, "not finite"),
+    "no numbers": (lambda i, m: m * np.nan, "0 that can be used"),
 }
 
 

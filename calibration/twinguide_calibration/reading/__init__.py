@@ -14,7 +14,7 @@ from twinguide_calibration.reading.points import (
     read_points,
 )
 from twinguide_calibration.reading.sequences import read_sequence
-from twinguide_calibration.reading.tables import read_poses_csv
+from twinguide_calibration.reading.tables import read_poses_csv, read_stamps
 from twinguide_calibration.reading.tracks import PoseRecording, Track, relative, without_repeats
 from twinguide_calibration.reading.transforms import LinearTransform, read_transform
 from twinguide_calibration.refused import CalibrationRefused
@@ -32,6 +32,7 @@ __all__ = [
     "read_points",
     "read_poses",
     "read_sequence",
+    "read_stamps",
     "read_transform",
     "relative",
     "without_repeats",

@@ -70,7 +70,7 @@ def read_sequence(path: Path) -> PoseRecording:
             tracks[key], told = checked(rows, MILLIMETRE, path.name)
             notes += told
         except CalibrationRefused as error:
-            absent[key] = error.reason
+            absent[key] = str(error)
     if not tracks:
         why = "; ".join(absent.values()) or "no field ends in Transform"
         raise CalibrationRefused(f"wanted poses; got none that can be used ({why}); in {path.name}")

@@ -7,13 +7,15 @@ Poses: `x_mm, y_mm, z_mm` (or `_m`) with `qx, qy, qz, qw`, or with `r00 ... r22`
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide_calibration.reading.tracks import FAULTY_SHARE, PoseRecording, Rows, Track, checked
+from twinguide_calibration.poses import FAULTY_SHARE
+from twinguide_calibration.reading.tracks import PoseRecording, Rows, Track, checked
 from twinguide_calibration.refused import CalibrationRefused
 
 Array = NDArray[np.float64]
@@ -24,6 +26,10 @@ UNIT_QUATERNION = 1e-3  # how far a quaternion's length may be from 1 to be norm
 TEXT = {"name", "label", "valid", "status"}
 QUATERNION = ("qx", "qy", "qz", "qw")
 MATRIX = tuple(f"r{row}{column}" for row in range(3) for column in range(3))
+KNOWN = re.compile(
+    rf"((source_|target_)?[xyz]|sigma)(_({'|'.join(UNITS_M)}))?|(t|device|arrival)(_({'|'.join(UNITS_S)}))?"
+    rf"|frame|{'|'.join((*QUATERNION, *MATRIX))}"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,25 +54,29 @@ class Table:
         remedy = "The unit belongs into the column's name; it is never guessed." if name in self.numbers else ""
         raise CalibrationRefused(f"wanted {wanted}; got {', '.join(self.header)}; in {where}. {remedy}".rstrip())
 
-    def times(self, where: str) -> Array | None:
-        """Return the time stamps [s], shape (n,), or None where there are none."""
-        found = [unit for unit in UNITS_S if f"t_{unit}" in self.numbers]
+    def times(self, where: str, name: str = "t") -> Array | None:
+        """Return the time stamps [s], shape (n,), of a column `name_<unit>`, or None where there is none."""
+        found = [unit for unit in UNITS_S if f"{name}_{unit}" in self.numbers]
         if len(found) > 1:
-            raise CalibrationRefused(f"wanted one column of time; got t_{', t_'.join(found)}; in {where}")
-        return self.numbers[f"t_{found[0]}"] * UNITS_S[found[0]] if found else None
+            columns = ", ".join(f"{name}_{unit}" for unit in found)
+            raise CalibrationRefused(f"wanted one column of time; got {columns}; in {where}")
+        if not found and name in self.numbers:
+            raise CalibrationRefused(f"wanted {name}_s, {name}_ms, {name}_us or {name}_ns; got {name}; in {where}")
+        return self.numbers[f"{name}_{found[0]}"] * UNITS_S[found[0]] if found else None
 
 
 def columns_of(path: Path) -> tuple[str, ...]:
-    """Return a CSV's column names, in lower case."""
+    """Return a CSV's column names, in lower case; `time_` and `timestamp_` are `t_`."""
     lines = _lines(path)
-    return tuple(word.strip().lower() for word in next(csv.reader(lines[:1], dialect=_dialect(lines[0]))))
+    words = next(csv.reader(lines[:1], dialect=_dialect(lines[0])))
+    return tuple(re.sub(r"^time(stamp)?(?=_|$)", "t", word.strip().lower()) for word in words)
 
 
 def read_table(path: Path) -> Table:
     """Read a CSV with a header; commas, semicolons or tabs; `#` begins a comment.
 
     Raises CalibrationRefused for a file without rows, a column named twice, rows of another length, and cells that are
-    no numbers.
+    no numbers. A column of words that nobody asks for is left out and told.
     """
     lines = _lines(path)
     header = columns_of(path)
@@ -85,12 +95,33 @@ def read_table(path: Path) -> Table:
         raise CalibrationRefused(f"wanted {len(header)} cells a row; got {got}; in {path.name}")
     numbers: dict[str, Array] = {}
     text: dict[str, list[str]] = {}
+    foreign: list[str] = []
     for name, cells in zip(header, zip(*rows, strict=True), strict=True):
         if name in TEXT:
             text[name] = [cell.strip() for cell in cells]
-        else:
+        elif KNOWN.fullmatch(name):
             numbers[name] = _numbers(name, cells, path.name)
+        else:
+            foreign.append(name)
+    if foreign:
+        notes = (*notes, f"{path.name}: columns that nothing is known of, left out: {', '.join(foreign)}")
     return Table(header, numbers, text, notes)
+
+
+def read_stamps(path: Path) -> tuple[Array, Array, tuple[str, ...]] | None:
+    """Return a device's stamps [s] and the host's times of their arrival [s], shape (n,) each, and what was left out.
+
+    Of a CSV with the columns `device_<unit>` and `arrival_<unit>` (`_s`, `_ms`, `_us`, `_ns`); None where it has none.
+    Raises CalibrationRefused as `read_table`.
+    """
+    columns = {column.split("_")[0] for column in columns_of(path)}
+    if not {"device", "arrival"} <= columns:
+        return None
+    table = read_table(path)
+    device, arrival = table.times(path.name, "device"), table.times(path.name, "arrival")
+    if device is None or arrival is None:
+        raise CalibrationRefused(f"wanted device_ms and arrival_ms (or _s, _us, _ns); got {', '.join(table.header)}")
+    return device, arrival, table.notes
 
 
 def read_poses_csv(path: Path) -> PoseRecording:

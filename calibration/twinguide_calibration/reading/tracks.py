@@ -1,29 +1,23 @@
 """Poses as recorded: tracks of rigid bodies, checked on entry, every repair told.
 
-A file's rows become a `Track` here and nowhere else, whatever the format, so that bad input meets one set of rules:
-rows that are not finite, not rigid or not valid are left out and counted, a file made of them is refused.
+A file's rows become a `Track` here and nowhere else, whatever the format, so that bad input meets one set of rules,
+those of `check_poses`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide_calibration.poses import ROTATION_TOLERANCE, check_stamps
+from twinguide_calibration.poses import check_poses, check_stamps
 from twinguide_calibration.refused import CalibrationRefused
-from twinguide_calibration.rigid import nearest_rotation
 
 Array = NDArray[np.float64]
 Times = NDArray[np.int64]
-RIGID_SILENT = 2e-5  # six printed digits leave this much; nothing worth telling
-FAULTY_SHARE = 0.05  # of rows beyond which a file is taken to be wrong as a whole
-FAR_M = 30.0  # no tracked tool is farther from its tracker: millimetres taken for metres
-UNITS_RATIO = (900.0, 1111.0)  # consecutive distances whose ratio says that the unit changed between two rows
-UNITS_DIRECTION = 0.99  # cosine: the same place, told in another unit
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,96 +145,22 @@ class Rows:
 def checked(rows: Rows, unit_m: float, where: str) -> tuple[Track, list[str]]:
     """Return a track in metres from a file's rows, and what had to be repaired or left out.
 
-    `unit_m` [m] is the file's unit of length. Raises CalibrationRefused for left-handed or scaled axes, transposed
-    matrices, mixed units, and a file in which more than one row in twenty is faulty.
+    `unit_m` [m] is the file's unit of length. Raises CalibrationRefused as `check_poses` and `check_stamps` do.
     """
     name = f"{rows.target}_from_{rows.source}"
     notes = [f"{name}: {rows.invalid} rows marked as not valid, left out"] if rows.invalid else []
-    keep = np.asarray(np.isfinite(rows.matrices).all(axis=(1, 2)))
-    notes += _left_out(name, "with a number that is not finite", keep)
-    matrices, frames = rows.matrices[keep], rows.frames[keep]
-    times_s = None if rows.times_s is None else rows.times_s[keep]
-    rotations, rigid, told = _rotations(matrices, frames, f"{name} of {where}")
-    notes += [f"{name}: {text}" for text in told]
-    translations = matrices[rigid, :3, 3] * unit_m
-    frames = frames[rigid]
-    _check_places(translations, frames, f"{name} of {where}")
-    track = Track(rows.target, rows.source, rotations, translations, frames, None)
-    if times_s is None:
+    matrices = rows.matrices.copy()
+    matrices[:, :3, 3] *= unit_m
+    poses = check_poses(matrices, f"{name} of {where}", 1, rows.frames)
+    notes += poses.notes
+    rotations, translations = poses.matrices[:, :3, :3], poses.matrices[:, :3, 3]
+    track = Track(rows.target, rows.source, rotations, translations, rows.frames[poses.kept], None)
+    if rows.times_s is None:
         return track, notes
-    order, told = _rising(times_s[rigid], f"{name} of {where}")
-    stamped = track.take(order)
-    times_ns = np.round(times_s[rigid][order] * 1e9).astype(np.int64)
-    notes += told
-    return Track(track.target, track.source, stamped.rotations, stamped.translations, stamped.frames, times_ns), notes
-
-
-def _left_out(name: str, what: str, keep: NDArray[np.bool_]) -> list[str]:
-    count = int((~keep).sum())
-    if count and count > FAULTY_SHARE * len(keep):
-        raise CalibrationRefused(f"wanted whole rows; got {count} of {len(keep)} {what}; in {name}")
-    return [f"{name}: {count} rows {what}, left out"] if count else []
-
-
-def _rotations(matrices: Array, frames: Times, where: str) -> tuple[Array, NDArray[np.bool_], list[str]]:
-    """Return the nearest rotations of the rows that are rigid, which rows those are, and what was repaired."""
-    if not len(matrices):
-        return np.empty((0, 3, 3)), np.empty(0, dtype=bool), []
-    below = np.abs(matrices[:, 3] - [0.0, 0.0, 0.0, 1.0]).max(axis=1)
-    if below.max() > 1e-6:
-        row = int(frames[int(below.argmax())])
-        beside = np.abs(matrices[:, :3, 3]).max() < 1e-6
-        remedy = "The matrices are written column by column: transpose them." if beside else "Is the file whole?"
-        got = matrices[int(below.argmax()), 3].tolist()
-        raise CalibrationRefused(f"wanted a last row 0 0 0 1; got {got} in row {row}; in {where}. {remedy}")
-    linear = matrices[:, :3, :3]
-    off = np.abs(linear @ linear.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
-    rigid = off <= ROTATION_TOLERANCE
-    if (~rigid).sum() > FAULTY_SHARE * len(rigid):
-        worst = int(off.argmax())
-        scale = np.cbrt(np.abs(np.linalg.det(linear[worst])))
-        raise CalibrationRefused(
-            f"wanted rotations, orthonormal to {ROTATION_TOLERANCE:g}; got {(~rigid).sum()} of {len(rigid)} off, "
-            f"by {off[worst]:.2g} in row {int(frames[worst])} (scale {scale:.4g}); in {where}. A matrix with a scale "
-            "or a shear is no pose."
-        )
-    left = np.linalg.det(linear[rigid]) < 0.0
-    if left.any():
-        row = int(frames[rigid][int(left.argmax())])
-        raise CalibrationRefused(
-            f"wanted right-handed axes; got a mirror image (det = -1) in {left.sum()} of {len(left)} rows, first in "
-            f"row {row}; in {where}. Two axes are swapped, or one is flipped: write the file with right-handed axes."
-        )
-    notes = [f"{(~rigid).sum()} rows that are not rigid (worst off by {off.max():.2g}), left out"] * bool(
-        (~rigid).any()
-    )
-    repaired = float(off[rigid].max(initial=0.0))
-    if repaired > RIGID_SILENT:
-        notes.append(f"rotations made orthonormal (off by up to {repaired:.1g})")
-    return nearest_rotation(linear[rigid]), rigid, notes
-
-
-def _check_places(translations: Array, frames: Times, where: str) -> None:
-    """Refuse places [m] that tell of a wrong or a changing unit."""
-    distance = np.linalg.norm(translations, axis=1)
-    if len(distance) and float(np.median(distance)) > FAR_M:
-        raise CalibrationRefused(
-            f"wanted poses within {FAR_M:g} m of their tracker; got {np.median(distance):.0f} m at the median; in "
-            f"{where}. The file's unit is not the one stated: millimetres taken for metres?"
-        )
-    if len(distance) < 2:
-        return
-    near, far = np.minimum(distance[1:], distance[:-1]), np.maximum(distance[1:], distance[:-1])
-    some = near > 0.0
-    cosine = np.einsum("ni,ni->n", translations[1:], translations[:-1]) / np.where(some, near * far, 1.0)
-    ratio = far / np.where(some, near, 1.0)
-    jumps = some & (ratio > UNITS_RATIO[0]) & (ratio < UNITS_RATIO[1]) & (cosine > UNITS_DIRECTION)
-    if jumps.any():
-        row = int(frames[1:][int(jumps.argmax())])
-        raise CalibrationRefused(
-            f"wanted one unit of length; got a place told a thousand times larger or smaller in row {row} than in the "
-            f"row before; in {where}. Millimetres and metres are mixed: write the file in one unit."
-        )
+    times_s = rows.times_s[poses.kept]
+    order, told = _rising(times_s, f"{name} of {where}")
+    times_ns = np.round(times_s[order] * 1e9).astype(np.int64)
+    return replace(track.take(order), times_ns=times_ns), [*notes, *told]
 
 
 def _rising(times_s: Array, where: str) -> tuple[NDArray[Any], tuple[str, ...]]:

@@ -110,7 +110,10 @@ def handeye(inputs: tuple[Path, ...], a: str, b: str, offset: bool | None, p95_m
 @click.option("--lag-max-ms", default=500.0, show_default=True, help="How far to look, to either side.")
 @click.option("--out", type=FILES, default=Path("time.toml"), show_default=True, help="The result file.")
 def time(inputs: tuple[Path, ...], a: str, b: str, by: str, lag_max_ms: float, out: Path) -> None:
-    """Find how much later one track of INPUTS, one file or two, tells of a motion than another."""
+    """Find how much later one track of INPUTS, one file or two, tells of a motion than another.
+
+    Of one CSV with the columns device_ms and arrival_ms (or _s, _us, _ns): the clocks' offset and drift.
+    """
     from twinguide.calibrating.lag import lag as fit
 
     kept(fit(inputs, a, b, by, lag_max_ms), out)

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.calibrating.result import PivotResult, stamp, symmetric, write_result
+from twinguide.calibrating.pivot import divot_of, result_of
+from twinguide.calibrating.result import PivotResult, write_result
 from twinguide.clock import MS, SECOND
 from twinguide.render.catalogue import text
-from twinguide_calibration import CalibrationRefused, PivotFit, calibrate_pivot
+from twinguide_calibration import CalibrationRefused, PivotFit, calibrate_pivot, compare_pivots
 
 Array = NDArray[np.float64]
 LOOK_NS = 500 * MS  # between two looks at what is known so far
@@ -74,7 +75,7 @@ class GuidedPivot:
     def accept(self) -> None:
         """Use the tip from now on, and keep it as a result file; raise CalibrationError where that cannot be."""
         assert self._fit is not None
-        result = result_of(self.tool, self._fit)
+        result = _result(self.tool, self._fit)
         self._known(self._left.pop(0), result)
         self.redo()
         if self._folder is not None:
@@ -122,26 +123,8 @@ def _told(fit: PivotFit) -> tuple[str, str]:
     return cone, text("swing_tip", residual_mm=fit.sigma * 1e3, p95_mm=fit.tip_p95 * 1e3)
 
 
-def result_of(tool: str, fit: PivotFit) -> PivotResult:
-    """Return a swing of this run as a result that scenarios read."""
-    known = np.isfinite(fit.residuals)
-    (x, y, z), (u, v, w) = (1e3 * fit.tip).tolist(), (1e3 * fit.pivot).tolist()
-    return PivotResult(
-        of=tool,
-        sources=(),  # the session's own recording holds the samples
-        samples=int(known.sum()),
-        rejected=tuple(fit.rejected.tolist()),
-        residuals=tuple((1e3 * fit.residuals[known]).tolist()),
-        notes=fit.notes,
-        tip_mm=(x, y, z),
-        tip_covariance_mm2=symmetric(1e6 * fit.covariance[:3, :3]),  # pyright: ignore[reportArgumentType]
-        tip_p95_mm=1e3 * fit.tip_p95,
-        systematic_p95_mm=1e3 * fit.systematic_p95,
-        pivot_mm=(u, v, w),
-        pivot_in="tracker",
-        swing_deg=degrees(fit.swing_rad),
-        sigma_mm=1e3 * fit.sigma,
-        freedom=fit.freedom,
-        covariance=symmetric(fit.covariance),
-        **stamp(),
-    )
+def _result(tool: str, fit: PivotFit) -> PivotResult:
+    """Return a swing of this run as a result that scenarios read; the session's own recording holds the samples."""
+    alone = compare_pivots([fit])
+    divot = divot_of("session.mcap", "tracker", fit, alone, np.arange(len(fit.residuals)))
+    return result_of(tool, (divot,), (fit,), alone, (), fit.notes)

@@ -1,4 +1,4 @@
-"""How much later one stream tells of a motion than another."""
+"""How much later one stream tells of a motion than another; how a device's clock runs against the host's."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from twinguide.calibrating.inputs import hashed, refusals
 from twinguide.calibrating.outcome import Outcome, shortened
-from twinguide.calibrating.picture import draw_lag
-from twinguide.calibrating.result import TimeResult, stamp
+from twinguide.calibrating.picture import draw_clock, draw_lag
+from twinguide.calibrating.result import ClockResult, TimeResult, stamp, symmetric
 from twinguide.calibrating.streams import matrices, open_streams, timed
-from twinguide_calibration import LagFit, motion_lag, pose_lag
+from twinguide_calibration import LagFit, fit_clock, motion_lag, pose_lag
+from twinguide_calibration.reading import read_stamps
 
 Array = NDArray[np.float64]
 
@@ -22,9 +23,13 @@ def lag(paths: tuple[Path, ...], a: str, b: str, by: str, lag_max_ms: float) -> 
     """Find how much later `b` tells of a motion than `a`, both on one clock.
 
     `by` is `turning` (the angle between two poses is the same for all bodies that are fixed to one another, so nothing
-    need be calibrated) or `moving` (places, one an affine image of the other). Raises CalibrationError with the remedy.
+    need be calibrated) or `moving` (places, one an affine image of the other). A CSV of stamps, `device_ms` and
+    `arrival_ms`, tells of the clocks instead: offset and drift. Raises CalibrationError with the remedy.
     """
     with refusals():
+        stamps = read_stamps(paths[0]) if len(paths) == 1 and paths[0].suffix.lower() in (".csv", ".tsv") else None
+        if stamps is not None:
+            return _clock(paths[0], *stamps)
         streams = open_streams(paths, a, b)
         times_a, one, times_b, two, told = timed(streams)
         limit_s = lag_max_ms * 1e-3
@@ -52,6 +57,40 @@ def lag(paths: tuple[Path, ...], a: str, b: str, by: str, lag_max_ms: float) -> 
     return Outcome(result, _table(result, fit), partial(draw_lag, result.of, fit, curves, by))
 
 
+def _clock(path: Path, device_s: Array, arrival_s: Array, notes: tuple[str, ...]) -> Outcome:
+    fit = fit_clock(device_s, arrival_s)
+    known = np.isfinite(fit.residuals)
+    sigma_s, sigma = np.sqrt(np.diag(fit.covariance)).tolist()
+    result = ClockResult(
+        of=path.stem,
+        sources=hashed((path,)),
+        samples=int(known.sum()),
+        rejected=tuple(fit.rejected.tolist()),
+        residuals=tuple((1e3 * fit.residuals[known]).tolist()),
+        residual_unit="ms",
+        notes=shortened((*notes, *fit.notes)),
+        origin_s=fit.origin_s,
+        offset_ms=1e3 * fit.offset_s,
+        offset_sigma_ms=1e3 * sigma_s,
+        drift_ppm=1e6 * fit.drift,
+        drift_sigma_ppm=1e6 * sigma,
+        covariance=symmetric(fit.covariance),
+        **stamp(),
+    )
+    late = result.residuals
+    rows = (
+        (
+            "offset",
+            f"the host is at the device plus {result.offset_ms:.3f} ms, 1 sigma {result.offset_sigma_ms:.3f} ms",
+        ),
+        ("at", f"{result.origin_s:.3f} s of the device; the link's least delay is in it"),
+        ("drift", f"{result.drift_ppm:+.2f} ppm, 1 sigma {result.drift_sigma_ppm:.2f} ppm"),
+        ("lateness", f"{np.median(late):.2f} ms at the median, {max(late):.2f} ms at most"),
+        ("samples", f"{result.samples}, {len(result.rejected)} earlier than the line allows"),
+    )
+    return Outcome(result, rows, partial(draw_clock, path.stem, device_s, fit))
+
+
 def speed(times_s: Array, poses: Array, by: str) -> Array:
     """Return how fast a stream turns [rad/s] or moves [m/s] between its samples, shape (n - 1,)."""
     step = np.diff(times_s)
@@ -70,5 +109,9 @@ def _table(result: TimeResult, fit: LagFit) -> tuple[tuple[str, str], ...]:
         ),
         ("1 sigma", f"{result.lag_sigma_ms:.2f} ms"),
         ("explained", f"{100 * fit.explained:.1f} % of the {result.by}"),
+        (
+            "residual",
+            f"{np.degrees(fit.residual):.3f} deg" if result.by == "turning" else f"{1e3 * fit.residual:.2f} mm",
+        ),
         ("samples", f"{result.samples}"),
     )

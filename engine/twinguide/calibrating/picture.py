@@ -15,7 +15,16 @@ from twinguide_calibration import tre_covariance
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from twinguide_calibration import HandEyeFit, LagFit, PivotFit, RigidFit, SurfaceFit, SurfaceModel
+    from twinguide_calibration import (
+        ClockFit,
+        HandEyeFit,
+        LagFit,
+        PivotConsistency,
+        PivotFit,
+        RigidFit,
+        SurfaceFit,
+        SurfaceModel,
+    )
     from twinguide_calibration.boards import BoardView
     from twinguide_calibration.camera import CameraFit
     from twinguide_calibration.reading import NamedPoints, PointPairs, Track
@@ -57,13 +66,27 @@ def draw_residuals(axes: Any, residuals: Array, rejected: Any, unit: str, what: 
     axes.legend(loc="upper right", fontsize=8)
 
 
-def draw_pivot(track: Track, fit: PivotFit, path: Path) -> None:
-    """Draw a pivot calibration: residuals, and which directions the tool was swung through."""
-    made, (left, right) = figure(_pivot_title(track, fit), "rectilinear", "polar")
-    draw_residuals(left, 1e3 * fit.residuals, fit.rejected, "mm", "sample")
+def draw_pivot(tracks: Sequence[Track], fits: Sequence[PivotFit], together: PivotConsistency, path: Path) -> None:
+    """Draw a pivot calibration: residuals, and which directions the tool was swung through, recording by recording."""
+    title = f"Pivot of {tracks[0].source}: 95 % of tips within {1e3 * together.tip_p95:.2f} mm"
+    made, (left, right) = figure(title, "rectilinear", "polar")
+    rejected: list[int] = []
+    first = 0
+    for track, fit in zip(tracks, fits, strict=True):
+        rejected += (first + fit.rejected).tolist()
+        first += len(fit.residuals)
+        _draw_swing(right, track.rotations, fit)
+    draw_residuals(left, 1e3 * np.concatenate([fit.residuals for fit in fits]), np.array(rejected), "mm", "sample")
+    swings = ", ".join(f"{np.degrees(fit.swing_rad):.0f}" for fit in fits)
+    right.set_title(f"the shaft's directions [deg from their middle]; swing {swings}", fontsize=9)
+    right.set_rmin(0.0)
+    save(made, path)
+
+
+def _draw_swing(axes: Any, rotations: Array, fit: PivotFit) -> None:  # noqa: ANN401 - matplotlib's types
     length = float(np.linalg.norm(fit.tip))
     axis = fit.tip / length if length > 1e-6 else np.array([0.0, 0.0, 1.0])
-    shafts = track.rotations @ axis
+    shafts = rotations @ axis
     middle = shafts.mean(axis=0)
     middle /= max(float(np.linalg.norm(middle)), 1e-12)
     away = np.degrees(np.arccos(np.clip(shafts @ middle, -1.0, 1.0)))
@@ -71,17 +94,8 @@ def draw_pivot(track: Track, fit: PivotFit, path: Path) -> None:
     around = np.arctan2(shafts @ across[1], shafts @ across[0])
     used = np.ones(len(away), dtype=bool)
     used[np.asarray(fit.rejected, dtype=int)] = False
-    right.plot(around[used], away[used], ".", color=KEPT, markersize=4)
-    right.plot(around[~used], away[~used], "x", color=REJECTED)
-    right.set_title(
-        f"the shaft's directions [deg from their middle]; swing {np.degrees(fit.swing_rad):.0f}", fontsize=9
-    )
-    right.set_rmin(0.0)
-    save(made, path)
-
-
-def _pivot_title(track: Track, fit: PivotFit) -> str:
-    return f"Pivot of {track.source}: 95 % of tips within {1e3 * fit.tip_p95:.2f} mm"
+    axes.plot(around[used], away[used], ".", color=KEPT, markersize=4)
+    axes.plot(around[~used], away[~used], "x", color=REJECTED)
 
 
 def draw_points(pairs: PointPairs, fit: RigidFit, told: NamedPoints | None, path: Path) -> None:
@@ -164,6 +178,20 @@ def draw_lag(of: str, fit: LagFit, curves: tuple[Array, Array, Array, Array], by
         axis.set_ylabel("speed [rad/s]" if by == "turning" else "speed [m/s]")
         axis.set_title(title, fontsize=9)
         axis.legend(fontsize=8)
+    save(made, path)
+
+
+def draw_clock(of: str, device_s: Array, fit: ClockFit, path: Path) -> None:
+    """Draw how late each stamp arrived behind the line, over time and as a distribution."""
+    made, (left, right) = figure(f"{of}: {1e6 * fit.drift:+.1f} ppm", "rectilinear", "rectilinear")
+    known = np.isfinite(fit.residuals)
+    late = 1e3 * fit.residuals[known]
+    left.plot(device_s[known], late, ".", color=KEPT, markersize=2)
+    left.axhline(0.0, color="0.4", linewidth=0.8)
+    left.set_xlabel("device [s]")
+    left.set_ylabel("late [ms]")
+    right.hist(late, bins=60, color=KEPT)
+    right.set_xlabel("late [ms]")
     save(made, path)
 
 

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from twinguide.calibrating.inputs import hashed, open_poses, refusals
 from twinguide.calibrating.outcome import Outcome, shortened
 from twinguide.calibrating.picture import draw_pivot
-from twinguide.calibrating.result import PivotResult, rows_of, stamp, symmetric
+from twinguide.calibrating.result import Divot, PivotResult, Source, rows_of, stamp, symmetric
 from twinguide.errors import CalibrationError
-from twinguide.frames import p95_from_covariance
-from twinguide_calibration import PivotFit, calibrate_pivot, compare_pivots
+from twinguide_calibration import PivotConsistency, PivotFit, calibrate_pivot, compare_pivots
 from twinguide_calibration.reading import Track, relative, without_repeats
 
 Array = NDArray[np.float64]
@@ -37,43 +36,77 @@ def pivot(paths: tuple[Path, ...], tool: str, reference: str, p95_max_mm: float)
     still, or is empty where that is the tracker. Raises CalibrationError with reason and remedy.
     """
     swings = [_swing(path, tool, reference, p95_max_mm) for path in paths]
-    best = min(swings, key=lambda swing: swing.fit.tip_p95)
-    fit, track = best.fit, best.track
-    agreement: tuple[tuple[str, str], ...] = ()
-    tip, tip_covariance = fit.tip, fit.covariance[:3, :3]
-    if len(swings) > 1:
-        with refusals():
-            together = compare_pivots([swing.fit for swing in swings])
-        apart = ", ".join(f"{1e3 * d:.2f}" for d in together.distances)
-        if not together.consistent:
-            raise CalibrationError(
-                "tips of several recordings that agree",
-                f"{apart} mm from their mean, which chance explains with {together.probability:.1e}",
-                ", ".join(path.name for path in paths),
-                "The tip bent or slipped in one of them, or another tool was recorded: record anew.",
-            )
-        tip, tip_covariance = together.tip, together.covariance
-        agreement = (("recordings agree", f"{apart} mm from their mean (p = {together.probability:.2f})"),)
-    result = PivotResult(
-        of=track.source,
-        sources=hashed(paths),
-        samples=len(track),
-        rejected=tuple(int(track.frames[row]) for row in fit.rejected),
-        residuals=tuple((1e3 * fit.residuals).tolist()),
-        notes=shortened(tuple(note for swing in swings for note in swing.notes)),
-        tip_mm=_vector(1e3 * tip),
-        tip_covariance_mm2=symmetric(1e6 * tip_covariance),  # pyright: ignore[reportArgumentType]
-        tip_p95_mm=1e3 * max(fit.tip_p95, p95_from_covariance(tip_covariance)),
-        systematic_p95_mm=1e3 * fit.systematic_p95,
+    names = ", ".join(path.name for path in paths)
+    _one_tool(swings, names)
+    together = compare_pivots([swing.fit for swing in swings])
+    apart = ", ".join(f"{1e3 * d:.2f}" for d in together.distances)
+    if not together.consistent:
+        raise CalibrationError(
+            "tips of several recordings that agree",
+            f"{apart} mm from their mean, which chance explains with {together.probability:.1e}",
+            names,
+            "The tip bent or slipped in one of them, or another tool was recorded: record anew.",
+        )
+    divots = tuple(
+        divot_of(path.name, swing.track.target, swing.fit, together, swing.track.frames)
+        for path, swing in zip(paths, swings, strict=True)
+    )
+    notes = shortened(tuple(note for swing in swings for note in swing.notes))
+    fits = tuple(swing.fit for swing in swings)
+    result = result_of(swings[0].track.source, divots, fits, together, hashed(paths), notes)
+    return Outcome(result, _table(result), partial(draw_pivot, [swing.track for swing in swings], fits, together))
+
+
+def _one_tool(swings: list[Swing], names: str) -> None:
+    tools = sorted({swing.track.source for swing in swings})
+    if len(tools) > 1:
+        raise CalibrationError("one tool in all recordings", ", ".join(tools), names, "Name it with --tool.")
+
+
+def divot_of(file: str, target: str, fit: PivotFit, together: PivotConsistency, frames: NDArray[np.int64]) -> Divot:
+    """Return one swing as a result tells it; `frames` (n,) are the rows of its file."""
+    return Divot(
+        file=file,
+        samples=int(np.isfinite(fit.residuals).sum()),
+        rejected=tuple(frames[fit.rejected].tolist()),
+        tip_mm=_vector(1e3 * fit.tip),
+        apart_mm=1e3 * float(np.linalg.norm(fit.tip - together.tip)),
         pivot_mm=_vector(1e3 * fit.pivot),
-        pivot_in=track.target,
+        pivot_in=target,
         swing_deg=float(np.degrees(fit.swing_rad)),
-        sigma_mm=1e3 * float(fit.sigma),
-        freedom=float(fit.freedom),
+        sigma_mm=1e3 * fit.sigma,
         covariance=symmetric(fit.covariance),
+    )
+
+
+def result_of(
+    tool: str,
+    divots: tuple[Divot, ...],
+    fits: tuple[PivotFit, ...],
+    together: PivotConsistency,
+    sources: tuple[Source, ...],
+    notes: tuple[str, ...],
+) -> PivotResult:
+    """Return a tool's tip, of all its swings together, as scenarios read it."""
+    known = [np.isfinite(fit.residuals) for fit in fits]
+    residuals = [1e3 * fit.residuals[there] for fit, there in zip(fits, known, strict=True)]
+    out = [np.isin(np.flatnonzero(there), fit.rejected) for fit, there in zip(fits, known, strict=True)]
+    return PivotResult(
+        of=tool,
+        sources=sources,
+        samples=sum(divot.samples for divot in divots),
+        rejected=tuple(np.flatnonzero(np.concatenate(out)).tolist()),
+        residuals=tuple(np.concatenate(residuals).tolist()),
+        notes=notes,
+        tip_mm=_vector(1e3 * together.tip),
+        tip_covariance_mm2=symmetric(1e6 * together.covariance),  # pyright: ignore[reportArgumentType]
+        tip_p95_mm=1e3 * together.tip_p95,
+        systematic_p95_mm=1e3 * together.systematic_p95,
+        freedom=together.freedom,
+        agreement=together.probability,
+        divots=divots,
         **stamp(),
     )
-    return Outcome(result, (*_table(result, fit), *agreement), partial(draw_pivot, track, fit))
 
 
 def _swing(path: Path, tool: str, reference: str, p95_max_mm: float) -> Swing:
@@ -91,18 +124,33 @@ def _swing(path: Path, tool: str, reference: str, p95_max_mm: float) -> Swing:
     return Swing(track, fit, (*mine, *repeated, *fit.notes))
 
 
-def _table(result: PivotResult, fit: PivotFit) -> tuple[tuple[str, str], ...]:
+def _table(result: PivotResult) -> tuple[tuple[str, str], ...]:
     sigma = np.sqrt(np.diag(np.array(result.tip_covariance_mm2)))
-    residuals = np.delete(np.array(result.residuals), fit.rejected)
+    residuals = np.delete(np.array(result.residuals), result.rejected)
+    several = len(result.divots) > 1
+    apart = ", ".join(f"{divot.apart_mm:.2f}" for divot in result.divots)
     return (
-        ("tip", f"{_told(result.tip_mm)} mm in {result.of}"),
+        ("tip", f"{_told(result.tip_mm)} mm in {result.of}" + ", of all recordings together" * several),
         ("1 sigma", f"{_told(tuple(sigma))} mm"),
         ("95 % of tips within", f"{result.tip_p95_mm:.3f} mm"),
         ("and the tracker's slow error", f"{result.systematic_p95_mm:.3f} mm at this swing, if it is 0.05 mm"),
-        ("pivot", f"{_told(result.pivot_mm)} mm in {result.pivot_in}"),
-        ("swing", f"{result.swing_deg:.0f} deg from the middle"),
+        *((("recordings agree", f"{apart} mm from that tip (p = {result.agreement:.2f})"),) if several else ()),
+        *(row for divot in result.divots for row in _divot(divot, several)),
         ("residual", f"{np.sqrt((residuals**2).mean()):.3f} mm rms, {residuals.max():.3f} mm at most"),
-        ("samples", f"{result.samples}, {len(result.rejected)} rejected; worth {fit.freedom:.0f} independent numbers"),
+        (
+            "samples",
+            f"{result.samples}, {len(result.rejected)} rejected; worth {result.freedom:.0f} independent numbers",
+        ),
+    )
+
+
+def _divot(divot: Divot, several: bool) -> tuple[tuple[str, str], ...]:
+    of = f", {divot.file}" if several else ""
+    own = (f"tip{of}", f"{_told(divot.tip_mm)} mm, {divot.samples} samples, {len(divot.rejected)} rejected")
+    return (
+        *((own,) if several else ()),
+        (f"pivot{of}", f"{_told(divot.pivot_mm)} mm in {divot.pivot_in}"),
+        (f"swing{of}", f"{divot.swing_deg:.0f} deg from the middle"),
     )
 
 

@@ -57,25 +57,37 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     made_by: str
     sources: tuple[Source, ...]
     samples: Annotated[int, Meta(ge=1)]
-    rejected: tuple[int, ...]  # rows of the input that the fit left out
+    rejected: tuple[int, ...]  # rows of the input that the fit left out; of several inputs, of the residuals
     residuals: tuple[float, ...]  # of the samples, in `residual_unit`
-    residual_unit: Literal["mm", "px", "m", "rad"] = "mm"
+    residual_unit: Literal["mm", "px", "m", "rad", "ms"] = "mm"
     notes: tuple[str, ...] = ()
 
 
-class PivotResult(Result, frozen=True, kw_only=True, tag="pivot"):
-    """Where a tool's tip is, from turning it about a fixed point."""
+class Divot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One recording of a swing about a point that stood still, and what it tells by itself."""
 
-    tip_mm: Vec3  # in the tool's frame
-    tip_covariance_mm2: Rows3
-    tip_p95_mm: NonNegative  # of the random error
-    systematic_p95_mm: NonNegative  # what a slow error of the tracker may add
+    file: str
+    samples: Annotated[int, Meta(ge=1)]
+    rejected: tuple[int, ...]  # rows of the file
+    tip_mm: Vec3
+    apart_mm: NonNegative  # from the tip of all recordings together
     pivot_mm: Vec3
     pivot_in: str  # the frame of `pivot_mm`
     swing_deg: NonNegative  # how far the tool was swung from its middle
     sigma_mm: NonNegative
-    freedom: Annotated[float, Meta(gt=0)]
     covariance: Rows  # (6, 6) [m2], tip in the tool's frame, then pivot
+
+
+class PivotResult(Result, frozen=True, kw_only=True, tag="pivot"):
+    """Where a tool's tip is, from turning it about one fixed point or several: residuals divot after divot."""
+
+    tip_mm: Vec3  # in the tool's frame, of all divots together
+    tip_covariance_mm2: Rows3
+    tip_p95_mm: NonNegative  # of the random error
+    systematic_p95_mm: NonNegative  # what a slow error of the tracker may add
+    freedom: Annotated[float, Meta(gt=0)]
+    agreement: Annotated[float, Meta(ge=0, le=1)]  # how often divots that agree scatter so much; of one, 1
+    divots: Annotated[tuple[Divot, ...], Meta(min_length=1)]
 
 
 class RigidResult(Result, frozen=True, kw_only=True):
@@ -143,6 +155,17 @@ class TimeResult(Result, frozen=True, kw_only=True, tag="time"):
     explained: float  # share of b's motion that a explains
 
 
+class ClockResult(Result, frozen=True, kw_only=True, tag="clock"):
+    """How a device's clock runs against the host's: `host = device + offset + drift (device - origin)`."""
+
+    origin_s: float  # on the device's clock
+    offset_ms: float  # at the origin, with the link's least delay in it
+    offset_sigma_ms: NonNegative
+    drift_ppm: float
+    drift_sigma_ppm: NonNegative
+    covariance: Rows  # (2, 2): offset [s], drift
+
+
 KINDS: tuple[type[Result], ...] = (
     PivotResult,
     PointsResult,
@@ -150,8 +173,9 @@ KINDS: tuple[type[Result], ...] = (
     HandEyeResult,
     CameraResult,
     TimeResult,
+    ClockResult,
 )
-AnyResult = PivotResult | PointsResult | SurfaceResult | HandEyeResult | CameraResult | TimeResult
+AnyResult = PivotResult | PointsResult | SurfaceResult | HandEyeResult | CameraResult | TimeResult | ClockResult
 
 
 def stamp() -> dict[str, Any]:
@@ -241,14 +265,23 @@ def _check(result: Result, where: str) -> None:
         value: Any = getattr(result, name)
         if isinstance(value, float | tuple):
             _check_finite(name, value, where)
+    for divot in result.divots if isinstance(result, PivotResult) else ():
+        for name in divot.__struct_fields__:
+            _check_finite(name, getattr(divot, name), f"{where}, divots of {divot.file}")
+        _check_covariance(divot.covariance, 6, f"{where}, covariance of {divot.file}")
     for name, size in (("covariance", None), ("tip_covariance_mm2", 3)):
         rows: Any = getattr(result, name, None)
         if rows is not None:
-            _check_covariance(rows, size or (12 if isinstance(result, HandEyeResult) else 6), f"{where}, {name}")
+            _check_covariance(rows, size or _size(result), f"{where}, {name}")
     for name in ("matrix", "x", "z"):
         rows = getattr(result, name, None)
         if rows is not None:
             _check_matrix(rows, f"{where}, {name}")
+
+
+def _size(result: Result) -> int:
+    """Return how many values a result's covariance is over."""
+    return 12 if isinstance(result, HandEyeResult) else 2 if isinstance(result, ClockResult) else 6
 
 
 def check_rigid(matrix: Rows4, covariance: Rows, where: str) -> None:

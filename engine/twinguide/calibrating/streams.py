@@ -41,6 +41,11 @@ def open_streams(paths: tuple[Path, ...], a: str, b: str) -> Streams:
             f"wanted --a and --b, two tracks of {first.file}; there is {', '.join(first.tracks) or 'none'}"
         )
     one, two = (recording.track(name) if name else recording.only() for recording, name in ((first, a), (second, b)))
+    if one.rotations.shape == two.rotations.shape and np.array_equal(one.rotations, two.rotations):
+        raise CalibrationRefused(
+            f"wanted two streams of poses; got {one.name} twice, turn for turn the same",
+            "Name two tracks with --a and --b, or give another file.",
+        )
     notes = [*_notes(first, one), *_notes(second, two)]
     return Streams(one, two, alone, tuple(dict.fromkeys(notes)))
 
