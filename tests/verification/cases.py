@@ -9,8 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from contact import FORCE, hertz
+from machines import difference
 from problems import (
     BEDDED,
+    YOUNG,
     bedded_sag,
     cantilever,
     clamped_sag,
@@ -57,6 +60,12 @@ def _homogeneous() -> list[Case]:
     ]
     for stretch, expected in ((0.7, -2160.953), (0.8, -1247.306), (1.2, 851.692), (1.5, 1794.381), (2.0, 2995.690)):
         out.append(Case(f"uniaxial stress at {stretch}", "Pa", expected, 5e-4, spring, partial(uniaxial, stretch)))
+    limit = "nu = 0.4995 for the incompressible limit: off by 6e-4 at most, as it falls with 1 - 2 nu"
+    for stretch, expected in ((0.7, -2234.694), (0.8, -1270.833), (1.2, 842.593), (1.5, 1759.259), (2.0, 2916.667)):
+        name = f"incompressible stress at {stretch}"
+        out.append(Case(name, "Pa", expected, 1e-3, limit, partial(uniaxial, stretch, YOUNG, 0.4995)))
+    rubber = "as above; mu = 0.39 MPa, the fit of Neo-Hooke's law to Treloar's rubber, not his table"
+    out.append(Case("rubber at 2.0", "Pa", 0.6825e6, 1e-3, rubber, partial(uniaxial, 2.0, 3 * 0.39e6, 0.4995)))
     for amount, expected in ((0.2, 344.828), (0.5, 862.069)):
         out.append(Case(f"simple shear {amount}", "Pa", expected, 5e-4, spring, partial(shear, amount)))
     return out
@@ -117,6 +126,14 @@ def _bars_and_spheres() -> list[Case]:
             "as above, and first derivatives converge more slowly",
             lambda: sphere()[1],
         ),
+        Case(
+            "Hertz, sphere pressed 5 mm",
+            "N",
+            FORCE,
+            0.01,
+            "the given area snaps to nodes 0.8 mm apart, and the force is stationary in it",
+            hertz,
+        ),
         Case("axial frequency of a bar", "Hz", 5.5902, 2e-3, "20 lumped masses: pi^2/24/20^2 = 0.1 %", frequency),
     ]
 
@@ -136,4 +153,13 @@ def _blocks() -> list[Case]:
     return out
 
 
-CASES = [*_homogeneous(), *_beams(), *_bars_and_spheres(), *_blocks()]
+def _machines() -> list[Case]:
+    """Return the text for CUDA, run by the C compiler, against the text for the CPU."""
+    why = "both converge to the balance of float64's forces: 1e-9 of the body's size"
+    return [
+        Case(f"CUDA's text against C, {nodes} nodes each", "m", 0.0, 1e-9, why, partial(difference, cells, order))
+        for nodes, cells, order in ((4, 6, 1), (10, 3, 2))
+    ]
+
+
+CASES = [*_homogeneous(), *_beams(), *_bars_and_spheres(), *_blocks(), *_machines()]

@@ -113,16 +113,16 @@ def patch(order: int) -> float:
     return float(np.abs(solved.positions - moved @ deformation.T).max())
 
 
-def uniaxial(stretch: float, order: int = 1) -> float:
+def uniaxial(stretch: float, young: float = YOUNG, poisson: float = POISSON) -> float:
     """Return the nominal stress [Pa] at a stretch, sides free."""
-    vertices, elements = mesh(2, 0.1, order)
-    far = on(vertices, 0, 0.1)
-    driven = hold(far, vertices[far] * np.array([stretch, 1, 1]), "x")
+    vertices, elements = mesh(2, 0.1, 1)
+    far, stiff = on(vertices, 0, 0.1), STIFF * young / YOUNG
+    driven = hold(far, vertices[far] * np.array([stretch, 1, 1]), "x", stiff)
     held = driven
     for axis, name in enumerate("xyz"):
         nodes = on(vertices, axis, 0.0)
-        held = held + hold(nodes, vertices[nodes], name)
-    _, solved = solve(Body(vertices, elements, YOUNG, POISSON), held)
+        held = held + hold(nodes, vertices[nodes], name, stiff)
+    _, solved = solve(Body(vertices, elements, young, poisson), held)
     return float(reaction(driven, solved)[0]) / 0.01
 
 

@@ -6,12 +6,18 @@ import pytest
 import skfem
 from cases import CASES
 from independent import Static, neo_hookean
-from problems import BEDDED, POISSON, YOUNG, bedded_sag, clamped, mesh
+from manufactured import smooth_error
+from problems import POISSON, YOUNG, clamped, mesh
+
+from twinguide_softbody.native import NoCompiler
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_known_answer_is_met(case):
-    got = case.compute()
+    try:
+        got = case.compute()
+    except NoCompiler as reason:
+        pytest.skip(f"two machines cannot be compared: {reason}")
     assert case.error(got) <= case.tolerance, f"{got:g} {case.unit}, wanted {case.expected:g}: {case.why}"
 
 
@@ -30,12 +36,11 @@ def test_scikit_fem_finds_the_same_displacements_on_the_same_mesh(cells, order):
     assert np.abs(moved - ours).max() < 1e-3 * np.abs(moved).max()
 
 
-@pytest.mark.parametrize(("order", "least"), [(1, 1.2), (2, 1.6)])
-def test_refining_brings_the_sag_nearer_at_the_elements_order(order, least):
-    # in theory 2 and, at this block's edges, 2.8; found 1.34 and 1.75: these cells are still wider than the bed's layer
-    coarse, fine = (4, 12) if order == 1 else (2, 4)
-    errors = [abs(bedded_sag(cells, order) - BEDDED) for cells in (coarse, fine)]
-    assert np.log(errors[0] / errors[1]) / np.log(fine / coarse) > least
+@pytest.mark.parametrize(("order", "grids"), [(1, (12, 16)), (2, (4, 6))])
+def test_refining_a_smooth_problem_brings_the_solution_nearer_at_the_elements_order(order, grids):
+    errors = [smooth_error(cells, order) for cells in grids]
+    # in theory 2 and 3; found 1.86 and 3.05 here, 1.95 and 3.18 on the finest meshes of docs/verification.md
+    assert np.log(errors[0] / errors[1]) / np.log(grids[1] / grids[0]) > order + 0.8
 
 
 def test_the_reference_file_is_good_to_a_fifth_of_a_percent():

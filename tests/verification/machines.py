@@ -1,0 +1,43 @@
+"""The text for CUDA on the CPU, thread after thread, against the compiled text: the same sway of the clamped block."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+from problems import POISSON, YOUNG, mesh
+
+from twinguide_softbody.attachment import Attachment
+from twinguide_softbody.body import Body, Springs
+from twinguide_softbody.cuda import Cuda, Shim
+from twinguide_softbody.layout import layout
+from twinguide_softbody.machine import Native
+from twinguide_softbody.newton import Newton
+
+FRAMES = 12
+
+
+def difference(cells: int, order: int) -> float:
+    """Return the largest distance [m] between the two, after frames in which the far face is drawn by 2 cm."""
+    vertices, elements = mesh(cells, 0.1, order)
+    body = Body(vertices, elements, YOUNG, POISSON, 1000.0, (0.0, 0.0, -9.81))
+    lay = layout(body, vertices[:, 0] < 1e-9)
+    tip = np.flatnonzero(vertices[:, 0] > 0.1 - 1e-9)
+    mean = sp.csr_matrix((np.full(len(tip), 1 / len(tip)), (np.zeros(len(tip), int), tip)), shape=(1, len(vertices)))
+    poses = []
+    for machine in (Native(lay, "neo_hookean", 1), Cuda(lay, "neo_hookean", Shim())):
+        machine.arrays.set("load", body.weight[lay.order], np.float64)
+        attachment = Attachment(lay, Springs(mean, 100 * np.eye(3)[None]), machine.arrays)
+        newton = Newton(lay, machine, attachment)
+        for frame in range(1, FRAMES + 1):
+            newton.begin()
+            newton.load(np.array([[0.0, 0.02, -0.01]]) * frame / FRAMES, 0.3)
+            newton.guess()
+            newton.assemble()
+            newton.coarse.refresh(attachment)
+            newton.iterate(200, 1e-7)
+            newton.iterate(200, 1e-7)
+            newton.end()
+        newton.coarse.close()
+        poses.append(newton.displacements())
+    assert np.abs(poses[0]).max() > 0.01
+    return float(np.linalg.norm(poses[1] - poses[0], axis=1).max())
