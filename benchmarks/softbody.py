@@ -149,7 +149,7 @@ def roofs() -> dict[str, float]:
 def kernels(cells: int) -> dict[str, float]:
     """Return rates of one core: element forces and a conjugate gradient iteration, as a share of the cache's rate."""
     solver = problem(cells).solver(1)
-    machine, lay = solver._machine, solver._layout
+    machine, lay = solver.machine, solver.layout
     u, force = np.zeros((len(lay.order), 3)), np.zeros((len(lay.order), 3))
     m, n, blocks = len(lay.connectivity), len(lay.order), len(lay.pattern.column)
     machine.tangent(u)

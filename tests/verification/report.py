@@ -61,10 +61,11 @@ def convergence() -> list[str]:
         right.loglog(SMOOTH[order], theory, "k--", linewidth=0.8, label="2 and 3" if order == 2 else None)
     left.set(xlabel="nodes", ylabel="error of the sag [%]", title="bedded block")
     right.set(xlabel="cells along the edge", ylabel="error of the displacement [%]", title="smooth problem")
-    for axes in (left, right):
-        axes.legend()
+    right.set_ylim(top=300)
+    for axes, ticks in ((left, (125, 343, 1000, 4096)), (right, (2, 4, 8, 16))):
+        axes.legend(loc="upper right")
         axes.xaxis.set_minor_formatter("")
-    right.set_xticks([2, 4, 8, 16], ["2", "4", "8", "16"])
+        axes.set_xticks(ticks, map(str, ticks))
     figure.savefig(DOCS / "pictures" / "convergence.png", dpi=110)
     return rows
 
@@ -79,8 +80,9 @@ def deformed() -> None:
     vertices, elements = mesh(9, 0.1, 1)
     solved = clamped(9)
     faces = boundary(elements)
-    figure = plt.figure(figsize=(4.5, 3.6), layout="constrained")
+    figure = plt.figure(figsize=(5.2, 3.8), layout="constrained")
     axes = figure.add_subplot(projection="3d")
+    axes.set_box_aspect(None, zoom=0.85)
     x, y, z = solved.positions.T * 1e3
     moved = np.linalg.norm(solved.positions - vertices, axis=1)[faces].mean(axis=1) * 1e3
     surface = axes.plot_trisurf(x, y, z, triangles=faces, linewidth=0.2, edgecolor="gray", cmap="viridis")
