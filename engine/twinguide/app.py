@@ -154,12 +154,15 @@ def check_phase(phase: str, motions: list[str], say: Callable[[str], None]) -> N
     )
 
 
-def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool) -> Loop:
-    """Start parts and headset, each to be closed by `stack`, and return the loop over them."""
+def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool, hands: HandSource | None = None) -> Loop:
+    """Start parts and headset, each to be closed by `stack`, and return the loop over them.
+
+    `hands` are what a simulated headset tells of its controllers.
+    """
     scenario = run.scenario
     clock: Clock = ClockVirtual() if scenario.clock == "virtual" else ClockReal()
     session = stack.enter_context(Session(plan_of(run, case), run.registry))
-    headset = make_headset(run, case, session, clock, draw=draw)
+    headset = make_headset(run, case, session, clock, draw=draw, hands=hands)
     stack.callback(headset.stop)
     headset.start()
     twin = Twin(case, scenario, session.bulk, _exposure_hz(run))
@@ -238,7 +241,9 @@ def choose_backend(run: Run) -> Literal["openxr", "simulated"]:
     return "simulated"
 
 
-def make_headset(run: Run, case: Case, session: Session, clock: Clock, *, draw: bool) -> Headset:
+def make_headset(
+    run: Run, case: Case, session: Session, clock: Clock, *, draw: bool, hands: HandSource | None = None
+) -> Headset:
     """Return the headset that the plan names."""
     s = run.scenario
     if session.plan.about["headset"] == "openxr":
@@ -249,7 +254,6 @@ def make_headset(run: Run, case: Case, session: Session, clock: Clock, *, draw: 
 
     worlds = [p for p in _declared(run) if isinstance(p, World) and p.head]
     head = resolve(worlds[0].head)(session.context(worlds[0].name)) if worlds else None
-    hands = None
     if s.mode == "rehearse":
         head, hands = head or onlooker(), _trainee(run, case)
     half = np.radians(s.headset.fov_deg) / 2
@@ -287,7 +291,8 @@ def _staging(scenario: Scenario) -> Staging | None:
 
 def _pivot(run: Run, twin: Twin) -> GuidedPivot | None:
     """Return what calibrates the tips that the scenario asks for; their results go to the session folder."""
-    tools = tuple(name for name, tool in run.scenario.tools.items() if tool.calibrate == "pivot")
+    wanted = {name: tool for name, tool in run.scenario.tools.items() if tool.calibrate == "pivot"}
+    tools = {name: "stage" if tool.controller else "tracker" for name, tool in wanted.items()}
     return GuidedPivot(tools, twin.swung, twin.calibrate, run.out / "calibration") if tools else None
 
 

@@ -74,7 +74,7 @@ class Loop:
         self.session.advance(now)
         for header, message in self.session.drain():
             self._take(header.source, message, now)
-        self._follow_hands(now)
+        self._follow_hands(timing.t_display_ns, now)
         self._follow_wearer(timing.t_display_ns, now)
         self._lap(1)
 
@@ -171,8 +171,9 @@ class Loop:
         if before == "guide" and self.workflow.step == "train":
             self.twin.forget_training()
 
-    def _follow_hands(self, now_ns: int) -> None:
+    def _follow_hands(self, t_display_ns: int, now_ns: int) -> None:
         hands = self.headset.hands()
+        self.twin.follow_hands(hands, t_display_ns)
         for command in self.person.commands(hands, self.workflow.state) if self.person else ():
             self.session.publish(command)
             self._obey(command, now_ns)

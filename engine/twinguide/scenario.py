@@ -63,6 +63,8 @@ class HeadsetSettings(Strict, frozen=True, kw_only=True):
     )
     sigma_mm: NonNegative = 0.2  # stated jitter of its own tracking, per axis
     sigma_deg: NonNegative = 0.1
+    controller_sigma_mm: NonNegative = 1.0  # stated error of a controller that is a tool, per axis; no time averages it
+    controller_sigma_deg: NonNegative = 0.3
 
 
 class Mount(Strict, frozen=True, kw_only=True):
@@ -89,6 +91,7 @@ class Tool(Strict, frozen=True, kw_only=True):
     tip_covariance_mm2: Rows3 | None = None  # in the tool's frame; where given, in place of tip_sigma_mm
     calibration: str = ""
     calibrate: Literal["", "pivot"] = ""  # `pivot`: the run begins with swinging it in a divot
+    controller: Literal["", "left", "right"] = ""  # it is this hand's: seen by the headset, its grip the tool's frame
     mount: Mount | None = None
     bends_mm: NonNegative = 0.0  # 1 sigma of a needle's bending at full depth, lateral
     tolerance_mm: Positive = 6.0
@@ -250,6 +253,8 @@ def check(scenario: Scenario, registry: Registry, where: str = "the scenario") -
                 "how the body is fixed to the headset", "neither mount nor calibration", f"{where}, [tools.{name}]",
                 "State [tools.<name>.mount], or name a result of `twinguide calibrate handeye`.",
             )  # fmt: skip
+        if tool.controller and tool.role not in ("pointer", "needle"):
+            raise ScenarioError("a pointer or a needle", f"role {tool.role!r}", f"{where}, [tools.{name}] controller")
         if tool.calibrate and tool.role not in ("pointer", "needle"):
             raise ScenarioError("a tool with a tip", f"role {tool.role!r}", f"{where}, [tools.{name}] calibrate")
     if scenario.registration.known and scenario.mode == "rehearse":

@@ -7,8 +7,8 @@ what has moved since the time they are valid for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -28,6 +28,7 @@ from twinguide.messages import (
     Exposure,
     Gate,
     Message,
+    PoseWire,
     Registration,
     Solution,
     Training,
@@ -38,6 +39,7 @@ from twinguide.scenario import Scenario
 from twinguide.scene import Point, Status, StructureView, ToolView, TwinView
 from twinguide.tooling import tip_covariance, tip_of, tool_view
 from twinguide.trust import SILENT_PERIODS, Presence, Stream, Trust
+from twinguide.xr.base import Hand, HandName
 
 Array = NDArray[np.float64]
 IN_HAND = {
@@ -51,6 +53,7 @@ LEVER_M = 0.15  # from the reference body to what hangs on it: a turn of the bod
 GATE_FRESH_NS = 100 * MS  # an older gate says nothing
 SOLUTION_FRESH_NS = 250 * MS  # a body's shape older than this is not this breath's
 EYE = np.eye(3)
+NO_COVARIANCE = np.zeros((6, 6))
 STILL = Point(np.zeros(3), np.zeros((3, 3)))
 UNKNOWN = Point(np.zeros(3), np.eye(3) * UNKNOWN_MOTION_M**2)
 
@@ -83,6 +86,9 @@ class Twin:
         patient_side = {n: t for n, t in scenario.tools.items() if t.role != "headset"}
         self._histories = {n: PoseHistory(static=t.role == "reference") for n, t in patient_side.items()}
         self._presence = {name: Presence() for name in patient_side}
+        self._controllers: dict[str, HandName] = {n: t.controller for n, t in patient_side.items() if t.controller}
+        turn, shift = np.radians(scenario.headset.controller_sigma_deg), scenario.headset.controller_sigma_mm * 1e-3
+        self._controller_covariance = np.diag([turn**2] * 3 + [shift**2] * 3)
         self._stream = Stream(round(SECOND / exposure_hz))
         self._displacement = DisplacementHistory()
         self._deformation = Deformation(case, [n for n, s in case.structures.items() if s.moves])
@@ -130,11 +136,15 @@ class Twin:
     def _take_exposure(self, exposure: Exposure, now_ns: int) -> None:
         if self._stream.silence(now_ns) >= SILENT_PERIODS:
             for name, presence in self._presence.items():
-                if not self._histories[name].static:  # a hand moves on meanwhile: it is shown when seen anew
+                if (
+                    not self._histories[name].static and name not in self._controllers
+                ):  # a hand moves on meanwhile: it is shown when seen anew
                     presence.gone("tracker silent")
         self._stream.heard_ns = now_ns
         for name, history in self._histories.items():
             wire = exposure.tools.get(name)
+            if name in self._controllers:
+                continue
             if wire is None:
                 self._presence[name].missed(exposure.lost.get(name, "not in view"))
             else:
@@ -178,6 +188,16 @@ class Twin:
         """Take where the headset's room lies now, as followed; None and the reason while nobody knows."""
         self._stage_from_tracker, self._stage_reason = stage_from_tracker, reason
 
+    def follow_hands(self, hands: Mapping[HandName, Hand], t_ns: int) -> None:
+        """Take where the controllers are at `t_ns` [ns] that are tools of this run."""
+        for name, side in self._controllers.items():
+            grip = hands[side].pose_grip
+            if grip is None:
+                self._presence[name].missed("controller not tracked")
+                continue
+            self._histories[name].add(t_ns, PoseWire.of(Transform("stage", name, grip.matrix), NO_COVARIANCE))
+            self._presence[name].seen()
+
     def place(self, stage_from_reference: Transform) -> None:
         """Lay the patient down in stage, for rehearsal; nothing moves it from there."""
         self._fixed_stage = Pose(stage_from_reference, 0, np.zeros((6, 6)))
@@ -196,7 +216,10 @@ class Twin:
     # ---- calibrating and touching -----------------------------------------------------------------------------------
 
     def swung(self, tool: str, since_ns: int) -> tuple[int, Array]:
-        """Return the time of a tool's newest sample [ns], and its poses in tracker since a time, shape (n, 4, 4)."""
+        """Return the time of a tool's newest sample [ns], and its poses since a time, shape (n, 4, 4).
+
+        They are told in tracker; a controller's in stage.
+        """
         history = self._histories[tool]
         return history.newest_ns, history.samples(since_ns)[0].copy()
 
@@ -208,20 +231,29 @@ class Twin:
     def touch(self, since_ns: int, until_ns: int) -> Touch:
         """Return the pointer's tips [m] in reference during a touch; see `Touch`."""
         pointer, reference = self._roles["pointer"], self._histories[self._roles["reference"]]
-        base = reference.at(until_ns)
+        base = self._base(pointer, reference.at(until_ns))
         matrices, covariances = self._histories[pointer].samples(since_ns)
         if base is None or not len(matrices):
             return Touch(np.zeros((0, 3)), np.eye(3), np.eye(3), 0.0)
         tip = tip_of(self._tools[pointer])
-        reference_from_tracker = base.transform.inverse()
-        tips = reference_from_tracker.apply(matrices[:, :3, :3] @ tip + matrices[:, :3, 3])
-        mean = Transform("tracker", pointer, matrices[-1])
-        one = Pose(mean, until_ns, covariances.mean(axis=0)).point_covariance(tip)
-        turn = reference_from_tracker.rotation
+        reference_from_base = base.transform.inverse()
+        tips = reference_from_base.apply(matrices[:, :3, :3] @ tip + matrices[:, :3, 3])
+        mean = Transform(base.transform.target, pointer, matrices[-1])
+        held = pointer in self._controllers
+        one = Pose(mean, until_ns, self._controller_covariance if held else covariances.mean(axis=0)).point_covariance(
+            tip
+        )
+        turn = reference_from_base.rotation
         tool_turn = turn @ mean.rotation
         own = tool_turn @ tip_covariance(self._tools[pointer]) @ tool_turn.T
         common = base.inverse().point_covariance(mean.apply(tip)) + own
+        if held:
+            common = common + turn @ one @ turn.T  # slow too
         return Touch(tips, turn @ one @ turn.T, common, self._surrogate_motion(since_ns))
+
+    def _base(self, tool: str, reference: Pose | None) -> Pose | None:
+        """Return how the reference lies in the frame in which a tool is seen: the tracker, or the headset's room."""
+        return self._stage_from_reference(reference) if tool in self._controllers else reference
 
     def _surrogate_motion(self, since_ns: int) -> float:
         """Return how far the surrogate wandered [m]: its smoothed first third against its last."""
@@ -401,6 +433,10 @@ class Twin:
         pose = self._histories[name].at(t_ns)
         if pose is None:
             return None, presence.reason
+        if name in self._controllers:
+            stage = self._stage_from_reference(reference)
+            slow = replace(pose, covariance=pose.covariance + self._controller_covariance)  # no line averages it
+            return (stage.inverse() @ slow, "") if stage else (None, self._stage_reason)
         if self._inverse is None or self._inverse[0] is not reference:
             self._inverse = (reference, reference.inverse())
         return self._inverse[1] @ pose, ""

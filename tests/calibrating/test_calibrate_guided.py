@@ -31,7 +31,7 @@ class Hand:
 
 def guided(cone_deg, folder=None):
     hand, known = Hand(cone_deg), {}
-    return GuidedPivot(("pointer",), hand.samples, known.__setitem__, folder), hand, known
+    return GuidedPivot({"pointer": "tracker"}, hand.samples, known.__setitem__, folder), hand, known
 
 
 def swing(pivot, t_ns=0):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import degrees, inf
 from pathlib import Path
@@ -23,7 +23,7 @@ SWING_NS = 10 * SECOND
 CONE_DEG = 20.0  # that the wearer is asked for, from the middle to all sides
 P95_MAX_M = 1.0e-3  # of the tip; more is refused
 
-Samples = Callable[[str, int], tuple[int, Array]]  # (tool, since [ns]) -> newest [ns], tracker_from_tool (n, 4, 4)
+Samples = Callable[[str, int], tuple[int, Array]]  # (tool, since [ns]) -> newest [ns], poses (n, 4, 4)
 Known = Callable[[str, PivotResult], None]
 
 
@@ -39,9 +39,9 @@ class _Swing:
 class GuidedPivot:
     """The tools that are still to be calibrated, in order; it waits for a swing, then for the wearer's word."""
 
-    def __init__(self, tools: tuple[str, ...], samples: Samples, known: Known, folder: Path | None = None) -> None:
-        """Take the tools' names, where their samples come from, who is told the result, and where it is written."""
-        self._left, self._samples, self._known, self._folder = list(tools), samples, known, folder
+    def __init__(self, tools: Mapping[str, str], samples: Samples, known: Known, folder: Path | None = None) -> None:
+        """Take the tools and the frame each is seen in, their samples, who is told the result, and where it is kept."""
+        self._seen_in, self._left, self._samples, self._known, self._folder = tools, list(tools), samples, known, folder
         self._swing: _Swing | None = None
         self._looked_ns = 0
         self._fit: PivotFit | None = None
@@ -75,7 +75,7 @@ class GuidedPivot:
     def accept(self) -> None:
         """Use the tip from now on, and keep it as a result file; raise CalibrationError where that cannot be."""
         assert self._fit is not None
-        result = _result(self.tool, self._fit)
+        result = _result(self.tool, self._seen_in[self.tool], self._fit)
         self._known(self._left.pop(0), result)
         self.redo()
         if self._folder is not None:
@@ -123,8 +123,8 @@ def _told(fit: PivotFit) -> tuple[str, str]:
     return cone, text("swing_tip", residual_mm=fit.sigma * 1e3, p95_mm=fit.tip_p95 * 1e3)
 
 
-def _result(tool: str, fit: PivotFit) -> PivotResult:
+def _result(tool: str, seen_in: str, fit: PivotFit) -> PivotResult:
     """Return a swing of this run as a result that scenarios read; the session's own recording holds the samples."""
     alone = compare_pivots([fit])
-    divot = divot_of("session.mcap", "tracker", fit, alone, np.arange(len(fit.residuals)))
+    divot = divot_of("session.mcap", seen_in, fit, alone, np.arange(len(fit.residuals)))
     return result_of(tool, (divot,), (fit,), alone, (), fit.notes)
