@@ -35,6 +35,7 @@ STEP_CONVERGED = 1e-7  # [m]
 LEAST_POSES = 6
 MOST_REJECTED = 0.4  # more, and no single tip and pivot explain the data
 SHORT_M = 0.005  # a tip so near the marker's origin has no shaft to measure the swing by
+SIDES, SIDE_RAD = 8, radians(10.0)  # where a swing should have been: coverage, as a person reads it
 SIGMAS_95 = 1.6449  # of one slow error, to one side
 SCALE_FLOOR_M = 1e-9  # data without noise keep a scale to weigh with
 
@@ -58,6 +59,7 @@ class PivotFit:
     tip_p95: float
     systematic_p95: float
     swing_rad: float  # 95 % of the samples lie within it of the middle
+    sides: int  # of `SIDES` about the middle, to which the tool was swung by at least `SIDE_RAD`
     freedom: float
     inflation: float
     notes: tuple[str, ...]
@@ -206,7 +208,7 @@ def _result(
         turning,
         float(p95_radius(covariance[:3, :3], freedom)),
         SIGMAS_95 * systematic,
-        _swing(rotation, state.tip),
+        *_swing(rotation, state.tip),
         freedom,
         inflation,
         notes,
@@ -219,14 +221,21 @@ def _smallest_spread(rotation: Array) -> float:
     return sqrt(max(float(np.linalg.eigvalsh(np.eye(3) - mean.T @ mean)[0]), 0.0))
 
 
-def _swing(rotation: Array, tip: Array) -> float:
-    """Return the angle [rad] from the middle within which 95 % of the shaft's directions lie."""
+def _swing(rotation: Array, tip: Array) -> tuple[float, int]:
+    """Return the angle [rad] from the middle within which 95 % of the shaft's directions lie, and the sides reached.
+
+    A tip without a shaft tells of no sides: all count where the tool turned at all.
+    """
     if float(tip @ tip) < SHORT_M**2:
-        return 2.0 * _smallest_spread(rotation)
+        return 2.0 * _smallest_spread(rotation), SIDES
     direction = rotation @ (tip / sqrt(float(tip @ tip)))
     middle = direction.sum(axis=0)
-    cosine = direction @ (middle / max(sqrt(float(middle @ middle)), 1e-12))
-    return float(np.quantile(np.arccos(np.clip(cosine, -1.0, 1.0)), 0.95))
+    middle = middle / max(sqrt(float(middle @ middle)), 1e-12)
+    away = np.arccos(np.clip(direction @ middle, -1.0, 1.0))
+    across = np.linalg.svd(middle[None])[2][1:]
+    around = np.arctan2(direction @ across[1], direction @ across[0])
+    side = np.floor((around + pi) * SIDES / (2.0 * pi)).astype(np.int64) % SIDES
+    return float(np.quantile(away, 0.95)), len(np.unique(side[away >= SIDE_RAD]))
 
 
 def _gate(fit: PivotFit, p95_max: float) -> None:

@@ -50,7 +50,7 @@ def test_a_swing_shows_progress_and_ends_in_a_tip_to_accept(tmp_path):
     assert pivot.waits_for == "swing pointer"
     read = swing(pivot)
     assert len(read) >= 19  # every half second of ten
-    assert all("Cone" in rows[1] and "Residual" in rows[2] for rows in read[3:-1])
+    assert all("sides reached" in rows[1] and "Residual" in rows[2] for rows in read[3:-1])
     assert pivot.waits_for == "confirm"
     assert known == {}
     pivot.accept()

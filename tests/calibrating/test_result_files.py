@@ -46,6 +46,7 @@ PIVOT = PivotResult(
             pivot_mm=(1.0, 2.0, 3.0),
             pivot_in="tracker",
             swing_deg=40.0,
+            sides=8,
             sigma_mm=0.1,
             covariance=tuple(map(tuple, (np.eye(6) * 1e-8).tolist())),
         ),

@@ -46,6 +46,7 @@ RESULT = PivotResult(
             pivot_mm=(0.0, 0.0, 0.0),
             pivot_in="tracker",
             swing_deg=40.0,
+            sides=8,
             sigma_mm=0.1,
             covariance=tuple(map(tuple, (np.eye(6) * 1e-8).tolist())),
         ),

@@ -109,3 +109,15 @@ def test_several_divots_agree_and_a_bent_tool_does_not():
     assert np.linalg.norm(together.tip - TIP) < 0.1e-3
     bent = calibrate_pivot(swing(9, tip=BENT)[0])
     assert not compare_pivots([*fits, bent]).consistent
+
+
+def test_the_sides_reached_are_counted():
+    assert calibrate_pivot(swing(1, 40.0)[0]).sides == 8
+    assert calibrate_pivot(swing(1, 8.0)[0], p95_max=1.0).sides == 0
+    t = np.linspace(0.0, 20.0, 400)
+    there_and_back = np.stack([0.5 * np.sin(t), np.zeros(400), 0.5 * np.sin(1.7 * t)], axis=1)  # a plane, and a twist
+    poses = np.tile(np.eye(4), (400, 1, 1))
+    poses[:, :3, :3] = Rotation.from_rotvec(there_and_back).as_matrix()
+    tip = np.array([0.0, 0.0, -0.15])
+    poses[:, :3, 3] = -poses[:, :3, :3] @ tip
+    assert calibrate_pivot(poses).sides < 6

@@ -15,6 +15,7 @@ from twinguide.calibrating.result import PivotResult, write_result
 from twinguide.clock import MS, SECOND
 from twinguide.render.catalogue import text
 from twinguide_calibration import CalibrationRefused, PivotFit, calibrate_pivot, compare_pivots
+from twinguide_calibration.pivot import SIDES
 
 Array = NDArray[np.float64]
 LOOK_NS = 500 * MS  # between two looks at what is known so far
@@ -119,7 +120,7 @@ class GuidedPivot:
 
 
 def _told(fit: PivotFit) -> tuple[str, str]:
-    cone = text("swing_cone", cone_deg=degrees(fit.swing_rad), of=CONE_DEG)
+    cone = text("swing_cone", cone_deg=degrees(fit.swing_rad), of=CONE_DEG, sides=fit.sides, all=SIDES)
     return cone, text("swing_tip", residual_mm=fit.sigma * 1e3, p95_mm=fit.tip_p95 * 1e3)
 
 

@@ -15,6 +15,7 @@ from twinguide.calibrating.picture import draw_pivot
 from twinguide.calibrating.result import Divot, PivotResult, Source, rows_of, stamp, symmetric
 from twinguide.errors import CalibrationError
 from twinguide_calibration import PivotConsistency, PivotFit, calibrate_pivot, compare_pivots
+from twinguide_calibration.pivot import SIDES
 from twinguide_calibration.reading import Track, relative, without_repeats
 
 Array = NDArray[np.float64]
@@ -74,6 +75,7 @@ def divot_of(file: str, target: str, fit: PivotFit, together: PivotConsistency, 
         pivot_mm=_vector(1e3 * fit.pivot),
         pivot_in=target,
         swing_deg=float(np.degrees(fit.swing_rad)),
+        sides=fit.sides,
         sigma_mm=1e3 * fit.sigma,
         covariance=symmetric(fit.covariance),
     )
@@ -150,7 +152,7 @@ def _divot(divot: Divot, several: bool) -> tuple[tuple[str, str], ...]:
     return (
         *((own,) if several else ()),
         (f"pivot{of}", f"{_told(divot.pivot_mm)} mm in {divot.pivot_in}"),
-        (f"swing{of}", f"{divot.swing_deg:.0f} deg from the middle"),
+        (f"swing{of}", f"{divot.swing_deg:.0f} deg from the middle, to {divot.sides} of {SIDES} sides"),
     )
 
 

@@ -73,7 +73,8 @@ class Divot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     apart_mm: NonNegative  # from the tip of all recordings together
     pivot_mm: Vec3
     pivot_in: str  # the frame of `pivot_mm`
-    swing_deg: NonNegative  # how far the tool was swung from its middle
+    swing_deg: NonNegative  # how far the tool was swung from its middle ...
+    sides: Annotated[int, Meta(ge=0, le=8)]  # ... and to how many of 8 sides
     sigma_mm: NonNegative
     covariance: Rows  # (6, 6) [m2], tip in the tool's frame, then pivot
 

@@ -56,7 +56,7 @@ TEXTS: Mapping[str, str] = {
     "calibrate": "Calibrate: hold the tip in a divot and swing the tool",
     "swing_wanted": "{name}: swing it by {of:.0f}° or more to all sides",
     "swing_time": "{seconds:.0f} of {of:.0f}\u00a0s, {count} sightings",
-    "swing_cone": "Cone {cone_deg:.0f}° from the middle, wanted {of:.0f}° to all sides",
+    "swing_cone": "Cone {cone_deg:.0f}° from the middle, wanted {of:.0f}°; {sides} of {all} sides reached",
     "swing_tip": "Residual {residual_mm:.2f}\u00a0mm, tip known to {p95_mm:.2f}\u00a0mm (95\u00a0%)",
     "swing_done": "Accept this tip, or reject it and swing again",
     "swing_refused": "Not calibrated: {reason}",
