@@ -11,6 +11,7 @@ import json
 import struct
 import time
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -136,12 +137,21 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="keep the figures, beside those of other seeds")
     a = parser.parse_args()
     jobs = [(a.count // a.processes, a.seed + i) for i in range(a.processes)]
     with ProcessPoolExecutor(a.processes) as pool:
         shares = list(pool.map(_mutate_share, jobs))
-    total = {k: (max if "slowest" in k or k == "seconds" else sum)(s[k] for s in shares) for k in shares[0]}
-    print(json.dumps(total, indent=2))
+    found = {str(a.seed): total_of(shares)}
+    if a.out is not None:
+        found = (json.loads(a.out.read_text())["seeds"] if a.out.is_file() else {}) | found
+        a.out.write_text(json.dumps({"total": total_of(list(found.values())), "seeds": found}, indent=2) + "\n")
+    print(json.dumps(total_of(list(found.values())), indent=2))
+
+
+def total_of(shares: list[dict[str, float]]) -> dict[str, float]:
+    """Return the sums of several runs, and the slowest stream of all."""
+    return {key: (max if key == "slowest_ms" else sum)(share[key] for share in shares) for key in shares[0]}
 
 
 if __name__ == "__main__":

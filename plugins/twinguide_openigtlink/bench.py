@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import time
@@ -46,7 +47,6 @@ PORT_OPTION = click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=PORT,
-    show_default=True,
     help="The port; OpenIGTLink's own is 18944.",
 )
 LISTEN = click.option("--listen", is_flag=True, help="Wait for the other side to connect.")
@@ -55,7 +55,7 @@ POSITIVE = click.FloatRange(min=0.0, min_open=True)
 REQUEST = click.option("--request", type=click.Choice(["TDATA", "QTDATA"]), help="Ask for it with STT_.")
 
 
-@click.group()
+@click.group(context_settings={"show_default": True})
 def igtl() -> None:
     """Look at OpenIGTLink devices: PLUS, 3D Slicer, trackers."""
 
@@ -72,9 +72,16 @@ def opened(host: str, port: int, *, listen: bool, request: str | None) -> Iterat
     try:
         endpoint = Server(port, host, on_link=on_link) if listen else Client(host, port, on_link=on_link)
     except OSError as error:
-        raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        raise click.ClickException(cannot_listen(host, port, error)) from error
     with endpoint:
         yield endpoint.start()
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> str:
+    """Return why a port cannot be had, and what to try."""
+    taken = error.errno == errno.EADDRINUSE
+    hint = "another program listens there; try another --port" if taken else "is --host an address of this machine?"
+    return f"cannot listen on {host}:{port}: {error.strerror.partition(' (')[0] if error.strerror else error}: {hint}"
 
 
 def until(seconds: float, step: Callable[[], object]) -> None:
@@ -247,7 +254,7 @@ def play(cues: Iterator[Cue], host: str, port: int, begun: float | None) -> None
     try:
         server = Server(port, host, on_arrival=answer)
     except OSError as error:
-        raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        raise click.ClickException(cannot_listen(host, port, error)) from error
     sent = 0
     try:
         with server.start():

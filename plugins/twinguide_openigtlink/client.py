@@ -18,6 +18,7 @@ from .wire import Limits
 
 SPIN_S = 0.0003  # `receive` looks again and again before it sleeps: to be woken takes longer than many answers
 RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+LASTED_S = 1.0  # a link that ended sooner was none: who hangs up at once is not called ever again without a rest
 Address = tuple[Any, Any, int, str, Any]  # as getaddrinfo tells it
 
 
@@ -65,7 +66,7 @@ class Client(Endpoint):
         self._dial_s, self._dial_until = dial_s, 0.0
         self._inbox: deque[Arrival] = deque()
         self._failures = 0
-        self._next_s = 0.0
+        self._next_s = self._since_s = 0.0
 
     @property
     def connected(self) -> bool:
@@ -153,7 +154,7 @@ class Client(Endpoint):
         self._dialling = None
         self._selector.unregister(sock)
         self._addresses.clear()
-        self.problem, self._failures = "", 0
+        self.problem, self._since_s = "", time.monotonic()
         self._adopt(sock, f"{self.host}:{self.port}")
 
     def _failed(self, why: str) -> None:
@@ -163,6 +164,8 @@ class Client(Endpoint):
 
     def _forget(self, link: Link) -> None:
         super()._forget(link)
+        if time.monotonic() - self._since_s > LASTED_S:
+            self._failures = 0
         self._failed(link.why)
 
     def close(self) -> None:

@@ -57,6 +57,15 @@ def test_options_that_cannot_be_are_refused_by_name(arguments):
     assert (result.exit_code, arguments[1] in result.output) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("host", "said"), [("127.0.0.1", "another program listens there"), ("203.0.113.1", "an address of this machine?")]
+)
+def test_a_port_that_cannot_be_had_is_told_with_what_to_try(host, said):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = run("serve", "--host", host, "--port", taken.getsockname()[1], "--seconds", 0.1)
+    assert (result.exit_code, said in result.output) == (1, True), result.output
+
+
 def test_a_recording_that_is_none_is_refused_naming_the_file_once(tmp_path):
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(RecordingError) as caught:

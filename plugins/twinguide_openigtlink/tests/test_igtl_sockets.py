@@ -208,6 +208,18 @@ def test_an_address_that_never_answers_is_told_as_such():
         one.close()
 
 
+def test_who_hangs_up_at_once_is_called_less_and_less_often():
+    calls = []
+    with socket.create_server(("127.0.0.1", 0)) as rude, Client(*rude.getsockname()) as client:
+        rude.settimeout(SOON_S)
+        client.start()
+        for _ in range(6):
+            rude.accept()[0].close()
+            calls.append(time.monotonic())
+    gaps = np.diff(calls)
+    assert gaps[-1] > 0.15  # the fifth rest is one of 0.2 s or more, the first one of 0.02 s
+
+
 def test_who_has_said_all_still_gets_the_answer():
     with Server(0, on_arrival=lambda a: server.send(Packet(Text("yes"), "Answer"), a.link)) as server:
         server.start()
