@@ -24,6 +24,7 @@ PORT = 18944  # OpenIGTLink's own, by IANA
 QUEUE_BYTES = 1 << 25
 LOOK_S = 0.05
 LINKS_AT_ONCE = 64
+CALLERS_AT_ONCE = 8  # then the links have their turn, of which some may have ended
 BUSY = 6  # page "Status"
 
 
@@ -239,13 +240,15 @@ class Server(Endpoint):
 
     def _ready(self, key: selectors.SelectorKey, mask: int) -> None:
         try:
-            sock, peer = self._listening.accept()
-        except (BlockingIOError, ConnectionError):  # the caller has hung up already
-            return
+            for _ in range(CALLERS_AT_ONCE):  # else many who come and go keep others out
+                self._welcome(*self._listening.accept())
+        except (BlockingIOError, ConnectionError):  # nobody waits any more, or the caller has hung up already
+            pass
         except OSError as error:
             LOG.warning("a connection could not be taken: %s", error)
             time.sleep(LOOK_S)  # no numbers left for sockets: it would be asked again at once
-            return
+
+    def _welcome(self, sock: socket.socket, peer: tuple[str, int]) -> None:
         try:
             if len(self.links) < LINKS_AT_ONCE:
                 self._adopt(sock, f"{peer[0]}:{peer[1]}")
