@@ -57,6 +57,7 @@ class Incoming:
         self._clocks = SenderClocks(o, lambda: ctx.device_clock(o.latency_ms, o.latency_sigma_ms), ctx.log)
         self._rings: dict[str, str] = {}  # by device
         self._odd_units: set[str] = set()  # devices of which it was said
+        self._lost = 0  # messages of which it was said
         self._heard_ns = self._seen_ns = self._said_ns = 0  # any message, a frame, a complaint
         self._endpoint = self._open()
         self._reader = self._endpoint.reader()
@@ -82,6 +83,9 @@ class Incoming:
             yield from self._take(arrival)
         for frame in self._gathering.due(t_ns):
             yield self._exposure(frame)
+        if self._reader.lost > self._lost:
+            self._ctx.log.warning("%d messages are lost: they come faster than they are taken", self._reader.lost)
+            self._lost = 2 * self._reader.lost  # said again when it is twice as bad
         yield from self._silence(t_ns)
 
     def close(self) -> None:

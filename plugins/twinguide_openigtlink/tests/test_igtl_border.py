@@ -341,6 +341,21 @@ def test_arrays_of_many_devices_share_few_rings_and_one_that_finds_no_room_is_sa
     assert "no space left" in caplog.text
 
 
+def test_messages_that_came_too_fast_to_be_taken_are_said_to_be_lost(caplog):
+    with Server(0) as server:
+        server.start()
+        part = Incoming(context(IncomingOptions(port=server.address[1])))
+        try:
+            until = time.monotonic() + 20.0
+            while part._reader.lost == 0:  # 65536 are kept
+                assert time.monotonic() < until
+                server.send(Packet(Text("x"), "Flood"))
+            assert len(list(part.step(time.monotonic_ns(), Inbox()))) >= 65536
+            assert "faster than they are taken" in caplog.text
+        finally:
+            part.close()
+
+
 def test_tools_are_lost_when_only_other_things_are_told_of():
     with Server(0) as server:
         server.start()
