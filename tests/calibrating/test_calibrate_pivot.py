@@ -124,3 +124,35 @@ def test_a_missing_file_is_one_clear_line(run, tmp_path):
     code, text = run("calibrate", "pivot", tmp_path / "nothing.mha")
     assert (code, text.count("\n")) == (1, 1)
     assert "no such file" in text
+
+
+TOLD_OTHERWISE = {
+    "inverse poses": (lambda poses: np.linalg.inv(poses), "tool_from_tracker was given"),
+    "transposed rotations": (lambda poses: with_turns(poses, turns_of(poses).inv()), "Rotations transposed"),
+    "quaternions w first": (
+        lambda poses: with_turns(poses, Rotation.from_quat(np.roll(turns_of(poses).as_quat(), 1, axis=1))),
+        "order w, x, y, z",
+    ),
+    "metres for millimetres": (
+        lambda poses: poses * ([[1, 1, 1, 1e-3]] * 3 + [[1, 1, 1, 1]]),
+        "metres taken for millimetres",
+    ),
+}
+
+
+def turns_of(poses):
+    return Rotation.from_matrix(poses[:, :3, :3])
+
+
+def with_turns(poses, turns):
+    out = poses.copy()
+    out[:, :3, :3] = turns.as_matrix()
+    return out
+
+
+@pytest.mark.parametrize(("retell", "says"), TOLD_OTHERWISE.values(), ids=TOLD_OTHERWISE)
+def test_poses_told_in_another_way_are_refused_and_the_way_is_named(run, sequence, tmp_path, retell, says):
+    file = sequence(tmp_path / "a.igs.mha", {"StylusToTracker": retell(swung())})
+    code, text = run("calibrate", "pivot", file, "--out", tmp_path / "tip.toml")
+    assert code == 1
+    assert says in text

@@ -165,3 +165,10 @@ def test_columns_that_nothing_is_known_of_are_left_out_and_told(tmp_path):
     points = read_points(csv(tmp_path / "a.csv", text))
     assert points.points.tolist() == [[1e-3, 2e-3, 3e-3], [4e-3, 5e-3, 6e-3]]
     assert points.notes == ("a.csv: columns that nothing is known of, left out: operator, quality",)
+
+
+def test_a_point_without_three_numbers_is_named(tmp_path):
+    point = {"label": "nasion", "position": [None, 1.0, 2.0], "positionStatus": "defined"}
+    (tmp_path / "a.mrk.json").write_text(json.dumps({"markups": [{"controlPoints": [point]}]}))
+    with pytest.raises(CalibrationRefused, match="three numbers at nasion"):
+        read_points(tmp_path / "a.mrk.json")

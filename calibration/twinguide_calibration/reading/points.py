@@ -147,6 +147,8 @@ def _markups(path: Path) -> NamedPoints:
         raise CalibrationRefused(f"wanted JSON; got {error}; in {path.name}. {remedy}") from error
     try:
         return _markup(tables["markups"][0], path.name)
+    except CalibrationRefused:
+        raise
     except (KeyError, IndexError, TypeError, ValueError) as error:
         got = f"{type(error).__name__} {error}"
         raise CalibrationRefused(f"wanted Slicer's markups with controlPoints; got {got}; in {path.name}") from error
@@ -164,7 +166,10 @@ def _markup(markup: dict[str, Any], where: str) -> NamedPoints:
         if point.get("positionStatus", "defined") != "defined" or point.get("position") is None:
             unplaced.append(name)
             continue
-        x, y, z = (float(value) for value in point["position"])
+        place = cast("list[Any]", point["position"])
+        if len(place) != 3 or not all(isinstance(value, int | float) for value in place):
+            raise CalibrationRefused(f"wanted three numbers at {name}; got {place}; in {where}")
+        x, y, z = (float(value) for value in place)
         names.append(name)
         places.append([x, y, z])
     notes = (f"not placed, left out: {', '.join(unplaced)}",) if unplaced else ()

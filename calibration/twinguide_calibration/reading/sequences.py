@@ -19,6 +19,7 @@ from twinguide_calibration.refused import CalibrationRefused
 
 HEADER_BYTES = 256 * 1024 * 1024  # of header: five hours at 60 Hz; beyond it the file is no sequence
 LINE_BYTES = 1024 * 1024
+GZIP = b"\x1f\x8b"
 MILLIMETRE = 1e-3
 FRAME_FIELD = re.compile(r"Seq_Frame(\d+)_(\w+)$")
 NAMED = re.compile(r"(.+?)To([A-Z0-9].*)$")
@@ -129,6 +130,8 @@ def _fields(path: Path) -> dict[str, str]:
     try:
         with path.open("rb") as file:
             first = file.readline(LINE_BYTES)
+            if first.startswith(GZIP):
+                raise CalibrationRefused(f"wanted a header of text; got a compressed file; {path.name}", "Unpack it.")
             if not first.strip():
                 size = path.stat().st_size
                 raise CalibrationRefused(f"wanted a sequence file; got {size} bytes, the first line blank; in {path}")
@@ -156,6 +159,8 @@ def _metaimage(lines: Iterator[str], path: Path) -> Iterator[tuple[str, str]]:
     count = 0
     for count, line in enumerate(lines, start=1):
         name, equals, value = line.rstrip("\0").partition("=")
+        if line.endswith("\0"):
+            break
         if not equals:
             raise CalibrationRefused(f"wanted `name = value`; got {line[:40]!r} in line {count}; in {path.name}")
         yield name.strip(), value.strip()

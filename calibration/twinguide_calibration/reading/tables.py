@@ -230,5 +230,6 @@ def _numbers(name: str, cells: tuple[str, ...], where: str) -> Array:
             values[row] = float(cell) if cell.strip() else np.nan
         except ValueError:
             got = f"{cell!r} in column {name}, row {row + 1}"
-            raise CalibrationRefused(f"wanted a number; got {got}; in {where}") from None
+            remedy = "Write decimal points, not commas." if "," in cell else ""
+            raise CalibrationRefused(f"wanted a number; got {got}; in {where}", remedy) from None
     return values

@@ -18,6 +18,8 @@ from twinguide_calibration.refused import CalibrationRefused
 
 Array = NDArray[np.float64]
 Times = NDArray[np.int64]
+NEAR_M = 0.01  # no tracker follows a body that turns within 10 mm of the tracker's own origin
+TURNS, MANY = 0.1, 10  # of a rotation's entries, over this many poses
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,6 +156,13 @@ def checked(rows: Rows, unit_m: float, where: str) -> tuple[Track, list[str]]:
     poses = check_poses(matrices, f"{name} of {where}", 1, rows.frames)
     notes += poses.notes
     rotations, translations = poses.matrices[:, :3, :3], poses.matrices[:, :3, 3]
+    farthest, turned = float(np.abs(translations).max()), float(np.ptp(rotations, axis=0).max())
+    if farthest < NEAR_M and turned > TURNS and len(rotations) >= MANY:
+        raise CalibrationRefused(
+            f"{name} of {where}: wanted a body that moves within its tracker's reach; got all places within "
+            f"{1e3 * farthest:.2g} mm of its origin",
+            "The unit is not the one stated: metres taken for millimetres?",
+        )
     track = Track(rows.target, rows.source, rotations, translations, rows.frames[poses.kept], None)
     if rows.times_s is None:
         return track, notes

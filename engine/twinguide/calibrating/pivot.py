@@ -8,17 +8,20 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation  # pyright: ignore[reportMissingTypeStubs]
 
 from twinguide.calibrating.inputs import hashed, open_poses, refusals
 from twinguide.calibrating.outcome import Outcome, shortened
 from twinguide.calibrating.picture import draw_pivot
 from twinguide.calibrating.result import Divot, PivotResult, Source, rows_of, stamp, symmetric
 from twinguide.errors import CalibrationError
-from twinguide_calibration import PivotConsistency, PivotFit, calibrate_pivot, compare_pivots
+from twinguide_calibration import CalibrationRefused, PivotConsistency, PivotFit, calibrate_pivot, compare_pivots
 from twinguide_calibration.pivot import SIDES
 from twinguide_calibration.reading import Track, relative, without_repeats
+from twinguide_calibration.rigid import compose
 
 Array = NDArray[np.float64]
+LONGEST_M = 0.5  # of a tool that a hand swings
 
 
 @dataclass(frozen=True)
@@ -118,12 +121,44 @@ def _swing(path: Path, tool: str, reference: str, p95_max_mm: float) -> Swing:
         if reference:
             track = relative(track, recording.track(reference))
         track, repeats = without_repeats(track)
-        matrices = np.tile(np.eye(4), (len(track), 1, 1))
-        matrices[:, :3, :3], matrices[:, :3, 3] = track.rotations, track.translations
-        fit = calibrate_pivot(matrices, p95_max=p95_max_mm * 1e-3)
+        fit = _fitted(compose(track.rotations, track.translations), p95_max_mm * 1e-3)
     mine = [note for note in recording.notes if track.source in note or "_from_" not in note]
     repeated = [f"{track.name}: {repeats} poses repeat the one before to the last digit, left out"] * bool(repeats)
     return Swing(track, fit, (*mine, *repeated, *fit.notes))
+
+
+def _fitted(poses: Array, p95_max: float) -> PivotFit:
+    """Return the fit; where it is refused but would not be for poses told in another way, say in which."""
+    try:
+        fit = calibrate_pivot(poses, p95_max=p95_max)
+        length, away = (float(np.linalg.norm(place)) for place in (fit.tip, fit.pivot))
+        if length > max(LONGEST_M, away):  # inverse poses swap the two
+            raise CalibrationRefused(
+                f"a tip {1e3 * length:.0f} mm from its marker, about a point {1e3 * away:.0f} mm from the tracker",
+                "The poses are the inverse ones: tool_from_tracker was given as tracker_from_tool.",
+            )
+        return fit
+    except CalibrationRefused as error:
+        for told, other in _told_otherwise(poses):
+            try:
+                fit = calibrate_pivot(other, p95_max=p95_max)
+            except CalibrationRefused:
+                continue
+            if float(np.linalg.norm(fit.tip)) > LONGEST_M:
+                continue
+            left = f"{told} would leave a residual of {1e3 * fit.sigma:.2g} mm: the file's format is another."
+            raise CalibrationRefused(error.reason, left) from error
+        raise
+
+
+def _told_otherwise(poses: Array) -> list[tuple[str, Array]]:
+    """Return what the usual mistakes make of poses, each undone."""
+    places, quaternions = poses[:, :3, 3], Rotation.from_matrix(poses[:, :3, :3]).as_quat()
+    rolled = Rotation.from_quat(np.roll(quaternions, -1, axis=1)).as_matrix()
+    return [
+        ("Rotations transposed", compose(poses[:, :3, :3].transpose(0, 2, 1), places)),
+        ("Quaternions in the order w, x, y, z", compose(rolled, places)),
+    ]
 
 
 def _table(result: PivotResult) -> tuple[tuple[str, str], ...]:
