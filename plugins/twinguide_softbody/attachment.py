@@ -38,7 +38,7 @@ class Attachment:
             raise CaseError(f"at most {MOST_WIDE} springs over many nodes", f"{len(wide)}", "the springs", fix)
         self._wide = wide
         moved_wide = moved[wide]
-        self._wide_on_lattice = _on_lattice(lay, moved_wide)
+        self._wide_on_lattice = on_lattice(lay, moved_wide)
         arrays.set("touched_at", at, np.int32)
         arrays.set("touched_values", np.zeros((len(at), 9)), np.float32)
         arrays.system.touched, arrays.system.wide = len(at), len(wide)
@@ -62,6 +62,18 @@ class Attachment:
         on, size = self._wide_on_lattice, len(self.coarse)
         drawn = np.einsum("kij,kb->kibj", stiffness[self._wide], on).reshape(len(on), 3 * size)
         self.coarse[...] = (on.T @ drawn).reshape(size, size)
+
+
+def difference(lay: Layout, old: Attachment, new: Attachment) -> tuple[Array, Array]:
+    """Return what the springs of `new` add to those of `old`: rows on the lattice (k, lattice), stiffness (k, 3, 3)."""
+    most = min(len(old.stiffness), len(new.stiffness))
+    a, b = old.weights[:most], new.weights[:most]
+    changed = (np.asarray(abs(a - b).sum(axis=1)).ravel() > 0) | (old.stiffness[:most] != new.stiffness[:most]).any(
+        axis=(1, 2)
+    )
+    same = int(np.argmax(changed)) if changed.any() else most
+    rows = sp.csr_matrix(sp.vstack([old.weights[same:], new.weights[same:]]))
+    return on_lattice(lay, rows), np.concatenate([-old.stiffness[same:], new.stiffness[same:]])
 
 
 def _pairs(lay: Layout, weights: sp.csr_matrix) -> tuple[sp.csr_matrix, NDArray[np.int32], NDArray[np.intp]]:
@@ -88,7 +100,7 @@ def _pairs(lay: Layout, weights: sp.csr_matrix) -> tuple[sp.csr_matrix, NDArray[
     return sp.csr_matrix(values, shape=(len(blocks), count)), blocks, np.flatnonzero(wide)
 
 
-def _on_lattice(lay: Layout, weights: sp.csr_matrix) -> Array:
+def on_lattice(lay: Layout, weights: sp.csr_matrix) -> Array:
     """Return weights, csr (k, n), on the lattice's nodes, (k, lattice)."""
     out, entries = np.zeros((len(weights.indptr) - 1, lay.lattice.count)), weights.tocoo()
     corners = lay.lattice.corners[lay.chunk_of[entries.col]]

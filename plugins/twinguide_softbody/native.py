@@ -62,7 +62,7 @@ def library(source: str = "cpu.c", extra: tuple[str, ...] = ("-fopenmp",)) -> ct
 def _load(cc: str, source: str, flags: tuple[str, ...]) -> ctypes.CDLL:
     name = f"{source.split('.')[0]}-{_fingerprint(cc, source, flags)}.so"
     try:
-        path = _cache() / name
+        path = cache() / name
         if not path.exists():
             _build(cc, source, flags, path)
         return ctypes.CDLL(str(path))
@@ -72,7 +72,8 @@ def _load(cc: str, source: str, flags: tuple[str, ...]) -> ctypes.CDLL:
             return ctypes.CDLL(str(Path(folder) / name))  # stays loaded when its file is gone
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """Return the folder where what is built is kept; raise OSError or RuntimeError where there is none."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     (base / "twinguide").mkdir(parents=True, exist_ok=True)
     return base / "twinguide"
@@ -87,6 +88,14 @@ def _build(cc: str, source: str, flags: tuple[str, ...], path: Path) -> None:
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def fingerprint(source: str = "reduced.c") -> str:
+    """Return the hash of the kernels, compiler and processor; raise NoCompiler without one."""
+    cc = compiler()
+    if cc is None:
+        raise NoCompiler("no C compiler: none of $CC, cc, gcc, clang is on the path")
+    return _fingerprint(cc, source, FLAGS)
 
 
 def _fingerprint(cc: str, source: str, flags: tuple[str, ...]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -25,6 +25,9 @@ from .materials import Mixture
 from .quasistatic import Solved, Solver
 from .response import Response
 
+if TYPE_CHECKING:
+    from .reduced import Reduced
+
 LEAST_J = 0.2  # below, a tetrahedron has lost four fifths of its volume: no tissue does, the step is not to be shown
 FARTHEST_M = 0.1  # from where the CT shows it: no organ of a patient at rest moves so far
 UNSURE = 1.6  # of what a point moves, before it is known what that hangs on: no vertex of a block needed more
@@ -39,7 +42,7 @@ class Frame:
 
     vertices: Array
     sigma: Array
-    level: str  # full, partial (a measured point was left out) or rigid (moved as one)
+    level: str  # full, reduced (by modes), partial (a measured point was left out) or rigid (moved as one)
     reason: str  # why the level is below the best
     residual: float  # [N/N], imbalance over the forces that act
     smallest_j: float
@@ -49,7 +52,8 @@ class SoftBody:
     """A body of m tetrahedra of mixed tissue, whose surface is held softly and whose target is moved.
 
     Vertices [m], shape (n, 3); tetrahedra, shape (m, 4); `target` [m], shape (3,): the patch of `patch_radius_m` [m]
-    around it is drawn to where the target is. Raises CaseError for a mesh or a mixture that cannot be solved on.
+    around it is drawn to where the target is. `reduced` takes the fast path (`fastpath.py`) where its model is kept,
+    and has it trained for the next start where not. Raises CaseError for a mesh or a mixture that cannot be solved on.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class SoftBody:
         patch_radius_m: float = 0.012,
         material: Literal["neo_hookean", "corotational", "linear"] = "neo_hookean",
         backend: Literal["auto", "cpu", "cuda"] = "auto",
+        reduced: Literal["off", "auto"] = "off",
     ) -> None:
         mesh.check_mesh(vertices, tetrahedra)
         mesh.check_stiffness(mixture.young_pa)
@@ -95,6 +100,12 @@ class SoftBody:
         )
         self._learning = Learning(response, len(tetrahedra))
         self._hold()
+        self._reduced: Reduced | None = None
+        if reduced == "auto" and material == "neo_hookean":
+            from . import fastpath  # what it needs is loaded only where it is asked for
+
+            job = fastpath.Job(self.body, self._solver.springs, fastpath.family(self._rest, self._shares))
+            self._reduced = fastpath.ready(self._solver, job)
 
     @property
     def spring(self) -> Array:
@@ -182,10 +193,18 @@ class SoftBody:
         return np.concatenate([self.last[None], self._points.mean - self._points.rest])[self._found]
 
     def _solve(self, targets: Array) -> Solved:
+        fast = self._reduced
         if self._cold:
             solved = self._solver.solve(targets)
             self._cold = not solved.converged
+            if fast is not None:
+                fast.forget()
             return solved
+        if fast is None:
+            return self._solver.step(targets)
+        if self._points is None:
+            return fast.step(targets)
+        fast.leave()
         return self._solver.step(targets)
 
     def _take(self, displacement: Array, covariance: Array, measured: Sequence[Points]) -> str:
@@ -206,7 +225,10 @@ class SoftBody:
         """Exchange the springs where points came or went, stiffen them where they are sure otherwise than before."""
         if _moved(points, self._points) > 0:
             self._points, self._covariance = points, covariance
-            self._solver.attach(self._springs())
+            springs = self._springs()
+            self._solver.attach(springs)
+            if self._reduced is not None and points is None:
+                self._reduced.stiffen(springs)
             self._hold()
             return
         old, new = np.trace(self._covariance), np.trace(covariance)
@@ -217,7 +239,10 @@ class SoftBody:
             self._points = points if sized else replace(self._points, mean=points.mean)
         if sized:
             self._covariance = covariance
-            self._solver.stiffen(self._springs().stiffness)
+            springs = self._springs()
+            self._solver.stiffen(springs.stiffness)
+            if self._reduced is not None and self._points is None:
+                self._reduced.stiffen(springs)
             self._hold()
 
     def _targets(self) -> Array:

@@ -135,6 +135,7 @@ def load(ctx: Context) -> SoftBody:
         patch_radius_m=o.patch_mm * 1e-3,
         material=o.material,
         backend=o.backend,
+        reduced=o.reduced,
     )
 
 

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from .attachment import Attachment
+from .body import Array
 from .machine import Machine
 
 EVERY = 32  # steps between two factors: a third of a second at 90 Hz, tissue turns little meanwhile
@@ -49,10 +50,22 @@ class Coarse:
             self._adopt(self._pending.result())
             self._pending = None
 
-    def soon(self) -> None:
-        """Hand over the pose at the next step: other springs act now."""
+    def follow(self, rows: Array, stiffness: Array) -> None:
+        """Add springs' stiffness [N/m], (k, 3, 3), at rows on the lattice, (k, lattice); hand over the pose next step.
+
+        By Woodbury's identity, exact for what is added and taken away; k is to be small.
+        """
         self._drop()
         self._steps = EVERY - 1
+        inverse = self._machine.arrays.memory.read(self._machine.arrays["coarse"]).astype(np.float64)
+        k, size = len(rows), len(inverse)
+        points = np.einsum("kl,ab->kalb", rows, np.eye(3)).reshape(3 * k, size)
+        springs = np.zeros((k, 3, k, 3))
+        springs[range(k), :, range(k)] = stiffness
+        springs = springs.reshape(3 * k, 3 * k)
+        reached = points @ inverse
+        inverse -= reached.T @ np.linalg.solve(np.eye(3 * k) + springs @ (reached @ points.T), springs @ reached)
+        self._machine.arrays.write("coarse", (inverse + inverse.T) / 2)
 
     def close(self) -> None:
         """Let the worker end."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from twinguide.errors import CaseError
 
-from .attachment import Attachment
+from .attachment import Attachment, difference, on_lattice
 from .backends import Backend, machine_for
 from .body import Array, Body, Springs, stiffness_of
 from .layout import Layout, layout
@@ -27,6 +27,7 @@ from .newton import Newton
 Material = Literal["neo_hookean", "corotational", "linear"]
 ITERATIONS = 8  # of conjugate gradients a step: 0.01 mm left by targets that jitter by 0.3 mm, 0.001 by smooth ones
 KEPT = 4  # steps that one matrix serves
+FEW = 64  # springs whose change the coarse factor follows at once
 PROBE = 2  # iterations that look at what a step leaves,
 SEEN = 3.0  # and how much more that is than what they move: 0.4 to 0.8 of it with smooth, 0.2 to 0.7 with rough targets
 GOAL = 3e-5  # [m], rms: a step that leaves more takes a second direction
@@ -98,17 +99,27 @@ class Solver:
         return self._springs
 
     def attach(self, springs: Springs) -> None:
-        """Exchange the springs; the pose stays, and the factor until the worker has one that knows them."""
+        """Exchange the springs; the pose stays, and the factor follows."""
+        old = self._newton.attachment
         self._newton.attach(self._attached(springs))
-        self._newton.coarse.soon()
-        self._age = KEPT
+        self._follow(*difference(self._layout, old, self._newton.attachment))
 
     def stiffen(self, stiffness: Array) -> None:
         """Set the springs' stiffness [N/m], shape (k, 3, 3)."""
-        checked = stiffness_of(stiffness, len(self._points))
+        checked, attachment = stiffness_of(stiffness, len(self._points)), self._newton.attachment
+        changed = np.flatnonzero((checked != attachment.stiffness).any(axis=(1, 2)))
+        more = checked[changed] - attachment.stiffness[changed]
         self._springs = Springs(self._springs.weights, checked)
-        self._newton.attachment.stiffen(checked)
+        attachment.stiffen(checked)
+        self._follow(on_lattice(self._layout, attachment.weights[changed]), more)
+
+    def _follow(self, rows: Array, more: Array) -> None:
+        """Let matrix and factor know what springs add at rows on the lattice."""
         self._age = KEPT
+        if len(rows) > FEW:
+            self._factored = False
+        elif self._factored and len(rows):
+            self._newton.coarse.follow(rows, more)
 
     def reset(self, positions: Array | None = None) -> None:
         """Start again from positions [m], shape (n, 3), or from rest; raise CaseError where they invert an element."""
@@ -116,7 +127,7 @@ class Solver:
         if not self._newton.place(placed - self._rest) > 0:
             self._newton.place(np.zeros_like(self._rest))
             raise CaseError("positions that invert no element", "some do", "the pose to start from")
-        self._factored, self._age = False, KEPT
+        self._age = KEPT
 
     @property
     def positions(self) -> Array:

@@ -21,7 +21,7 @@ from .body import Array, Body, Springs
 from .layout import Layout, layout
 from .machine import aligned
 from .quasistatic import Solved, Solver
-from .reduction import Drive, own_stiffness, reduction, settled
+from .reduction import Drive, Reduction, own_stiffness, reduction, settled
 
 ACCEPT_M = 5e-5  # [m], rms: a frame whose stated error is larger is solved in full
 NEAR = 1.02  # how far beyond its range a model may be asked, by each share
@@ -59,9 +59,18 @@ class Calibration:
     count: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """What training makes: modes and points, and how far the check can be believed."""
+
+    reduction: Reduction
+    calibration: Calibration
+
+
 class Reduced:
     """Follow targets like `Solver.step`, by modes where they are good enough and in full where not.
 
+    With a `model` that was trained for the same body, springs and drive, nothing is trained.
     Raises native.NoCompiler where the kernels cannot be built: then the full solver alone is to be used; CaseError for
     a number of `modes` that the kernels have no room for.
     """
@@ -78,6 +87,7 @@ class Reduced:
         samples: int = 40,
         accept_m: float = ACCEPT_M,
         threads: int = 2,
+        model: Model | None = None,
     ) -> None:
         least = len(drive.directions)
         if not least <= modes <= MOST_MODES:
@@ -86,16 +96,25 @@ class Reduced:
         self._library = native.library("reduced.c")
         held = np.zeros(len(body.vertices), bool) if fixed is None else np.asarray(fixed, bool)
         lay = layout(body, held)
-        self.reduction = reduction(solver, body, lay, drive, modes=modes, samples=samples)
+        trained = None if model is None else model.reduction
+        self.reduction = trained or reduction(solver, body, lay, drive, modes=modes, samples=samples)
         self._solver, self._accept, self._drive = solver, accept_m, drive
         self._kept: dict[str, NDArray[Any]] = {}
         self._system = _System()
         self._lay_out(body, lay, threads)
-        self._bind(body, lay, springs, held)
+        self._body, self._lay, self._held, self._own = body, lay, held, own_stiffness(lay)
+        self.stiffen(springs)
         self._at = np.zeros(len(self.reduction.modes))
         self._out = np.zeros(8)
-        self.calibration = Calibration(0.0, 0.0, 0)
-        self.calibration = self._calibrate(body)
+        self._left: Array | None = None  # where the modes have led, which the solver does not know yet
+        self.calibration = Calibration(0.0, 0.0, 0) if model is None else model.calibration
+        if model is None:
+            self.calibration = self._calibrate(body)
+
+    @property
+    def model(self) -> Model:
+        """What was trained, to be kept."""
+        return Model(self.reduction, self.calibration)
 
     def step(self, targets: Array) -> Solved:
         """Follow the targets [m], shape (k, 3), by one frame."""
@@ -103,11 +122,23 @@ class Reduced:
         share, off = self._drive.coordinates(targets)
         if np.abs(share).max(initial=0.0) <= NEAR and off <= OFF_M:
             solved = self._reduced(targets)
-            if solved.converged and solved.solver_error_m <= self._accept and solved.smallest_j > LEAST_J:
+            sound = bool(np.isfinite(solved.positions).all()) and solved.smallest_j > LEAST_J
+            if sound:
+                self._left = solved.positions
+            if sound and solved.converged and solved.solver_error_m <= self._accept:
                 return solved
-            if np.isfinite(solved.positions).all() and solved.smallest_j > LEAST_J:
-                self._solver.reset(solved.positions)  # the modes' answer is nearer than the last full one
+        self.leave()
         return self._solver.step(targets)
+
+    def forget(self) -> None:
+        """Leave the solver where it stands: it was placed anew."""
+        self._left = None
+
+    def leave(self) -> None:
+        """Bring the solver to where the modes have led: it is to go on from there."""
+        if self._left is not None:
+            self._solver.reset(self._left)
+            self._left = None
 
     def _reduced(self, targets: Array) -> Solved:
         """Solve on the modes and check, whatever the range."""
@@ -176,8 +207,9 @@ class Reduced:
             self._set(name, np.zeros(shape), np.float32)
         self._set("partial", np.zeros((threads, 4)), np.float64)
 
-    def _bind(self, body: Body, lay: Layout, springs: Springs, held: NDArray[np.bool_]) -> None:
-        """Bring springs and weight to the modes, and each node's own stiffness to the check."""
+    def stiffen(self, springs: Springs) -> None:
+        """Bring springs, on the same points, and weight to the modes, and each node's own stiffness to the check."""
+        body, lay, held = self._body, self._lay, self._held
         r, n = self.reduction, len(body.vertices)
         weights = springs.weights[:, lay.order]
         shape = np.stack([weights @ mode for mode in r.modes], axis=-1).reshape(-1, len(r.modes))  # (3 k, r)
@@ -188,7 +220,7 @@ class Reduced:
         self._weight = np.tensordot(r.modes, body.weight[lay.order], axes=([1, 2], [0, 1]))
         self._set("linear", drawn.T @ shape, np.float64)
         self._set("load", body.weight[lay.order], np.float32)
-        own = own_stiffness(lay)
+        own = self._own.copy()
         by_node = weights.tocsc()
         counts = np.diff(by_node.indptr)
         np.add.at(

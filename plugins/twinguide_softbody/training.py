@@ -1,0 +1,35 @@
+"""Make the fast model of one job, kept for the next start: `python -m twinguide_softbody.training JOB.npz`.
+
+Ends when its standard input does: with the process that started it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from .fastpath import Job, train
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def main(name: str) -> None:
+    """Train the job that lies in a file, and remove the file."""
+    with np.load(name, allow_pickle=False) as kept:
+        job = Job.of({key: kept[key] for key in kept.files})
+    Path(name).unlink()
+    if not job.path().exists():
+        train(job)
+
+
+if __name__ == "__main__":
+    os.nice(19)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    main(sys.argv[1])
