@@ -237,11 +237,14 @@ def replay(recording: Path, host: str, port: int, speed: float, rate: float, loo
 def play(cues: Iterator[Cue], host: str, port: int, begun: float | None) -> None:
     """Send messages when they are due, answer queries; from `begun` [s], or from when somebody has connected."""
     paused: set[Link] = set()
+    rests: dict[Link, int] = {}  # ns between frames of tools, where a link asked for some
+    due: dict[Link, int] = {}
 
     def answer(arrival: Arrival) -> None:
         content = arrival.packet.content
         if isinstance(content, StartTracking):
             paused.discard(arrival.link)
+            rests[arrival.link] = content.interval_ms * 1_000_000
             server.send(Packet(Reply(content.of), "", 0, 1), arrival.link)
         elif isinstance(content, Query) and content.do == "STP":
             paused.add(arrival.link)
@@ -250,6 +253,13 @@ def play(cues: Iterator[Cue], host: str, port: int, begun: float | None) -> None
             server.send(Packet(Capability(KNOWN_TYPES), "", 0, 1), arrival.link)
         elif content == Query("GET", "STATUS"):
             server.send(Packet(Status(1, 0, "OK", "serving"), "", 0, 1), arrival.link)
+
+    def wants(link: Link, cue: Cue) -> bool:
+        if isinstance(cue.packet.content, (TrackingData, QuaternionTrackingData)):
+            if cue.t_ns < due.get(link, 0):
+                return False
+            due[link] = cue.t_ns + rests.get(link, 0)
+        return link not in paused
 
     try:
         server = Server(port, host, on_arrival=answer)
@@ -264,7 +274,7 @@ def play(cues: Iterator[Cue], host: str, port: int, begun: float | None) -> None
             begun = begun or time.monotonic()
             for cue in cues:
                 time.sleep(max(begun + cue.t_ns / 1e9 - time.monotonic(), 0.0))
-                sent += sum(server.send(cue.packet, link) for link in server.links if link not in paused)
+                sent += sum(server.send(cue.packet, link) for link in server.links if wants(link, cue))
             time.sleep(0.2)  # what is queued still goes out
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)

@@ -24,14 +24,14 @@ from .client import Client
 from .endpoints import Endpoint, Server
 from .link import Arrival, Link
 from .plugin import OutgoingOptions
-from .wire import Capability, Fiducial, Packet, Points, PolyData, Query, Text
+from .wire import Capability, Fiducial, Packet, Points, PolyData, Query, Status, Text
 from .wire import Command as WireCommand
 from .wire import Transform as WireTransform
 
 if TYPE_CHECKING:
     from twinguide import Context
 
-SENT = ("TRANSFORM", "POLYDATA", "POINT", "STRING", "CAPABILITY", "RTS_COMMAND")
+SENT = ("TRANSFORM", "POLYDATA", "POINT", "STRING", "STATUS", "CAPABILITY", "RTS_COMMAND")
 COMMAND_NAME_BYTES = 128  # a foreign name, read as another encoding, may have become longer
 FINDINGS, FINDING_LETTERS = 64, 80  # told at once: a STRING ends at 65535 bytes
 ASKS_WAITING = 64  # commands of the other side that are not yet carried out
@@ -82,6 +82,8 @@ class Outgoing:
         content = arrival.packet.content
         if isinstance(content, Query) and content == Query("GET", "CAPABILITY"):
             self._endpoint.send(Packet(Capability(SENT), "TwinGuide"), arrival.link)
+        elif isinstance(content, Query) and content == Query("GET", "STATUS"):
+            self._endpoint.send(Packet(Status(), "TwinGuide"), arrival.link)
         elif isinstance(content, WireCommand) and not content.answer:
             self._asked.append((arrival.link, content))
 

@@ -1,11 +1,13 @@
 import json
 import socket
+import threading
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from twinguide.errors import RecordingError
-from twinguide_openigtlink import Packet, Server, Tool, TrackingData
+from twinguide_openigtlink import Client, Packet, Query, Reply, Server, StartTracking, Tool, TrackingData
 from twinguide_openigtlink.bench import circles, igtl
 
 
@@ -55,6 +57,27 @@ def test_a_device_that_streams_when_asked_is_asked_and_heard(arguments):
 def test_options_that_cannot_be_are_refused_by_name(arguments):
     result = run(*arguments, "--seconds", 0.1)
     assert (result.exit_code, arguments[1] in result.output) == (2, True)
+
+
+def test_who_asks_for_a_frame_in_a_while_gets_no_more(closed_port):
+    serving = threading.Thread(target=run, args=("serve", "--port", closed_port, "--rate", 100, "--seconds", 3))
+    serving.start()
+    with Client(port=closed_port) as client:
+        assert client.connect(5.0)
+        client.send(Packet(StartTracking(100), "", 0, 1))
+        stamps = []
+        while len(stamps) < 10:
+            arrival = client.receive(5.0)
+            if isinstance(arrival.packet.content, Reply):
+                stamps = []  # what was sent before it was asked
+            else:
+                stamps.append(arrival.packet.stamp_ns)
+        client.send(Packet(Query("STP", "TDATA"), "", 0, 1))
+        while not isinstance(client.receive(5.0).packet.content, Reply):
+            pass
+        assert client.receive(0.3) is None
+    serving.join()
+    assert np.diff(stamps[1:]) == pytest.approx(100_000_000, abs=2)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from twinguide.messages import (
     Solution,
 )
 from twinguide.messages import Command as OurCommand
-from twinguide_openigtlink import Client, Command, Packet, PolyData, Server, Transform
+from twinguide_openigtlink import Capability, Client, Command, Packet, PolyData, Query, Server, Status, Transform
 from twinguide_openigtlink.outgoing import Outgoing
 from twinguide_openigtlink.plugin import OutgoingOptions
 
@@ -135,6 +135,13 @@ def test_the_needle_and_the_target_lie_in_the_image_in_ras(slicer):
     assert needle.content.matrix_mm[:3, :3] == pytest.approx(np.diag([-1.0, -1.0, 1.0]), abs=1e-6)
     target = slicer.hear(lambda p: p.device == "Twin_Target")
     assert target.content.points[0].position_mm == pytest.approx((-10.0, -20.0, 30.0), abs=1e-3)
+
+
+def test_it_says_how_it_is_and_what_it_can_when_asked(slicer):
+    slicer.send(Packet(Query("GET", "STATUS"), "", 0, 1))
+    assert slicer.hear(lambda p: isinstance(p.content, Status)).content.ok
+    slicer.send(Packet(Query("GET", "CAPABILITY"), "", 0, 1))
+    assert "POLYDATA" in slicer.hear(lambda p: isinstance(p.content, Capability)).content.types
 
 
 def test_only_a_command_that_the_scenario_allows_reaches_the_engine(slicer):
