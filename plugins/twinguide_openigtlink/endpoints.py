@@ -174,12 +174,13 @@ class Endpoint:
                 continue
             wanted = 0 if link.ended else selectors.EVENT_READ
             wanted |= selectors.EVENT_WRITE if link.wants_to_write else 0
-            if self._selector.get_key(link).events != wanted:
+            if link.watched != wanted:
                 self._selector.modify(link, wanted, link)
+                link.watched = wanted
 
     def _adopt(self, sock: socket.socket, peer: str) -> None:
         link = Link(sock, peer, self._limits, self._queue_bytes)
-        self._selector.register(link, selectors.EVENT_READ, link)
+        self._selector.register(link, link.watched, link)
         self.links = (*self.links, link)
         if self._on_link is not None:
             self._on_link(link)

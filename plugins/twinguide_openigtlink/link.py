@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import selectors
 import socket
 import threading
 import time
@@ -42,6 +43,7 @@ class Link:
         self.open = True
         self.ended = False  # the peer says nothing more, and may still listen
         self.why = ""  # it was closed
+        self.watched = selectors.EVENT_READ  # what its endpoint's selector looks for
         self._sock, self._queue_bytes = sock, queue_bytes
         self._queue: deque[Waiting] = deque()
         self._queued = 0

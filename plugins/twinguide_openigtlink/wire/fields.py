@@ -6,6 +6,7 @@ Protocol 3, pages "Message Header", "Timestamp", "TRANSFORM" and "IMAGE". All nu
 from __future__ import annotations
 
 import struct
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,8 @@ def text_of(raw: bytes) -> str:
     A letter of UTF-8 that the end of a full field has cut in two is left out.
     """
     used, zero, _ = raw.partition(b"\0")
+    if used.isascii():
+        return used.decode().rstrip()
     text = used.decode(errors="ignore")
     lost = len(used) - len(text.encode()) if used.startswith(text.encode()) else len(used)
     return (text if lost == 0 or (lost < 4 and not zero) else used.decode("latin-1")).rstrip()
@@ -81,11 +84,10 @@ def pack_matrix(matrix: NDArray[np.float64]) -> bytes:
 
 def unpack_matrix(raw: bytes) -> NDArray[np.float64]:
     """Return the 4x4 matrix of 12 float32, column by column; raise MessageRefused where a number is not finite."""
-    matrix = np.eye(4)
-    matrix[:3] = np.array(MATRIX.unpack(raw)).reshape(4, 3).T
-    if not np.isfinite(matrix).all():
-        raise MessageRefused("finite numbers", str(matrix[:3].tolist()), "MATRIX")
-    return matrix
+    values: tuple[float, ...] = MATRIX.unpack(raw)
+    if not isfinite(sum(values)):  # finite where all are: no sum of twelve float32 is too large for a float64
+        raise MessageRefused("finite numbers", str(values), "MATRIX")
+    return np.array((*values[0::3], *values[1::3], *values[2::3], 0.0, 0.0, 0.0, 1.0)).reshape(4, 4)
 
 
 def exactly(content: bytes, size: int, field: str) -> None:
