@@ -11,10 +11,13 @@ from twinguide_calibration.linear import invert, solve
 from twinguide_calibration.poses import check_poses, check_stamps
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Bools, Ints, as_floats, compose, difference, exponential, inverse
-from twinguide_calibration.weights import estimate_variance, robust_scale, serial_inflation, settle_scale, tukey
+from twinguide_calibration.weights import estimate_variance, robust_scale, serial_inflation, tukey
 
 BINS = 32  # of a recording, each giving its earliest arrival
 STEP_SHARE = 0.2  # of bins that fit no line: the clock was set while it was recorded
+STEPS_SIGMA = 1.0484  # sigma of single values from the median step between them: 1.4826 / sqrt(2)
+WANDERED = 4.0  # times that scatter: no line
+CLOCK_FLOOR_S = 1e-6
 PAIRS = 2000
 LEAST_TURN = np.radians(3.0)  # of a pair of poses, below which its angle is mostly noise
 LEAST_EXPLAINED = 0.5  # of b's motion: two streams of one motion share nearly all, of two motions next to nothing
@@ -75,16 +78,28 @@ def fit_clock(device_s: Array, arrival_s: Array) -> ClockFit:
     earliest = _earliest(device, delay)
     design = np.stack([np.ones(len(earliest)), device[earliest] - origin], axis=1)
     line, covariance, fits = _robust_line(design, delay[earliest])
-    if (~fits).mean() > STEP_SHARE:
-        where = float(device[earliest][~fits].mean() - device[0])
-        raise CalibrationRefused(
-            f"the clocks follow no line ({(~fits).sum()} of {len(fits)} spans stray, about {where:.1f} s in)",
-            "A clock was set or restarted: use the part before or after.",
-        )
+    left = delay[earliest] - design @ line
+    _refuse_steps(device[earliest] - device[0], left, fits)
+    covariance = covariance * serial_inflation(left[:, None], fits)
     late = np.full(len(device_s), np.nan)
     late[kept] = delay - line[0] - line[1] * (device - origin)
     early = kept[late[kept] < -6.0 * np.sqrt(covariance[0, 0] * len(earliest)) - 1e-9]
     return ClockFit(origin, float(line[0]), float(line[1]), covariance, late, early, stamps.notes)
+
+
+def _refuse_steps(times_s: Array, left: Array, fits: Bools) -> None:
+    """Refuse a clock that was set: what a line leaves, (k,) [s], then strays, or wanders far beyond its own scatter."""
+    steps = np.diff(left)
+    scatter = float(np.median(np.abs(steps))) * STEPS_SIGMA
+    wandered = float(np.sqrt((left**2).mean()))
+    if (~fits).mean() <= STEP_SHARE and wandered <= WANDERED * scatter + CLOCK_FLOOR_S:
+        return
+    where = float(times_s[int(np.abs(steps).argmax()) + 1])
+    raise CalibrationRefused(
+        f"the clocks follow no line ({(~fits).sum()} of {len(fits)} spans stray, by {1e3 * wandered:.2g} ms rms; the "
+        f"largest step is {where:.1f} s in)",
+        "A clock was set or restarted: use the part before or after.",
+    )
 
 
 def _earliest(device: Array, delay: Array) -> Ints:
@@ -107,7 +122,7 @@ def _robust_line(design: Array, values: Array) -> tuple[Array, Array, Bools]:
     sigma = 1e-9
     for _ in range(10):
         squares = (values - design @ line) ** 2
-        sigma = max(settle_scale(squares, 1, robust_scale(squares, 1), 2), 1e-9)
+        sigma = max(robust_scale(squares, 1), 1e-9)  # of delays, whose tail is long: a settled scale would shrink
         weights = tukey(squares, 1, sigma)
         line = solve(design.T * weights @ design, design.T @ (weights * values))
     squares = (values - design @ line) ** 2

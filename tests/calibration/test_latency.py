@@ -106,3 +106,14 @@ def test_streams_whose_clocks_count_from_other_zeros_are_refused_with_that_reaso
     times = np.arange(0.0, 15.0, 1 / 50)
     with pytest.raises(CalibrationRefused, match="different zeros"):
         pose_lag(times, turning(times, 1), times + 1.7e9, turning(times, 1))
+
+
+@pytest.mark.parametrize("step_s", [0.002, 0.02, 1.0])
+def test_a_clock_that_was_set_half_way_is_refused_and_one_that_was_not_never(step_s):
+    device = np.arange(3000) / 60.0
+    for seed in range(40):
+        arrival = device * (1 + 2e-5) + 0.002 + np.random.default_rng(seed).exponential(0.003, 3000)
+        fit_clock(device, arrival)
+        arrival[1500:] += step_s
+        with pytest.raises(CalibrationRefused, match=r"no line .* largest step is 2[45]"):
+            fit_clock(device, arrival)
