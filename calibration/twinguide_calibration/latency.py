@@ -15,7 +15,8 @@ from twinguide_calibration.weights import estimate_variance, robust_scale, seria
 
 BINS = 32  # of a recording, each giving its earliest arrival
 STEP_SHARE = 0.2  # of bins that fit no line: the clock was set while it was recorded
-STEPS_SIGMA = 1.0484  # sigma of single values from the median step between them: 1.4826 / sqrt(2)
+BENDS_SIGMA = 0.6053  # sigma of single values from the median of their second differences: 1.4826 / sqrt(6)
+LEAST_SPANS = 5  # fewer tell no step from scatter
 WANDERED = 4.0  # times that scatter: no line
 CLOCK_FLOOR_S = 1e-6
 PAIRS = 2000
@@ -89,8 +90,10 @@ def fit_clock(device_s: Array, arrival_s: Array) -> ClockFit:
 
 def _refuse_steps(times_s: Array, left: Array, fits: Bools) -> None:
     """Refuse a clock that was set: what a line leaves, (k,) [s], then strays, or wanders far beyond its own scatter."""
+    if len(left) < LEAST_SPANS:
+        return
     steps = np.diff(left)
-    scatter = float(np.median(np.abs(steps))) * STEPS_SIGMA
+    scatter = float(np.median(np.abs(np.diff(steps)))) * BENDS_SIGMA  # a slope that a step has caused drops out
     wandered = float(np.sqrt((left**2).mean()))
     if (~fits).mean() <= STEP_SHARE and wandered <= WANDERED * scatter + CLOCK_FLOOR_S:
         return

@@ -115,5 +115,5 @@ def test_a_clock_that_was_set_half_way_is_refused_and_one_that_was_not_never(ste
         arrival = device * (1 + 2e-5) + 0.002 + np.random.default_rng(seed).exponential(0.003, 3000)
         fit_clock(device, arrival)
         arrival[1500:] += step_s
-        with pytest.raises(CalibrationRefused, match=r"no line .* largest step is 2[45]"):
+        with pytest.raises(CalibrationRefused, match=r"no line .* largest step is 2[456]"):
             fit_clock(device, arrival)
