@@ -16,7 +16,7 @@ from twinguide_calibration.weights import estimate_variance, robust_scale, seria
 BINS = 32  # of a recording, each giving its earliest arrival
 STEP_SHARE = 0.2  # of bins that fit no line: the clock was set while it was recorded
 BENDS_SIGMA = 0.6053  # sigma of single values from the median of their second differences: 1.4826 / sqrt(6)
-LEAST_SPANS = 5  # fewer tell no step from scatter
+LEAST_SPANS, IN_SPAN = 5, 4  # fewer spans, or arrivals in one, tell no scatter
 WANDERED = 4.0  # times that scatter: no line
 CLOCK_FLOOR_S = 1e-6
 PAIRS = 2000
@@ -64,7 +64,7 @@ def fit_clock(device_s: Array, arrival_s: Array) -> ClockFit:
     """Return offset and drift between a device's stamps [s] and the host's arrival times [s], both shape (n,).
 
     A delay is never negative, so the line is laid through the earliest arrivals of up to 32 spans (lower envelope).
-    Repeated stamps are dropped and noted. Raises CalibrationRefused for fewer than 8 pairs, stamps that run backwards,
+    Repeated stamps are dropped and noted. Raises CalibrationRefused for fewer than 20 pairs, stamps that run backwards,
     and a clock that was set while it was recorded.
     """
     device, arrival = as_floats(device_s), as_floats(arrival_s)
@@ -72,8 +72,10 @@ def fit_clock(device_s: Array, arrival_s: Array) -> ClockFit:
         raise CalibrationRefused(f"wanted paired stamps of shape (n,); got {device.shape} and {arrival.shape}")
     stamps = check_stamps(np.where(np.isfinite(arrival), device, np.nan), "device stamps")
     kept = stamps.kept
-    if len(kept) < 8:
-        raise CalibrationRefused(f"wanted at least 8 pairs of stamps; got {len(kept)}", "Record longer.")
+    if len(kept) < LEAST_SPANS * IN_SPAN:
+        raise CalibrationRefused(
+            f"wanted at least {LEAST_SPANS * IN_SPAN} pairs of stamps; got {len(kept)}", "Record longer."
+        )
     device, delay = device[kept], arrival[kept] - device[kept]
     origin = float(device.mean())
     earliest = _earliest(device, delay)
@@ -90,11 +92,9 @@ def fit_clock(device_s: Array, arrival_s: Array) -> ClockFit:
 
 def _refuse_steps(times_s: Array, left: Array, fits: Bools) -> None:
     """Refuse a clock that was set: what a line leaves, (k,) [s], then strays, or wanders far beyond its own scatter."""
-    if len(left) < LEAST_SPANS:
-        return
     steps = np.diff(left)
     scatter = float(np.median(np.abs(np.diff(steps)))) * BENDS_SIGMA  # a slope that a step has caused drops out
-    wandered = float(np.sqrt((left**2).mean()))
+    wandered = float(np.sqrt((left[fits] ** 2).mean()))
     if (~fits).mean() <= STEP_SHARE and wandered <= WANDERED * scatter + CLOCK_FLOOR_S:
         return
     where = float(times_s[int(np.abs(steps).argmax()) + 1])
@@ -107,7 +107,7 @@ def _refuse_steps(times_s: Array, left: Array, fits: Bools) -> None:
 
 def _earliest(device: Array, delay: Array) -> Ints:
     """Return the row of the least delay in each of up to `BINS` spans of equal count."""
-    count = int(np.clip(len(device) // 4, 2, BINS))
+    count = int(min(len(device) // IN_SPAN, BINS))
     edges = np.linspace(0, len(device), count + 1).astype(np.int64)
     return np.array([a + int(np.argmin(delay[a:b])) for a, b in pairwise(edges.tolist())])
 

@@ -163,4 +163,4 @@ def test_stamps_without_a_unit_or_with_too_few_pairs_are_refused(run, tmp_path):
     assert (code, "device_s, device_ms" in text) == (1, True)
     (tmp_path / "b.csv").write_text("device_s,arrival_s\n1,2\n2,3\n")
     code, text = run("calibrate", "time", tmp_path / "b.csv")
-    assert (code, "at least 8 pairs" in text) == (1, True)
+    assert (code, "at least 20 pairs" in text) == (1, True)
