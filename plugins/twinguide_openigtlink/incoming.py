@@ -186,8 +186,9 @@ class Incoming:
 
 
 def world_from_index(image: Image) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Return where an image's indices lie [m], shape (4, 4), in LPS."""
+    """Return where the indices of an image's voxels lie [m], shape (4, 4), in LPS; they may be a part of the whole."""
     world = image.world_from_index_mm()
+    world[:3, 3] += world[:3, :3] @ image.start
     world[:3] *= 1e-3
     return RAS_LPS @ world if image.axes == "ras" else world
 

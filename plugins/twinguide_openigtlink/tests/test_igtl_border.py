@@ -1,5 +1,6 @@
 """The border: units, axes, names, validity, clocks, each with a known point."""
 
+import dataclasses
 import logging
 import time
 from types import SimpleNamespace
@@ -303,6 +304,16 @@ def test_a_located_structure_a_picture_and_a_reading_become_messages_in_si(wired
     readings = {m.of: m for m in got if isinstance(m, Reading)}
     assert (readings["Force"].values, readings["Force"].unit) == ((0.001, 0.002), "N")
     assert (readings["Scale"].values, readings["Scale"].unit) == ((0.005,), "kg")
+
+
+def test_a_part_of_a_picture_lies_where_it_does_in_the_whole(wired):
+    whole = np.diag([2.0, 2.0, 2.0, 1.0])
+    whole[:3, 3] = (10.0, 0.0, 0.0)
+    part = Image.of(np.zeros((4, 5, 6), dtype="u1"), whole)
+    part = dataclasses.replace(part, voxels=np.ones((1, 2, 3), dtype="u1"), start=(3, 2, 1))
+    (picture,) = [m for m in wired([Packet(part, "Ultrasound", SECOND)]) if isinstance(m, WirePicture)]
+    assert picture.voxels.shape == (1, 2, 3)
+    assert picture.world_from_index.numpy()[:3, 3] == pytest.approx([0.016, 0.004, 0.002])
 
 
 def test_arrays_and_lists_of_images_are_published_without_the_patients_name(wired):
