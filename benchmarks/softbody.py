@@ -53,7 +53,8 @@ def problem(cells: int, order: int = 1) -> Problem:
     vertices, tetrahedra = block(cells, 0.1)
     if order == 2:
         vertices, tetrahedra = quadratic(vertices, tetrahedra)
-    body = Body(vertices, tetrahedra, YOUNG, POISSON, 1000.0, WEIGHT)
+    young, poisson = (np.full(len(tetrahedra), value) for value in (YOUNG, POISSON))
+    body = Body(vertices, tetrahedra, young, poisson, 1000.0, WEIGHT)
     near = np.abs(vertices[:, 1:] - 0.05).max(axis=1) < 0.1 / 6 + 1e-6
     patch = np.flatnonzero((vertices[:, 0] > 0.1 - 1e-9) & near)
     count = len(patch)

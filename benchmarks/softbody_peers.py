@@ -74,7 +74,8 @@ def ours() -> tuple[np.ndarray, Figures, Figures]:
     """Return the converged rest [m] and our figures: settled after a sway, and followed."""
     count = int(TIP.sum())
     row = sp.csr_matrix((np.full(count, 1 / count), (np.zeros(count, int), np.flatnonzero(TIP))), (1, len(VERTICES)))
-    body = Body(VERTICES, TETRAHEDRA, YOUNG, POISSON, 1000.0, (0.0, 0.0, -WEIGHT))
+    young, poisson = (np.full(len(TETRAHEDRA), value) for value in (YOUNG, POISSON))
+    body = Body(VERTICES, TETRAHEDRA, young, poisson, 1000.0, (0.0, 0.0, -WEIGHT))
     solver, exact = (
         Solver(body, Springs(row, SOFT * np.eye(3)[None]), HELD, backend="cpu", threads=1) for _ in range(2)
     )
