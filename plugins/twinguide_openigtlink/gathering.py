@@ -56,6 +56,8 @@ class Gathering:
         """Take one message of a tracked type and return the frames that it completes."""
         packet = arrival.packet
         content = packet.content
+        if not self._options.tools:
+            return
         if isinstance(content, (TrackingData, QuaternionTrackingData)):
             frame = Frame(packet.stamp_ns, arrival)
             for tool in content.tools:
@@ -87,9 +89,9 @@ class Gathering:
 
     def others(self) -> str:
         """Return the names that came and are not in the table, as the end of a sentence."""
-        return f"; it tells of {', '.join(sorted(self.foreign)[:SOME])}, which no row of the table names" * bool(
-            self.foreign
-        )
+        if not self.foreign:
+            return ""
+        return f"; it tells of {', '.join(sorted(self.foreign)[:SOME])}, which no row of the table names"
 
     def _belongs(self, arrival: Arrival, frame: Frame) -> bool:
         tool, stamp_ns = self._tool_of[arrival.packet.device], arrival.packet.stamp_ns
