@@ -19,6 +19,7 @@ BENDS_SIGMA = 0.6053  # sigma of single values from the median of their second d
 LEAST_SPANS, IN_SPAN = 5, 4  # fewer spans, or arrivals in one, tell no scatter
 WANDERED = 4.0  # times that scatter: no line
 CLOCK_FLOOR_S = 1e-6
+PROFILE = 8  # steps to either side of the least misfit
 PAIRS = 2000
 LEAST_TURN = np.radians(3.0)  # of a pair of poses, below which its angle is mostly noise
 LEAST_EXPLAINED = 0.5  # of b's motion: two streams of one motion share nearly all, of two motions next to nothing
@@ -137,16 +138,19 @@ def _robust_line(design: Array, values: Array) -> tuple[Array, Array, Bools]:
 def profile_minimum(lags: Array, misfit: Array, freedom: float) -> tuple[float, float]:
     """Return where a profile of squared misfit is least, and its sigma, in the unit of `lags`, (m,), equally spaced.
 
-    The least place of a parabola through it and its neighbours; sigma from the curvature over 8 steps to either side of
-    the profile likelihood, where `freedom` terms make up the misfit (Seber & Wild 1989, section 5.2).
+    The least place and the curvature of a quartic over 8 steps to either side: so wide, it evens out the ripple that
+    interpolation between samples puts on a profile. Sigma as of the profile likelihood, where `freedom` terms make up
+    the misfit (Seber & Wild 1989, section 5.2).
     """
     best = int(np.clip(np.argmin(misfit), 1, len(lags) - 2))
-    step = float(lags[1] - lags[0])
-    a, b = as_floats(np.polyfit(lags[best - 1 : best + 2] - lags[best], misfit[best - 1 : best + 2], 2)).tolist()[:2]
-    around = slice(max(best - 8, 0), best + 9)
-    curvature = max(float(as_floats(np.polyfit(lags[around], misfit[around], 2))[0]), 1e-12)
-    shift = float(np.clip(-b / (2 * a), -step, step)) if a > 0 else 0.0
-    return float(lags[best]) + shift, float(np.sqrt(float(misfit[best]) / freedom / curvature))
+    around = slice(max(best - PROFILE, 0), best + PROFILE + 1)
+    reach = PROFILE * float(lags[1] - lags[0])
+    quartic = np.polynomial.Polynomial.fit((lags[around] - lags[best]) / reach, misfit[around], 4)
+    places = np.linspace(-2.0 / PROFILE, 2.0 / PROFILE, 401)
+    place = float(places[int(np.argmin(quartic(places)))])
+    curvature = max(float(quartic.deriv(2)(place)) / (2.0 * reach**2), 1e-12)
+    least = max(float(quartic(place)), float(misfit[best]))
+    return float(lags[best]) + place * reach, float(np.sqrt(least / freedom / curvature))
 
 
 def motion_lag(
