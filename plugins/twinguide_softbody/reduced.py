@@ -110,6 +110,7 @@ class Reduced:
         self.calibration = Calibration(0.0, 0.0, 0) if model is None else model.calibration
         if model is None:
             self.calibration = self._calibrate(body)
+            self._at[:] = 0.0  # where a kept model begins
 
     @property
     def model(self) -> Model:
