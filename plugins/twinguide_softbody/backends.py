@@ -26,15 +26,17 @@ def machine_for(backend: Backend, lay: Layout, material: str, threads: int) -> M
         launcher = device(backend)
         if launcher is not None:
             return Cuda(lay, material, launcher)
-    return on_cpu(lay, material, threads)
+    machine = on_cpu(lay, material, threads)
+    if not isinstance(machine, Native):
+        _log.warning("the solver runs on Numba, several times slower: no C compiler, or none that builds the kernels")
+    return machine
 
 
 def on_cpu(lay: Layout, material: str, threads: int) -> Machine:
     """Return the compiled text's machine, or Numba's where it cannot be built."""
     try:
         return Native(lay, material, threads)
-    except NoCompiler as reason:
+    except NoCompiler:
         from .jit import Jit  # Numba takes a second to load
 
-        _log.warning("the solver runs on Numba, several times slower: %s", reason)
         return Jit(lay, material, threads)

@@ -224,12 +224,12 @@ def test_numba_compiles_where_it_may_keep_nothing(monkeypatch):
 
 
 def test_without_a_compiler_numba_finds_the_same_pose(monkeypatch, caplog):
-    with_compiler, points = driven(3)
+    with_compiler, points = driven(2)
     with monkeypatch.context() as patched:
         patched.setenv("PATH", "")
         patched.delenv("CC", raising=False)
         native.library.cache_clear()
-        without, _ = driven(3)
+        without, _ = driven(2)
     native.library.cache_clear()
     assert "Numba" in caplog.text
     for frame in range(10):
