@@ -21,9 +21,9 @@ from .constraints import Points
 from .error import Point
 from .response import Response
 
-FIRST = 3  # steps for the answer of one point
-DELAY = 64  # steps for the rest, 0.7 s at 90 Hz: what a worker that rests needs for SIZE tetrahedra, and as much again
-REST = 3.0  # as long as it worked
+FIRST = 4  # steps for the answer of one point
+DELAY = 96  # steps for the rest, 1.1 s at 90 Hz: several times what a worker that rests needs for SIZE tetrahedra
+REST = 2.0  # as long as it worked
 SIZE = 20_000
 WITHOUT_COMPILER = 8  # times as long
 SLID_M = 0.005  # by which a probe may slide and still be the same point: short against how the columns vary

@@ -260,8 +260,8 @@ def _selection(nodes: NDArray[np.intp], count: int) -> sp.csr_matrix:
 
 def _joined(measured: Sequence[Points], without: set[int]) -> Points | None:
     """Join measured points, but for those numbered in `without`."""
-    if not measured:
-        return None
+    if len(measured) < 2 and not without:
+        return measured[0] if measured else None
     total = sum(len(p.rest) for p in measured)
     kept = [i for i in range(total) if i not in without]
     if not kept:

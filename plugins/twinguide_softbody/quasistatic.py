@@ -30,8 +30,7 @@ KEPT = 4  # steps that one matrix serves
 FEW = 64  # springs whose change the coarse factor follows at once
 PROBE = 2  # iterations that look at what a step leaves,
 SEEN = 3.0  # and how much more that is than what they move: 0.4 to 0.8 of it with smooth, 0.2 to 0.7 with rough targets
-GOAL = 3e-5  # [m], rms: a step that leaves more takes a second direction
-SETTLED = 5e-5  # [m], rms: below, a step has converged
+SETTLED = 5e-5  # [m], rms: below, a step has converged; one that leaves more takes a second direction
 QUIET = 1e-7  # [m]: a direction is not refined below
 STILL = 1e-4  # of that: nothing moves at all
 COLD = 400  # iterations for one direction of a cold start
@@ -168,7 +167,7 @@ class Solver:
             count, _ = newton.iterate(ITERATIONS, 0.0, self._quiet)
             total += count
             left = SEEN * newton.missing(PROBE)
-            if left <= GOAL:
+            if left <= SETTLED:
                 break
         newton.end()
         return self._solved(total, left <= SETTLED, left)
