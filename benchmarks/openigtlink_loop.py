@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from twinguide import Solution
 from twinguide_openigtlink import Client, Image, Packet, PolyData, Server
 
 OUT = Path(__file__).parent / "results" / "openigtlink.json"
@@ -91,6 +92,7 @@ def measure(seconds: float) -> dict[str, Any]:
         run = app.Run(scenario, registry, Path(folder) / "s", print)
         run.out.mkdir()
         loop = app.compose_loop(run, app.prepare_case(run), stack, draw=False)
+        solutions = counted(loop.session)
         found: dict[str, Any] = {"first_in_line": stack.enter_context(first_in_line()), "seconds_each": seconds}
         with quiet_collector():
             while loop.frame().step != "guide":
@@ -99,7 +101,8 @@ def measure(seconds: float) -> dict[str, Any]:
                 told.send(phase)
                 if phase == "surfaces_out":
                     seen.send("look")
-                found[phase] = paced(loop, seconds, scenario.loop.rate_hz)
+                solutions.clear()
+                found[phase] = paced(loop, seconds, scenario.loop.rate_hz) | {"solutions": len(solutions)}
             seen.send("enough")
             for pipe in (told, seen):
                 pipe.send("end")
@@ -107,6 +110,19 @@ def measure(seconds: float) -> dict[str, Any]:
             found["picture_in"]["wire"], found["surface_in"]["wire"] = pictures, surfaces
             found["surfaces_out"]["wire"] = seen.recv()
         return found
+
+
+def counted(session: Any) -> list[Solution]:
+    """Return a list to which each of the solver's results is added as the loop takes it."""
+    drain, found = session.drain, list[Solution]()
+
+    def drained() -> Any:
+        taken = drain()
+        found.extend(message for _, message in taken if isinstance(message, Solution))
+        return taken
+
+    session.drain = drained
+    return found
 
 
 def paced(loop: Any, seconds: float, rate_hz: float) -> dict[str, Any]:
