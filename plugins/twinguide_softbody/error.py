@@ -57,16 +57,13 @@ class Point:
     weights: Array
     columns: Floats  # (blocks, 9 (1 + answered), 16): the answer to a unit force [m/N], what each unknown changes of it
 
-    @property
-    def complete(self) -> bool:
-        """Whether it is known what the unknowns change."""
-        return self.columns.shape[1] > 9
+    complete: bool  # or the one unknown stands for all: `Response.in_a_hurry`
 
     @staticmethod
-    def of(row: sp.csr_matrix, found: Columns) -> Point:
+    def of(row: sp.csr_matrix, found: Columns, *, complete: bool = True) -> Point:
         """Keep the columns of a point, csr (1, n)."""
         nodes, weights = np.asarray(row.indices, dtype=np.intp), np.asarray(row.data, dtype=np.float64)
-        return Point(nodes, weights, _side_by_side(np.concatenate([found.answer[None], found.unknown])))
+        return Point(nodes, weights, _side_by_side(np.concatenate([found.answer[None], found.unknown])), complete)
 
     def seen(self, columns: Floats) -> Array:
         """Return the point's part of columns, (columns, 3, 3)."""
@@ -77,7 +74,7 @@ class Point:
 class _Own(ctypes.Structure):
     """`Own` of kernels/errors.c."""
 
-    _fields_ = (("columns", ctypes.c_void_p), ("count", ctypes.c_int64))
+    _fields_ = (("columns", ctypes.c_void_p), ("count", ctypes.c_int32), ("complete", ctypes.c_int32))
 
 
 class _Errors(ctypes.Structure):
@@ -116,7 +113,7 @@ class ErrorModel:
         base = np.stack([p.seen(self._base) for p in points])  # (k, columns, 3, 3)
         own = np.zeros((k, k, 1 + self._answered, 3, 3))  # at each point, of each
         for i, j in np.ndindex(k, k):
-            seen = points[i].seen(points[j].columns)
+            seen = points[i].seen(points[j].columns if points[j].complete else points[j].columns[:, :9])
             own[i, j, : len(seen)] = seen
         self._free = base[:, 0].reshape(3 * k, 3)
         self._base_at = base[:, 2:].transpose(1, 0, 2, 3).reshape(-1, 3 * k, 3)
@@ -155,12 +152,19 @@ class ErrorModel:
             out += _along(point.columns[:, :9], f)
         return out.transpose(0, 2, 1).reshape(-1, 3)[: self._count].astype(np.float64)
 
-    def moved_by_incomplete(self, drive: Array) -> Array:
-        """Return what the points that are not complete move [m], shape (n, 3), under a drive [m], shape (k, 3)."""
+    def unsure(self, drive: Array) -> Array:
+        """Return what the surroundings' springs change of incomplete points' motion [m], shape (n, 3), each by itself.
+
+        A body that is softer everywhere moves alike under its points; what differs is how it is held.
+        """
+        forces = self._forces(drive)
         out = np.zeros((len(self._base), 3, SIDE))
-        for point, f in zip(self._points, self._forces(drive), strict=True):
+        for point, f in zip(self._points, forces, strict=True):
             if not point.complete:
-                out += _along(point.columns, f)
+                out -= _along(point.columns[:, 9:], f)
+        at = [p.weights @ out[p.nodes // SIDE, :, p.nodes % SIDE] for p in self._points]
+        for point, f in zip(self._points, (self._drawn @ np.concatenate(at)).reshape(-1, 3), strict=True):
+            out -= _along(point.columns[:, :9], f)
         return out.transpose(0, 2, 1).reshape(-1, 3)[: self._count]
 
     def effects(self, drive: Array) -> Array:
@@ -214,7 +218,9 @@ class ErrorModel:
         if self._library is None:
             self._sigma[:] = self._in_numpy(drive, force, drawn, bias, term, even)
             return
-        own = (_Own * len(self._points))(*(_Own(p.columns.ctypes.data, p.columns.shape[1]) for p in self._points))
+        own = (_Own * len(self._points))(
+            *(_Own(p.columns.ctypes.data, p.columns.shape[1], p.complete) for p in self._points)
+        )
         sizes = (len(self._base), self._unknowns, self._answered, len(self._points))
         pointers = (self._base.ctypes.data, ctypes.addressof(own), self._noise.ctypes.data)
         system = _Errors(*sizes, *pointers, BIAS_SHARE, Z_95, 1 / (MM * CHI_95))

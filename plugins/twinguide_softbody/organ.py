@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 LEAST_J = 0.2  # below, a tetrahedron has lost four fifths of its volume: no tissue does, the step is not to be shown
 FARTHEST_M = 0.1  # from where the CT shows it: no organ of a patient at rest moves so far
-UNSURE = 1.6  # of what a point moves, before it is known what that hangs on: no vertex of a block needed more
+UNSURE = 2.0  # of what is unsure of a point's motion before it is known: a block's vertices needed 1.0 to 2.0
 SOFTER = 16.0  # than the target's patch a point may be, before it is known: twice what was seen on the skin of a block
 MOST_POINTS = 24  # that are measured besides the target: the errors' columns grow with them
 STIFFER = 1.1  # change of a covariance's size above which the springs follow it
@@ -173,7 +173,7 @@ class SoftBody:
             return None, 0.0, ""
         reason = f"the errors of {self._unsure} new measured points are bounded, not yet found"
         if self._found.all():
-            return UNSURE * self._errors.moved_by_incomplete(drive), 0.0, reason
+            return UNSURE * self._errors.unsure(drive), 0.0, reason
         variance, _ = np.linalg.eigh(points.covariance[~self._found[1:]])
         free = SOFTER * constraints.FREE_SIGMA_M**2
         noise = np.sqrt(3.0 * float((np.maximum(variance, 0.0) * (free / (free + variance)) ** 2).sum()))

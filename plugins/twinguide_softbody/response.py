@@ -119,10 +119,11 @@ class Response:
         unknown = [[self._paused(change(u), CHANGE_RTOL, pause) for u in answers] for change in self._changes]
         return self._columns(answers, unknown)
 
-    def answer_of_point(self, weights: Array) -> Columns:
-        """Return Y alone, in a hurry; nothing changes it yet."""
+    def in_a_hurry(self, weights: Array) -> Columns:
+        """Return Y of a point, and as the one unknown what all surroundings' springs together change of it."""
         answers = [self.solve(load, CHANGE_RTOL) for load in _along_axes(weights[self._lay.order])]
-        return self._columns(answers, [])
+        springs = np.sum([self._spring(one) for one in self._held], axis=0)
+        return self._columns(answers, [[self.solve(_multiply(springs, u), CHANGE_RTOL) for u in answers]])
 
     def _paused(self, right: Array, relative: float, pause: Pause | None) -> Array:
         begun = time.perf_counter()

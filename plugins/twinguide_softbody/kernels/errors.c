@@ -4,7 +4,7 @@
 typedef struct {
     const float *columns; /* [blocks][count][16] of a point's unit force: the answer, 9 by axis and direction, and what
                            * each unknown changes of it where that is known */
-    int64_t count;
+    int32_t count, complete;
 } Own;
 
 typedef struct {
@@ -56,8 +56,8 @@ EXPORT void vertex_errors(const Errors *e, const float *drive, const float *forc
             for (int x = 0; x < 3; x++) t[x] = (float16){0};
             along(base + 9 * (2 + u), drive, 1, t);
             for (int j = 0; j < e->points; j++) {
-                const float16 *own = (const float16 *)e->own[j].columns + e->own[j].count * block;
-                if (u < e->answered && e->own[j].count > 9) along(own + 9 * (1 + u), force + 3 * j, -1, t);
+                const float16 *own = (const float16 *)e->own[j].columns + (int64_t)e->own[j].count * block;
+                if (u < e->answered && e->own[j].complete) along(own + 9 * (1 + u), force + 3 * j, -1, t);
                 along(own, drawn + 3 * (u * e->points + j), -1, t);
             }
             spread_by(t, c);
