@@ -155,7 +155,9 @@ class Loop:
         """Hang the twin on the headset's room; guidance is suspended by a jump of it, and waits until it is found."""
         self.wearer.look(t_display_ns)
         jump = self.wearer.take_jump()
-        if jump:
+        if jump and self.twin.untracked:
+            self.workflow.void(jump, now_ns, moved=True)  # nothing but the room held the patient
+        elif jump:
             self.workflow.suspend(jump, now_ns)
         stage = self.wearer.stage_from_tracker(now_ns)
         if self.wearer.follows:

@@ -92,6 +92,7 @@ class Tool(Strict, frozen=True, kw_only=True):
     calibration: str = ""
     calibrate: Literal["", "pivot"] = ""  # `pivot`: the run begins with swinging it in a divot
     controller: Literal["", "left", "right"] = ""  # it is this hand's: seen by the headset, its grip the tool's frame
+    fixed: bool = False  # a reference that is the headset's room itself: no tracker, and a patient who lies still
     mount: Mount | None = None
     bends_mm: NonNegative = 0.0  # 1 sigma of a needle's bending at full depth, lateral
     tolerance_mm: Positive = 6.0
@@ -255,10 +256,18 @@ def check(scenario: Scenario, registry: Registry, where: str = "the scenario") -
             )  # fmt: skip
         if tool.controller and tool.role not in ("pointer", "needle"):
             raise ScenarioError("a pointer or a needle", f"role {tool.role!r}", f"{where}, [tools.{name}] controller")
+        if tool.fixed and tool.role != "reference":
+            raise ScenarioError("the reference", f"role {tool.role!r}", f"{where}, [tools.{name}] fixed")
         if tool.calibrate and tool.role not in ("pointer", "needle"):
             raise ScenarioError("a tool with a tip", f"role {tool.role!r}", f"{where}, [tools.{name}] calibrate")
     if scenario.registration.known and scenario.mode == "rehearse":
         raise ScenarioError("no registration in a rehearsal, which has no patient", "one", f"{where}, [registration]")
+    tracked = [n for n, t in scenario.tools.items() if not (t.fixed or t.controller)]
+    if any(tool.fixed for tool in scenario.tools.values()) and tracked:
+        raise ScenarioError(
+            "controllers alone beside a fixed reference", ", ".join(tracked), f"{where}, [tools]",
+            'Set controller = "left" or "right", or track the reference.',
+        )  # fmt: skip
     roles = [tool.role for tool in scenario.tools.values()]
     if roles.count("headset") > 1:
         bodies = ", ".join(name for name, tool in scenario.tools.items() if tool.role == "headset")

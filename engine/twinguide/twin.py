@@ -86,6 +86,7 @@ class Twin:
         patient_side = {n: t for n, t in scenario.tools.items() if t.role != "headset"}
         self._histories = {n: PoseHistory(static=t.role == "reference") for n, t in patient_side.items()}
         self._presence = {name: Presence() for name in patient_side}
+        self.untracked = any(tool.fixed for tool in patient_side.values())  # the headset's room is the reference
         self._controllers: dict[str, HandName] = {n: t.controller for n, t in patient_side.items() if t.controller}
         turn, shift = np.radians(scenario.headset.controller_sigma_deg), scenario.headset.controller_sigma_mm * 1e-3
         self._controller_covariance = np.diag([turn**2] * 3 + [shift**2] * 3)
@@ -99,7 +100,8 @@ class Twin:
         self._registered: tuple[int, Pose | None] = (-1, None)  # version, reference_from_image
         self._bump_m = scenario.registration.bump_mm * 1e-3
         self._gate, self._gate_heard_ns = Gate(open=False, reason="unknown"), -SECOND
-        self._stage_from_tracker: Pose | None = None
+        still = Pose(Transform.of("stage", "tracker"), 0, NO_COVARIANCE)
+        self._stage_from_tracker: Pose | None = still if self.untracked else None
         self._stage_reason = ""  # why it is not known
         self._fixed_stage: Pose | None = None  # stage_from_reference in rehearsal
         self._stage: tuple[Pose, Pose, Pose] | None = None  # of a calibration and a sample of the reference
@@ -124,7 +126,7 @@ class Twin:
                 if vertices is not None:
                     sigma = self._bulk(message.sigma) if message.sigma is not None else None
                     self._deformation.take(message, vertices, sigma)
-            case Calibration() if message.name == "stage_from_tracker" and "headset" not in self._roles:
+            case Calibration() if message.name == "stage_from_tracker" and not self._knows_stage:
                 self._stage_from_tracker = message.pose.pose(message.t_ns)
             case Training():
                 self.training[source] = message
@@ -132,6 +134,10 @@ class Twin:
                 self._gate, self._gate_heard_ns = message, now_ns
             case _:
                 pass
+
+    @property
+    def _knows_stage(self) -> bool:
+        return self.untracked or "headset" in self._roles
 
     def _take_exposure(self, exposure: Exposure, now_ns: int) -> None:
         if self._stream.silence(now_ns) >= SILENT_PERIODS:
@@ -189,7 +195,12 @@ class Twin:
         self._stage_from_tracker, self._stage_reason = stage_from_tracker, reason
 
     def follow_hands(self, hands: Mapping[HandName, Hand], t_ns: int) -> None:
-        """Take where the controllers are at `t_ns` [ns] that are tools of this run."""
+        """Take where this run's controllers are at `t_ns` [ns], and a reference that stands still."""
+        if self.untracked:
+            name = self._roles["reference"]
+            self._histories[name].add(t_ns, PoseWire.of(Transform.of("tracker", name), NO_COVARIANCE))
+            self._presence[name].seen()
+            self._stream.heard_ns = t_ns
         for name, side in self._controllers.items():
             grip = hands[side].pose_grip
             if grip is None:

@@ -11,7 +11,7 @@ from twinguide.clock import SECOND
 from twinguide.errors import ScenarioError
 from twinguide.frames import Transform, rotation_from_vector
 from twinguide.scenario import check, find, overridden
-from twinguide.xr.base import Hand
+from twinguide.xr.base import Hand, HeadsetEvent
 from twinguide_patient.options import PatientOptions
 from twinguide_patient.room import furnish
 
@@ -58,22 +58,32 @@ class Holder:
 
 
 @pytest.fixture(scope="module")
-def run(registry, demo_case, tmp_path_factory):
+def by_hand(registry, demo_case, tmp_path_factory):
+    """Start `by_hand(tables, settings, last)`, which runs until a step and returns (plan, loop, room, frames)."""
+    with ExitStack() as stack:
+
+        def start(tables, settings, last):
+            inside = [f"parts.{name}.placement=inside" for name in tables["parts"]]
+            ready = overridden(tables, [f"case={demo_case.folder}", *inside, *settings])
+            check(ready, registry)
+            plan = app.Run(ready, registry, tmp_path_factory.mktemp("run"), lambda line: None)
+            holder = Holder(furnish(1, PatientOptions(), demo_case), demo_case)
+            loop = app.compose_loop(plan, demo_case, stack, draw=False, hands=holder)
+            holder.flow = loop.workflow
+            frames = []
+            while loop.workflow.step != last:
+                frames.append(loop.frame())
+                assert frames[-1].t_ns < 60 * SECOND, f"{loop.workflow.state}"
+            return plan, loop, holder.room, frames
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def run(registry, by_hand):
     tables = find("liver_puncture", registry)
     del tables["parts"]["operator"]
-    inside = [f"parts.{name}.placement=inside" for name in tables["parts"]]
-    ready = overridden(tables, [f"case={demo_case.folder}", *inside, *SETTINGS])
-    check(ready, registry)
-    plan = app.Run(ready, registry, tmp_path_factory.mktemp("run"), lambda line: None)
-    holder = Holder(furnish(1, PatientOptions(), demo_case), demo_case)
-    with ExitStack() as stack:
-        loop = app.compose_loop(plan, demo_case, stack, draw=False, hands=holder)
-        holder.flow = loop.workflow
-        frames = []
-        while loop.workflow.step != "train":
-            frames.append(loop.frame())
-            assert frames[-1].t_ns < 60 * SECOND, f"{loop.workflow.state}"
-        yield plan, loop, holder.room, frames
+    return by_hand(tables, SETTINGS, "train")
 
 
 def test_the_tip_on_the_controller_is_found(run):
@@ -103,4 +113,41 @@ def test_the_wearer_sees_the_controllers_tip_with_its_error(run):
 def test_a_reference_cannot_be_a_controller(registry):
     ready = overridden(find("liver_puncture", registry), ["tools.reference.controller=left"])
     with pytest.raises(ScenarioError, match=r"tools\.reference\] controller"):
+        check(ready, registry)
+
+
+UNTRACKED = (
+    'tools={reference={role="reference", fixed=true}, needle={role="needle", controller="left"}, '
+    'pointer={role="pointer", controller="right", calibrate="pivot"}}',
+    'parts={patient={placement="inside"}, puncture={placement="inside"}}',
+    "registration.verify_limit_mm=8.0",
+    "record=false",
+)
+
+
+@pytest.fixture(scope="module")
+def untracked(registry, by_hand):
+    return by_hand(find("liver_puncture", registry), UNTRACKED, "guide")
+
+
+def test_without_a_tracker_the_headsets_room_is_the_reference(untracked, demo_case):
+    _, loop, room, frames = untracked
+    pose = loop.workflow.registration.reference_from_image.pose(0)
+    target = demo_case.plan.target
+    off_mm = 1e3 * np.linalg.norm(pose.transform.apply(target) - room.stage_from_image.apply(target))
+    assert off_mm < loop.workflow.registration.tre_p95_mm
+    assert "pointer" in frames[-1].tips
+
+
+def test_without_a_tracker_a_jump_of_the_room_voids_the_registration(untracked):
+    _, loop, _, _ = untracked
+    loop.wearer.react(HeadsetEvent("space_changed", 0, reason="recentred"))
+    loop.frame()
+    assert loop.workflow.registration.state == "void"
+    assert loop.workflow.step == "register"
+
+
+def test_tracked_tools_beside_a_fixed_reference_are_refused(registry):
+    ready = overridden(find("liver_puncture", registry), ["tools.reference.fixed=true"])
+    with pytest.raises(ScenarioError, match="controllers alone"):
         check(ready, registry)
