@@ -27,6 +27,7 @@ CORRELATION_NS = 250 * MS  # of a headset's jitter; its slower part is the filte
 UNSEEN_NS = SECOND  # without a sight of the body, after which the wearer is told
 # A room that drifts by 0.4 mm and 0.03 deg in a minute, as inside-out tracking does in a place that it knows; two
 # sightings in a row that do not fit are a jump; eight, two seconds, bring the error at the patient below a millimetre.
+LATE = 3  # exposures after which a sighting is handed on in a frame that has another exposure to take
 SETTINGS = HeadsetSettings(drift_rad=7e-5, drift_m=5e-5, outliers_to_jump=2, sightings_to_settle=8, gap_s=60.0)
 
 
@@ -49,16 +50,18 @@ class Staging:
         self._tool, self._mount, self._head_covariance = tool, mount, head_covariance
         self._state: StageState | None = None
         self._average: _Average | None = None
+        self._due: tuple[int, _Average, Transform, Transform] | None = None  # of a sighting for the filter
+        self._fresh = False  # an exposure has come since the last step
         self._since_ns = -1  # exposures from before tell of a room that is no more
         self._seen_ns = -1
         self._pose: Pose | None = None
         self.fault = ""
         self.reason = text("stage_unsettled", name=tool)  # why `pose` has none
 
-    def take(self, exposure: Exposure, head: Callable[[int], Transform | None]) -> str:
-        """Take an exposure; `head` answers `stage_from_headset` at a time [ns]. Return what has jumped, or nothing."""
+    def take(self, exposure: Exposure, head: Callable[[int], Transform | None]) -> None:
+        """Take an exposure; `head` answers `stage_from_headset` at a time [ns]."""
         t_ns, wire = exposure.t_ns, exposure.tools.get(self._tool)
-        before = self._state.jumps if self._state else 0
+        self._fresh = True
         if wire is not None and t_ns > self._since_ns:
             reported = head(t_ns)
             if reported is not None:
@@ -66,13 +69,28 @@ class Staging:
                 self._add(t_ns, reported, wire)
         unseen = t_ns - self._seen_ns > UNSEEN_NS
         self.fault = text("headset_body_lost", name=self._tool) if unseen and self._state else ""
-        if self._state is None or self._state.jumps == before:
+
+    def step(self) -> str:
+        """Hand a sighting that is due to the filter, once a frame; return what has jumped, or nothing.
+
+        A frame that took no exposure has the time for it; three exposures later it is done in any.
+        """
+        fresh, self._fresh = self._fresh, False
+        late = self._average is not None and self._average.count >= LATE
+        if self._due is None or (fresh and not late):
             return ""
-        return text("stage_jumped", name=self._tool)
+        sighting, self._due, self._pose = self._sighting(*self._due), None, None
+        mount, covariance = self._mount.transform.matrix, self._mount.covariance
+        if self._state is None:
+            self._state = stage_start(sighting, mount, covariance)
+            return ""
+        before = self._state.jumps
+        self._state = stage_update(self._state, sighting, mount, covariance, SETTINGS)
+        return text("stage_jumped", name=self._tool) if self._state.jumps > before else ""
 
     def restart(self, since_ns: int) -> None:
         """Forget the stage: from `since_ns` [ns] on it lies elsewhere."""
-        self._state = self._average = self._pose = None
+        self._state = self._average = self._due = self._pose = None
         self._since_ns = max(self._since_ns, since_ns)
 
     def pose(self, t_ns: int) -> Pose | None:
@@ -100,20 +118,13 @@ class Staging:
         average.deviation += _twist(off)
         average.noise += seen.covariance
         if t_ns - average.since_ns >= CORRELATION_NS:
-            self._sight(t_ns, average, reported, expected)
+            self._average, self._due = None, (t_ns, average, reported, expected)
 
-    def _sight(self, t_ns: int, average: _Average, reported: Transform, expected: Transform) -> None:
-        """Hand the exposures to the filter as one sighting at the last one's time: the body where their mean has it."""
-        self._average = None
+    def _sighting(self, t_ns: int, average: _Average, reported: Transform, expected: Transform) -> Sighting:
+        """Return the exposures as one sighting at the last one's time: the body where their mean has it."""
         body = perturb((average.tracker_from_stage @ expected).matrix, -average.deviation / average.count)
         noise = average.noise / average.count**2
-        sighting = Sighting(t_ns * 1e-9, reported.matrix, self._head_covariance, body, noise)
-        mount, covariance = self._mount.transform.matrix, self._mount.covariance
-        if self._state is None:
-            self._state = stage_start(sighting, mount, covariance)
-        else:
-            self._state = stage_update(self._state, sighting, mount, covariance, SETTINGS)
-        self._pose = None
+        return Sighting(t_ns * 1e-9, reported.matrix, self._head_covariance, body, noise)
 
 
 def mount_of(name: str, tool: Tool) -> Pose:
