@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 LEAST_J = 0.2  # below, a tetrahedron has lost four fifths of its volume: no tissue does, the step is not to be shown
 FARTHEST_M = 0.1  # from where the CT shows it: no organ of a patient at rest moves so far
+RETRY, SHORT_M = 30, 0.01  # steps, and the target's way, after which a body that was crushed is solved for anew
 UNSURE = 2.0  # of what is unsure of a point's motion before it is known: a block's vertices needed 1.0 to 2.0
 SOFTER = 16.0  # than the target's patch a point may be, before it is known: twice what was seen on the skin of a block
 MOST_POINTS = 24  # that are measured besides the target: the errors' columns grow with them
@@ -92,6 +93,7 @@ class SoftBody:
         self._steady = Steadiness()
         self.last = np.zeros(3)  # [m], the drive that was last believed
         self._cold = True
+        self._crushed: tuple[Array, Points | None, int] | None = None
         self._solver = Solver(self.body, self._springs(), material=material, backend=backend)
         bias = mesh_error(response, self.body, self._held, (target, reach_m), self.spring, columns)
         self._errors, self._point = (
@@ -152,15 +154,26 @@ class SoftBody:
         left_out = self._take(self.last, covariance, list((measured or {}).values()))
         if self._learning.tick():
             self._hold()
+        if self._still_crushed():
+            return self.rigid(self.last, "what crushed the body still acts")
         solved = self._solve(self._targets())
         if not np.isfinite(solved.positions).all() or solved.smallest_j < LEAST_J:
-            self._cold = True
+            self._cold, self._crushed = True, (self.last, self._points, RETRY)
             return self.rigid(self.last, f"a volume ratio of {solved.smallest_j:.2f}")
         term, noise_m, bounded = self._bounds(solved.positions)
         sigma = self._errors.sigma(self._drive(), solver_m=math.hypot(solved.solver_error_m, noise_m), term=term)
         level = "partial" if left_out else solved.level
         reason = ", ".join(filter(None, (left_out, bounded)))
         return Frame(solved.positions, sigma, level, reason, solved.residual, solved.smallest_j)
+
+    def _still_crushed(self) -> bool:
+        """Tell whether to wait: to solve from rest takes many frames' time, and what crushes lasts."""
+        if self._crushed is None:
+            return False
+        where, points, left = self._crushed
+        near = float(np.linalg.norm(self.last - where)) < SHORT_M and _moved(points, self._points) == 0
+        self._crushed = (where, points, left - 1) if near and left > 0 else None
+        return self._crushed is not None
 
     def _bounds(self, positions: Array) -> tuple[Array | None, float, str]:
         """Bound what points that are still being learnt add to the errors: a vector for each vertex, a noise [m].

@@ -256,6 +256,8 @@ def test_what_would_crush_the_body_moves_it_as_one_and_says_so():
     assert crushed.level == "rigid"
     assert "volume ratio" in crushed.reason
     np.testing.assert_allclose(crushed.vertices, vertices + np.array([0.0, 0.0, -0.06]))
+    waits = body.step(np.array([0.0, 0.0, -0.059]), np.eye(3) * 1e-8)
+    assert "still acts" in waits.reason  # and is not solved for
     body.step(np.array([0.0, 0.0, -0.045]), np.eye(3) * 1e-8)
     body.step(np.array([0.0, 0.0, -0.03]), np.eye(3) * 1e-8)
     assert body.step(np.array([0.0, 0.0, -0.015]), np.eye(3) * 1e-8).level == "full"  # and it finds back
