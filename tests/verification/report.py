@@ -80,9 +80,8 @@ def deformed() -> None:
     vertices, elements = mesh(9, 0.1, 1)
     solved = clamped(9)
     faces = boundary(elements)
-    figure = plt.figure(figsize=(5.2, 3.8), layout="constrained")
+    figure = plt.figure(figsize=(5.2, 3.8))
     axes = figure.add_subplot(projection="3d")
-    axes.set_box_aspect(None, zoom=0.85)
     x, y, z = solved.positions.T * 1e3
     moved = np.linalg.norm(solved.positions - vertices, axis=1)[faces].mean(axis=1) * 1e3
     surface = axes.plot_trisurf(x, y, z, triangles=faces, linewidth=0.2, edgecolor="gray", cmap="viridis")
@@ -90,7 +89,7 @@ def deformed() -> None:
     surface.autoscale()
     figure.colorbar(surface, shrink=0.6, label="displacement [mm]")
     axes.set(xlabel="x [mm]", ylabel="y [mm]", zlabel="z [mm]", aspect="equal")
-    figure.savefig(DOCS / "pictures" / "block.png", dpi=110)
+    figure.savefig(DOCS / "pictures" / "block.png", dpi=110, bbox_inches="tight", pad_inches=0.15)
 
 
 def main() -> None:
