@@ -142,15 +142,13 @@ class Twin:
     def _take_exposure(self, exposure: Exposure, now_ns: int) -> None:
         if self._stream.silence(now_ns) >= SILENT_PERIODS:
             for name, presence in self._presence.items():
-                if (
-                    not self._histories[name].static and name not in self._controllers
-                ):  # a hand moves on meanwhile: it is shown when seen anew
-                    presence.gone("tracker silent")
+                if not self._histories[name].static and name not in self._controllers:
+                    presence.gone("tracker silent")  # a hand moves on meanwhile: it is shown when seen anew
         self._stream.heard_ns = now_ns
         for name, history in self._histories.items():
             wire = exposure.tools.get(name)
             if name in self._controllers:
-                continue
+                continue  # the headset sees it, not the tracker
             if wire is None:
                 self._presence[name].missed(exposure.lost.get(name, "not in view"))
             else:
@@ -251,9 +249,8 @@ class Twin:
         tips = reference_from_base.apply(matrices[:, :3, :3] @ tip + matrices[:, :3, 3])
         mean = Transform(base.transform.target, pointer, matrices[-1])
         held = pointer in self._controllers
-        one = Pose(mean, until_ns, self._controller_covariance if held else covariances.mean(axis=0)).point_covariance(
-            tip
-        )
+        sample = self._controller_covariance if held else covariances.mean(axis=0)
+        one = Pose(mean, until_ns, sample).point_covariance(tip)
         turn = reference_from_base.rotation
         tool_turn = turn @ mean.rotation
         own = tool_turn @ tip_covariance(self._tools[pointer]) @ tool_turn.T
