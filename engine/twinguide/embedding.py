@@ -67,7 +67,10 @@ class Embedding:
         `vertices` and `rest` [m], shape (n, 3), say how far the body has moved. Neighbouring vertices err alike, so
         their errors are averaged, not their squares: exact where they are the same, else an upper bound.
         """
-        own, moved = self._mix(sigma_m[:, None])[:, 0], self._mix(vertices - rest)
+        own = self._mix(sigma_m[:, None])[:, 0]
+        if not self.far.any():
+            return own
+        moved = self._mix(vertices - rest)
         # The motion's length over the root of three axes: per axis, as all errors here.
         loose = STAY_OR_GO * self.far * np.sqrt((moved**2).sum(axis=1) / 3.0)
         return np.hypot(own, loose)

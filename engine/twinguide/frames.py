@@ -73,7 +73,7 @@ def quaternion_from_rotation(rotation: Array) -> Array:
 
 def rotation_from_quaternion(quaternion: Any) -> Array:  # noqa: ANN401 - any sequence of four numbers
     """Return the rotation, shape (3, 3), of a quaternion xyzw, shape (4,); it is normalised."""
-    x, y, z, w = (float(v) for v in quaternion)
+    x, y, z, w = map(float, quaternion)
     s = x * x + y * y + z * z + w * w
     if not s > 0:
         raise FrameError("a quaternion xyzw that is not zero", str((x, y, z, w)))

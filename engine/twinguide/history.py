@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cache
 from math import isfinite, sqrt
 
 import numpy as np
@@ -144,12 +145,18 @@ class PoseHistory:
         if len(self) < 9:
             return 0.0
         m = self._matrices[np.arange(self._count - 9, self._count) % len(self._times)]
-        points = m[:, None, :3, 3] + lever_m * np.concatenate(
-            [np.zeros((9, 1, 3)), m[:, :3, :3].transpose(0, 2, 1)], axis=1
-        )
+        points = m[:, :3] @ _origin_and_levers(lever_m)
         before, after = np.sort(points[:6], axis=0), np.sort(points[6:], axis=0)
         steps = after[1] - (before[2] + before[3]) / 2.0  # medians, at a fifth of np.median's time
-        return sqrt(float((steps * steps).sum(axis=1).max()))
+        return sqrt(float((steps * steps).sum(axis=0).max()))
+
+
+@cache
+def _origin_and_levers(lever_m: float) -> Array:
+    """Return the origin and a point on each axis, homogeneous, as columns, shape (4, 4)."""
+    corners = np.zeros((4, 4))
+    corners[:3, 1:], corners[3] = lever_m * np.eye(3), 1.0
+    return corners
 
 
 @dataclass(frozen=True, slots=True, eq=False)
