@@ -251,23 +251,24 @@ def hand_eye() -> Rows:
         for kind in ("SHAH", "LI"):
             flag = getattr(cv2, f"CALIB_ROBOT_WORLD_HAND_EYE_{kind}")
             methods[f"cv2 RobotWorldHandEye {kind}"] = lambda a, b, f=flag: _cv2_robot_world(cv2, a, b, f)
-    draws = [_hand_eye_data(seed) for seed in range(40)]
+    draws = [hand_eye_poses(seed) for seed in range(40)]
     for name, method in methods.items():
-        errors = np.array([difference(x, method(a, b)) for a, b, x in draws])
+        errors = np.array([difference(x, method(a, b)) for a, b, x, _ in draws])
         turn, move = (float(np.sqrt(np.mean(np.sum(e**2, axis=1)))) for e in (errors[:, :3], errors[:, 3:]))
         took = fastest(lambda m=method: m(draws[0][0], draws[0][1]), 3) * 1e3
         rows.append({"method": name, "x_rms_mm": move * MM, "x_rms_deg": float(np.degrees(turn)), "ms": took})
     return table("hand-eye: 60 poses, 0.1 deg and 0.2 mm in both streams, 40 trials", rows)
 
 
-def _hand_eye_data(seed):
+def hand_eye_poses(seed):
+    """Return 60 poses a and b with 0.1 deg and 0.2 mm of noise each, and the true X and Z between them."""
     rng = np.random.default_rng(seed)
     x = compose(exponential(rng.normal(size=3)), rng.normal(size=3) * 0.08)
     z = compose(exponential(rng.normal(size=3)), rng.normal(size=3))
     a = compose(exponential(rng.normal(size=(60, 3)) * 0.5), rng.normal(size=(60, 3)) * 0.3)
     noise = np.repeat([np.radians(0.1), 2e-4], 3)
     b = perturb(inverse(z) @ a @ x, rng.normal(size=(60, 6)) * noise)
-    return perturb(a, rng.normal(size=(60, 6)) * noise), b, x
+    return perturb(a, rng.normal(size=(60, 6)) * noise), b, x, z
 
 
 def _cv2_hand_eye(cv2, a, b, flag):

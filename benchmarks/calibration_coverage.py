@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from calibration import displaced, load, machine, patch, swing
+from calibration import displaced, hand_eye_poses, load, machine, patch, swing
 
 from twinguide_calibration import (
     CalibrationRefused,
@@ -27,7 +27,7 @@ from twinguide_calibration import (
     solve_hand_eye,
     surface_model,
 )
-from twinguide_calibration.rigid import compose, difference, exponential, inverse, perturb
+from twinguide_calibration.rigid import compose, difference, exponential
 
 Trial = Callable[[int], tuple[np.ndarray, np.ndarray, float]]
 NOISE = np.array([1e-4, 1e-4, 4.5e-4])
@@ -61,13 +61,8 @@ def pivot(half_deg: float, wild: float) -> Trial:
 
 def hand_eye(seed: int):
     """Run a trial of 60 poses, 0.1 deg and 0.2 mm in both streams, of unknown size."""
-    rng = np.random.default_rng(seed)
-    x = compose(exponential(rng.normal(size=3)), rng.normal(size=3) * 0.08)
-    z = compose(exponential(rng.normal(size=3)), rng.normal(size=3))
-    a = compose(exponential(rng.normal(size=(60, 3)) * 0.5), rng.normal(size=(60, 3)) * 0.3)
-    noise = np.repeat([np.radians(0.1), 2e-4], 3)
-    b = perturb(inverse(z) @ a @ x, rng.normal(size=(60, 6)) * noise)
-    fit = solve_hand_eye(perturb(a, rng.normal(size=(60, 6)) * noise), b)
+    a, b, x, z = hand_eye_poses(seed)
+    fit = solve_hand_eye(a, b)
     return np.concatenate([difference(x, fit.x), difference(z, fit.z)]), fit.covariance, fit.freedom
 
 
