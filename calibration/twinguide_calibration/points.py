@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import inf, sqrt
+from math import inf, isfinite, sqrt
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from twinguide_calibration.rigid import Array, Ints, as_floats, compose, exponen
 
 COLLINEAR_RATIO = 0.01  # second over first singular value of the source layout: a line but for 1 %
 ROTATION_SIGMA_MAX = 0.2  # [rad] beyond it the linear covariance says nothing any more
+ROOT_STEPS = 30
 STEP_CONVERGED = 1e-9  # [rad, m] a nanometre is far below any sensor's noise
 SIZE_RATIO = 2.0  # two layouts of one object never differ so much in size: a wrong unit does
 MIRROR_GAIN = 5.0  # a reflection that fits five times better is no accident of noise
@@ -65,18 +66,46 @@ def align_points(source: Array, target: Array, weights: Array | None = None) -> 
     if n < 3 or source.shape != (n, 3) or target.shape != (n, 3):
         _check(source[None], target[None], None)
     share = np.full(n, 1.0 / n) if weights is None else weights / weights.sum()
-    centre_s, centre_t = share @ source, share @ target
-    if not (np.isfinite(centre_s).all() and np.isfinite(centre_t).all()):
+    centre_s: Array = share.dot(source)  # `dot` takes half of the time of `@` on matrices as small as these
+    centre_t: Array = share.dot(target)
+    rotation = None
+    if all(map(isfinite, centre_s.tolist() + centre_t.tolist())):
+        left = (target - centre_t).T if weights is None else (target - centre_t).T * share
+        rotation = _rotation_of(left.dot(source - centre_s))
+    if rotation is None:
         _check(source[None], target[None], None)
-    left = (target - centre_t).T if weights is None else (target - centre_t).T * share
-    cross = left @ (source - centre_s)
-    u, extents, vt = np.linalg.svd(cross)
-    if extents[1] <= COLLINEAR_RATIO**2 * extents[0]:
-        _check(source[None], target[None], None)
-    rotation = u @ vt
-    if np.linalg.det(rotation) < 0.0:
-        rotation = rotation - 2.0 * np.outer(u[:, 2], vt[2])
-    return rotation, centre_t - rotation @ centre_s
+        return tuple(part[0] for part in _closed_form(source[None], target[None], n * share[None]))
+    return rotation, centre_t - rotation.dot(centre_s)
+
+
+def _rotation_of(cross: Array) -> Array | None:
+    """Return the rotation nearest to a cross-covariance, shape (3, 3), or None where it is hardly determined.
+
+    FOAM (Markley 1993, J. Astronaut. Sci. 41, 261): the sum of the singular values, the last one with the sign of the
+    determinant, is the largest root of a quartic; from above, Newton's steps reach it. Twice as quick as an SVD.
+    """
+    (a, b, c), (d, e, f), (g, h, i) = cross.tolist()
+    cofactors = (
+        (e * i - f * h, f * g - d * i, d * h - e * g),
+        (c * h - b * i, a * i - c * g, b * g - a * h),
+        (b * f - c * e, c * d - a * f, a * e - b * d),
+    )
+    determinant = a * cofactors[0][0] + b * cofactors[0][1] + c * cofactors[0][2]
+    norm = a * a + b * b + c * c + d * d + e * e + f * f + g * g + h * h + i * i
+    minors = sum(v * v for row in cofactors for v in row)
+    total = sqrt(3.0 * norm)
+    for _ in range(ROOT_STEPS):
+        left = total * total - norm
+        slope = 4.0 * total * left - 8.0 * determinant
+        step = (left * left - 8.0 * total * determinant - 4.0 * minors) / slope if slope > 0.0 else 0.0
+        total -= step
+        if not step > 1e-15 * total:
+            break
+    held = 0.5 * (total * total - norm)  # s1 s2 + s2 s3 + s3 s1
+    if not held > COLLINEAR_RATIO**2 * norm:
+        return None
+    inner: Array = (held + norm) * cross + total * np.array(cofactors) - cross.dot(cross.T.dot(cross))
+    return inner / (held * total - determinant)
 
 
 def register_points(source: Array, target: Array, covariances: Array | None = None) -> RigidFit:

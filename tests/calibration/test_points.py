@@ -50,6 +50,41 @@ def test_noisy_planar_points_never_give_a_reflection(seed):
     assert np.linalg.det(register_points(plane, plane + noise).rotation) == pytest.approx(1.0)
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    n=st.integers(4, 12),
+    flat=st.sampled_from([0.0, 0.05, 1.0]),
+    noise=st.sampled_from([0.0, 1e-3, 0.1]),
+    mirror=st.sampled_from([1.0, -1.0]),
+)
+def test_bare_alignment_is_the_least_squares_rotation_of_an_svd(seed, n, flat, noise, mirror):
+    rng = np.random.default_rng(seed)
+    turn, shift = rigid(seed)
+    source = rng.normal(size=(n, 3)) * [0.1, 0.07, 0.05 * flat]
+    target = (source * [1.0, 1.0, mirror]) @ turn.T + shift + rng.normal(size=(n, 3)) * noise
+    weights = rng.uniform(0.5, 2.0, n)
+    about_s, about_t = weights @ source / weights.sum(), weights @ target / weights.sum()
+    try:
+        rotation, translation = align_points(source, target, weights)
+    except CalibrationRefused:
+        return  # on a line, or nearly
+    values = np.linalg.svd((weights[:, None] * (target - about_t)).T @ (source - about_s), compute_uv=False)
+    wanted = Rotation.align_vectors(target - about_t, source - about_s, weights)[0].as_matrix()
+    # rounding, grown by how little holds the turn: twice the sum of the two smaller values, one mirrored at worst
+    held = max((values[1] - values[2]) / values[0], 1e-4)
+    np.testing.assert_allclose(rotation, wanted, atol=1e-13 / held)
+    np.testing.assert_allclose(translation, about_t - wanted @ about_s, atol=1e-13 / held)
+
+
+def test_a_mirrored_ball_of_points_still_gets_a_rotation():
+    axes = np.concatenate([np.eye(3), -np.eye(3)]) * 0.1
+    rotation, _ = align_points(axes, -axes)
+    assert np.linalg.det(rotation) == pytest.approx(1.0)
+    # every turn by half about any axis leaves the least that can be left: 4/3 of the points' square
+    assert np.sum((-axes - axes @ rotation.T) ** 2) == pytest.approx(4.0 / 3.0 * np.sum(axes**2))
+
+
 def test_mirrored_points_are_refused_as_swapped_axes():
     with pytest.raises(CalibrationRefused, match=r"reflection.*axes"):
         register_points(FIDUCIALS, FIDUCIALS[:, [1, 0, 2]] + np.random.default_rng(0).normal(size=(6, 3)) * 1e-4)
