@@ -62,6 +62,51 @@ def test_a_frame_in_time_is_neither_late_nor_skips():
     assert pacer.counts.late == 0
 
 
+def paced(durations_ms):
+    """Return of frames that take so long each when they are promised and seen, how unsure that is, and the promise after
+    their wake, at 100 Hz, all [ms]."""
+    clock, frames = ClockVirtual(), []
+    pacer = Pacer(clock, rate_hz=100.0, display_latency_ns=20 * MS)
+    for duration_ms in durations_ms:
+        timing = pacer.wait()
+        clock.advance_to(timing.t_wake_ns + round(duration_ms * MS))
+        ahead_ns = timing.t_display_ns - timing.t_wake_ns
+        frames.append((timing.t_display_ns, pacer.end(), timing.sigma_ns, ahead_ns))
+    return np.array(frames).T / MS
+
+
+def test_frames_that_take_too_long_are_promised_for_when_they_are_seen():
+    promised, seen, sigma, _ = paced([64.0] * 12)
+    np.testing.assert_array_equal(seen[:2] - promised[:2], [60.0, 60.0])  # nobody knew yet
+    assert (seen[2:] - promised[2:] <= 10.0).all()  # six slots, or seven: by where in its slot a frame is begun
+    assert 50.0 / np.sqrt(3.0) < sigma[-1] < 60.0 / np.sqrt(3.0)  # each picture stays five or six periods too long
+
+
+def test_a_single_hiccup_is_told_as_late_and_is_not_taken_for_the_pace():
+    promised, seen, sigma, _ = paced([5.0] * 10 + [45.0] + [5.0] * 10)
+    late = seen - promised
+    assert late[10] == 40.0
+    assert np.count_nonzero(late) == 1
+    assert sigma[10] == 0.0
+    assert 15.0 < sigma[11] < 20.0  # one in eight, 40 ms late and 30 ms too long in view
+    assert sigma[-1] == 0.0
+
+
+def test_a_machine_that_keeps_up_again_is_promised_as_before():
+    promised, seen, sigma, waited = paced([64.0] * 10 + [5.0] * 20)
+    np.testing.assert_array_equal(seen[10:], promised[10:])
+    np.testing.assert_array_equal(np.diff(promised)[-8:], 10.0)
+    assert waited[-1] == 20.0
+    assert sigma[-1] == 0.0
+
+
+@given(st.lists(st.floats(1.0, 300.0), min_size=2, max_size=40))
+def test_no_frame_is_seen_before_it_is_promised_or_finished(durations_ms):
+    promised, seen, _, _ = paced(durations_ms)
+    assert (seen >= promised).all()
+    assert (np.diff(promised) >= 10.0 - 1e-6).all()
+
+
 def test_eyes_stand_an_ipd_apart_and_their_fields_mirror():
     fov = (-0.9, 0.7, 0.8, -0.85)
     headset = HeadsetSimulated(ClockVirtual(), HeadStill(), options=SimulatedOptions(render=False, fov=fov, ipd=0.07))

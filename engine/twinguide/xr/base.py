@@ -82,7 +82,8 @@ class FrameTiming:
     """When the next frame will be seen [ns of the run's clock], and how it was paced.
 
     `t_wake_ns` is when `wait_frame` returned, `late_ns` how long after the moment it aimed at, and `skipped` the
-    display periods since the last frame for which none was made.
+    display periods since the last frame for which none was made. `sigma_ns` is how unsure the display time is, by how
+    late the last frames were and for how long each stayed in view.
     """
 
     t_display_ns: int
@@ -91,6 +92,7 @@ class FrameTiming:
     t_wake_ns: int = 0
     late_ns: int = 0
     skipped: int = 0
+    sigma_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +165,8 @@ class Headset(Protocol):
         """
         ...
 
-    def end_frame(self) -> None:
-        """Hand the frame to the display."""
+    def end_frame(self) -> int:
+        """Hand the frame to the display; return when it is seen [ns]: as promised, or later where it took too long."""
         ...
 
     def haptic(self, hand: HandName, seconds: float, amplitude: float) -> None:

@@ -31,7 +31,7 @@ from twinguide.xr.base import (
 from twinguide.xr.openxr_connection import GONE, Connection
 from twinguide.xr.openxr_graphics import ContextEgl
 from twinguide.xr.openxr_session import Frame, Session
-from twinguide.xr.pacing import Pacer
+from twinguide.xr.pacing import Pacer, Punctuality
 
 if TYPE_CHECKING:
     import moderngl
@@ -73,6 +73,7 @@ class HeadsetOpenXR:
         self._frame: Frame | None = None
         self._timing = FrameTiming(0, self._info.period_ns, False)
         self._pacer: Pacer | None = None  # paces while there is no runtime, or it does not want frames yet
+        self._punctuality = Punctuality()
         self._views: tuple[View, View] | None = None
 
     @property
@@ -190,8 +191,13 @@ class HeadsetOpenXR:
             self._info = replace(self._info, period_ns=frame.period_ns)
         since_last = frame.t_display_ns - self._timing.t_display_ns
         skipped = 0 if self._pacer or not self._timing.t_display_ns else round(since_last / frame.period_ns) - 1
+        skipped = max(0, skipped)
         self._pacer = None
-        return FrameTiming(frame.t_display_ns, frame.period_ns, frame.should_render, frame.woken_ns, 0, max(0, skipped))
+        self._punctuality.replaced(skipped * frame.period_ns)
+        sigma_ns = self._punctuality.sigma_ns
+        return FrameTiming(
+            frame.t_display_ns, frame.period_ns, frame.should_render, frame.woken_ns, 0, skipped, sigma_ns
+        )
 
     def head(self, t_ns: int) -> Transform | None:
         """Return `stage_from_headset` at `t_ns` [ns]; None while it is not tracked or the runtime is lost."""
@@ -225,16 +231,20 @@ class HeadsetOpenXR:
         except GONE as error:
             self._lose(error)
 
-    def end_frame(self) -> None:
-        """Hand the frame to the runtime."""
+    def end_frame(self) -> int:
+        """Hand the frame to the runtime; return when it is seen [ns]: where it came too late, periods after its promise."""
         frame, self._frame = self._frame, None
         if self._session is not None and frame is not None:
             try:
                 self._session.end_frame(frame)
             except GONE as error:
                 self._lose(error)
-        if self._clock.now_ns() > self._timing.t_wake_ns + self._timing.period_ns:
+        now, timing = self._clock.now_ns(), self._timing
+        if now > timing.t_wake_ns + timing.period_ns:
             self._counts = replace(self._counts, late=self._counts.late + 1)
+        late_ns = max(0, -((timing.t_display_ns - now) // timing.period_ns)) * timing.period_ns
+        self._punctuality.ended(late_ns)
+        return timing.t_display_ns + late_ns
 
     def haptic(self, hand: HandName, seconds: float, amplitude: float) -> None:
         """Shake a controller; not waited for, and nothing where it cannot."""

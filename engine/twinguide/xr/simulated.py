@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -149,9 +149,7 @@ class HeadsetSimulated:
         timing = self._pacer.wait()
         self._t_display_ns = timing.t_display_ns
         if self._lost(timing.t_wake_ns) or not self.options.render:
-            return FrameTiming(
-                timing.t_display_ns, timing.period_ns, False, timing.t_wake_ns, timing.late_ns, timing.skipped
-            )
+            return replace(timing, should_render=False)
         return timing
 
     def head(self, t_ns: int) -> Transform | None:
@@ -195,9 +193,9 @@ class HeadsetSimulated:
         if not self._lost(self._clock.now_ns()):
             yield from enumerate(self._framebuffers)
 
-    def end_frame(self) -> None:
-        """Count the frame."""
-        self._pacer.end()
+    def end_frame(self) -> int:
+        """Show the frame as soon as a display could, and return when that is [ns]."""
+        return self._pacer.end()
 
     def haptic(self, hand: HandName, seconds: float, amplitude: float) -> None:
         """Keep the pulse, for tests and for the record."""
