@@ -77,8 +77,8 @@ class PoseHistory:
         slots = (np.arange(self._count - n, self._count)) % len(self._times)
         return slots[self._times[slots] >= t_ns]
 
-    def at(self, t_ns: int) -> Pose | None:
-        """Return the pose at `t_ns` [ns], or None without samples."""
+    def at(self, t_ns: int, sigma_ns: int = 0) -> Pose | None:
+        """Return the pose at `t_ns`, which is known to `sigma_ns` [ns]; None without samples."""
         if not self._count:
             return None
         if self.static:
@@ -87,7 +87,7 @@ class PoseHistory:
         if t_ns < self.newest_ns:
             return self._between(t_ns)
         self._line = self._line or self._fit()
-        return self._line.at(t_ns, self._frames)
+        return self._line.at(t_ns, self._frames, sigma_ns)
 
     def _mean(self) -> Pose:
         slots = self._since(self.newest_ns - STATIC_WINDOW_NS)
@@ -172,11 +172,13 @@ class _Line:
     gain: float  # the line's variance at the centre, in samples
     growth: float  # and what it gains with the square of the time from there [1/s2]
 
-    def at(self, t_ns: int, frames: tuple[str, str]) -> Pose:
-        """Return the pose at `t_ns` [ns], not before the newest sample."""
+    def at(self, t_ns: int, frames: tuple[str, str], sigma_ns: int) -> Pose:
+        """Return the pose at `t_ns`, known to `sigma_ns` [ns], not before the newest sample."""
         ahead = (t_ns - self.newest_ns) * 1e-9 - self.centre_s
         matrix = self.base if self.speed is None else _moved(self.base, self.mean + ahead * self.speed)
         covariance = self.covariance * (self.gain + ahead**2 * self.growth) + LEFT_OUT * ahead**4
+        if sigma_ns and self.speed is not None:
+            covariance += np.outer(self.speed, self.speed) * (sigma_ns * 1e-9) ** 2
         return Pose(Transform.unchecked(*frames, matrix), t_ns, covariance, "predicted")
 
 
@@ -220,12 +222,16 @@ class DisplacementHistory:
         self.newest = message
         self._times, self._rows = times, np.hstack([mean, covariance.reshape(-1, 9)])
 
-    def at(self, t_ns: int) -> Point | None:
-        """Return the displacement [m] with covariance at `t_ns` [ns], or None outside the trajectory."""
+    def at(self, t_ns: int, sigma_ns: int = 0) -> Point | None:
+        """Return the displacement [m] at `t_ns`, which is known to `sigma_ns` [ns]; None outside the trajectory."""
         if self.newest is None or not self._times[0] <= t_ns <= self._times[-1]:
             return None
         after = min(bisect_right(self._times, t_ns), len(self._times) - 1)
         start, end = self._times[after - 1], self._times[after]
         share = (t_ns - start) / (end - start)
         row = self._rows[after - 1] * (1.0 - share) + self._rows[after] * share
-        return Point(row[:3], row[3:].reshape(3, 3))
+        covariance = row[3:].reshape(3, 3)
+        if sigma_ns:
+            step = (self._rows[after] - self._rows[after - 1])[:3] * (sigma_ns / (end - start))
+            covariance += np.outer(step, step)
+        return Point(row[:3], covariance)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from twinguide.clock import MS
 from twinguide.composing import panel_of, ranked
 from twinguide.guarding import Guarded
 from twinguide.hosting.session import Session
@@ -32,6 +33,7 @@ if TYPE_CHECKING:  # a loop without pictures imports no GL
 
 log = logging.getLogger(__name__)
 STAGES = ("wait", "bus", "twin", "guidance", "draw", "submit", "record")
+SLOW_NS = 20 * MS  # of uncertainty about the display time, as where it shows 20 pictures a second
 SAID_EVERY = 2  # frames: findings and panel are read, not looked at; structures are judged in the frames between
 
 
@@ -73,20 +75,23 @@ class Loop:
                 self.stopping = event.reason or "the headset was closed"
         self.session.advance(now)
         for header, message in self.session.drain():
-            self._take(header.source, message, now)
+            self._take(header.source, message, min(header.t_pub_ns, now))  # the loop's own delay is no silence
         self._follow_hands(timing.t_display_ns, now)
         self._follow_wearer(timing.t_display_ns, now)
         self._lap(1)
 
-        draws, said, flow = self._draws(timing), self._said(), self.workflow
-        view = self.twin.at(timing.t_display_ns, now, flow.registration, flow.state, deform=draws, judge=bool(said))
+        draws, said, flow, sigma_ns = self._draws(timing), self._said(), self.workflow, timing.sigma_ns
+        view = self.twin.at(
+            timing.t_display_ns, now, flow.registration, flow.state,
+            deform=draws, judge=bool(said), sigma_ns=sigma_ns,
+        )  # fmt: skip
         self._lap(2)
 
         findings = said.findings if said else ranked(f for part in self.guidance for f in part(view))
         marks = tuple(m for part in self.overlays for m in part(view))
         if self.rehearsal:
             self.rehearsal.watch(view, findings)
-        panel = said.panel if said else panel_of(view, findings, self.twin.training_progress, self._faults())
+        panel = said.panel if said else panel_of(view, findings, self.twin.training_progress, self._faults(sigma_ns))
         on, starting = self.wearer.tracked and self.overlay_on, flow.step == "setup"
         scene = self._scene = Scene(view, findings, marks, panel, self.frames, overlay_on=on, start_screen=starting)
         self._lap(3)
@@ -94,10 +99,11 @@ class Loop:
         views = self.headset.views()
         drawn = draws and self._draw(scene, views)
         self._lap(4)
-        self.headset.end_frame()
+        seen_ns = self.headset.end_frame()
         self._lap(5)
 
-        shown = shown_of(scene, self.wearer.head, views, self.head_covariance, self.ledger.newest_us(), drawn=drawn)
+        times = self.ledger.newest_us()
+        shown = shown_of(scene, self.wearer.head, views, self.head_covariance, times, seen_ns, drawn=drawn)
         for message in (*self.workflow.changes(), shown):
             self.session.publish(message)
         self.frames += 1
@@ -185,8 +191,9 @@ class Loop:
             self.session.publish(attempt)
             self.headset.haptic("right", 0.1, 0.6)
 
-    def _faults(self) -> list[str]:
+    def _faults(self, sigma_ns: int) -> list[str]:
         parts = [] if self.wearer.tracked else [text("head_lost")]
+        parts += [text("slow", value_ms=sigma_ns / MS)] if sigma_ns > SLOW_NS else []
         parts += [part.fault for part in (*self.guidance, *self.overlays) if part.fault]
         parts += self._bad.values()
         parts += [self.wearer.fault] if self.wearer.fault else []

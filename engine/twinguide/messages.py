@@ -343,6 +343,7 @@ class Shown(Message, frozen=True, kw_only=True, tag="twinguide.shown/1"):
     input_age_ms: dict[str, float]
     drawn: bool = True
     gate_open: bool = False
+    seen_ns: int = 0  # when it is first seen: `t_ns`, or later where the machine was too slow
 
 
 class Picture(Message, frozen=True, kw_only=True, tag="twinguide.picture/1"):

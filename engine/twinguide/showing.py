@@ -23,10 +23,14 @@ def shown_of(
     views: tuple[View, View],
     head_covariance: NDArray[np.float64],
     stage_us: Mapping[str, int],
+    seen_ns: int,
     *,
     drawn: bool,
 ) -> Shown:
-    """Return the message of one frame; `head_covariance`, shape (6, 6), is the headset's stated tracking error."""
+    """Return the message of one frame, first seen at `seen_ns` [ns].
+
+    `head_covariance`, shape (6, 6), is the headset's stated tracking error.
+    """
     twin = scene.twin
     target = twin.target if twin.target_status.state != "hidden" else None
     in_stage = _in_stage(twin, Pose(stage_from_head, twin.t_display_ns, head_covariance)) if target else None
@@ -57,6 +61,7 @@ def shown_of(
         input_age_ms={name: status.horizon_ns / MS for name, status in (statuses | tools).items()},
         drawn=drawn,
         gate_open=twin.gate_open,
+        seen_ns=seen_ns,
     )
 
 

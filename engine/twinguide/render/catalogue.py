@@ -31,6 +31,7 @@ TEXTS: Mapping[str, str] = {
     "not_placed": "No overlay: {reason}",
     "not_placed_reason": "the patient is not registered",
     "head_lost": "The headset does not know where it is: nothing is laid over the patient",
+    "slow": "Pictures come too slowly: what moves is seen up to {value_ms:.0f} ms off its time",
     "reference_lost": "the reference is not seen",
     "stage_unsettled": "finding the headset's place by {name}",
     "stage_jumped": "the headset's place, seen by {name}, has jumped",

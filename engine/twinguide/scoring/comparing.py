@@ -36,7 +36,7 @@ class ErrorTrack:
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """The guide frames' errors by source, at their display times [ns], shape (n,)."""
+    """The guide frames' errors by source, at the times at which they were first seen [ns], shape (n,)."""
 
     t_ns: Times
     target: ErrorTrack  # in reference
@@ -47,9 +47,9 @@ class Series:
 
 
 def series_of(evidence: Evidence) -> Series:
-    """Compare every guide frame with the truth at its display time."""
+    """Compare every guide frame with the truth at the time when it was first seen."""
     frames = evidence.guide()
-    t_ns = np.array([f.t_ns for f in frames], dtype=np.int64)
+    t_ns = np.array([f.seen_ns or f.t_ns for f in frames], dtype=np.int64)
     target, moved = _points([f.target for f in frames]), _points([f.target_displacement for f in frames])
     tip = _points([f.tips.get("needle") for f in frames])
     true_target = evidence.true_point("target").at(t_ns)
