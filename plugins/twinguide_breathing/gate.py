@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from twinguide.frames import p95_from_covariance
 
-from .model import Prediction
+from .model import HORIZONS_S, Prediction
 
 Array = NDArray[np.float64]
+LOOKS_AHEAD = sum(h <= 0.15 for h in HORIZONS_S)  # knots: display and hand are no further behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +37,15 @@ UNKNOWN = GateState(False, "breathing is not learnt yet")
 
 
 def decide(before: GateState, prediction: Prediction, limits: GateLimits, rest_ends_in_s: float) -> GateState:
-    """Decide from a short trajectory: the worst of its knots counts, displacement as its 95 % bound.
+    """Decide from a short trajectory: the worst of its first knots counts, displacement as its 95 % bound.
 
     `rest_ends_in_s` [s] is when the next breath is expected at the soonest; past it the time left is unknown, told
     as 0.
     """
-    distance = np.linalg.norm(prediction.displacement, axis=1)
-    bound = max(float(d) + p95_from_covariance(c) for d, c in zip(distance, prediction.covariance, strict=True))
-    speed = float(np.linalg.norm(prediction.velocity, axis=1).max())
+    distance = np.linalg.norm(prediction.displacement[:LOOKS_AHEAD], axis=1)
+    knots = zip(distance, prediction.covariance[:LOOKS_AHEAD], strict=True)
+    bound = max(float(d) + p95_from_covariance(c) for d, c in knots)
+    speed = float(np.linalg.norm(prediction.velocity[:LOOKS_AHEAD], axis=1).max())
     share = 1.0 if before.open else limits.reopen
     if bound > share * limits.displacement_m:
         return GateState(False, f"target up to {bound * 1e3:.1f} mm from rest")

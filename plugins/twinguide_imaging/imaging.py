@@ -10,7 +10,7 @@ import numpy as np
 
 from twinguide import Array as ArrayWire
 from twinguide import ImageTarget, Inbox, WorkflowState
-from twinguide.clock import MS, SECOND
+from twinguide.clock import MS
 from twinguide.messages import EchoSeen
 
 from .plugin import ImagingOptions
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from twinguide import Context
 
 TRAINING = "train"
+DARK_NS = 100 * MS  # over a longer gap in the world's samples no place is guessed
 
 
 class Imaging:
@@ -41,7 +42,10 @@ class Imaging:
         while len(self._echoes) > 1 and self._echoes[1].t_ns <= then_ns:
             self._echoes.popleft()
         noise = self._rng.normal(size=3) * self._sigma_m
-        if self._on and len(self._echoes) > 1 and self._echoes[0].t_ns <= then_ns < self._echoes[0].t_ns + SECOND:
+        if not self._on or len(self._echoes) < 2:
+            return
+        before, after = self._echoes[0].t_ns, self._echoes[1].t_ns
+        if before <= then_ns <= after <= before + DARK_NS:
             x, y, z = (self._between(then_ns) + noise).tolist()
             yield ImageTarget(t_ns=t_ns, of=self._echoes[0].of, position=(x, y, z), covariance=self._covariance)
 

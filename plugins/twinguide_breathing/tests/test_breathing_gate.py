@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from twinguide_breathing.gate import UNKNOWN, GateLimits, GateState, decide
+from twinguide_breathing.gate import LOOKS_AHEAD, UNKNOWN, GateLimits, GateState, decide
 from twinguide_breathing.model import HORIZONS_S, Prediction
 
 LIMITS = GateLimits(displacement_m=2e-3, speed_m_s=5e-3, reopen=0.8)
@@ -12,7 +12,7 @@ COUNT = len(HORIZONS_S)
 def predicted(distance_mm=0.0, speed_mm_s=0.0, sigma_mm=0.0, last_mm=None):
     displacement = np.full((COUNT, 3), [0.0, 0.0, distance_mm * 1e-3])
     if last_mm is not None:
-        displacement[-1, 2] = last_mm * 1e-3
+        displacement[LOOKS_AHEAD - 1, 2] = last_mm * 1e-3
     covariance = np.repeat(np.eye(3)[None] * (sigma_mm * 1e-3) ** 2, COUNT, axis=0)
     velocity = np.full((COUNT, 3), [0.0, 0.0, speed_mm_s * 1e-3])
     return Prediction(displacement, covariance, velocity, np.zeros((COUNT, 2)))

@@ -22,14 +22,15 @@ def context(seed=1, **options):
     )
 
 
-def play(imaging, seconds, speed=0.0, states=()):
+def play(imaging, seconds, speed=0.0, states=(), dark=(0.0, 0.0)):
     out, echo = [], 0
     for k in range(round(seconds * 15)):
         t_ns = round(k * SECOND / 15)
         inbox = [("loop", s) for at, s in states if k == round(at * 15)]
         while echo * SECOND // 60 <= t_ns:
             at = echo * SECOND // 60
-            inbox.append(("patient", EchoSeen(t_ns=at, of="tumour", position=(speed * at * 1e-9, 0.1, 0.2))))
+            if not dark[0] <= at * 1e-9 < dark[1]:
+                inbox.append(("patient", EchoSeen(t_ns=at, of="tumour", position=(speed * at * 1e-9, 0.1, 0.2))))
             echo += 1
         out += list(imaging.step(t_ns, Inbox(inbox)))
     return out
@@ -54,6 +55,13 @@ def test_it_images_while_training_and_never_else():
     assert times[0] == pytest.approx(2.0)
     assert times[-1] < 6.0
     assert len(times) == 60
+
+
+def test_over_a_gap_in_the_sound_no_place_is_guessed():
+    pictures = play(Imaging(context(training_only=False)), 4.0, dark=(1.0, 1.5))
+    of = np.array([p.t_ns * 1e-9 - 0.08 for p in pictures])
+    assert not ((of > 1.0) & (of < 1.48)).any()
+    assert np.count_nonzero(of > 1.5) >= 35
 
 
 def test_same_seed_gives_the_same_bits():
