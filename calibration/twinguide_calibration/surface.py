@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from twinguide_calibration.linear import eigen
+from twinguide_calibration.linear import eigen, squared_lengths
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Bools, Ints, as_floats, difference, perturb
 from twinguide_calibration.surface_error import FreeDirection, Patch, SurfaceError, assess
@@ -23,7 +23,8 @@ from twinguide_calibration.weights import TUKEY_WIDTH, robust_scale, settle_scal
 LEAST_POINTS = 12
 THINNED = 250  # points that walk in
 WALK, SETTLE = 30, 15  # steps at most
-WALKED_M, SETTLED_M = 2e-4, 2e-5  # a step that moves no point by more ends the walk, the settling
+WALKED_M, SETTLED_M = 5e-4, 2e-5  # a step that moves no point by more ends the walk, the settling
+KEPT_M = 2e-4  # a smaller step keeps the nearest samples: a tenth of their distance or less
 STEP_RAD = 0.2  # a longer turn at once leaves the region where the planes tell anything
 STIFFNESS = 1e-6  # of the largest eigenvalue: a direction held less is not moved at all
 LEAST_INSIDE = 0.5  # of the points; fewer, and this is another surface
@@ -126,49 +127,56 @@ def register_surface_starts(
         )
     thin = used[np.random.default_rng(len(used)).permutation(len(used))[:THINNED]]
     walked = [_descend(thin, centre, model, as_floats(start), WALK, WALKED_M, size) for start in starts]
-    walked.sort(key=lambda found: found[1])
-    best, _ = _descend(used, centre, model, walked[0][0], SETTLE, SETTLED_M, size)
-    fit = _result(used, centre, model, best, rows, len(points), notes, model_error)
+    walked.sort(key=lambda found: found[1].sigma)
+    best, last = _descend(used, centre, model, walked[0][0], SETTLE, SETTLED_M, size)
+    look = _look(used, centre, model, best, last.nearest)
+    fit = _result(used - centre, centre, model, best, look, rows, len(points), notes, model_error)
     _gate(fit, len(rows), noise_max)
     return replace(fit, rivals=_rivals(walked, best, centre, size))
 
 
-def _look(points: Array, centre: Array, model: SurfaceModel, transform: Array) -> _Look:
-    turned = points @ transform[:3, :3].T + transform[:3, 3]
-    near = model.nearest(turned)
-    normals, offset = model.normals[near], turned - model.samples[near]
+def _look(points: Array, centre: Array, model: SurfaceModel, transform: Array, near: Ints | None = None) -> _Look:
+    """Return what the points tell at a transform; `near` are the samples to measure from, where they are known."""
+    placed = points @ transform[:3, :3].T + transform[:3, 3]
+    near = model.nearest(placed) if near is None else near
+    normals = model.normals.take(near, axis=0)
+    offset = placed - model.samples.take(near, axis=0)
     height = np.einsum("ni,ni->n", normals, offset)
-    bend = np.einsum("nij,nj->ni", model.bends[near], offset - height[:, None] * normals)
+    bend = np.einsum("nij,nj->ni", model.bends.take(near, axis=0), offset - height[:, None] * normals)
     residuals = height + 0.5 * np.einsum("ni,ni->n", bend, offset)
-    normals = normals + bend
-    normals /= np.sqrt((normals**2).sum(axis=1, keepdims=True))
+    normals += bend
+    normals /= np.sqrt(squared_lengths(normals))[:, None]
+    sigma = robust_scale(residuals**2, 1)
     # Noise along a curved surface lifts points off it by sigma^2 times the mean curvature.
-    lifted = min(robust_scale(residuals**2, 1), LIFT_M) ** 2
-    residuals = residuals - lifted * model.curvatures[near]
+    residuals -= min(sigma, LIFT_M) ** 2 * model.curvatures.take(near)
     told = normals @ transform[:3, :3]  # normals in source axes
-    jacobian = as_floats(np.concatenate([np.cross(points - centre, told), told], axis=1))
-    squares = residuals**2
-    return _Look(residuals, jacobian, near, max(robust_scale(squares, 1), SCALE_FLOOR_M))
+    (x, y, z), (u, v, w) = (points - centre).T, told.T
+    jacobian = np.stack([y * w - z * v, z * u - x * w, x * v - y * u, u, v, w], axis=1)
+    return _Look(residuals, jacobian, near, max(sigma, SCALE_FLOOR_M))
 
 
 def _descend(
     points: Array, centre: Array, model: SurfaceModel, transform: Array, steps: int, converged: float, size: float
-) -> tuple[Array, float]:
-    """Return the transform reached and its robust sigma [m]: Gauss-Newton with the nearest planes renewed each step."""
+) -> tuple[Array, _Look]:
+    """Return the transform reached and the look before the last step: Gauss-Newton on the nearest planes.
+
+    They are sought anew after each step that is not small against the distance of samples, across which a surface bends
+    as its shape operator says.
+    """
     about = np.eye(4)
     about[:3, 3] = centre
     back = np.eye(4)
     back[:3, 3] = -centre
-    sigma = np.inf
+    look = _look(points, centre, model, transform)
     for _ in range(steps):
-        look = _look(points, centre, model, transform)
-        sigma = look.sigma
-        weighted = look.jacobian * tukey(look.residuals**2, 1, sigma)[:, None]
+        weighted = look.jacobian * tukey(look.residuals**2, 1, look.sigma)[:, None]
         step = _step(weighted.T @ look.jacobian, weighted.T @ look.residuals, size)
         transform = perturb(transform @ about, step) @ back
-        if np.abs(step).max() * max(size, 1.0) < converged or _moved(step, size) < converged:
+        moved = _moved(step, size)
+        if moved < converged:
             break
-    return transform, sigma
+        look = _look(points, centre, model, transform, look.nearest if moved < KEPT_M else None)
+    return transform, look
 
 
 def _moved(step: Array, size: float) -> float:
@@ -187,23 +195,23 @@ def _step(information: Array, gradient: Array, size: float) -> Array:
 
 
 def _result(
-    used: Array,
+    places: Array,
     centre: Array,
     model: SurfaceModel,
     transform: Array,
+    look: _Look,
     rows: Ints,
     n: int,
     notes: tuple[str, ...],
     model_error: SurfaceError | None,
 ) -> SurfaceFit:
-    look = _look(used, centre, model, transform)
     squares = look.residuals**2
     sigma = max(settle_scale(squares, 1, look.sigma, 6), SCALE_FLOOR_M)
     inside: Bools = squares < (TUKEY_WIDTH[1] * sigma) ** 2
-    held = inside if inside.sum() > LEAST_POINTS else np.ones(len(used), dtype=np.bool_)
+    held = inside if inside.sum() > LEAST_POINTS else np.ones(len(places), dtype=np.bool_)
     turn = transform[:3, :3]
     patch = Patch(
-        used[held] - centre,
+        places[held],
         look.jacobian[held],
         look.residuals[held],
         turn.T @ model.bends[look.nearest[held]] @ turn,
@@ -239,14 +247,14 @@ def _gate(fit: SurfaceFit, used: int, noise_max: float) -> None:
         )
 
 
-def _rivals(walked: Sequence[tuple[Array, float]], best: Array, centre: Array, size: float) -> tuple[Array, ...]:
+def _rivals(walked: Sequence[tuple[Array, _Look]], best: Array, centre: Array, size: float) -> tuple[Array, ...]:
     """Return other places whose robust residual is nearly as small."""
     found: list[Array] = []
     about = np.eye(4)
     about[:3, 3] = centre
-    least = walked[0][1]
-    for transform, sigma in walked[1:]:
-        if sigma > RIVAL_COST * least:
+    least = walked[0][1].sigma
+    for transform, look in walked[1:]:
+        if look.sigma > RIVAL_COST * least:
             break
         if all(_moved(difference(transform @ about, other @ about), size) > RIVAL_M for other in (best, *found)):
             found.append(transform)

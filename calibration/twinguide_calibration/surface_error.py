@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from twinguide_calibration.linear import eigen
+from twinguide_calibration.linear import eigen, squared_lengths
 from twinguide_calibration.rigid import Array, adjoint, skew
 from twinguide_calibration.weights import SIGNIFICANT, estimate_variance
 
@@ -147,12 +147,14 @@ def _correlated(patch: Patch, scaled: Array, model_error: SurfaceError | None) -
         return np.zeros((6, 6))
     chosen = np.random.default_rng(count).permutation(count)[:SAMPLED]
     place, value, jac = patch.places[chosen], patch.residuals[chosen], scaled[chosen]
-    square = (place**2).sum(axis=1)
-    apart = np.sqrt(np.maximum(square[:, None] + square[None] - 2.0 * place @ place.T, 0.0))
+    square = squared_lengths(place)
+    apart = np.sqrt(np.maximum(square[:, None] + square - 2.0 * place @ place.T, 0.0))
     share, length = _correlogram(apart, value / patch.sigma)
-    kernel = share * patch.sigma**2 * np.exp(-apart / max(length, 1e-9))
+    kernel = np.zeros_like(apart)
+    if share > 0.0:
+        kernel += share * patch.sigma**2 * np.exp(-apart / length)
     if model_error is not None:
-        kernel = kernel + model_error.sigma_m**2 * np.exp(-apart / model_error.length_m)
+        kernel += model_error.sigma_m**2 * np.exp(-apart / model_error.length_m)
     np.fill_diagonal(kernel, 0.0)
     grown = (count / len(chosen)) ** 2
     total: Array = jac.T @ kernel @ jac * grown
@@ -162,16 +164,20 @@ def _correlated(patch: Patch, scaled: Array, model_error: SurfaceError | None) -
 
 def _correlogram(apart: Array, value: Array) -> tuple[float, float]:
     """Return share and length [m] of an exponential correlation by distance; zero where none is significant."""
-    upper = np.triu_indices(len(value), 1)
-    distance, product = apart[upper], np.outer(value, value)[upper]
-    edges = np.linspace(0.0, float(distance.max()) / 2.0, BINS + 1)
-    index = np.digitize(distance, edges) - 1
+    reach = float(apart.max()) / 2.0
+    if reach == 0.0:
+        return 0.0, 0.0
+    index = np.minimum((apart * (BINS / reach)).astype(np.int64), BINS).ravel()
+    product = np.outer(value, value)
+    np.fill_diagonal(product, 0.0)
     count = np.bincount(index, minlength=BINS + 1)[:BINS]
-    rho = np.bincount(index, product, minlength=BINS + 1)[:BINS] / np.maximum(count, 1)
+    count[0] -= len(value)  # a point is no pair with itself
+    count //= 2
+    rho = 0.5 * np.bincount(index, product.ravel(), minlength=BINS + 1)[:BINS] / np.maximum(count, 1)
     believed = rho > SIGNIFICANT / np.sqrt(np.maximum(count, 1))
     leading = int(np.argmin(believed)) if not believed.all() else BINS
     if leading == 0:
         return 0.0, 0.0
-    middle = (edges[1:] + edges[:-1]) / 2.0
+    middle = (np.arange(BINS) + 0.5) * reach / BINS
     length = float((rho[:leading] * middle[:leading]).sum() / rho[:leading].sum()) + float(middle[0])
     return float(np.clip(rho[0] * np.exp(middle[0] / length), 0.0, 1.0)), length

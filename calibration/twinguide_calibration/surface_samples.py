@@ -64,7 +64,7 @@ def surface_model(vertices: Array, faces: Ints) -> SurfaceModel:
         bends[sound],
         0.5 * np.einsum("sii->s", bends[sound]),
         extent,
-        KDTree(samples[sound], balanced_tree=False),
+        KDTree(samples[sound], leafsize=16),
     )
 
 
