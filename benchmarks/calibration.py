@@ -42,6 +42,7 @@ from twinguide_calibration import (
 from twinguide_calibration.rigid import adjoint, compose, difference, exponential, inverse, perturb, point_jacobian
 
 MM = 1e3
+NOISE_M, WILD = 1e-3, 100  # of a patch's points: noise per axis, how many come first and are wild
 Rows = list[dict]
 
 
@@ -301,8 +302,8 @@ def load(path: Path | None):
     return vertices * (1e-3 if np.ptp(vertices) > 5 else 1.0), np.asarray(mesh.faces)
 
 
-def patch(rng, vertices, faces, share, n=1000, noise=1e-3, wild=0.1):
-    """Return n points [m] of the side that faces a random viewer: the nearest `share` of the area, noisy, some wild."""
+def patch(rng, vertices, faces, share, n=1000):
+    """Return n points [m] of the side that faces a random viewer: the nearest `share` of the area, noisy, 100 wild."""
     corners = vertices[faces]
     across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     area, middle = np.linalg.norm(across, axis=1) / 2, corners.mean(axis=1)
@@ -315,9 +316,8 @@ def patch(rng, vertices, faces, share, n=1000, noise=1e-3, wild=0.1):
     near = order[: np.searchsorted(np.cumsum(area[order]), share * area.sum())]
     near = near[np.isfinite(apart[near])]
     chosen = rng.choice(near, n, p=area[near] / area[near].sum())
-    seen = np.einsum("nk,nki->ni", rng.dirichlet([1, 1, 1], n), corners[chosen]) + rng.normal(size=(n, 3)) * noise
-    count = int(wild * n)
-    seen[:count] += rng.uniform(-0.02, 0.02, (count, 3))
+    seen = np.einsum("nk,nki->ni", rng.dirichlet([1, 1, 1], n), corners[chosen]) + rng.normal(size=(n, 3)) * NOISE_M
+    seen[:WILD] += rng.uniform(-0.02, 0.02, (WILD, 3))
     return seen
 
 
@@ -366,7 +366,26 @@ def surface(mesh: Path | None) -> Rows:
                 "ms": float(np.median(times)) * 1e3,
             }
             rows.append({"method": f"{name}, {case}", "runs": count, **cells})
+    fits = [register_surface(seen, model).covariance for seen in patches]
+    rows.append({"method": "expected of 50 patches by their covariances", **expected_errors(fits, targets)})
+    bounds = [bound(seen[WILD:], model) for seen in patches]
+    rows.append({"method": "expected of 50 patches by the Cramer-Rao bound", **expected_errors(bounds, targets)})
     return table("surface: 15 % patch, 1000 points, 1 mm noise, 10 % wild", rows)
+
+
+def bound(points, model):
+    """Return the least covariance (6, 6) of a pose from points that touch a surface, 1 mm noise, truth known."""
+    normals = model.normals[model.nearest(points)]
+    across = np.einsum("nk,nki->ni", normals, point_jacobian(points))
+    return np.linalg.inv(across.T @ across) * NOISE_M**2
+
+
+def expected_errors(covariances, targets) -> dict:
+    """Return the median rms error at targets [m], and the worst of all poses, that covariances (6, 6) expect."""
+    rng, jacobian = np.random.default_rng(0), point_jacobian(targets)
+    deltas = np.stack([rng.multivariate_normal(np.zeros(6), c, 2000) for c in covariances])
+    errors = np.sqrt(np.square(deltas @ jacobian.reshape(-1, 6).T).sum(axis=2) / len(targets)) * MM
+    return {"median_mm": float(np.median(errors)), "max_mm": float(np.median(errors.max(axis=0)))}
 
 
 def _open3d_surface(o3d, model):
