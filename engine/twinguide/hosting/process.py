@@ -69,6 +69,16 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(number, f"prctl({option}, {value}): {os.strerror(number)}")
 
 
+def used_ns(pid: int) -> int | None:
+    """Return how long a process has run [ns] that runs or waits for a core; None where it waits for something else."""
+    folder = Path(f"/proc/{pid}")
+    try:
+        ready = (folder / "stat").read_text().rpartition(")")[2].split()[0] == "R"
+        return int((folder / "schedstat").read_text().split()[0]) if ready else None
+    except (OSError, IndexError, ValueError):  # gone, or a kernel without scheduler statistics
+        return None
+
+
 def yield_to_others(nice: int) -> None:
     """Let this process, a session of its own, yield to less nice ones.
 

@@ -14,12 +14,14 @@ from typing import Literal
 
 from twinguide.bus.topics import LOOP, RECORDER
 from twinguide.clock import SECOND
+from twinguide.hosting.process import used_ns
 from twinguide.hub.ending import Ending, ending_of, last_line
 from twinguide.messages import PartState
 
 State = Literal["starting", "running", "dead", "hung", "restarting", "quarantined", "stopped"]
 RESTARTS, WITHIN_NS = 3, 10 * SECOND  # more restarts than this in that time: quarantined
 SILENT_PERIODS = 3
+STARVED = 10  # times a hang's silence: so long a part may get no core of a machine that is too busy
 RECORDER_SILENT_NS = 5 * SECOND  # a slow disk is not a hang
 GRACE_NS = SECOND  # for a part to end after it was asked
 FINAL_EXIT = 78  # the process says itself that starting it again would not help
@@ -43,6 +45,7 @@ class Child:
     hung: str = ""  # why this life was ended by the supervisor
     restarted_for: str = ""  # why the life before this one ended
     kill_at_ns: int = 0
+    used_ns: int | None = None  # of a core, in all, when its silence was first noticed
 
 
 class Supervisor:
@@ -174,12 +177,27 @@ class Supervisor:
                     self._become(child, "running", child.restarted_for)
                 elif now - child.begun_ns > self._start_deadline_ns and not child.hung:
                     self._hang(child, f"not ready after {self._start_deadline_ns / SECOND:g} s")
-            elif child.state == "running" and not virtual and not self.stopping and now - seen > child.silent_ns:
-                self._hang(child, f"no progress for {(now - seen) / SECOND:.2f} s")
+            elif child.state == "running" and not virtual and not self.stopping:
+                self._listen(child, now - seen)
             if child.kill_at_ns and now > child.kill_at_ns:
                 child.kill_at_ns = 0
                 child.hung = child.hung or "killed: it did not end when asked"
                 self.kill(child)
+
+    def _listen(self, child: Child, silence_ns: int) -> None:
+        """End a child that is silent for too long [ns]; one that waits for a core is given its time there instead."""
+        if silence_ns < child.silent_ns // 2:
+            child.used_ns = None
+            return
+        used = used_ns(child.pid)
+        if child.used_ns is None:
+            child.used_ns = used
+        if used is not None and child.used_ns is not None:
+            since_ns = max(used - child.used_ns + child.silent_ns // 2, silence_ns // STARVED)
+        else:
+            since_ns = silence_ns
+        if since_ns > child.silent_ns:
+            self._hang(child, f"no progress for {silence_ns / SECOND:.2f} s")
 
     def check_loop(self, silent_ns: int) -> None:
         """Say when the loop itself stalls (real time), and when it goes on; it is never ended from here."""

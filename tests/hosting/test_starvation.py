@@ -1,0 +1,62 @@
+"""A part that gets no core of a busy machine is late, not hung: to end it would only cost it more."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from twinguide.clock import MS, SECOND
+from twinguide.hosting.process import used_ns
+from twinguide.hub.supervisor import Child, Supervisor
+
+SPIN = "import os; os.sched_setaffinity(0, {CORE})\nwhile True: pass"
+
+
+@pytest.fixture
+def spinning():
+    """Start a process that takes all it can get of one core, as an ordinary or as an idle one."""
+    started = []
+    core = min(os.sched_getaffinity(0))
+
+    def start(*, idle=False):
+        process = subprocess.Popen([sys.executable, "-c", SPIN.replace("CORE", str(core))])
+        started.append(process)
+        if idle:
+            os.sched_setscheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))
+        return process.pid
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def watched(tmp_path, pid, seconds):
+    """Return what a supervisor makes of a process that says nothing for some time."""
+    begun = time.monotonic_ns()
+    child = Child("part", 200 * MS, 1, Path(tmp_path / "log"), state="running", pid=pid)
+    told = []
+    supervisor = Supervisor({"part": child}, lambda _: None, lambda *_: None, told.append, lambda _: begun, SECOND)
+    while time.monotonic_ns() < begun + seconds * SECOND and child.state == "running":
+        supervisor.check(virtual=False)
+        time.sleep(0.02)
+    return child.state
+
+
+def test_a_part_that_waits_for_a_core_is_left_to_wait(tmp_path, spinning):
+    spinning()
+    starved = spinning(idle=True)
+    time.sleep(0.2)
+    if used_ns(starved) is None:
+        pytest.skip("this kernel keeps no scheduler statistics")
+    assert watched(tmp_path, starved, 1.0) == "running"
+
+
+def test_a_part_that_stands_still_is_a_hang(tmp_path, spinning):
+    stopped = spinning()
+    os.kill(stopped, signal.SIGSTOP)
+    assert watched(tmp_path, stopped, 1.5) == "hung"
