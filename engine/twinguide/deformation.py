@@ -38,7 +38,7 @@ class Deformation:
 
     def _forget(self) -> None:
         self.solution: Solution | None = None
-        self._variances: NDArray[np.float64] | None = np.zeros(self._count)
+        self.variances = np.zeros(self._count)  # [m2], the solver's own of each structure, per axis: its points' mean
         self.target_covariance = np.zeros((3, 3))  # [m2], the solver's own at the planned target, in image
         self._vertices, self._sigma, self._moved = None, None, np.zeros(3)
 
@@ -58,20 +58,8 @@ class Deformation:
         self._version += 1
         at_target, covariance = self.at(self._target)
         self._moved, self.target_covariance = at_target[0] - self._planned, covariance[0] * told
-        self._variances = None
-
-    def variances(self) -> NDArray[np.float64]:
-        """Return the solver's own variances [m2], per axis, of the structures, shape (n,): the mean over their points.
-
-        Worked out when asked for, once for each solution.
-        """
-        if self._variances is None:
-            assert self._vertices is not None
-            assert self._sigma is not None
-            squares = self._judged.sigma(self._sigma, self._vertices, self._rest)[: len(self._owner)] ** 2
-            sums = np.bincount(self._owner, weights=squares, minlength=self._count)
-            self._variances = sums / self._judged_points
-        return self._variances
+        squares = self._judged.sigma(errors, vertices, self._rest)[: len(self._owner)] ** 2
+        self.variances = np.bincount(self._owner, weights=squares, minlength=self._count) / self._judged_points
 
     def embed(self, points: NDArray[np.float64]) -> Embedding:
         """Find how points [m], shape (k, 3), in image at rest, ride in the body: once, to ask `at` each frame."""

@@ -6,6 +6,7 @@ traverse in a frame.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,6 +27,13 @@ class Ledger:
         self._stage_ns = np.zeros((capacity, len(self.stages)), dtype=np.int64)
         self._row = 0
         self._shown_ns = -1
+        self._lap_ns = time.perf_counter_ns()
+
+    def lap(self, index: int) -> None:
+        """Note that a stage of this frame has ended now; it began when the one before it ended."""
+        now = time.perf_counter_ns()
+        self.stage(index, now - self._lap_ns)
+        self._lap_ns = now
 
     def stage(self, index: int, ns: int) -> None:
         """Note that a stage of this frame took `ns` [ns]."""

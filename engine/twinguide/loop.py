@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from twinguide.composing import panel_of, ranked
 from twinguide.guarding import Guarded
 from twinguide.hosting.session import Session
 from twinguide.ledger import Ledger
-from twinguide.messages import Command, Exposure, Finding, Message, Shown
+from twinguide.messages import Command, Exposure, Finding, Header, Message, Shown
 from twinguide.person import Person
 from twinguide.rehearsal import Rehearsal
 from twinguide.render.catalogue import text
@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # a loop without pictures imports no GL
 
 log = logging.getLogger(__name__)
 STAGES = ("wait", "bus", "twin", "guidance", "draw", "submit", "record")
+EARLY_NS = MS // 3  # before a frame is due nothing more is taken: what is begun is done by then
 SLOW_NS = 20 * MS  # of uncertainty about the display time, as where it shows 20 pictures a second
 SAID_EVERY = 2  # frames: findings and panel are read, not looked at; structures are judged in the frames between
 
@@ -60,47 +61,44 @@ class Loop:
     overlay_on: bool = True
     _bad: dict[str, str] = field(default_factory=dict[str, str])  # part -> what was wrong with its last bad message
     _scene: Scene | None = None  # of the last frame
-    _lap_ns: int = 0
+    _due_ns: int = 0  # when the next frame is to begin
 
     def frame(self) -> Shown:
         """Make one frame, seen at one display time, from what is known now."""
-        self._lap_ns = time.perf_counter_ns()
+        self._take(self.session.listen(self._due_ns - EARLY_NS))
         timing = self.headset.wait_frame()
+        self._due_ns = timing.t_wake_ns - timing.late_ns + timing.period_ns
         now = timing.t_wake_ns
-        self._lap(0)
+        self.ledger.lap(0)
 
         for event in self.headset.poll():
             self.wearer.react(event)
             if event.kind == "stopping":  # lost and recovered: the twin lives on, pacing goes on
                 self.stopping = event.reason or "the headset was closed"
         self.session.advance(now)
-        for header, message in self.session.drain():
-            self._take(header.source, message, min(header.t_pub_ns, now))  # the loop's own delay is no silence
+        self._take(self.session.drain())
         self._follow_hands(timing.t_display_ns, now)
         self._follow_wearer(timing.t_display_ns, now)
-        self._lap(1)
+        self.ledger.lap(1)
 
-        draws, said, flow, sigma_ns = self._draws(timing), self._said(), self.workflow, timing.sigma_ns
-        view = self.twin.at(
-            timing.t_display_ns, now, flow.registration, flow.state,
-            deform=draws, judge=bool(said), sigma_ns=sigma_ns,
-        )  # fmt: skip
-        self._lap(2)
+        draws, said, flow = self._draws(timing), self._said(), self.workflow
+        view = self.twin.at(timing, flow.registration, flow.state, deform=draws, judge=bool(said))
+        self.ledger.lap(2)
 
         findings = said.findings if said else ranked(f for part in self.guidance for f in part(view))
         marks = tuple(m for part in self.overlays for m in part(view))
         if self.rehearsal:
             self.rehearsal.watch(view, findings)
-        panel = said.panel if said else panel_of(view, findings, self.twin.training_progress, self._faults(sigma_ns))
+        panel = said.panel if said else panel_of(view, findings, self.twin.training_progress, self._faults(timing))
         on, starting = self.wearer.tracked and self.overlay_on, flow.step == "setup"
         scene = self._scene = Scene(view, findings, marks, panel, self.frames, overlay_on=on, start_screen=starting)
-        self._lap(3)
+        self.ledger.lap(3)
 
         views = self.headset.views()
         drawn = draws and self._draw(scene, views)
-        self._lap(4)
+        self.ledger.lap(4)
         seen_ns = self.headset.end_frame()
-        self._lap(5)
+        self.ledger.lap(5)
 
         times = self.ledger.newest_us()
         shown = shown_of(scene, self.wearer.head, views, self.head_covariance, times, seen_ns, drawn=drawn)
@@ -108,7 +106,7 @@ class Loop:
             self.session.publish(message)
         self.frames += 1
         gc.collect(0)  # the young only, in the frame's slack; the old are frozen, see app.py
-        self._lap(6)
+        self.ledger.lap(6)
         self.ledger.end_frame(timing.t_display_ns, timing.period_ns)
         return shown
 
@@ -117,11 +115,6 @@ class Loop:
         before = self._scene
         due = before is None or self.frames % SAID_EVERY == 0 or before.twin.workflow.step != self.workflow.step
         return None if due else before
-
-    def _lap(self, stage: int) -> None:
-        now = time.perf_counter_ns()
-        self.ledger.stage(stage, now - self._lap_ns)
-        self._lap_ns = now
 
     def _draws(self, timing: FrameTiming) -> bool:
         every = self.draw_every[self.workflow.step == "guide"]
@@ -141,21 +134,23 @@ class Loop:
                 self.session.publish(picture)
         return drawn
 
-    def _take(self, source: str, message: Message, now_ns: int) -> None:
-        if isinstance(message, Command):
-            self._obey(message, now_ns)
-            return
-        try:
-            self.twin.take(source, message, now_ns)
-            if isinstance(message, Exposure):
-                self.wearer.take(message)
-        except Exception as error:  # a part's bad message must not end the frame
-            self._bad[source] = f"{source}: unusable {type(message).__name__}: {error}"
-            log.debug("unusable message", exc_info=error)
-        bumped = self.twin.take_bump()
-        if bumped:
-            self.twin.forget_training()
-            self.workflow.void(bumped, now_ns, moved=True)
+    def _take(self, came: Iterable[tuple[Header, Message]]) -> None:
+        for header, message in came:
+            if isinstance(message, Command):
+                self._obey(message, self.session.now_ns())
+                continue
+            try:
+                # when it was sent: the loop's own delay is nobody's silence
+                self.twin.take(header.source, message, min(header.t_pub_ns, self.session.now_ns()))
+                if isinstance(message, Exposure):
+                    self.wearer.take(message)
+            except Exception as error:  # a part's bad message must not end the frame
+                self._bad[header.source] = f"{header.source}: unusable {type(message).__name__}: {error}"
+                log.debug("unusable message", exc_info=error)
+            bumped = self.twin.take_bump()
+            if bumped:
+                self.twin.forget_training()
+                self.workflow.void(bumped, self.session.now_ns(), moved=True)
 
     def _follow_wearer(self, t_display_ns: int, now_ns: int) -> None:
         """Hang the twin on the headset's room; guidance is suspended by a jump of it, and waits until it is found."""
@@ -191,13 +186,12 @@ class Loop:
             self.session.publish(attempt)
             self.headset.haptic("right", 0.1, 0.6)
 
-    def _faults(self, sigma_ns: int) -> list[str]:
+    def _faults(self, timing: FrameTiming) -> list[str]:
         parts = [] if self.wearer.tracked else [text("head_lost")]
-        parts += [text("slow", value_ms=sigma_ns / MS)] if sigma_ns > SLOW_NS else []
-        parts += [part.fault for part in (*self.guidance, *self.overlays) if part.fault]
+        parts += [text("slow", value_ms=timing.sigma_ns / MS)] if timing.sigma_ns > SLOW_NS else []
         parts += self._bad.values()
-        parts += [self.wearer.fault] if self.wearer.fault else []
-        parts += [self.footage.fault] if self.footage and self.footage.fault else []
+        told = (*self.guidance, *self.overlays, self.wearer, self.footage)
+        parts += [part.fault for part in told if part and part.fault]
         return parts + [f"{s.part}: {s.state}, {s.reason}" for s in self.session.part_states.values() if s.state in BAD]
 
 

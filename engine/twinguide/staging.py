@@ -27,7 +27,6 @@ CORRELATION_NS = 250 * MS  # of a headset's jitter; its slower part is the filte
 UNSEEN_NS = SECOND  # without a sight of the body, after which the wearer is told
 # A room that drifts by 0.4 mm and 0.03 deg in a minute, as inside-out tracking does in a place that it knows; two
 # sightings in a row that do not fit are a jump; eight, two seconds, bring the error at the patient below a millimetre.
-LATE = 3  # exposures after which a sighting is handed on in a frame that has another exposure to take
 SETTINGS = HeadsetSettings(drift_rad=7e-5, drift_m=5e-5, outliers_to_jump=2, sightings_to_settle=8, gap_s=60.0)
 
 
@@ -50,47 +49,27 @@ class Staging:
         self._tool, self._mount, self._head_covariance = tool, mount, head_covariance
         self._state: StageState | None = None
         self._average: _Average | None = None
-        self._due: tuple[int, _Average, Transform, Transform] | None = None  # of a sighting for the filter
-        self._fresh = False  # an exposure has come since the last step
         self._since_ns = -1  # exposures from before tell of a room that is no more
         self._seen_ns = -1
         self._pose: Pose | None = None
         self.fault = ""
         self.reason = text("stage_unsettled", name=tool)  # why `pose` has none
 
-    def take(self, exposure: Exposure, head: Callable[[int], Transform | None]) -> None:
-        """Take an exposure; `head` answers `stage_from_headset` at a time [ns]."""
-        t_ns, wire = exposure.t_ns, exposure.tools.get(self._tool)
-        self._fresh = True
+    def take(self, exposure: Exposure, head: Callable[[int], Transform | None]) -> str:
+        """Take an exposure; `head` answers `stage_from_headset` at a time [ns]. Return what has jumped, or nothing."""
+        t_ns, wire, jumped = exposure.t_ns, exposure.tools.get(self._tool), ""
         if wire is not None and t_ns > self._since_ns:
             reported = head(t_ns)
             if reported is not None:
                 self._since_ns = self._seen_ns = t_ns
-                self._add(t_ns, reported, wire)
+                jumped = self._add(t_ns, reported, wire)
         unseen = t_ns - self._seen_ns > UNSEEN_NS
         self.fault = text("headset_body_lost", name=self._tool) if unseen and self._state else ""
-
-    def step(self) -> str:
-        """Hand a sighting that is due to the filter, once a frame; return what has jumped, or nothing.
-
-        A frame that took no exposure has the time for it; three exposures later it is done in any.
-        """
-        fresh, self._fresh = self._fresh, False
-        late = self._average is not None and self._average.count >= LATE
-        if self._due is None or (fresh and not late):
-            return ""
-        sighting, self._due, self._pose = self._sighting(*self._due), None, None
-        mount, covariance = self._mount.transform.matrix, self._mount.covariance
-        if self._state is None:
-            self._state = stage_start(sighting, mount, covariance)
-            return ""
-        before = self._state.jumps
-        self._state = stage_update(self._state, sighting, mount, covariance, SETTINGS)
-        return text("stage_jumped", name=self._tool) if self._state.jumps > before else ""
+        return jumped
 
     def restart(self, since_ns: int) -> None:
         """Forget the stage: from `since_ns` [ns] on it lies elsewhere."""
-        self._state = self._average = self._due = self._pose = None
+        self._state = self._average = self._pose = None
         self._since_ns = max(self._since_ns, since_ns)
 
     def pose(self, t_ns: int) -> Pose | None:
@@ -106,7 +85,7 @@ class Staging:
             self._pose = Pose(transform, t_ns, stage_ahead(state, t_ns * 1e-9, SETTINGS))
         return self._pose
 
-    def _add(self, t_ns: int, reported: Transform, wire: PoseWire) -> None:
+    def _add(self, t_ns: int, reported: Transform, wire: PoseWire) -> str:
         seen = wire.pose(t_ns)
         expected = reported @ self._mount.transform
         average = self._average
@@ -117,8 +96,19 @@ class Staging:
         average.count += 1
         average.deviation += _twist(off)
         average.noise += seen.covariance
-        if t_ns - average.since_ns >= CORRELATION_NS:
-            self._average, self._due = None, (t_ns, average, reported, expected)
+        if t_ns - average.since_ns < CORRELATION_NS:
+            return ""
+        self._average = self._pose = None
+        return self._follow(self._sighting(t_ns, average, reported, expected))
+
+    def _follow(self, sighting: Sighting) -> str:
+        mount, covariance = self._mount.transform.matrix, self._mount.covariance
+        if self._state is None:
+            self._state = stage_start(sighting, mount, covariance)
+            return ""
+        before = self._state.jumps
+        self._state = stage_update(self._state, sighting, mount, covariance, SETTINGS)
+        return text("stage_jumped", name=self._tool) if self._state.jumps > before else ""
 
     def _sighting(self, t_ns: int, average: _Average, reported: Transform, expected: Transform) -> Sighting:
         """Return the exposures as one sighting at the last one's time: the body where their mean has it."""

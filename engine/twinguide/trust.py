@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from twinguide.clock import SECOND
-from twinguide.frames import Transform, vector_from_rotation
+from twinguide.frames import Array, Transform, vector_from_rotation
 from twinguide.scene import Status
 
 SILENT_PERIODS = 3.0
@@ -62,24 +62,27 @@ class HeadWatch:
     """Tell a jump of the headset's own tracking from a moving head, which cannot leave its last velocity that fast."""
 
     def __init__(self) -> None:
-        self._last: list[tuple[int, Transform]] = []
+        self._last: tuple[int, Transform] | None = None
+        self._moved: tuple[int, Array, Array] | None = None  # in the last frame: for how long [ns], shift, turn
 
     def jumped(self, t_ns: int, head: Transform) -> str:
         """Return how far the head lies from where its last two frames lead to, where that is no head's motion."""
-        before, self._last = self._last, [*self._last[-1:], (t_ns, head)]
-        if len(before) < 2 or not before[0][0] < before[1][0] < t_ns:
+        last, moved = self._last, self._moved
+        self._last, self._moved = (t_ns, head), None
+        if last is None or last[0] >= t_ns:
             return ""
-        (t0, a), (t1, b) = before
-        ahead = (t_ns - t1) / (t1 - t0)
-        shift = head.translation - (b.translation + ahead * (b.translation - a.translation))
-        turn = vector_from_rotation(b.rotation.T @ head.rotation) - ahead * vector_from_rotation(
-            a.rotation.T @ b.rotation
-        )
-        reach = (t_ns - t1) * (t_ns - t0) / FRAME_NS**2 / 2  # a steady acceleration's deviation grows so
-        shift_m, turn_rad = math.hypot(*shift.tolist()), math.hypot(*turn.tolist())
+        span = t_ns - last[0]
+        shift = head.translation - last[1].translation
+        turn = vector_from_rotation(last[1].rotation.T @ head.rotation)
+        self._moved = span, shift, turn
+        if moved is None:
+            return ""
+        share, reach = span / moved[0], span * (span + moved[0]) / FRAME_NS**2 / 2  # of a steady acceleration
+        shift_m = math.hypot(*(shift - share * moved[1]).tolist())
+        turn_rad = math.hypot(*(turn - share * moved[2]).tolist())
         if shift_m < JUMP_M * max(1.0, reach) and turn_rad < JUMP_RAD * max(1.0, reach):
             return ""
-        self._last = []
+        self._last = self._moved = None
         return f"the headset's place jumped by {shift_m * 1e3:.0f} mm, {np.degrees(turn_rad):.0f} deg"
 
 

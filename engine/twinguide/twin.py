@@ -39,7 +39,7 @@ from twinguide.scenario import Scenario
 from twinguide.scene import Point, Status, StructureView, ToolView, TwinView
 from twinguide.tooling import tip_covariance, tip_of, tool_view
 from twinguide.trust import SILENT_PERIODS, Presence, Stream, Trust
-from twinguide.xr.base import Hand, HandName
+from twinguide.xr.base import FrameTiming, Hand, HandName
 
 Array = NDArray[np.float64]
 IN_HAND = {
@@ -278,25 +278,23 @@ class Twin:
 
     def at(
         self,
-        t_ns: int,
-        now_ns: int,
+        timing: FrameTiming,
         registration: Registration,
         workflow: WorkflowState,
         *,
         deform: bool = True,
         judge: bool = True,
-        sigma_ns: int = 0,
     ) -> TwinView:
-        """Return the twin at display time `t_ns` [ns], as known at `now_ns` [ns].
+        """Return the twin at a frame's display time, as known when the frame was begun.
 
-        What moves is less sure where the display time is: it is known to `sigma_ns` [ns].
-
+        What moves is less sure where the display time is.
         Without `deform` the surfaces of a frame that nobody draws are left as they were. Without `judge` the structures
         keep the error last predicted for them, while registration and model stand; the target's is always its own.
         """
+        t_ns, now_ns = timing.t_display_ns, timing.t_wake_ns
         reference = self._histories[self._roles["reference"]].at(t_ns) if "reference" in self._roles else None
         pose = self._pose_of(registration)
-        moved = self._displacement.at(t_ns, sigma_ns)
+        moved = self._displacement.at(t_ns, timing.sigma_ns)
         rest = STILL if self._fixed_stage else UNKNOWN
         newest_ns = self._histories[self._roles["reference"]].newest_ns if reference else t_ns
         frame = _Frame(pose, moved or rest, self._fault(moved), self._silence(now_ns), t_ns - newest_ns, self._unseen())
@@ -308,7 +306,7 @@ class Twin:
             target = _carried(pose, plan.target, frame.motion, self._deformation.target_covariance)
             entry = pose.transform.apply(plan.entry)
         target_p95 = p95_from_covariance(target.covariance) if target else None
-        tools, lost = self._tools_at((t_ns, sigma_ns), now_ns, reference, entry, IN_HAND.get(workflow.step, ()))
+        tools, lost = self._tools_at(timing, reference, entry, IN_HAND.get(workflow.step, ()))
         return TwinView(
             t_display_ns=t_ns,
             structures=self._structures(frame, registration, deform=deform, judge=judge),
@@ -398,7 +396,7 @@ class Twin:
         if self._at_centres is None or self._at_centres[0] is not pose:
             self._at_centres = (pose, points_covariance(pose, self._centres))
         covariances = self._at_centres[1].copy()
-        covariances[self._moves] += motion + self._deformation.variances()[:, None, None] * EYE
+        covariances[self._moves] += motion + self._deformation.variances[:, None, None] * EYE
         return p95_from_covariances(covariances).tolist()
 
     def _status(
@@ -413,25 +411,25 @@ class Twin:
         return status
 
     def _tools_at(
-        self, at_ns: tuple[int, int], now_ns: int, reference: Pose | None, entry: Array | None, in_hand: tuple[str, ...]
+        self, timing: FrameTiming, reference: Pose | None, entry: Array | None, in_hand: tuple[str, ...]
     ) -> tuple[dict[str, ToolView], dict[str, Status]]:
         """Return the tools that are there, and those that this step's hand should hold and the camera does not see."""
         tools: dict[str, ToolView] = {}
         lost: dict[str, Status] = {}
-        silence = self._silence(now_ns)
+        silence = self._silence(timing.t_wake_ns)
         for name, tool in self._tools.items():
             if tool.role not in ("needle", "pointer"):
                 continue
-            pose, reason = self._tool_pose(name, at_ns, reference, silence)
+            pose, reason = self._tool_pose(name, timing, reference, silence)
             if pose is None and tool.role in in_hand:
                 lost[name] = Status("hidden", reason, silence)
             elif pose is not None:
-                horizon = at_ns[0] - (self._histories[name].newest_ns or at_ns[0])
+                horizon = timing.t_display_ns - (self._histories[name].newest_ns or timing.t_display_ns)
                 tools[name] = tool_view(name, tool, pose, Status("valid", "", silence, horizon), entry)
         return tools, lost
 
     def _tool_pose(
-        self, name: str, at_ns: tuple[int, int], reference: Pose | None, silence: float
+        self, name: str, timing: FrameTiming, reference: Pose | None, silence: float
     ) -> tuple[Pose | None, str]:
         """Return `reference_from_<tool>`, or why there is none."""
         if name in self._held:
@@ -443,7 +441,7 @@ class Twin:
             return None, self._unseen() or "tracker silent"
         if not presence.present:
             return None, presence.reason
-        pose = self._histories[name].at(*at_ns)
+        pose = self._histories[name].at(timing.t_display_ns, timing.sigma_ns)
         if pose is None:
             return None, presence.reason
         if name in self._controllers:

@@ -21,12 +21,10 @@ class Wearer:
     def take(self, exposure: Exposure) -> None:
         """Learn from an exposure how the headset's room lies to the tracker."""
         if self._staging:
-            self._staging.take(exposure, self._headset.head)
+            self._jump = self._staging.take(exposure, self._headset.head) or self._jump
 
     def look(self, t_display_ns: int) -> None:
         """Ask where the head will be at a display time [ns]; where it is not tracked, nothing can be laid over."""
-        if self._staging:
-            self._jump = self._staging.step() or self._jump
         head = self._headset.head(t_display_ns)
         self.tracked = head is not None
         if head is not None:

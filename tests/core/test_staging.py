@@ -57,8 +57,7 @@ class World:
             body = self.stage_from_tracker.inverse() @ self.head(t_ns) @ self.mount
             seen = moved(body, BODY_SIGMA * self.rng.normal(size=6))
             wire = {"body": PoseWire.of(seen, np.diag(np.square(BODY_SIGMA)))} if visible else {}
-            self.staging.take(Exposure(t_ns=t_ns, sigma_t_ns=0, tools=wire), self.reported)
-            self.said.append(self.staging.step())
+            self.said.append(self.staging.take(Exposure(t_ns=t_ns, sigma_t_ns=0, tools=wire), self.reported))
         return self
 
     @property

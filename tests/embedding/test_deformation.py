@@ -47,7 +47,7 @@ def solution(t_ns=0, sigma_m=0.002):
 def test_a_structure_carries_the_error_of_the_vertices_around_it(deformation):
     sigma = np.linalg.norm(BODY.vertices, axis=1) * 0.02  # grows with the distance from a corner
     deformation.take(solution(), BODY.vertices, sigma)
-    near, far, _ = np.sqrt(deformation.variances())
+    near, far, _ = np.sqrt(deformation.variances)
     # The distance is convex, so that interpolation lies above it, by less than a cell's half width.
     for found, points in ((near, NEAR), (far, FAR)):
         exact = 0.02 * np.sqrt((np.linalg.norm(points, axis=1) ** 2).mean())
@@ -59,13 +59,13 @@ def test_the_target_carries_the_error_at_its_own_place_and_only_where_it_is_told
     np.testing.assert_allclose(deformation.target_covariance, np.eye(3) * 1e-6, rtol=1e-12)
     deformation.take(solution(1), BODY.vertices)
     np.testing.assert_array_equal(deformation.target_covariance, 0.0)
-    np.testing.assert_allclose(deformation.variances(), 0.002**2, rtol=1e-12)
+    np.testing.assert_allclose(deformation.variances, 0.002**2, rtol=1e-12)
 
 
 @pytest.mark.parametrize("spoil", [lambda s: s[:-1], lambda s: np.where(np.arange(len(s)) == 3, np.nan, s)])
 def test_errors_that_cannot_be_used_give_way_to_the_solutions_own(deformation, spoil):
     deformation.take(solution(), BODY.vertices, spoil(np.full(len(BODY.vertices), 0.01)))
-    np.testing.assert_allclose(deformation.variances(), 0.002**2, rtol=1e-12)
+    np.testing.assert_allclose(deformation.variances, 0.002**2, rtol=1e-12)
 
 
 def test_what_lies_outside_may_as_well_stay_the_further_the_more(deformation):
@@ -76,8 +76,8 @@ def test_what_lies_outside_may_as_well_stay_the_further_the_more(deformation):
     full = 0.012**2 / 12 / 3
     np.testing.assert_allclose(covariance[0], np.eye(3) * full, rtol=1e-9)
     np.testing.assert_allclose(covariance[1], np.eye(3) * full / 4, rtol=1e-9)
-    assert deformation.variances()[0] < 1e-30
-    assert deformation.variances()[2] == pytest.approx(full * 5 / 8)
+    assert deformation.variances[0] < 1e-30
+    assert deformation.variances[2] == pytest.approx(full * 5 / 8)
 
 
 def test_points_are_asked_for_with_their_covariance(deformation):
@@ -96,7 +96,7 @@ def test_an_outdated_solution_leaves_no_error_behind(deformation):
     deformation.take(solution(5), BODY.vertices + 0.01, np.full(len(BODY.vertices), 0.001))
     deformation.forget_before(6)
     assert deformation.solution is None
-    np.testing.assert_array_equal(deformation.variances(), 0.0)
+    np.testing.assert_array_equal(deformation.variances, 0.0)
     np.testing.assert_array_equal(deformation.at_target(), 0.0)
 
 

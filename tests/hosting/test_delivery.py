@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from twinguide.clock import MS, SECOND
 from twinguide.hosting.runtime import make_runtime_folder
 from twinguide.messages import Registration, Solution
 
@@ -46,6 +47,26 @@ def test_a_part_wakes_on_a_message_and_sleeps_otherwise(runs, until):
         until(lambda g=got, s=session: g.extend(m.version for _, m in s.drain()) or bool(g), session=None)
         assert got == [version]
     until(lambda: session.health["waiter"].steps == 5, session)
+
+
+def test_what_comes_while_the_loop_waits_is_taken_and_the_wait_does_not_end_early(runs):
+    session = runs(["heart"], plugin=FAULTY, clock="real")
+    until_ns = session.now_ns() + SECOND
+    assert "heart" in [header.source for header, _ in session.listen(until_ns)]
+    assert session.now_ns() > until_ns - 2 * MS  # what is polled for is told in milliseconds
+
+
+def test_nobody_listens_to_a_hub_that_is_gone_nor_in_virtual_time(runs, gone, until):
+    session = runs(["heart"], plugin=FAULTY, clock="real")
+    os.kill(session.hub_pid, signal.SIGKILL)
+    until(lambda: gone(session.hub_pid))
+    session.drain()
+    began_ns = session.now_ns()
+    assert not list(session.listen(began_ns + 20 * SECOND))
+    assert session.now_ns() - began_ns < 10 * SECOND  # no spinning on a dead hub
+    virtual = runs(["heart"], plugin=FAULTY)
+    assert not list(virtual.listen(20 * SECOND))
+    assert virtual.now_ns() == 0
 
 
 def test_a_part_inside_wakes_on_a_message_from_a_process(runs, until):

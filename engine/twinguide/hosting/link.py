@@ -50,6 +50,8 @@ class HubLink:
         self._client: BusClient | None = None
         self._control: zmq.Socket[bytes] | None = None
         self._context = zmq.Context()
+        self._poller = zmq.Poller()
+        self._poller.register(self._pidfd, zmq.POLLIN)
 
     @property
     def _stdin(self) -> IO[bytes]:
@@ -90,6 +92,7 @@ class HubLink:
         for name, topics in asks.items():
             for topic, reason in self._client.subscribe(name, topics, CONTROL_S).items():
                 refused[name, topic] = reason
+        self._poller.register(self._client.socket, zmq.POLLIN)
         self._control = self._context.socket(zmq.DEALER)
         self._control.setsockopt(zmq.LINGER, 0)
         self._control.connect(endpoint(self._sockets, "ctl"))
@@ -111,12 +114,9 @@ class HubLink:
         if self._client is not None:
             self._client.send(packet)
 
-    def wait(self, timeout_ms: int) -> None:
-        """Wait for a packet or for the hub's end."""
-        poller = zmq.Poller()
-        poller.register(self.client.socket, zmq.POLLIN)
-        poller.register(self._pidfd, zmq.POLLIN)
-        poller.poll(timeout_ms)
+    def wait(self, timeout_ms: int) -> bool:
+        """Wait for a packet or for the hub's end; return whether a packet is there."""
+        return any(ready is self.client.socket for ready, _ in self._poller.poll(timeout_ms))
 
     def control(self, request: Control) -> ControlReply:
         """Ask the hub for something; raise BusError where it does not answer."""

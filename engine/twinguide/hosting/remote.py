@@ -11,6 +11,7 @@ from typing import Any
 
 from twinguide.bus.packets import Packet
 from twinguide.bus.topics import LOOP, RECORDER
+from twinguide.clock import MS
 from twinguide.errors import BusError
 from twinguide.hosting.host import READY
 from twinguide.hosting.link import HUB_START_S, HubLink
@@ -152,6 +153,10 @@ class Remote:
     def receive(self) -> Packet | None:
         """Return the next packet from the hub, or None."""
         return self._link.client.receive() if self._link is not None and self._connected else None
+
+    def wait(self, ns: int) -> bool:
+        """Wait for a packet for at most `ns` [ns]; False where none came, or none can."""
+        return ns >= MS and self._link is not None and self._connected and self._link.wait(ns // MS)
 
     # ---- lockstep ----------------------------------------------------------------------------------------------------
 

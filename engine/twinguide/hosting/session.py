@@ -8,6 +8,7 @@ A run whose parts are all inside and that records nothing has no hub: the same i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,11 @@ class Session:
         if t_ns - self._health_ns >= HEALTH_NS:  # by it the hub sees a stalled loop
             self._health_ns = t_ns
             self._router.emit(LOOP, Health(part=LOOP, steps=self._advances, t_ns=t_ns), t_ns, 0)
+
+    def listen(self, until_ns: int) -> Iterator[tuple[Header, Message]]:
+        """Real time: yield what comes for the loop until `until_ns` [ns]. In virtual time nothing comes by waiting."""
+        while not self.plan.virtual and self._remote.wait(until_ns - self.now_ns()):
+            yield from self.drain()
 
     def drain(self) -> list[tuple[Header, Message]]:
         """Return what came for the loop since the last call; in virtual time by (round, source, seq)."""

@@ -1,6 +1,6 @@
 """Check and repair one surface: every repair is stated, what cannot be repaired soundly is refused.
 
-Where a surface cuts itself is stated, not mended: inside and outside are told by winding numbers, which bear it.
+Where a surface cuts itself or lies flat on itself is stated, not mended: inside and outside are told by winding numbers, which bear it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from twinguide.case import Surface
 from twinguide.errors import CaseError
 from twinguide.importing.geometry import agree, in_mm, inside, rims, shells, volume_of
-from twinguide.importing.intersections import crossings
+from twinguide.importing.intersections import crossings, near, overlaps
 
 Array = NDArray[np.float64]
 Triangles = NDArray[np.int64]
@@ -36,10 +36,14 @@ def clean(name: str, vertices: Array, triangles: Triangles, *, single: bool) -> 
     vertices, triangles = _fill(name, vertices, triangles, repairs)
     triangles = _orient(name, triangles, repairs)
     vertices, triangles = _shells(name, vertices, triangles, single, repairs)
-    pairs = crossings(vertices, triangles)
-    if len(pairs):
-        at = in_mm(vertices[triangles[pairs[0, 0]]].mean(axis=0))
-        repairs.append(f"WARNING: cuts itself, {len(pairs)} pairs of triangles, the first at {at}; left as it is")
+    pairs = near(vertices, triangles)
+    for what, found in (
+        ("cuts itself", crossings(vertices, triangles, pairs)),
+        ("lies flat on itself", overlaps(vertices, triangles, pairs)),
+    ):
+        if len(found):
+            at = in_mm(vertices[triangles[found[0, 0]]].mean(axis=0))
+            repairs.append(f"WARNING: {what}, {len(found)} pairs of triangles, the first at {at}; left as it is")
     return Surface(vertices, triangles.astype(np.int32)), repairs
 
 

@@ -1,4 +1,4 @@
-"""Find where a surface cuts itself: pairs of triangles from a grid of boxes, each edge against each triangle.
+"""Find where a surface cuts itself or lies flat on itself: pairs of triangles from a grid of boxes, looked at one by one.
 
 libigl's wheel has the test of one pair only, and the libraries that look through a whole surface are under the GPL.
 """
@@ -13,23 +13,57 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 TOUCH = 1e-9  # of the pair's size, cubed: a corner that only touches a triangle does not cut it
+FLAT_M = 1e-6  # sheets nearer than that lie on each other; points in single precision are off by a thirtieth of it
 
 
-def crossings(vertices: Array, triangles: NDArray[np.int64] | NDArray[np.int32]) -> Indices:
-    """Return the pairs of triangles, (k, 2), i < j, that cut each other; vertices [m], (n, 3), triangles (m, 3).
-
-    Neighbours across an edge and triangles that lie flat on each other are not looked for.
-    """
-    triangles = np.asarray(triangles, dtype=np.int64)
+def near(vertices: Array, triangles: NDArray[np.int64] | NDArray[np.int32]) -> Indices:
+    """Return the pairs of triangles, (k, 2), i < j, whose boxes touch; vertices [m], (n, 3), triangles (m, 3)."""
     corners: Array = vertices[triangles]
-    low, high = corners.min(axis=1), corners.max(axis=1)
+    low, high = corners.min(axis=1), corners.max(axis=1) + FLAT_M
     pairs = _close(low, high)
     i, j = pairs.T
-    apart = (low[i] > high[j]).any(axis=1) | (low[j] > high[i]).any(axis=1)
-    shared = (triangles[i][:, :, None] == triangles[j][:, None, :]).sum(axis=(1, 2))
-    pairs = pairs[~apart & (shared < 2)]
-    hit = _pierces(vertices, triangles, pairs) | _pierces(vertices, triangles, pairs[:, ::-1])
-    return pairs[hit]
+    return pairs[~((low[i] > high[j]).any(axis=1) | (low[j] > high[i]).any(axis=1))]
+
+
+def crossings(vertices: Array, triangles: NDArray[np.int64] | NDArray[np.int32], pairs: Indices) -> Indices:
+    """Return those of the pairs of triangles that cut each other, (k, 2); vertices [m], (n, 3), triangles (m, 3).
+
+    Neighbours across an edge cannot; triangles that lie flat on each other are `overlaps`.
+    """
+    triangles = np.asarray(triangles, dtype=np.int64)
+    pairs = pairs[_shared(triangles, pairs) < 2]
+    return pairs[_pierces(vertices, triangles, pairs) | _pierces(vertices, triangles, pairs[:, ::-1])]
+
+
+def overlaps(vertices: Array, triangles: NDArray[np.int64] | NDArray[np.int32], pairs: Indices) -> Indices:
+    """Return those of the pairs of triangles that lie flat on each other, (k, 2), a fold's neighbours among them.
+
+    The smaller one's corners lie in the larger one's plane, and no edge of either separates them there.
+    """
+    corners: Array = vertices[np.asarray(triangles, dtype=np.int64)]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    area = np.linalg.norm(normals, axis=1)
+    normals /= np.maximum(area, np.finfo(float).tiny)[:, None]
+    pairs = pairs[area[pairs].min(axis=1) > 0.0]
+    larger = np.where((area[pairs[:, 0]] >= area[pairs[:, 1]])[:, None], pairs, pairs[:, ::-1])
+    base, other, normal = corners[larger[:, 0]], corners[larger[:, 1]], normals[larger[:, 0]]
+    height = np.einsum("kij,kj->ki", other - base[:, :1], normal)
+    flat = (np.abs(height) < FLAT_M).all(axis=1)
+    pairs, base, other, normal = pairs[flat], base[flat], other[flat], normal[flat]
+    apart = np.zeros(len(pairs), dtype=bool)
+    for sheet in (base, other):
+        for k in range(3):
+            across = np.cross(normal, sheet[:, (k + 1) % 3] - sheet[:, k])
+            across /= np.maximum(np.linalg.norm(across, axis=1), np.finfo(float).tiny)[:, None]
+            a, b = (np.einsum("kij,kj->ki", one, across) for one in (base, other))
+            apart |= np.minimum(a.max(axis=1), b.max(axis=1)) - np.maximum(a.min(axis=1), b.min(axis=1)) < FLAT_M
+    return pairs[~apart]
+
+
+def _shared(triangles: Indices, pairs: Indices) -> Indices:
+    """Return how many corners each pair of triangles shares, (k,)."""
+    one, other = triangles[pairs[:, 0]], triangles[pairs[:, 1]]
+    return np.asarray((one[:, :, None] == other[:, None, :]).sum(axis=(1, 2)), dtype=np.int64)
 
 
 def _close(low: Array, high: Array) -> Indices:
@@ -68,7 +102,8 @@ def _pierces(vertices: Array, triangles: Indices, pairs: Indices) -> NDArray[np.
         p, q = vertices[start], vertices[end]
         above, below = _volume(p, a, b, c), _volume(q, a, b, c)
         turns = np.stack([_volume(p, q, a, b), _volume(p, q, b, c), _volume(p, q, c, a)], axis=1)
-        through = (turns > small[:, None]).all(axis=1) | (turns < -small[:, None]).all(axis=1)
+        # through an edge counts: cut along its diagonals only, a face would seem whole
+        through = (turns > -small[:, None]).all(axis=1) | (turns < small[:, None]).all(axis=1)
         opposite = (np.minimum(above, below) < -small) & (np.maximum(above, below) > small)
         hit |= free & opposite & through
     return hit
