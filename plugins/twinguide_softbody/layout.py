@@ -93,10 +93,10 @@ def layout(body: Body, held: Flags, *, matrix: bool = True) -> Layout:
     chunk_start = _chunks(cells)
     chunk_of = np.repeat(np.arange(len(chunk_start) - 1), np.diff(chunk_start)).astype(np.int32)
     share = weights[order] * ~held[order, None]
-    elements = place[body.elements].astype(np.int32)
+    elements, gradients = _ascending(place[body.elements].astype(np.int32), body.gradients)
     along = np.argsort(elements[:, :4].min(axis=1), kind="stable")
     mu, lame = body.lame
-    data = np.column_stack([body.gradients[:, 1:].reshape(-1, 9), body.volumes, mu, lame])[along]
+    data = np.column_stack([gradients[:, 1:].reshape(-1, 9), body.volumes, mu, lame])[along]
     connectivity = np.ascontiguousarray(elements[along])
     incident_start, incident = _grouped(connectivity.ravel(), np.arange(connectivity.size), len(order))
     return Layout(
@@ -129,6 +129,14 @@ def part_of(lay: Layout, rows: NDArray[np.intp], mu: Array, lame: Array) -> Layo
         incident=incident,
         pattern=_pattern(connectivity[:0], len(lay.order)),
     )
+
+
+def _ascending(elements: Indices, gradients: Array) -> tuple[Indices, Array]:
+    """Return elements of 4 nodes with their nodes in ascending order, so that no block between them is transposed."""
+    if elements.shape[1] != 4:
+        return elements, gradients
+    order = np.argsort(elements, axis=1)
+    return np.take_along_axis(elements, order, 1), np.take_along_axis(gradients, order[:, :, None], 1)
 
 
 def _cells(vertices: Array, held: Flags) -> tuple[Indices, Indices, Array]:

@@ -175,11 +175,11 @@ class Arrays:
         self.set("lattice_from", lattice.source, np.int32)
         for name, shape, kind in (
             ("element_force", (full, nodes, 3), np.float64),
-            ("element_blocks", (full if len(lay.pattern.upper_at) else 0, pairs, 9), np.float32),
+            ("element_blocks", (full * pairs + 1 if len(lay.pattern.upper_at) else 0, 9), np.float32),
             ("energy", (full // 8,), np.float64),
             ("least", (max(full, n),), np.float64),  # CUDA keeps one for each element
             ("values", (len(lay.pattern.column) + 1, 9), np.float32),  # one more: loads reach seven past the last block
-            ("inverse", (n, 9), np.float32),
+            ("inverse", (n + 1, 9), np.float32),
             ("coarse", (3 * lattice.count, 3 * lattice.count), np.float32),
             *((name, (n + 3, 4), np.float32) for name in "xrzpq"),  # three more: loads of 16 reach past the last node
             ("restricted", (chunks, 8, 4), np.float32),

@@ -21,6 +21,7 @@ LANES(float, 16);
 #undef scalar
 #undef NAME
 #include "gather.h"
+#include "lanes.h"
 
 /* One block of eight: gather displacements, evaluate, write each element's forces side by side. */
 INLINE void force_block(const System *s, const double *u, int64_t block, int nodes, int material) {
@@ -30,10 +31,9 @@ INLINE void force_block(const System *s, const double *u, int64_t block, int nod
         for (int l = 0; l < W8; l++)
             for (int i = 0; i < 3; i++) at[3 * a + i][l] = u[3 * (int64_t)conn[a * W8 + l] + i];
     element_force_f64(nodes, material, (const double8 *)(s->data8 + block * 12 * W8), at, &energy, j, f);
+    rows_of_lanes8(f, 3 * nodes, s->element_force + block * W8 * 3 * nodes);
     double sum = 0, least = 1e300;
     for (int l = 0; l < W8; l++) {
-        double *out = s->element_force + (block * W8 + l) * 3 * nodes;
-        for (int k = 0; k < 3 * nodes; k++) out[k] = f[k][l];
         sum += energy[l];
         for (int q = 0; q < (nodes == 4 ? 1 : 4); q++) least = j[q][l] < least ? j[q][l] : least;
     }
@@ -41,18 +41,13 @@ INLINE void force_block(const System *s, const double *u, int64_t block, int nod
     s->least[block] = least;
 }
 
-INLINE void tangent_block(const System *s, const double *u, int64_t block, int nodes, int material) {
+INLINE void tangent_block(const System *s, const float *u, int64_t block, int nodes, int material) {
     float16 at[30], out[405];
     const int pairs = nodes * (nodes - 1) / 2;
     const int32_t *conn = s->conn16 + block * nodes * W16;
-    for (int a = 0; a < nodes; a++)
-        for (int l = 0; l < W16; l++)
-            for (int i = 0; i < 3; i++) at[3 * a + i][l] = (float)u[3 * (int64_t)conn[a * W16 + l] + i];
+    for (int a = 0; a < nodes; a++) lanes_of_rows(u, conn + a * W16, at + 3 * a);
     element_tangent_f32(nodes, material, (const float16 *)(s->data16 + block * 12 * W16), at, out);
-    for (int l = 0; l < W16; l++) {
-        float *to = s->element_blocks + (block * W16 + l) * 9 * pairs;
-        for (int k = 0; k < 9 * pairs; k++) to[k] = out[k][l];
-    }
+    rows_of_lanes16(out, 9 * pairs, s->element_blocks + block * W16 * 9 * pairs);
 }
 
 /* A choice between six bodies of a loop, so that each is compiled for its own nodes and material. */
@@ -83,17 +78,49 @@ EXPORT void evaluate(const System *s, const double *u, double *f, double *out) {
     }
 }
 
+INLINE float16 turned(float16 a) {
+    return SHUFFLE(a, a, Places16, 0, 3, 6, 1, 4, 7, 2, 5, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+
+/* A block above the diagonal, of its elements, and the one below. */
+INLINE void sum_upper(const System *s, int k) {
+    float16 sum = {0};
+    for (int e = s->upper_start[k]; e < s->upper_start[k + 1]; e++) {
+        const int32_t which = s->upper[e];
+        if (which >= 0)
+            sum += load16(s->element_blocks + 9 * (int64_t)which);
+        else
+            sum += turned(load16(s->element_blocks + 9 * (int64_t)~which));
+    }
+    const float16 other = turned(sum);
+    __builtin_memcpy(s->values + 9 * (int64_t)s->upper_at[k], &sum, 36);
+    __builtin_memcpy(s->values + 9 * (int64_t)s->lower_at[k], &other, 36);
+}
+
+/* Row i's own block: minus the others. */
+INLINE void sum_diagonal(const System *s, int i) {
+    float16 sum = {0};
+    const int own = s->diagonal[i];
+    for (int k = s->row_start[i]; k < own; k++) sum -= load16(s->values + 9 * (int64_t)k);
+    for (int k = own + 1; k < s->row_start[i + 1]; k++) sum -= load16(s->values + 9 * (int64_t)k);
+    __builtin_memcpy(s->values + 9 * (int64_t)own, &sum, 36);
+}
+
 /* The matrix [N/m] and the inverses of its diagonal blocks at displacements u[n][3] [m]. */
-EXPORT void tangent(const System *s, const double *u, const uint8_t *held) {
+EXPORT void tangent(const System *s, const double *at, const uint8_t *held) {
     const int count = (s->elements + W16 - 1) / W16;
+    float *const u = s->z; /* which only a solve's own iterations need */
 #pragma omp parallel num_threads(s->threads) if (s->threads > 1)
     {
 #pragma omp for schedule(static)
+        for (int i = 0; i < s->nodes; i++)
+            for (int c = 0; c < 3; c++) u[4 * (int64_t)i + c] = (float)at[3 * (int64_t)i + c];
+#pragma omp for schedule(static)
         for (int block = 0; block < count; block++) CHOOSE(tangent_block, block)
 #pragma omp for schedule(static)
-        for (int k = 0; k < s->uppers; k++) gather_upper(s, k);
+        for (int k = 0; k < s->uppers; k++) sum_upper(s, k);
 #pragma omp for schedule(static)
-        for (int i = 0; i < s->nodes; i++) gather_diagonal(s, i);
+        for (int i = 0; i < s->nodes; i++) sum_diagonal(s, i);
 #pragma omp single
         for (int k = 0; k < s->touched; k++)
             add_springs(s, k);

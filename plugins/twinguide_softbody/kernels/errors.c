@@ -13,6 +13,7 @@ typedef struct {
                               * the mesh's bias, each unknown's */
     const Own *own;          /* [points] */
     const float *noise;      /* [blocks][6][16], mm2: xx, yy, zz, xy, xz, yz */
+    const float *turned;     /* the same, of the surroundings' turn, per square of the drive */
     float bias_share, quantile, scale;
 } Errors;
 
@@ -44,11 +45,12 @@ INLINE void radius(const Errors *e, const float16 *c, const float16 *b, float *o
  * the answer is known to lack, and one more unknown's effect. `even` [mm2] is a variance along every axis. */
 EXPORT void vertex_errors(const Errors *e, const float *drive, const float *force, const float *drawn,
                           const float *bias, const float *term, float even, float *sigma) {
+    const float square = drive[0] * drive[0] + drive[1] * drive[1] + drive[2] * drive[2];
     for (int64_t block = 0; block < e->blocks; block++) {
         const float16 *base = (const float16 *)e->base + 9 * (2 + e->unknowns) * block;
-        const float16 *noise = (const float16 *)e->noise + 6 * block;
+        const float16 *noise = (const float16 *)e->noise + 6 * block, *turned = (const float16 *)e->turned + 6 * block;
         float16 c[6], b[3] = {{0}}, t[3];
-        for (int k = 0; k < 6; k++) c[k] = noise[k] + (k < 3 ? even : 0);
+        for (int k = 0; k < 6; k++) c[k] = noise[k] + square * turned[k] + (k < 3 ? even : 0);
         along(base + 9, drive, 1, b);
         for (int x = 0; x < 3; x++) t[x] = e->bias_share * b[x];
         spread_by(t, c);

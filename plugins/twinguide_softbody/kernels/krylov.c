@@ -21,21 +21,14 @@ INLINE float tree(float16 sum) {
     return s[0];
 }
 
-INLINE float16 load16(const float *from) {
-    float16 out;
-    __builtin_memcpy(&out, from, 64);
-    return out;
-}
-
 /* x0 x0 x0 x1 x1 x1 x2 x2 x2 and what fills the register: the factors of a block's nine entries, column by column. */
 INLINE float16 spread(const float *x) {
-    typedef int32_t int16 __attribute__((vector_size(64)));
-    float16 a = load16(x);
-#if defined(__clang__)
-    return __builtin_shufflevector(a, a, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3);
+#if defined(__AVX512F__) /* one load of 16 bytes: loads of 64 cross a cache line three times of four */
+    const float16 a = (float16)_mm512_castps128_ps512(_mm_loadu_ps(x));
 #else
-    return __builtin_shuffle(a, (int16){0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3});
+    const float16 a = load16(x);
 #endif
+    return SHUFFLE(a, a, Places16, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3);
 }
 
 /* The rows of one chunk of q = K p: a block is one load of its nine entries (seven more are passed over: lanes 9 to 15
@@ -57,9 +50,9 @@ INLINE void multiply(const System *s, const float *p, float *q, int from, int to
     }
 }
 
+/* A block, column by column, times r; the fourth lane holds what nobody reads. */
 INLINE float4 apply_block(const float *d, const float *r) {
-    return (float4){d[0] * r[0] + d[3] * r[1] + d[6] * r[2], d[1] * r[0] + d[4] * r[1] + d[7] * r[2],
-                    d[2] * r[0] + d[5] * r[1] + d[8] * r[2], 0};
+    return load4(d) * r[0] + load4(d + 3) * r[1] + load4(d + 6) * r[2];
 }
 
 /* Sum of float4s by lanes, then across: one order for every compiler. */

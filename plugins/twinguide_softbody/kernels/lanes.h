@@ -1,0 +1,83 @@
+/* Between rows, as nodes and elements lie in memory, and lanes, as elements are worked on side by side.
+ *
+ * Transposed in registers where the processor shuffles whole ones (a third of the tangent's time), by plain loops
+ * elsewhere: the same bits. */
+#if defined(__clang__)
+#define SHUFFLE(a, b, places, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, places, ...) __builtin_shuffle(a, b, (places){__VA_ARGS__})
+#endif
+typedef int32_t Places16 __attribute__((vector_size(64)));
+typedef int64_t Places8 __attribute__((vector_size(64)));
+
+INLINE float16 load16(const float *from) {
+    float16 out;
+    __builtin_memcpy(&out, from, 64);
+    return out;
+}
+
+#if defined(__AVX512F__)
+#define LIST(...) __VA_ARGS__
+/* One stage of a transposition: vectors `s` apart exchange the lanes that lie `s` apart. */
+#define STAGE(v, width, s, low, high)                                                                                  \
+    _Pragma("GCC unroll 16") for (int i = 0; i < width; i++) if (!(i & s)) {                                           \
+        const __typeof__(v[0]) a = v[i], b = v[i + s];                                                                 \
+        v[i] = SHUFFLE(a, b, Places##width, low), v[i + s] = SHUFFLE(a, b, Places##width, high);                       \
+    }
+
+INLINE void transpose16(float16 *v) {
+    STAGE(v, 16, 8, LIST(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
+          LIST(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
+    STAGE(v, 16, 4, LIST(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27),
+          LIST(4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31))
+    STAGE(v, 16, 2, LIST(0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29),
+          LIST(2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31))
+    STAGE(v, 16, 1, LIST(0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30),
+          LIST(1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
+}
+
+INLINE void transpose8(double8 *v) {
+    STAGE(v, 8, 4, LIST(0, 1, 2, 3, 8, 9, 10, 11), LIST(4, 5, 6, 7, 12, 13, 14, 15))
+    STAGE(v, 8, 2, LIST(0, 1, 8, 9, 4, 5, 12, 13), LIST(2, 3, 10, 11, 6, 7, 14, 15))
+    STAGE(v, 8, 1, LIST(0, 8, 2, 10, 4, 12, 6, 14), LIST(1, 9, 3, 11, 5, 13, 7, 15))
+}
+
+/* Rows to[width][size] of vectors from[size][width]. */
+#define ROWS_OF_LANES(width, from, size, to)                                                                           \
+    const int whole = size / width * width, rest = size - whole;                                                       \
+    __typeof__(from[0]) v[width];                                                                                      \
+    for (int first = 0; first < whole; first += width) {                                                               \
+        for (int k = 0; k < width; k++) v[k] = from[first + k];                                                        \
+        transpose##width(v);                                                                                           \
+        for (int l = 0; l < width; l++) __builtin_memcpy(to + l * size + first, &v[l], 64);                            \
+    }                                                                                                                  \
+    if (!rest) return;                                                                                                 \
+    for (int k = 0; k < width; k++) v[k] = from[whole + (k < rest ? k : 0)];                                           \
+    transpose##width(v);                                                                                               \
+    for (int l = 0; l < width; l++) __builtin_memcpy(to + l * size + whole, &v[l], sizeof(*to) * rest)
+#else
+#define ROWS_OF_LANES(width, from, size, to)                                                                           \
+    for (int l = 0; l < width; l++)                                                                                    \
+        for (int k = 0; k < size; k++) to[l * size + k] = from[k][l]
+#endif
+
+INLINE void rows_of_lanes16(float16 *from, int size, float *to) { ROWS_OF_LANES(16, from, size, to); }
+INLINE void rows_of_lanes8(double8 *from, int size, double *to) { ROWS_OF_LANES(8, from, size, to); }
+
+/* at[3][16] of rows from[][4] at sixteen places. */
+INLINE void lanes_of_rows(const float *from, const int32_t *place, float16 *at) {
+#if defined(__AVX512F__)
+    float16 r[4], half[4];
+    for (int l = 0; l < 16; l++) __builtin_memcpy((float *)r + 4 * l, from + 4 * (int64_t)place[l], 16);
+    for (int k = 0; k < 2; k++) { /* x and y, then z, of eight places */
+        half[k] = SHUFFLE(r[2 * k], r[2 * k + 1], Places16, 0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
+        half[2 + k] = SHUFFLE(r[2 * k], r[2 * k + 1], Places16, 2, 6, 10, 14, 18, 22, 26, 30, 3, 7, 11, 15, 19, 23, 27, 31);
+    }
+    at[0] = SHUFFLE(half[0], half[1], Places16, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+    at[1] = SHUFFLE(half[0], half[1], Places16, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+    at[2] = SHUFFLE(half[2], half[3], Places16, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+#else
+    for (int l = 0; l < 16; l++)
+        for (int i = 0; i < 3; i++) at[i][l] = from[4 * (int64_t)place[l] + i];
+#endif
+}
