@@ -37,6 +37,7 @@ from twinguide_calibration.rigid import (
 from twinguide_calibration.weights import (
     TUKEY_WIDTH,
     estimate_variance,
+    median,
     robust_scale,
     serial_inflation,
     settle_scale,
@@ -46,6 +47,7 @@ from twinguide_calibration.weights import (
 LEAST_POSES = 5
 ROUNDS = 20
 STEP_CONVERGED = 1e-8  # [rad, m]
+STEP_NEGLIGIBLE = 1e-3  # of the estimate's own sigma
 MOST_REJECTED = 0.4
 EFFICIENCY = 0.95  # of Tukey's weights under normal noise
 SCALE_FLOOR = 1e-12  # data without noise keep a scale to weigh with
@@ -188,7 +190,8 @@ def _refine(problem: _Problem, x: Array, z: Array, offset: float) -> tuple[Array
         x, z = perturb(x, step[:6]), perturb(z, step[6:12])
         if speed is not None:
             offset += float(step[12])
-        if np.abs(step[:12]).max() < STEP_CONVERGED:
+        told = float(step @ information @ step) < (STEP_NEGLIGIBLE * final.scale) ** 2
+        if told or np.abs(step[:12]).max() < STEP_CONVERGED:
             break
     a, speed = problem.at(offset)
     final, _, _ = _linear(problem, a, speed, x, z, given)
@@ -242,7 +245,7 @@ def _estimated_whitening(residual: Array, x: Array) -> Array:
     squares = squared_lengths(turning)
     inside = squares <= (TUKEY_WIDTH[3] * (robust_scale(squares, 3) + SCALE_FLOOR)) ** 2
     lengths = squared_lengths(moving)
-    inside &= lengths <= 16.0 * np.median(lengths) + SCALE_FLOOR
+    inside &= lengths <= 16.0 * median(lengths) + SCALE_FLOOR
     carried = turning @ lever.T
     share = float((moving[inside] * carried[inside]).sum()) / max(float((carried[inside] ** 2).sum()), 1e-30)
     share = float(np.clip(share, 0.0, 1.0))

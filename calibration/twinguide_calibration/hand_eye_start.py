@@ -19,12 +19,14 @@ from twinguide_calibration.rigid import (
     mean_transform,
     nearest_rotation,
 )
-from twinguide_calibration.weights import robust_scale
+from twinguide_calibration.weights import median, robust_scale
 
 AXES_PARALLEL = 0.05  # second over first extent of the turning axes
 DISAGREE_RAD = np.radians(5.0)  # sigma of turning beyond which the two streams show no common body
 SCALE_FLOOR = 1e-12  # data without noise keep a scale to weigh with
-ROUNDS = 6
+PAIRS = 600  # they only start the refinement
+ROUNDS = 4
+MIRROR_LEFT = 0.1  # of the distance moved: a mirrored stream leaves as much as it moved
 MIRROR_GAIN = 0.2  # of the residual: a mirrored stream that fits so much better is one
 
 
@@ -34,7 +36,7 @@ def park(a: Array, b: Array) -> tuple[Array, Array, float]:
     Only pairs that turned by the same angle in both streams count (screw congruence, Chen 1991). Raises
     CalibrationRefused for too little turning, one axis alone, and streams that no rotation aligns.
     """
-    first, second = draw_pairs(len(a))
+    first, second = draw_pairs(len(a), PAIRS)
     motion_a, motion_b = inverse(a[first]) @ a[second], inverse(b[first]) @ b[second]
     turn_a, turn_b = logarithm(motion_a[:, :3, :3]), logarithm(motion_b[:, :3, :3])
     angle_a, angle_b = np.sqrt(squared_lengths(turn_a)), np.sqrt(squared_lengths(turn_b))
@@ -52,15 +54,21 @@ def park(a: Array, b: Array) -> tuple[Array, Array, float]:
     if apart_rad > DISAGREE_RAD:
         _refuse_turns(turn_a, b, first[good], second[good], apart_rad)
     translation, left = _hand(motion_a, motion_b, rotation)
+    if left > MIRROR_LEFT * sqrt(median(squared_lengths(motion_b[:, :3, 3]))):
+        _refuse_mirror(motion_a, motion_b, rotation, left)
+    x = compose(rotation, translation)
+    return x, _robust_mean(a @ x @ inverse(b)), spread
+
+
+def _refuse_mirror(motion_a: Array, motion_b: Array, rotation: Array, left: float) -> None:
+    """Refuse motions that fit far better with the shifts reversed: a mirror turns axes and shifts oppositely."""
     flipped = motion_b.copy()
-    flipped[:, :3, 3] *= -1.0  # a mirror turns axes of rotation and shifts oppositely
-    if _hand(motion_a, flipped, rotation)[1] < MIRROR_GAIN * left and left > 1e-3:
+    flipped[:, :3, 3] *= -1.0
+    if _hand(motion_a, flipped, rotation)[1] < MIRROR_GAIN * left:
         raise CalibrationRefused(
             f"the streams turn alike but move oppositely ({left * 1e3:.0f} mm apart)",
             "One stream is mirrored or has swapped axes (left-handed?): check its frame.",
         )
-    x = compose(rotation, translation)
-    return x, _robust_mean(a @ x @ inverse(b)), spread
 
 
 def _refuse_turns(turn_a: Array, b: Array, first: Ints, second: Ints, apart_rad: float) -> None:
@@ -113,7 +121,7 @@ def _hand(motion_a: Array, motion_b: Array, rotation: Array) -> tuple[Array, flo
 
 def _least_absolute(squares: Array) -> Array:
     """Return the weights that make least squares one of least lengths (Weiszfeld), bounded near zero."""
-    return 1.0 / np.sqrt(squares + 0.01 * float(np.median(squares)) + SCALE_FLOOR)
+    return 1.0 / np.sqrt(squares + 0.01 * median(squares) + SCALE_FLOOR)
 
 
 def _robust_mean(transforms: Array) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import sqrt
+
 import numpy as np
 
 from twinguide_calibration.rigid import Array, Bools
@@ -14,9 +16,15 @@ SCALE_STEPS = 12
 SIGNIFICANT = 3.0  # standard errors of an autocorrelation before it is believed: white noise keeps its own covariance
 
 
+def median(values: Array) -> float:
+    """Return the median of values, shape (n,): NumPy's own takes five times as long for as few as these."""
+    ordered = np.sort(values)
+    return 0.5 * float(ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2])
+
+
 def robust_scale(squares: Array, k: int) -> float:
     """Return sigma per component from the median of squared lengths, shape (n,), of k components (MAD for k = 1)."""
-    return float(np.sqrt(np.median(squares) / CHI2_MEDIAN[k]))
+    return sqrt(median(squares) / CHI2_MEDIAN[k])
 
 
 def tukey(squares: Array, k: int, sigma: float) -> Array:
@@ -31,7 +39,7 @@ def settle_scale(squares: Array, k: int, sigma: float, parameters: int) -> float
     for _ in range(SCALE_STEPS):
         left = np.maximum(1.0 - squares / max(TUKEY_WIDTH[k] * sigma, 1e-150) ** 2, 0.0)
         mean = float((left * left) @ squares) / max(k * np.count_nonzero(left), 1)
-        settled = float(np.sqrt(mean / (WEIGHTED_SQUARE[k] * known)))
+        settled = sqrt(mean / (WEIGHTED_SQUARE[k] * known))
         if abs(settled - sigma) < 1e-3 * sigma:
             return settled
         sigma = settled
