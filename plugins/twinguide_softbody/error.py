@@ -82,7 +82,7 @@ class _Errors(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int32) for name in ("blocks", "unknowns", "answered", "points")),
-        *((name, ctypes.c_void_p) for name in ("base", "own", "noise")),
+        *((name, ctypes.c_void_p) for name in ("base", "own", "noise", "turned")),
         *((name, ctypes.c_float) for name in ("bias_share", "quantile", "scale")),
     ]
 
@@ -91,14 +91,17 @@ class ErrorModel:
     """The error of each of n vertices for a drive [m], shape (k, 3): the target's displacement, then each point's own.
 
     `target` are the columns of the target's drive, of whose unknowns the first `answered` change the points' too;
-    `mesh`, shape (n, 3, 3), is `bias.mesh_error`. `hold` says which points' springs act, the target's patch first.
+    `mesh`, shape (n, 3, 3), is `bias.mesh_error`; `turn`, shape (n, 3, 3), is what the surroundings' turning by one
+    sigma about each axis does, per metre of the drive's length. `hold` says which points' springs act, the target's
+    patch first.
     """
 
-    def __init__(self, target: Columns, mesh: Array, answered: int) -> None:
+    def __init__(self, target: Columns, mesh: Array, answered: int, turn: Array) -> None:
         self._count, self._unknowns, self._answered = len(target.answer), len(target.unknown), answered
         stacked = np.concatenate([target.answer[None], BEYOND * mesh[None], target.unknown])
         self._base = _side_by_side(stacked)
-        self._noise = aligned((len(self._base), 6, SIDE), np.float32)
+        self._turn = _side_by_side(turn[None])
+        self._noise, self._turned = (aligned((len(self._base), 6, SIDE), np.float32) for _ in range(2))
         self._sigma = np.zeros(len(self._base) * SIDE, np.float32)
         self._points: Sequence[Point] = ()
         try:
@@ -123,7 +126,19 @@ class ErrorModel:
         springs[range(k), :, range(k)] = stiffness
         springs = springs.reshape(3 * k, 3 * k)
         self._drawn = np.linalg.solve(np.eye(3 * k) + springs @ compliance, springs)  # [N/m]
+        self._held_turn = self._turn_held()
+        for pair, (a, b) in enumerate(PAIRS):
+            self._turned[:, pair] = np.einsum("bul,bul->bl", self._held_turn[:, a], self._held_turn[:, b])
         self._hold_noise(covariance)
+
+    def _turn_held(self) -> Floats:
+        """Return what the turn does under the points' springs, (blocks, 3, 3, 16): by axis and by axis turned about."""
+        at = np.concatenate([p.seen(self._turn)[0] for p in self._points])
+        out = self._turn.reshape(-1, 3, 3, SIDE).copy()
+        for point, f in zip(self._points, (self._drawn @ at).reshape(-1, 3, 3), strict=True):
+            answer = point.columns[:, :9].reshape(-1, 3, 3, SIDE)
+            out -= np.einsum("bxal,au->bxul", answer, f.astype(np.float32))
+        return out
 
     def _hold_noise(self, covariance: Array) -> None:
         """Find what the measured points' errors do to each vertex: a free direction answers nothing."""
@@ -168,9 +183,14 @@ class ErrorModel:
         return out.transpose(0, 2, 1).reshape(-1, 3)[: self._count]
 
     def effects(self, drive: Array) -> Array:
-        """Return what one sigma of each unknown does [m], shape (unknowns, n, 3), under a drive [m], shape (k, 3)."""
-        found = np.stack(self._effects(drive[0], self._forces(drive), self._drawn_by(drive)))
-        return found.transpose(0, 1, 3, 2).reshape(self._unknowns, -1, 3)[:, : self._count].astype(np.float64)
+        """Return what one sigma of each unknown does [m], shape (unknowns, n, 3), under a drive [m], shape (k, 3).
+
+        The last three are the surroundings' turns about x, y and z.
+        """
+        length = float(np.linalg.norm(drive[0]))
+        turned = [length * self._held_turn[:, :, axis] for axis in range(3)]
+        found = np.stack([*self._effects(drive[0], self._forces(drive), self._drawn_by(drive)), *turned])
+        return found.transpose(0, 1, 3, 2).reshape(len(found), -1, 3)[:, : self._count].astype(np.float64)
 
     def sigma(
         self, drive: Array, *, solver_m: float = 0.0, bias: Array | None = None, term: Array | None = None
@@ -222,7 +242,7 @@ class ErrorModel:
             *(_Own(p.columns.ctypes.data, p.columns.shape[1], p.complete) for p in self._points)
         )
         sizes = (len(self._base), self._unknowns, self._answered, len(self._points))
-        pointers = (self._base.ctypes.data, ctypes.addressof(own), self._noise.ctypes.data)
+        pointers = (self._base.ctypes.data, ctypes.addressof(own), self._noise.ctypes.data, self._turned.ctypes.data)
         system = _Errors(*sizes, *pointers, BIAS_SHARE, Z_95, 1 / (MM * CHI_95))
         arrays = (None if a is None else ctypes.c_void_p(a.ctypes.data) for a in (drive, force, drawn, bias, term))
         out = ctypes.c_void_p(self._sigma.ctypes.data)
@@ -235,7 +255,8 @@ class ErrorModel:
         mesh = _along(self._base[:, 9:18], drive)
         terms = [BIAS_SHARE * mesh, *self._effects(drive, force, drawn)]
         terms += [] if term is None else [term.reshape(-1, SIDE, 3).transpose(0, 2, 1)]
-        covariance = np.stack([sum(t[:, a] * t[:, b] for t in terms) for a, b in PAIRS], axis=1) + self._noise
+        covariance = np.stack([sum(t[:, a] * t[:, b] for t in terms) for a, b in PAIRS], axis=1)
+        covariance += self._noise + float(drive @ drive) * self._turned
         covariance[:, :3] += even
         whole = mesh if bias is None else mesh + bias.reshape(-1, SIDE, 3).transpose(0, 2, 1)
         flat = (a.astype(np.float64).transpose(0, 2, 1) for a in (covariance, whole))

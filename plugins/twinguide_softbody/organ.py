@@ -74,7 +74,8 @@ class SoftBody:
         mesh.check_stiffness(mixture.young_pa)
         self.body = Body(vertices, tetrahedra, mixture.young_pa, mixture.poisson)
         own_pa = mixture.tissues[0].young_pa
-        self._held = constraints.surroundings(vertices, tetrahedra, own_pa, held or Surroundings())
+        held = held or Surroundings()
+        self._held = constraints.surroundings(vertices, tetrahedra, own_pa, held)
         reach_m = constraints.patch_reach(vertices, target, patch_radius_m)
         self._patch = constraints.patch_weights(vertices, target, patch_radius_m)
         self._patch_row = sp.csr_matrix(self._patch)
@@ -97,7 +98,7 @@ class SoftBody:
         self._solver = Solver(self.body, self._springs(), material=material, backend=backend)
         bias = mesh_error(response, self.body, self._held, (target, reach_m), self.spring, columns)
         self._errors, self._point = (
-            ErrorModel(columns[0], bias, response.answered),
+            ErrorModel(columns[0], bias, response.answered, held.turn_sigma * response.of_turn(target)),
             Point.of(self._patch_row, columns[1]),
         )
         self._learning = Learning(response, len(tetrahedra))
@@ -198,6 +199,13 @@ class SoftBody:
         drive[0] = displacement
         sigma = self._errors.sigma(drive, bias=self._errors.moved(drive) - displacement)
         return Frame(self.body.vertices + displacement, sigma, "rigid", reason, 0.0, 1.0)
+
+    def effects(self, displacement: Array) -> Array:
+        """Return what one sigma of each unknown does [m], shape (unknowns, n, 3), under a displacement [m], shape (3,).
+
+        Of the target alone; the last three are the surroundings' turns about x, y and z.
+        """
+        return self._errors.effects(np.concatenate([displacement[None], self._drive()[1:]]))
 
     def _drive(self) -> Array:
         """Return the drive [m], shape (k, 3): displacements of the target and of each measured point that is known."""

@@ -124,8 +124,9 @@ def load(ctx: Context) -> SoftBody:
     o: SoftbodyOptions = ctx.options
     case, body = ctx.case, ctx.case.body()
     held = Surroundings(
-        o.dome, o.rest, o.dome_share, o.rest_share, share_sigma=o.share_sigma, log_sigma=math.log(o.stiffness_factor)
-    )
+        o.dome, o.rest, o.dome_share, o.rest_share, o.share_sigma,
+        log_sigma=math.log(o.stiffness_factor), turn_sigma=math.radians(o.turn_deg) / 0.01,
+    )  # fmt: skip
     return SoftBody(
         body.vertices,
         body.tetrahedra,

@@ -37,6 +37,7 @@ class SoftbodyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     dome_share: NonNegative = 1.2  # of the target's motion
     rest_share: NonNegative = 0.8
     share_sigma: NonNegative = 0.12  # how far both shares are known
+    turn_deg: NonNegative = 1.25  # 1 sigma per axis, by which the surroundings turn as the target moves by 10 mm
     stiffness_factor: Annotated[float, Meta(ge=1)] = 2.0  # to which the surroundings' stiffness is known, 1 sigma
 
 

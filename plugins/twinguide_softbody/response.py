@@ -61,6 +61,7 @@ class Response:
             fix = "Let `dome` or `rest` be above 0."
             raise CaseError("surroundings that hold the surface", "none", "the soft body", fix)
         self._lay, self._held = lay, held
+        self._vertices = body.vertices[lay.order]
         self._machine = on_cpu(lay, "linear", 1)
         self._direction = np.zeros((len(lay.order), 3))
         springs = _surface(held, len(lay.order))
@@ -108,6 +109,12 @@ class Response:
                 springs[axis] += one.log_sigma * one.share * moved[axis]
             unknown.append([one.share_sigma * u for u in moved])
         return self._columns(answers, unknown)
+
+    def of_turn(self, centre: Array) -> Array:
+        """Return the answer [m/rad], shape (n, 3, 3), to the surroundings' turning about each axis, at a centre [m]."""
+        springs = np.sum([self._spring(one) for one in self._held], axis=0)
+        pulls = [np.cross(axis, self._vertices - centre) for axis in np.eye(3)]
+        return self._columns([self.solve(_multiply(springs, pull), CHANGE_RTOL) for pull in pulls], []).answer
 
     def of_point(self, weights: Array, pause: Pause | None = None) -> Columns:
         """Return Y and every G_p of a point, weights (n,) in the body's order: the answer to unit forces on it [m/N].

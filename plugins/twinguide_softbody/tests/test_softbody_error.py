@@ -36,8 +36,8 @@ def block(cells, scale=(1.0, 1.0)):
     return vertices, tetrahedra, mix(own, {"tumour": inside.astype(np.float32)}, {"tumour": tumour}, len(tetrahedra))
 
 
-def answer(vertices, tetrahedra, mixture, held, spring, drive, material="neo_hookean"):
-    """Solve at once: the nonlinear truth for one set of what is not known."""
+def answer(vertices, tetrahedra, mixture, held, spring, drive, material="neo_hookean", turn=(0.0, 0.0, 0.0)):
+    """Solve at once: the nonlinear truth for one set of what is not known; `turn` [rad] is the surroundings'."""
     rows = [
         sp.csr_matrix((np.ones(len(h.nodes)), (np.arange(len(h.nodes)), h.nodes)), (len(h.nodes), len(vertices)))
         for h in held
@@ -47,7 +47,10 @@ def answer(vertices, tetrahedra, mixture, held, spring, drive, material="neo_hoo
     share = np.concatenate([*(np.full(len(h.nodes), h.share) for h in held), [1.0]])
     body = Body(vertices, tetrahedra, mixture.young_pa, mixture.poisson)
     solver = Solver(body, Springs(weights, stiff), material=material)
-    return solver.solve(weights @ vertices + share[:, None] * drive).positions
+    ends = weights @ vertices
+    turned = np.cross(turn, ends - TARGET)
+    turned[-1] = 0.0  # the target's own
+    return solver.solve(ends + share[:, None] * drive + turned).positions
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +96,8 @@ def responding(soft, points=None, stiffness=None, covariance=None):
     if points is not None:
         rows += [sp.csr_matrix(points.weights[k]) for k in range(len(stiffness))]
         springs, sure = np.concatenate([springs, stiffness]), np.concatenate([sure, covariance])
-    model = ErrorModel(response.of_target(), np.zeros((len(vertices), 3, 3)), response.answered)
+    turn = constraints.Surroundings().turn_sigma * response.of_turn(TARGET)
+    model = ErrorModel(response.of_target(), np.zeros((len(vertices), 3, 3)), response.answered, turn)
     model.hold([Point.of(row, response.of_point(row.toarray()[0])) for row in rows], springs, sure)
     return response, model
 
@@ -134,6 +138,13 @@ def test_sensitivities_are_the_differences_that_a_change_of_each_unknown_makes(s
         found = model.effects(DRIVE[None])[response.names.index(name)]
         # Central differences of a thousandth of a sigma, and CHANGE_RTOL: what is left is both.
         np.testing.assert_allclose(found, exact, atol=0.02 * np.abs(exact).max(), err_msg=name)
+        total += (exact**2).sum(axis=1)
+    turns = constraints.Surroundings().turn_sigma * np.linalg.norm(DRIVE) * np.eye(3)
+    for axis, turn in enumerate(turns):
+        both = [answer(*block(6), held, soft.spring, DRIVE, "linear", sign * turn) for sign in (1, -1)]
+        exact = (both[0] - both[1]) / 2
+        found = model.effects(DRIVE[None])[len(response.names) + axis]
+        np.testing.assert_allclose(found, exact, atol=0.02 * np.abs(exact).max())  # CHANGE_RTOL
         total += (exact**2).sum(axis=1)
     # Without a bias the moments of |e|^2 hang on the covariance alone, whose trace the radius follows within a factor.
     ratio = (CHI_95 * model.sigma(DRIVE[None])) ** 2 / np.maximum(total, 1e-12)
@@ -214,16 +225,17 @@ def test_the_bound_holds_against_a_finer_mesh_with_other_stiffness(soft):
     for share in (0.25, 0.5, 0.75, 1.0):
         frame = soft.step(share * DRIVE, np.eye(3) * 0.0003**2)
     held = []
-    for draw in norm.ppf(LatinHypercube(6, rng=np.random.default_rng(1)).random(24)):
+    for draw in norm.ppf(LatinHypercube(9, rng=np.random.default_rng(1)).random(24)):
+        turn = constraints.Surroundings().turn_sigma * np.linalg.norm(DRIVE) * draw[6:]
         scale = tuple(np.exp(t.log_sigma * x) for t, x in zip(tissues(), draw[:2], strict=True))
         vertices, tetrahedra, mixture = block(12, scale)
         around = [
             replace(h, stiffness=h.stiffness * np.exp(h.log_sigma * x), share=h.share + h.share_sigma * y)
-            for h, x, y in zip(surroundings(vertices, tetrahedra), draw[2:4], draw[4:], strict=True)
+            for h, x, y in zip(surroundings(vertices, tetrahedra), draw[2:4], draw[4:6], strict=True)
         ]
-        truth = answer(vertices, tetrahedra, mixture, around, soft.spring, DRIVE)[same]
+        truth = answer(vertices, tetrahedra, mixture, around, soft.spring, DRIVE, turn=turn)[same]
         held.append(np.linalg.norm(frame.vertices - truth, axis=1) <= CHI_95 * frame.sigma)
-    # All vertices share six unknowns, so that 24 draws scatter by some 4 points; benchmarks/softbody_error.py has 200.
+    # All vertices share nine unknowns, so that 24 draws scatter by some 4 points; benchmarks/softbody_error.py has 200.
     assert np.mean(held) == pytest.approx(0.95, abs=0.06)
 
 
