@@ -89,6 +89,19 @@ def test_a_body_whose_surface_cuts_itself_is_meshed_from_its_contour_and_that_is
     assert found == pytest.approx((2 - 5 / 16) * 4 / 3 * np.pi * 0.05**3, rel=0.04)
 
 
+def test_a_body_with_a_flap_folded_flat_onto_it_is_meshed_from_its_contour():
+    surface = ball(0.05, 3)
+    vertices = surface.vertices.copy()
+    a, b, c = surface.triangles[0]
+    over = next(face for face in surface.triangles if a in face and b in face and c not in face)
+    (tip,) = set(over.tolist()) - {a, b}
+    vertices[tip] = vertices[[a, b, c]].mean(axis=0)
+    body, note = body_of(Surface(vertices, surface.triangles), 900, {})
+    assert "lies flat on itself" in note
+    found = volumes(body.vertices, body.tetrahedra.astype(np.int64)).sum()
+    assert found == pytest.approx(4 / 3 * np.pi * 0.05**3, rel=0.04)
+
+
 def test_the_mesh_is_the_same_in_every_process():
     code = (
         "import hashlib, sys; sys.path.insert(0, sys.argv[1]); from test_meshing import ball, mesh\n"

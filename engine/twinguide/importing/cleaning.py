@@ -1,6 +1,7 @@
 """Check and repair one surface: every repair is stated, what cannot be repaired soundly is refused.
 
-Where a surface cuts itself or lies flat on itself is stated, not mended: inside and outside are told by winding numbers, which bear it.
+Where a surface cuts itself or lies flat on itself is stated, not mended: inside and outside are told by winding
+numbers, which bear it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Find where a surface cuts itself or lies flat on itself: pairs of triangles from a grid of boxes, looked at one by one.
+"""Find where a surface cuts itself or lies flat on itself: pairs of triangles from a grid of boxes, each looked at.
 
 libigl's wheel has the test of one pair only, and the libraries that look through a whole surface are under the GPL.
 """
@@ -10,10 +10,18 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
+from twinguide.case import Surface
+
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 TOUCH = 1e-9  # of the pair's size, cubed: a corner that only touches a triangle does not cut it
 FLAT_M = 1e-6  # sheets nearer than that lie on each other; points in single precision are off by a thirtieth of it
+
+
+def entangled(surface: Surface) -> bool:
+    """Return whether a surface cuts itself or lies flat on itself anywhere."""
+    at = surface.vertices, surface.triangles, near(surface.vertices, surface.triangles)
+    return len(crossings(*at)) > 0 or len(overlaps(*at)) > 0
 
 
 def near(vertices: Array, triangles: NDArray[np.int64] | NDArray[np.int32]) -> Indices:
@@ -102,8 +110,7 @@ def _pierces(vertices: Array, triangles: Indices, pairs: Indices) -> NDArray[np.
         p, q = vertices[start], vertices[end]
         above, below = _volume(p, a, b, c), _volume(q, a, b, c)
         turns = np.stack([_volume(p, q, a, b), _volume(p, q, b, c), _volume(p, q, c, a)], axis=1)
-        # through an edge counts: cut along its diagonals only, a face would seem whole
-        through = (turns > -small[:, None]).all(axis=1) | (turns < small[:, None]).all(axis=1)
+        through = (turns > small[:, None]).all(axis=1) | (turns < -small[:, None]).all(axis=1)
         opposite = (np.minimum(above, below) < -small) & (np.maximum(above, below) > small)
         hit |= free & opposite & through
     return hit

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from twinguide.case import Body, Surface
 from twinguide.errors import CaseError
 from twinguide.importing.geometry import contour, decimate, inside, lattice, nearest, signed_distance, volume_of
-from twinguide.importing.intersections import crossings
+from twinguide.importing.intersections import entangled
 
 Array = NDArray[np.float64]
 Tets = NDArray[np.int64]
@@ -35,13 +35,13 @@ SAMPLES_A_SIDE = 5  # 35 points sample a tetrahedron's material: its shares come
 def mesh(surface: Surface, triangles: int) -> tuple[Array, Tets]:
     """Return vertices [m], (n, 3), and tetrahedra, (m, 4), of positive volume, of a closed surface.
 
-    The surface must not cut itself. Its boundary has about `triangles` triangles; an organ then has about twice as many
+    The surface must not be entangled. Its boundary has about `triangles` triangles; an organ has about twice as many
     tetrahedra. Raises CaseError for a body too thin to be meshed so coarsely.
     """
     reason = "nothing"
     for rounds in (EVEN_ROUNDS, 0):  # evening out may fold a thin body; the bare decimation does not
         coarse = _even(surface, decimate(surface, triangles), rounds)
-        if len(crossings(coarse.vertices, coarse.triangles)) == 0:
+        if not entangled(coarse):
             try:
                 points, tets = _fill(coarse)
             except Exception as error:  # Netgen raises several kinds
@@ -97,14 +97,14 @@ def fractions(points: Array, tets: Tets, inner: dict[str, Surface]) -> dict[str,
 def body_of(surface: Surface, triangles: int, inner: dict[str, Surface]) -> tuple[Body, str]:
     """Return the organ's body and a line that states how it was made, and its quality.
 
-    A surface that cuts itself has no inside a mesher could fill: its winding number's contour is meshed in its place.
+    A surface that is entangled has no inside a mesher could fill: its winding number's contour is meshed in its place.
     """
     how = "Netgen"
     shape = surface
-    if len(crossings(surface.vertices, surface.triangles)):
+    if entangled(surface):
         spacing = 0.25 * _edge(surface, triangles)
         shape = _untangled(surface, spacing)
-        how = f"Netgen on a contour of {spacing * 1e3:.1f} mm, as the surface cuts itself"
+        how = f"Netgen on a contour of {spacing * 1e3:.1f} mm, as the surface cuts itself or lies flat on itself"
     points, tets = mesh(shape, triangles)
     angles = np.degrees(dihedral_angles(points, tets))
     off = np.abs(signed_distance(surface, points[np.unique(boundary(tets))]))
