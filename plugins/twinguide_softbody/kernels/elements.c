@@ -78,11 +78,11 @@ EXPORT void evaluate(const System *s, const double *u, double *f, double *out) {
     }
 }
 
+#if defined(__AVX512F__) /* as gather.h has it, a block by one register */
 INLINE float16 turned(float16 a) {
     return SHUFFLE(a, a, Places16, 0, 3, 6, 1, 4, 7, 2, 5, 8, 9, 10, 11, 12, 13, 14, 15);
 }
 
-/* A block above the diagonal, of its elements, and the one below. */
 INLINE void sum_upper(const System *s, int k) {
     float16 sum = {0};
     for (int e = s->upper_start[k]; e < s->upper_start[k + 1]; e++) {
@@ -97,7 +97,6 @@ INLINE void sum_upper(const System *s, int k) {
     __builtin_memcpy(s->values + 9 * (int64_t)s->lower_at[k], &other, 36);
 }
 
-/* Row i's own block: minus the others. */
 INLINE void sum_diagonal(const System *s, int i) {
     float16 sum = {0};
     const int own = s->diagonal[i];
@@ -105,6 +104,10 @@ INLINE void sum_diagonal(const System *s, int i) {
     for (int k = own + 1; k < s->row_start[i + 1]; k++) sum -= load16(s->values + 9 * (int64_t)k);
     __builtin_memcpy(s->values + 9 * (int64_t)own, &sum, 36);
 }
+#else
+#define sum_upper gather_upper
+#define sum_diagonal gather_diagonal
+#endif
 
 /* The matrix [N/m] and the inverses of its diagonal blocks at displacements u[n][3] [m]. */
 EXPORT void tangent(const System *s, const double *at, const uint8_t *held) {

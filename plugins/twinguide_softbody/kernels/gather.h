@@ -26,6 +26,28 @@ INLINE void invert(const float *a, float *out) {
     out[8] = (a[0] * a[4] - a[1] * a[3]) * over;
 }
 
+INLINE void gather_upper(const System *s, int k) {
+    float sum[9] = {0};
+    for (int e = s->upper_start[k]; e < s->upper_start[k + 1]; e++) {
+        const int32_t which = s->upper[e];
+        const float *from = s->element_blocks + 9 * (int64_t)(which < 0 ? ~which : which);
+        if (which >= 0)
+            for (int c = 0; c < 9; c++) sum[c] += from[c];
+        else
+            for (int c = 0; c < 9; c++) sum[c] += from[3 * (c % 3) + c / 3];
+    }
+    float *upper = s->values + 9 * (int64_t)s->upper_at[k], *lower = s->values + 9 * (int64_t)s->lower_at[k];
+    for (int c = 0; c < 9; c++) upper[c] = sum[c], lower[3 * (c % 3) + c / 3] = sum[c];
+}
+
+/* Row i's own block: minus the others. */
+INLINE void gather_diagonal(const System *s, int i) {
+    float sum[9] = {0};
+    for (int k = s->row_start[i]; k < s->row_start[i + 1]; k++)
+        for (int c = 0; k != s->diagonal[i] && c < 9; c++) sum[c] -= s->values[9 * (int64_t)k + c];
+    for (int c = 0; c < 9; c++) s->values[9 * (int64_t)s->diagonal[i] + c] = sum[c];
+}
+
 /* What springs add to the k-th block that they touch. */
 INLINE void add_springs(const System *s, int k) {
     for (int c = 0; c < 9; c++) s->values[9 * (int64_t)s->touched_at[k] + c] += s->touched_values[9 * (int64_t)k + c];

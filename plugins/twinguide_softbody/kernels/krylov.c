@@ -21,18 +21,16 @@ INLINE float tree(float16 sum) {
     return s[0];
 }
 
-/* x0 x0 x0 x1 x1 x1 x2 x2 x2 and what fills the register: the factors of a block's nine entries, column by column. */
+/* The rows of one chunk of q = K p. */
+#if defined(__AVX512F__)
+/* x0 x0 x0 x1 x1 x1 x2 x2 x2 and what fills the register, by one load of 16 bytes: of 64, most cross a cache line. */
 INLINE float16 spread(const float *x) {
-#if defined(__AVX512F__) /* one load of 16 bytes: loads of 64 cross a cache line three times of four */
     const float16 a = (float16)_mm512_castps128_ps512(_mm_loadu_ps(x));
-#else
-    const float16 a = load16(x);
-#endif
     return SHUFFLE(a, a, Places16, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3);
 }
 
-/* The rows of one chunk of q = K p: a block is one load of its nine entries (seven more are passed over: lanes 9 to 15
- * meet the fourth, zero component), two blocks in flight to hide the products' latency. */
+/* A block is one load of its nine entries (seven more are passed over: lanes 9 to 15 meet the fourth component), two
+ * blocks in flight to hide the products' latency. */
 INLINE void multiply(const System *s, const float *p, float *q, int from, int to) {
     for (int i = from; i < to; i++) {
         float16 even = {0}, odd = {0};
@@ -49,6 +47,21 @@ INLINE void multiply(const System *s, const float *p, float *q, int from, int to
                (float4){even[0] + even[3] + even[6], even[1] + even[4] + even[7], even[2] + even[5] + even[8], 0});
     }
 }
+#else
+/* A block is three columns; their fourth lanes, which are the next one's first, are dropped. */
+INLINE void multiply(const System *s, const float *p, float *q, int from, int to) {
+    for (int i = from; i < to; i++) {
+        float4 a = {0}, b = {0}, c = {0};
+        const float *v = s->values + 9 * (int64_t)s->row_start[i];
+        for (int k = s->row_start[i]; k < s->row_start[i + 1]; k++, v += 9) {
+            const float *x = p + 4 * (int64_t)s->column[k];
+            a += x[0] * load4(v), b += x[1] * load4(v + 3), c += x[2] * load4(v + 6);
+        }
+        a += b + c;
+        store4(q + 4 * (int64_t)i, (float4){a[0], a[1], a[2], 0});
+    }
+}
+#endif
 
 /* A block, column by column, times r; the fourth lane holds what nobody reads. */
 INLINE float4 apply_block(const float *d, const float *r) {

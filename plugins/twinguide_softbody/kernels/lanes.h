@@ -2,6 +2,13 @@
  *
  * Transposed in registers where the processor shuffles whole ones (a third of the tangent's time), by plain loops
  * elsewhere: the same bits. */
+INLINE float16 load16(const float *from) {
+    float16 out;
+    __builtin_memcpy(&out, from, 64);
+    return out;
+}
+
+#if defined(__AVX512F__)
 #if defined(__clang__)
 #define SHUFFLE(a, b, places, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
@@ -10,13 +17,6 @@
 typedef int32_t Places16 __attribute__((vector_size(64)));
 typedef int64_t Places8 __attribute__((vector_size(64)));
 
-INLINE float16 load16(const float *from) {
-    float16 out;
-    __builtin_memcpy(&out, from, 64);
-    return out;
-}
-
-#if defined(__AVX512F__)
 #define LIST(...) __VA_ARGS__
 /* One stage of a transposition: vectors `s` apart exchange the lanes that lie `s` apart. */
 #define STAGE(v, width, s, low, high)                                                                                  \

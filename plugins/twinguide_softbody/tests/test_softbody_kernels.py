@@ -1,5 +1,7 @@
 """The element text on every machine: against its own energy, against each other, and run twice."""
 
+import platform
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -21,6 +23,17 @@ MACHINES = [
     pytest.param(Jit, id="numba"),
     pytest.param(lambda lay, material, threads: Cuda(lay, material, Shim()), marks=compiled, id="cuda-text"),
 ]
+
+
+def narrow(lay, material, threads):
+    """The C text as a processor without registers of 64 bytes has it."""
+    machine = Native(lay, material, threads)
+    machine._library = native.library(extra=("-mno-avx512f",))
+    return machine
+
+
+x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="a compiler's flag of x86")
+NARROW = pytest.param(narrow, marks=[compiled, x86], id="c-narrow")
 
 
 def body_of(order: int, n: int = 2) -> Body:
@@ -117,7 +130,7 @@ def test_the_matrix_is_the_slope_of_all_forces(make, order, material):
 @compiled
 @pytest.mark.parametrize("material", MATERIALS)
 @pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("make", MACHINES[1:])
+@pytest.mark.parametrize("make", [*MACHINES[1:], NARROW])
 def test_machines_agree(make, order, material):
     answers = []
     for one in (Native, make):
