@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # a loop without pictures imports no GL
 
 log = logging.getLogger(__name__)
 STAGES = ("wait", "bus", "twin", "guidance", "draw", "submit", "record")
-EARLY_NS = MS // 3  # before a frame is due nothing more is taken: what is begun is done by then
+EARLY_NS = MS // 5  # before a frame is due nothing more is taken: what is begun is done by then
 SLOW_NS = 20 * MS  # of uncertainty about the display time, as where it shows 20 pictures a second
 SAID_EVERY = 2  # frames: findings and panel are read, not looked at; structures are judged in the frames between
 

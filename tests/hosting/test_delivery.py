@@ -53,7 +53,7 @@ def test_what_comes_while_the_loop_waits_is_taken_and_the_wait_does_not_end_earl
     session = runs(["heart"], plugin=FAULTY, clock="real")
     until_ns = session.now_ns() + SECOND
     assert "heart" in [header.source for header, _ in session.listen(until_ns)]
-    assert session.now_ns() > until_ns - 2 * MS  # what is polled for is told in milliseconds
+    assert session.now_ns() > until_ns - MS // 10  # a tenth of a millisecond is nothing to a frame
 
 
 def test_nobody_listens_to_a_hub_that_is_gone_nor_in_virtual_time(runs, gone, until):

@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import IO, cast
 
@@ -50,8 +51,6 @@ class HubLink:
         self._client: BusClient | None = None
         self._control: zmq.Socket[bytes] | None = None
         self._context = zmq.Context()
-        self._poller = zmq.Poller()
-        self._poller.register(self._pidfd, zmq.POLLIN)
 
     @property
     def _stdin(self) -> IO[bytes]:
@@ -92,7 +91,6 @@ class HubLink:
         for name, topics in asks.items():
             for topic, reason in self._client.subscribe(name, topics, CONTROL_S).items():
                 refused[name, topic] = reason
-        self._poller.register(self._client.socket, zmq.POLLIN)
         self._control = self._context.socket(zmq.DEALER)
         self._control.setsockopt(zmq.LINGER, 0)
         self._control.connect(endpoint(self._sockets, "ctl"))
@@ -114,9 +112,18 @@ class HubLink:
         if self._client is not None:
             self._client.send(packet)
 
-    def wait(self, timeout_ms: int) -> bool:
-        """Wait for a packet or for the hub's end; return whether a packet is there."""
-        return any(ready is self.client.socket for ready, _ in self._poller.poll(timeout_ms))
+    def wait(self, seconds: float) -> bool:
+        """Wait for a packet or for the hub's end; return whether a packet is there.
+
+        ZeroMQ's poll counts in whole milliseconds, too coarse within a frame. Its descriptor tells only of changes, so
+        the socket is asked for what it has before each wait.
+        """
+        socket, until = self.client.socket, time.monotonic() + seconds
+        while not socket.poll(0):
+            left = until - time.monotonic()
+            if left <= 0.0 or self._pidfd in select.select([socket, self._pidfd], [], [], left)[0]:
+                return False
+        return True
 
     def control(self, request: Control) -> ControlReply:
         """Ask the hub for something; raise BusError where it does not answer."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from twinguide.bus.packets import Packet
 from twinguide.bus.topics import LOOP, RECORDER
-from twinguide.clock import MS
+from twinguide.clock import SECOND
 from twinguide.errors import BusError
 from twinguide.hosting.host import READY
 from twinguide.hosting.link import HUB_START_S, HubLink
@@ -77,7 +77,7 @@ class Remote:
             receive()
             if all(self._settled(name, states.get(name)) for name in self._names):
                 return
-            self._link.wait(100)
+            self._link.wait(0.1)
 
     def _settled(self, name: str, state: PartState | None) -> bool:
         if state is None:
@@ -156,7 +156,7 @@ class Remote:
 
     def wait(self, ns: int) -> bool:
         """Wait for a packet for at most `ns` [ns]; False where none came, or none can."""
-        return ns >= MS and self._link is not None and self._connected and self._link.wait(ns // MS)
+        return ns > 0 and self._link is not None and self._connected and self._link.wait(ns / SECOND)
 
     # ---- lockstep ----------------------------------------------------------------------------------------------------
 
@@ -210,7 +210,7 @@ class Remote:
             if left <= 0:
                 self._end_late(waiting, deadline_s or self._plan.step_deadline_s)
                 break
-            self._link.wait(max(1, round(left * 1000)))
+            self._link.wait(left)
         return published
 
     def _end_late(self, names: set[str], deadline_s: float) -> None:
