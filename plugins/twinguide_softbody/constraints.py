@@ -29,6 +29,7 @@ LEAST_SIGMA_M = 1e-4  # no sensor is surer; what claims to be would make the sys
 SLIDE_SIGMA_M = 0.1  # along a surface that does not hold: free
 STRAIN = 0.25  # 1 sigma of a tissue's strain: what two points may differ by, over their distance
 CONTRADICTION = 16.27  # squared deviations that one of 1000 triples of normal errors exceeds (chi-square, 3)
+FARTHEST_M = 0.1  # from where the CT shows it: no organ of a patient at rest moves so far
 JUMP_M = 0.02  # from one input to the next: 1.2 m/s at 60 Hz; a cough moves the liver by a tenth of that
 
 
@@ -141,10 +142,8 @@ def points_of(
     Raises CaseError where the arrays do not fit, are not finite, or lie far from the body.
     """
     rest, mean, covariance = (np.asarray(a, dtype=np.float64) for a in (rest, mean, covariance))
+    check_shapes(rest, mean, covariance)
     count = len(rest)
-    if rest.shape != (count, 3) or mean.shape != (count, 3) or covariance.shape != (count, 3, 3):
-        got = f"{rest.shape}, {mean.shape}, {covariance.shape}"
-        raise CaseError("points (k, 3), (k, 3) and covariances (k, 3, 3)", got, "a boundary condition")
     if not (np.isfinite(rest).all() and np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise CaseError("finite points and covariances", "some that are not", "a boundary condition")
     if count and np.linalg.eigvalsh(covariance).min() < -1e-12:
@@ -157,7 +156,18 @@ def points_of(
     if count and off.max() > JUMP_M:
         got = f"point {int(off.argmax())} {off.max() * 1e3:.0f} mm outside"
         raise CaseError("points on the body at rest", got, "a boundary condition", "Give `rest` in image, in metres.")
+    if count and _farthest(mean, rest) > FARTHEST_M:
+        got = f"{_farthest(mean, rest) * 1e3:.0f} mm away"
+        raise CaseError(f"points within {FARTHEST_M * 1e3:.0f} mm of their rest", got, "a boundary condition")
     return Points(weights, rest, mean, covariance)
+
+
+def check_shapes(rest: Array, mean: Array, covariance: Array) -> None:
+    """Raise CaseError where measured points' arrays do not fit each other."""
+    count = len(rest) if rest.ndim else 0
+    if rest.shape != (count, 3) or mean.shape != (count, 3) or covariance.shape != (count, 3, 3):
+        got = f"{rest.shape}, {mean.shape}, {covariance.shape}"
+        raise CaseError("points (k, 3), (k, 3) and covariances (k, 3, 3)", got, "a boundary condition")
 
 
 def pressed(vertices: Array, tetrahedra: Indices, tip: Array, radius_m: float, sigma_m: float) -> Points | None:
@@ -222,7 +232,7 @@ def contradictions(points: Sequence[Points]) -> list[tuple[int, int]]:
 
 
 class Steadiness:
-    """Tell a jump of what drives from motion: a jump that stays is believed after three inputs that agree."""
+    """Tell a jump of points that drive from motion: a jump that stays is believed after three inputs that agree."""
 
     def __init__(self) -> None:
         self._last: Array | None = None
@@ -230,8 +240,8 @@ class Steadiness:
         self._agree = 0
 
     def jumped(self, mean: Array) -> str:
-        """Return how far the drive [m], shape (3,), has jumped since the last that was believed; nothing if steady."""
-        if self._last is None or self._near(mean, self._last):
+        """Say how far points [m], shape (..., 3), have jumped since the last that were believed; nothing if steady."""
+        if self._last is None or self._last.shape != mean.shape or self._near(mean, self._last):
             self._last, self._new, self._agree = mean, None, 0
             return ""
         self._agree = self._agree + 1 if self._new is not None and self._near(mean, self._new) else 1
@@ -239,7 +249,11 @@ class Steadiness:
         if self._agree >= 3:
             self._last, self._new, self._agree = mean, None, 0
             return ""
-        return f"the drive jumped by {np.linalg.norm(mean - self._last) * 1e3:.0f} mm"
+        return f"jumped by {_farthest(mean, self._last) * 1e3:.0f} mm"
 
     def _near(self, a: Array, b: Array) -> bool:
-        return float(np.linalg.norm(a - b)) < JUMP_M
+        return _farthest(a, b) < JUMP_M
+
+
+def _farthest(a: Array, b: Array) -> float:
+    return float(np.linalg.norm(a - b, axis=-1).max())

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from .reduced import Reduced
 
 LEAST_J = 0.2  # below, a tetrahedron has lost four fifths of its volume: no tissue does, the step is not to be shown
-FARTHEST_M = 0.1  # from where the CT shows it: no organ of a patient at rest moves so far
 RETRY, SHORT_M = 30, 0.01  # steps, and the target's way, after which a body that was crushed is solved for anew
 UNSURE = 2.0  # of what is unsure of a point's motion before it is known: a block's vertices needed 1.0 to 2.0
 SOFTER = 16.0  # than the target's patch a point may be, before it is known: twice what was seen on the skin of a block
@@ -145,12 +144,12 @@ class SoftBody:
         """
         if not (np.isfinite(displacement).all() and np.isfinite(covariance).all()):
             return self.rigid(self.last, "the drive is not finite")
-        if np.linalg.norm(displacement) > FARTHEST_M:
+        if np.linalg.norm(displacement) > constraints.FARTHEST_M:
             return self.rigid(self.last, f"a drive of {np.linalg.norm(displacement) * 1e3:.0f} mm is no organ's")
         jumped = self._steady.jumped(displacement)
         if jumped:
             self._cold = True  # should it stay, then from rest by steps: no frame's work reaches so far
-            return self.rigid(self.last, jumped)
+            return self.rigid(self.last, f"the drive {jumped}")
         self.last = np.array(displacement, dtype=np.float64)
         left_out = self._take(self.last, covariance, list((measured or {}).values()))
         if self._learning.tick():

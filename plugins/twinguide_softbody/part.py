@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from twinguide.clock import MS
 from twinguide.errors import TwinGuideError
 from twinguide.messages import Boundary, Displacement, Inbox, Message, Registration, Solution
 
-from .constraints import Points, Surroundings, points_of
+from .constraints import Points, Steadiness, Surroundings, check_shapes, points_of
 from .materials import Mixture, mix, tissue_of
 from .organ import Frame, SoftBody
 from .plugin import CONTRACT, SoftbodyOptions
@@ -35,7 +36,9 @@ class Softbody:
         self._ahead_ns = round(ctx.options.ahead_ms * MS)
         self._body = load(ctx)
         self._measured: dict[str, Boundary] = {}
+        self._steady: dict[str, Steadiness] = {}
         self._points: dict[str, Points] = {}
+        self._left_out: dict[str, str] = {}  # what of the measured cannot be used, and why
         self._image_from_reference: tuple[Array, Array] | None = None  # rotation, shape (3, 3), translation [m], (3,)
         self._last = np.zeros(3)  # [m], in image: what is shown on where a displacement cannot be used
 
@@ -60,30 +63,48 @@ class Softbody:
         except TwinGuideError as error:
             self._image_from_reference = None
             self._ctx.log.warning("registration %d passed over: %s", registration.version, error)
+        self._steady.clear()
         for boundary in self._measured.values():
             self._place(boundary)
 
     def _measure(self, boundary: Boundary) -> None:
         """Take measured points of the organ or of what it holds; other structures' are passed over."""
-        if boundary.of in self._ctx.case.structures:
-            self._measured[boundary.name] = boundary
-            self._place(boundary)
+        if boundary.of not in self._ctx.case.structures:
+            return
+        name = boundary.name
+        self._measured[name] = boundary
+        self._place(boundary)
+        if name in self._points:
+            points = self._points[name]
+            jumped = self._steady.setdefault(name, Steadiness()).jumped(points.mean - points.rest)
+            if jumped:
+                del self._measured[name]  # should it stay, then it comes again
+                self._leave_out(name, jumped)
+        elif name not in self._left_out:
+            self._steady.pop(name, None)  # taken back
 
     def _place(self, boundary: Boundary) -> None:
-        """Turn measured points into the image; what cannot be used is left out, with the reason in the log."""
+        """Turn measured points into the image; what cannot be used is left out."""
         self._points.pop(boundary.name, None)
+        self._left_out.pop(boundary.name, None)
         if self._image_from_reference is None:
             return
         turn, shift = self._image_from_reference
         try:
             rest, mean, covariance = (a.numpy() for a in (boundary.rest, boundary.mean, boundary.covariance))
-            if len(rest):
+            if rest.size:
+                check_shapes(rest, mean, covariance)
                 body = self._body.body
                 placed = (mean @ turn.T + shift, turn @ covariance @ turn.T)
                 points = points_of(body.vertices, body.elements, rest, *placed, boundary.radius_m)
                 self._points[boundary.name] = points
         except (TwinGuideError, ValueError) as error:
-            self._ctx.log.warning("boundary condition %r passed over: %s", boundary.name, error)
+            self._leave_out(boundary.name, str(error))
+
+    def _leave_out(self, name: str, why: str) -> None:
+        self._points.pop(name, None)
+        self._left_out[name] = f"{name} left out: {why}"
+        self._ctx.log.warning("boundary condition %s", self._left_out[name])
 
     def _solve(self, displacement: Displacement, begun_ns: int, *, kept_up: bool) -> Solution:
         valid_ns = displacement.t_ns + self._ahead_ns
@@ -116,7 +137,10 @@ class Softbody:
         turn = self._image_from_reference[0]
         frame = self._body.step(turn @ wanted[0], turn @ wanted[1] @ turn.T, self._points)
         self._last = self._body.last
-        return frame
+        if not self._left_out:
+            return frame
+        level = "rigid" if frame.level == "rigid" else "partial"
+        return replace(frame, level=level, reason=", ".join(filter(None, (frame.reason, *self._left_out.values()))))
 
 
 def load(ctx: Context) -> SoftBody:

@@ -1,4 +1,5 @@
 import logging
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -162,20 +163,55 @@ def test_of_two_that_contradict_each_other_the_surer_stands_and_the_level_falls(
     np.testing.assert_allclose(at_corner(shared), [0.0, 0.004, 0.0], atol=1e-4)
 
 
+FAR = CORNER + np.array([0.0, 0.0, 0.15])
+
+
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "told"),
     [
-        boundary(CORNER, CORNER, of="kidney"),
-        boundary(CORNER, np.full(3, np.nan)),
-        boundary(CORNER + 1.0, CORNER),
-        Boundary(of="liver", name="x", rest=Array.of(np.zeros(3)), mean=Array.of([1.0]), covariance=Array.of(1.0)),
+        (boundary(CORNER, np.full(3, np.nan)), "finite"),
+        (boundary(CORNER + 1.0, CORNER), "outside"),
+        (boundary(CORNER, in_reference(FAR)), "150 mm away"),
+        (
+            Boundary(
+                of="liver", name="probe", rest=Array.of(np.zeros(3)), mean=Array.of([1.0]), covariance=Array.of(1.0)
+            ),
+            "points .k, 3.",
+        ),
     ],
 )
-def test_measured_points_that_cannot_be_used_change_nothing(made, bad):
+def test_measured_points_that_cannot_be_used_are_left_out_and_the_level_says_so(made, bad, told):
     part, body, shared = made
     (solution,) = step(part, registration(), bad, displacement([0.0, 0.0, 0.0]))
-    assert solution.level == "full"
+    assert solution.level == "partial"
+    assert re.search(f"probe left out: .*{told}", solution.reason)
     np.testing.assert_allclose(shared["vertices"][-1], body.vertices, atol=1e-6)
+    (solution,) = step(part, boundary(CORNER, in_reference(CORNER)), displacement([0.0, 0.0, 0.0], t_ns=20 * MS))
+    assert solution.level == "full"
+
+
+def test_measured_points_of_other_structures_are_passed_over(made):
+    part, _, _ = made
+    (solution,) = step(
+        part, registration(), boundary(CORNER, np.full(3, 9.0), of="kidney"), displacement([0.0, 0.0, 0.0])
+    )
+    assert (solution.level, solution.reason) == ("full", "")
+
+
+def test_a_measured_point_that_jumps_is_left_out_until_three_messages_agree(made):
+    part, _, shared = made
+    step(part, registration(), displacement([0.0, 0.0, 0.0]))
+    near, away = (in_reference(CORNER + np.array([0.0, y, 0.0])) for y in (0.002, -0.03))
+    levels = []
+    for k, seen in enumerate([near, near, away, near, away, away, away]):
+        (solution,) = step(part, boundary(CORNER, seen), displacement([0.0, 0.0, 0.0], t_ns=(20 + k) * MS))
+        levels.append(solution.level)
+        assert ("jumped by 32 mm" in solution.reason) == (solution.level == "partial")
+    assert levels == ["full", "full", "partial", "full", "partial", "partial", "full"]
+    np.testing.assert_allclose(at_corner(shared), [0.0, -0.03, 0.0], atol=2e-4)
+    (solution,) = step(part, boundary(CORNER, away, count=0), displacement([0.0, 0.0, 0.0], t_ns=40 * MS))
+    (solution,) = step(part, boundary(CORNER, near), displacement([0.0, 0.0, 0.0], t_ns=50 * MS))
+    assert solution.level == "full"  # a point that comes anew has not jumped
 
 
 def test_a_late_solution_says_so_where_time_is_real(monkeypatch):
