@@ -9,6 +9,8 @@ from twinguide.messages import Finding
 from twinguide.render.catalogue import text
 from twinguide.scene import PanelRow, TwinView
 
+MINUTE_NS = 60_000_000_000
+TELL_VERIFIED_MIN, VERIFY_AGAIN_MIN = 5.0, 15.0  # since landmarks were verified: told, and asked for anew
 RANK = {"warning": 0, "caution": 1, "advisory": 2}
 
 
@@ -38,6 +40,9 @@ def _panel(twin: TwinView, findings: tuple[Finding, ...], training: float, fault
         if twin.gate_open or twin.gate_reason:
             yield "normal", _gate(twin)
         yield from _measures(findings)
+        minutes = (twin.t_display_ns - twin.registration.verified_ns) / MINUTE_NS
+        if twin.registration.verified_ns and minutes >= TELL_VERIFIED_MIN:
+            yield "caution" if minutes >= VERIFY_AGAIN_MIN else "normal", text("verified_ago", minutes=minutes)
     elif twin.registration.state not in ("absent", "void"):
         r = twin.registration
         yield "normal", text("registration", fre_mm=r.fre_mm, tre_mm=r.tre_p95_mm)

@@ -206,6 +206,7 @@ class Registration(Message, frozen=True, kw_only=True, tag="twinguide.registrati
     tre_p95_mm: float = 0.0  # predicted at the target, not the FRE
     verification_mm: dict[str, float] = {}  # landmark not used for the fit -> measured error
     verification_p95_mm: dict[str, float] = {}  # and the radius that holds 95 % of such errors, as predicted
+    verified_ns: int = 0  # when the last of them was touched; 0: never
     landmarks: tuple[Landmark, ...] = ()
 
 
@@ -263,7 +264,7 @@ class Command(Message, frozen=True, kw_only=True, tag="twinguide.command/1"):
     """What a person, or the simulated operator, asks of the engine; repeated with the same `id` until acknowledged."""
 
     id: str
-    kind: Literal["start", "swing", "touch", "confirm", "reject", "train", "overlay", "stop"]
+    kind: Literal["start", "swing", "touch", "confirm", "verify", "reject", "train", "overlay", "stop"]
     argument: str = ""
 
 
@@ -386,7 +387,7 @@ class Truth(Message, frozen=True, kw_only=True, tag="twinguide.truth/1"):
 
     points: dict[str, Vec3]  # [m], in reference: target, displacement (of the target), needle_tip, pointer_tip
     poses: dict[str, PoseWire]  # stage_from_tracker, stage_from_head, reference_from_image, tracker_from_reference
-    flags: dict[str, str] = {}  # breathing: regular, hold, cough, jump; hit: structures that the needle has entered
+    flags: dict[str, str] = {}  # breathing: regular, hold, cough, jump, creep; hit: structures that the needle has entered
 
 
 # ---- lockstep -------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """What a person does by hand: controllers or keys move the procedure on.
 
 A controller's `a`, or the space bar, does what the display waits for; `b`, or `r`, rejects the registration; squeezing,
-or `o`, puts the overlay off and on; `t` learns the breathing anew; `menu`, or `q`, ends the run.
+or `o`, puts the overlay off and on; `v` verifies the landmarks anew, `t` learns the breathing anew; `menu`, or `q`, ends
+the run.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from twinguide.messages import Command, WorkflowState
 from twinguide.xr.base import Hand, HandName
 
 BUTTONS = {"a": "next", "b": "reject", "squeeze": "overlay", "menu": "stop"}
-KEYS = {" ": "next", "\n": "next", "r": "reject", "t": "train", "o": "overlay", "q": "stop"}
+KEYS = {" ": "next", "\n": "next", "r": "reject", "v": "verify", "t": "train", "o": "overlay", "q": "stop"}
 
 
 class Person:
@@ -53,7 +54,7 @@ class Person:
         self._count += 1
         identity = f"person-{self._count}"
         match wish:
-            case "stop" | "reject" | "train" | "overlay":
+            case "stop" | "reject" | "verify" | "train" | "overlay":
                 return Command(id=identity, kind=wish)
             case _:
                 pass

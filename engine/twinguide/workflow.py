@@ -94,8 +94,10 @@ class Workflow:
                 self._go("guide" if self.trained else "train", t_ns)
             case "overlay", _:
                 pass  # the loop's own
-            case "reject" | "train", _ if self._placed:
+            case "reject" | "train" | "verify", _ if self._placed:
                 return "a rehearsal has no registration and no breathing"
+            case "verify", "train" | "guide" if self._checks:
+                self._verify_anew(t_ns)
             case "train", "guide" if self._trains:
                 self.trained = False
                 self._go("train", t_ns)
@@ -257,9 +259,16 @@ class Workflow:
             self.void(f"verification failed: {reason}", t_ns)
             return
         state = "made" if self._open() else "verified"
-        told = {"verification_mm": measured, "verification_p95_mm": bounds}
+        told = {"verification_mm": measured, "verification_p95_mm": bounds, "verified_ns": t_ns}
         self._change_registration(t_ns, state=state, reason="", **told)
         self._go("verify" if self._open() else "confirm", t_ns)
+
+    def _verify_anew(self, t_ns: int) -> None:
+        """Touch the landmarks that the fit has not used once more; until they fit, what is shown is unconfirmed."""
+        for name in self._checks:
+            self._touched.pop(name, None)
+        self._change_registration(t_ns, state="made", verification_mm={}, verification_p95_mm={})
+        self._go("verify", t_ns)
 
     # ---- states -----------------------------------------------------------------------------------------------------
 

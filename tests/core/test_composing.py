@@ -1,19 +1,20 @@
 import numpy as np
 import pytest
 
-from twinguide.composing import panel_of, ranked
+from twinguide.composing import MINUTE_NS, panel_of, ranked
 from twinguide.frames import Transform
 from twinguide.messages import Finding, Registration, WorkflowState
 from twinguide.scene import Point, Status, ToolView, TwinView
 
 
 def twin(
-    step="guide", waits_for="", state="confirmed", target_state="valid", gate_open=True, note="", reason="", progress=()
-):
+    step="guide", waits_for="", state="confirmed", target_state="valid", gate_open=True, note="", reason="", progress=(),
+    verified_min=0.0,
+):  # fmt: skip
     covariance = np.eye(3) * 1e-6
     needle = ToolView("needle", Status("valid"), Point(np.zeros(3), covariance), np.array([0.0, 0.0, 1.0]))
     return TwinView(
-        t_display_ns=0,
+        t_display_ns=round((verified_min + 1.0) * MINUTE_NS),
         structures={},
         tools={"needle": needle},
         lost={},
@@ -24,6 +25,7 @@ def twin(
             tre_p95_mm=1.25,
             verification_mm={"V1": 0.5, "V2": 2.25},
             verification_p95_mm={"V1": 1.75, "V2": 1.8},
+            verified_ns=MINUTE_NS,
         ),
         reference_from_image=Transform.of("reference", "image"),
         stage_from_reference=None,
@@ -71,6 +73,13 @@ def test_of_the_harmless_distances_only_the_least_is_told_and_every_harmful_one(
 def test_the_gate_is_told_with_its_seconds_or_its_reason():
     assert any("OPEN 1.5 s" in row for row in rows(twin()))
     assert any("CLOSED: moving" in row for row in rows(twin(gate_open=False)))
+
+
+def test_how_long_ago_landmarks_were_verified_is_told_after_a_while_and_asked_for_anew_in_the_end():
+    assert not any("verified" in row for row in rows(twin(verified_min=4.9)))
+    assert "normal: Landmarks verified 7 min ago" in rows(twin(verified_min=7.0))
+    assert "caution: Landmarks verified 15 min ago" in rows(twin(verified_min=15.0))
+    assert not any("min ago" in row for row in rows(twin(step="confirm", verified_min=15.0)))
 
 
 @pytest.mark.parametrize("step", ["register", "verify"])

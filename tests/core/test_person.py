@@ -45,6 +45,6 @@ def test_b_rejects_and_menu_stops():
 def test_keys_say_the_same():
     read, write = os.pipe()
     person = Person(read)
-    os.write(write, b" xq")
-    assert [c.kind for c in person.commands(pressed(), state("confirm"))] == ["confirm", "stop"]
+    os.write(write, b" xvq")
+    assert [c.kind for c in person.commands(pressed(), state("confirm"))] == ["confirm", "verify", "stop"]
     assert list(person.commands(pressed(), state("confirm"))) == []

@@ -219,6 +219,33 @@ def test_the_breathing_is_learnt_anew_when_asked_for_and_the_registration_stands
     assert p.flow.step == "guide"
 
 
+def test_landmarks_can_be_verified_anew_while_guiding_and_what_was_learnt_is_kept():
+    p = Procedure().to_guide()
+    first = p.flow.registration
+    assert 0 < first.verified_ns < p.t
+    p.wait(600 * SECOND)
+    assert p.say("verify").accepted
+    assert (p.flow.step, p.flow.registration.state, p.flow.state.waits_for) == ("verify", "made", "touch V1")
+    assert p.flow.registration.verification_mm == {}
+    for name in CHECKS:
+        p.touch(name, (0.0, 0.0, 1e-3))
+    assert p.say("confirm").accepted
+    again = p.flow.registration
+    assert (p.flow.step, again.state) == ("guide", "confirmed")
+    assert again.verification_mm == pytest.approx(dict.fromkeys(CHECKS, 1.0), abs=1e-6)
+    assert again.verified_ns > first.verified_ns + 600 * SECOND
+    assert again.reference_from_image == first.reference_from_image
+
+
+def test_a_landmark_that_no_longer_fits_voids_the_registration():
+    p = Procedure().to_guide()
+    p.say("verify")
+    p.touch("V1", (0.0, 0.006, 0.0))
+    assert (p.flow.step, p.flow.registration.state) == ("register", "void")
+    assert "6.0 mm" in p.flow.registration.reason
+    assert not p.say("verify").accepted
+
+
 def test_registration_versions_only_grow():
     p = Procedure().to_guide()
     p.flow.void("bump", p.t)
@@ -259,4 +286,5 @@ def test_a_rehearsal_cannot_be_rejected_or_trained():
     p.flow.place(PoseWire.of(Transform.of("reference", "image"), np.zeros((6, 6))), 0)
     assert not p.say("reject").accepted
     assert not p.say("train").accepted
+    assert not p.say("verify").accepted
     assert p.flow.step == "guide"

@@ -69,6 +69,7 @@ TEXTS: Mapping[str, str] = {
     "guide": "Guidance",
     "review": "Review",
     "registration": "Registration: residual {fre_mm:.1f}\u00a0mm, error at the target 95\u00a0% {tre_mm:.1f}\u00a0mm",
+    "verified_ago": "Landmarks verified {minutes:.0f} min ago",
     "verified": "Verified at {name}: {value_mm:.1f}\u00a0mm off, 95\u00a0% bound {bound_mm:.1f}\u00a0mm",
     "beyond": "{name} is {value_mm:.1f}\u00a0mm off, its 95\u00a0% bound is {bound_mm:.1f}\u00a0mm: accept or reject",
     "target_depth": "To the target {value_mm:.1f} ± {sigma_mm:.1f}\u00a0mm",
