@@ -261,15 +261,15 @@ def hand_eye() -> Rows:
     return table("hand-eye: 60 poses, 0.1 deg and 0.2 mm in both streams, 40 trials", rows)
 
 
-def hand_eye_poses(seed):
-    """Return 60 poses a and b with 0.1 deg and 0.2 mm of noise each, and the true X and Z between them."""
+def hand_eye_poses(seed, n=60, lever_m=0.08):
+    """Return n poses a and b with 0.1 deg and 0.2 mm of noise each, and the true X and Z between them."""
     rng = np.random.default_rng(seed)
-    x = compose(exponential(rng.normal(size=3)), rng.normal(size=3) * 0.08)
+    x = compose(exponential(rng.normal(size=3)), rng.normal(size=3) * lever_m)
     z = compose(exponential(rng.normal(size=3)), rng.normal(size=3))
-    a = compose(exponential(rng.normal(size=(60, 3)) * 0.5), rng.normal(size=(60, 3)) * 0.3)
+    a = compose(exponential(rng.normal(size=(n, 3)) * 0.5), rng.normal(size=(n, 3)) * 0.3)
     noise = np.repeat([np.radians(0.1), 2e-4], 3)
-    b = perturb(inverse(z) @ a @ x, rng.normal(size=(60, 6)) * noise)
-    return perturb(a, rng.normal(size=(60, 6)) * noise), b, x, z
+    b = perturb(inverse(z) @ a @ x, rng.normal(size=(n, 6)) * noise)
+    return perturb(a, rng.normal(size=(n, 6)) * noise), b, x, z
 
 
 def _cv2_hand_eye(cv2, a, b, flag):

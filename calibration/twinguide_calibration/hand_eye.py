@@ -14,6 +14,7 @@ from math import inf, sqrt
 import numpy as np
 
 from twinguide_calibration.error import p95_radius
+from twinguide_calibration.hand_eye_noise import first_moment, next_moment, shape_of, small_sample
 from twinguide_calibration.hand_eye_start import park
 from twinguide_calibration.latency import (
     checked_stream,
@@ -32,12 +33,10 @@ from twinguide_calibration.rigid import (
     difference,
     inverse,
     perturb,
-    skew,
 )
 from twinguide_calibration.weights import (
     TUKEY_WIDTH,
     estimate_variance,
-    median,
     robust_scale,
     serial_inflation,
     settle_scale,
@@ -50,7 +49,6 @@ STEP_CONVERGED = 1e-8  # [rad, m]
 STEP_NEGLIGIBLE = 1e-3  # of the estimate's own sigma
 MOST_REJECTED = 0.4
 EFFICIENCY = 0.95  # of Tukey's weights under normal noise
-SCALE_FLOOR = 1e-12  # data without noise keep a scale to weigh with
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +95,11 @@ class _Problem:
     times_a: Array | None = None  # of the whole stream of A
     stream_a: Array | None = None
     times_b: Array | None = None
+
+    @property
+    def given(self) -> bool:
+        """Return whether the noise was given."""
+        return self.covariance_a is not None or self.covariance_b is not None
 
     def at(self, offset: float) -> tuple[Array, Array | None]:
         """Return A at B's times moved by an offset [s], and how fast it moves there."""
@@ -171,55 +174,58 @@ def _solve(problem: _Problem, rows: Ints, n: int, offset: float, p95_max: float,
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Final:
-    """The residuals at the end: told in B's source, whitened, and the unweighted information."""
+    """The residuals at the end: told in B's source, and whitened, with their Jacobian."""
 
     residual: Array  # (n, 6)
     whitened: Array  # (n, 6)
+    jacobian: Array  # (n, 6, k) whitened, over (X, Z[, offset])
     scale: float
-    information: Array  # (12, 12) or (13, 13) with the offset
-    given: bool
+    sizes: Ints | None  # of the noise, as `small_sample` takes them; None where the noise was given
 
 
 def _refine(problem: _Problem, x: Array, z: Array, offset: float) -> tuple[Array, Array, float, _Final]:
     """Return X, Z and the offset of least Tukey-weighted whitened residual (Gauss-Newton on the group)."""
-    given = problem.covariance_a is not None or problem.covariance_b is not None
+    moment = None
     for _ in range(ROUNDS):
         a, speed = problem.at(offset)
-        final, gradient, information = _linear(problem, a, speed, x, z, given)
-        step = -solve(information, gradient)
+        final, step, length, moment = _linear(problem, a, speed, x, z, moment)
         x, z = perturb(x, step[:6]), perturb(z, step[6:12])
         if speed is not None:
             offset += float(step[12])
-        told = float(step @ information @ step) < (STEP_NEGLIGIBLE * final.scale) ** 2
-        if told or np.abs(step[:12]).max() < STEP_CONVERGED:
+        if length < STEP_NEGLIGIBLE * final.scale or np.abs(step[:12]).max() < STEP_CONVERGED:
             break
     a, speed = problem.at(offset)
-    final, _, _ = _linear(problem, a, speed, x, z, given)
-    return x, z, offset, final
+    return x, z, offset, _linear(problem, a, speed, x, z, moment)[0]
 
 
 def _linear(
-    problem: _Problem, a: Array, speed: Array | None, x: Array, z: Array, given: bool
-) -> tuple[_Final, Array, Array]:
-    """Return the residuals, the gradient and the weighted information over (X, Z[, offset])."""
+    problem: _Problem, a: Array, speed: Array | None, x: Array, z: Array, moment: Array | None
+) -> tuple[_Final, Array, float, Array | None]:
+    """Return the residuals, the step, its length told in noise, and the noise's next second moment."""
     reached = inverse(z) @ a @ x
     residual = difference(reached, problem.b)
     parts = [np.broadcast_to(np.eye(6), (len(a), 6, 6)), -adjoint(inverse(reached))]
     if speed is not None:
         parts.append(adjoint(inverse(x)) @ speed[:, :, None])
     jacobian = np.concatenate(parts, axis=2)
-    whitening = _given_whitening(problem, x) if given else _estimated_whitening(residual, x)
-    jacobian = whitening @ jacobian
+    if problem.given:
+        whitening, sizes, least = _given_whitening(problem, x), None, 1.0
+    else:
+        shape = shape_of(first_moment(residual) if moment is None else moment, x)
+        whitening, sizes, least = shape.whitening, shape.sizes, 0.0
     whitened = (whitening @ residual[:, :, None])[..., 0]
+    white = whitening @ jacobian
     squares = squared_lengths(whitened)
-    scale = settle_scale(squares, 6, robust_scale(squares, 6), jacobian.shape[2])
-    scale = max(scale, 1.0) if given else scale
+    k = white.shape[2]
+    scale = max(settle_scale(squares, 6, robust_scale(squares, 6), k), least)
     weights = tukey(squares, 6, scale)
-    k = jacobian.shape[2]
-    flat, row_weights = jacobian.reshape(-1, k), np.repeat(weights, 6)
-    weighted = flat * row_weights[:, None]
-    plain: Array = flat.T @ flat
-    return _Final(residual, whitened, scale, plain, given), weighted.T @ whitened.ravel(), weighted.T @ flat
+    flat = white.reshape(-1, k)
+    weighted = flat * np.repeat(weights, 6)[:, None]
+    information = weighted.T @ flat
+    step = -solve(information, weighted.T @ whitened.ravel())
+    if not problem.given:
+        moment = next_moment(residual, weights, jacobian, invert(flat.T @ flat) * scale**2)
+    return _Final(residual, whitened, white, scale, sizes), step, sqrt(float(step @ information @ step)), moment
 
 
 def _given_whitening(problem: _Problem, x: Array) -> Array:
@@ -233,56 +239,23 @@ def _given_whitening(problem: _Problem, x: Array) -> Array:
     return whitening_of(total)
 
 
-def _estimated_whitening(residual: Array, x: Array) -> Array:
-    """Return the whitening (6, 6) of `cov(turning) = s I`, `moving = k [l] turning + rest`, l being X's lever.
-
-    Noise of A's turning reaches B's source along the lever; k is A's share of the turning noise, by regression. What
-    the share leaves open moves things across the lever only: the rest is sized along the lever and across it.
-    """
-    arm = inverse(x)[:3, 3]
-    lever = skew(arm)
-    turning, moving = residual[:, :3], residual[:, 3:]
-    squares = squared_lengths(turning)
-    inside = squares <= (TUKEY_WIDTH[3] * (robust_scale(squares, 3) + SCALE_FLOOR)) ** 2
-    lengths = squared_lengths(moving)
-    inside &= lengths <= 16.0 * median(lengths) + SCALE_FLOOR
-    carried = turning @ lever.T
-    share = float((moving[inside] * carried[inside]).sum()) / max(float((carried[inside] ** 2).sum()), 1e-30)
-    share = float(np.clip(share, 0.0, 1.0))
-    rest = moving - share * carried
-    direction = arm / max(float(np.sqrt(arm @ arm)), 1e-30)
-    along = rest @ direction
-    sizes = [_size(squares, 3), _size(along**2, 1), _size(squared_lengths(rest) - along**2, 2)]
-    if sizes[1] > sizes[2]:  # by chance, or without a lever: all directions are alike
-        sizes[1:] = [_size(squared_lengths(rest), 3)] * 2
-    block = np.eye(3) / sizes[2] + np.outer(direction, direction) * (1.0 / sizes[1] - 1.0 / sizes[2])
-    whitening = np.zeros((6, 6))
-    whitening[:3, :3] = np.eye(3) / sizes[0]
-    whitening[3:, 3:], whitening[3:, :3] = block, -share * block @ lever
-    return whitening
-
-
-def _size(squares: Array, k: int) -> float:
-    """Return the robust sigma per component of squared lengths, shape (n,), of k components."""
-    return settle_scale(squares, k, robust_scale(squares, k), 2 * k) + SCALE_FLOOR
-
-
 def _result(
     x: Array, z: Array, offset: float, final: _Final, rows: Ints, n: int, spread: float, notes: tuple[str, ...]
 ) -> HandEyeFit:
     squares = squared_lengths(final.whitened)
     inside = squares < (TUKEY_WIDTH[6] * final.scale) ** 2
-    count = len(final.information)
     inflation = serial_inflation(final.whitened, inside)
-    if final.given:
-        variance = final.scale**2 / EFFICIENCY
-    else:  # the noise's sizes were estimated from the same residuals
-        variance = estimate_variance(squares, 6, final.scale, count) * len(rows) / max(len(rows) - 3, 1)
-    covariance = invert(final.information) * variance * inflation
+    count = final.jacobian.shape[2]
+    if final.sizes is None:
+        flat = final.jacobian.reshape(-1, count)
+        covariance, freedom, variance = invert(flat.T @ flat), inf, final.scale**2 / EFFICIENCY
+    else:
+        covariance, freedom = small_sample(final.jacobian, final.sizes, float(inside.sum()) / inflation)
+        variance = estimate_variance(squares, 6, final.scale, count)
+    covariance = covariance * variance * inflation
     turned, moved = np.full(n, np.nan), np.full(n, np.nan)
     turned[rows] = np.sqrt(squared_lengths(final.residual[:, :3]))
     moved[rows] = np.sqrt(squared_lengths(final.residual[:, 3:]))
-    freedom = inf if final.given else max(3.0 * float(inside.sum()) / inflation - count, 1.0)
     used = final.residual[inside] if inside.any() else final.residual
     timed = count > 12
     return HandEyeFit(
