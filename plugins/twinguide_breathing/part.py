@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from . import gate
 from .lag import LagPrior
 from .marker import ChestSample, ReferenceFilter, locate_chest
 from .model import HORIZONS_S, BreathingModel, Prediction, TooLittle, fit
+from .rest import RestWatch
 from .training import SECOND, TrainingLog, trained
 from .watch import Verdict, Watch
 from .waveform import GRID_HZ, HISTORY_S, history_features
@@ -51,6 +53,7 @@ class Breathing:
         self._fit_at_ns = self._told_ns = 0
         self._note = ""
         self._follower: Follower | None = None
+        self._rest: RestWatch | None = None  # since the last registration or verification
         self._gate = gate.UNKNOWN
 
     def step(self, t_ns: int, inbox: Inbox) -> Iterator[Message]:
@@ -72,6 +75,8 @@ class Breathing:
             self._note = ""
         elif state.step != "train":
             self._training = None
+        if state.step in ("register", "verify"):
+            self._rest = None
         self._step = state.step
 
     def _on_exposure(self, exposure: Exposure) -> Iterator[Message]:
@@ -84,7 +89,8 @@ class Breathing:
         elif self._training:
             self._training.add_chest(sample)
         elif self._follower:
-            yield from self._follow(self._follower, sample)
+            self._rest = self._rest or self._follower.rest_watch()
+            yield from self._follow(self._follower, self._rest, sample)
         yield Gate(
             t_ns=exposure.t_ns, open=self._gate.open, reason=self._gate.reason, seconds_left=self._gate.seconds_left
         )
@@ -100,12 +106,16 @@ class Breathing:
             self._log_to.warning("exposure at %d ns passed over: %s", exposure.t_ns, error)
             return None
 
-    def _follow(self, follower: Follower, sample: ChestSample) -> Iterator[Message]:
+    def _follow(self, follower: Follower, rest: RestWatch, sample: ChestSample) -> Iterator[Message]:
+        rest.add(sample.t_ns * 1e-9, sample.position)
         followed = follower.follow(sample)
         if followed is None:
             self._gate = gate.GateState(False, "chest marker seen too short")
             return
         prediction, verdict = followed
+        prediction = replace(prediction, covariance=prediction.covariance + rest.covariance())
+        if verdict.in_model and rest.creep and rest.creep.size > self._options.creep_mm * 1e-3:
+            verdict = Verdict(False, f"reference or chest marker has crept by {rest.creep.size * 1e3:.1f} mm: verify")
         if verdict.in_model:
             self._gate = gate.decide(self._gate, prediction, self._limits, follower.rest_ends_in_s(sample.t_ns))
         else:
@@ -131,12 +141,16 @@ class Breathing:
 
     def _fit(self, log: TrainingLog, t_ns: int) -> Training:
         try:
-            model = fit(log.recording(), self._prior)
+            recording = log.recording()
+            model = fit(recording, self._prior)
         except (TooLittle, np.linalg.LinAlgError) as error:
             self._fit_at_ns, self._told_ns = t_ns + round(RETRY_S * SECOND), t_ns
             self._note = f"training goes on: {error}"
             return Training(t_ns=t_ns, progress=0.99, done=False, note=self._note)
         self._training, self._follower = None, Follower(model)
+        self._rest = self._rest or self._follower.rest_watch()
+        for at_s, position in zip(recording.chest_times.tolist(), recording.chest, strict=True):
+            self._rest.add(at_s, position)
         return trained(model, t_ns)
 
 
@@ -160,6 +174,11 @@ class Follower:
         verdict = self._watch.observe(now, value, features)
         prediction = self._model.predict(features)
         return (prediction if verdict.in_model else _doubted(prediction, self._model)), verdict
+
+    def rest_watch(self) -> RestWatch:
+        """Return a watch over where the chest rests, across the travel that was learnt."""
+        inspiration = self._model.projection.direction * np.sign(self._model.travel)
+        return RestWatch(inspiration, float(self._model.familiar.periods.mean()))
 
     def rest_ends_in_s(self, t_ns: int) -> float:
         """Return how long after `t_ns` [ns] the next breath begins at the soonest [s]; 0 where that is unknown."""

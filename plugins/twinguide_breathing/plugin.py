@@ -31,6 +31,7 @@ class BreathingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     imaging_lag_sigma_ms: Positive = 30.0
     hysteresis: float = 0.08  # of the target behind the chest, in breaths
     hysteresis_sigma: Positive = 0.016
+    creep_mm: Positive = 2.0  # of the chest's rest, across its travel: more, and the reference may have slipped
     gate_mm: Positive = 2.0
     gate_mm_per_s: Positive = 5.0
 

@@ -28,6 +28,7 @@ class Projection:
     origin: Array  # (3,) [m]
     weights: Array  # (3,)
     sigma: float
+    direction: Array  # (3,) unit vector, in which the chest moves
 
     def apply(self, positions: Array) -> Array:
         """Return the scalar [m], shape (...), of positions [m], shape (..., 3)."""
@@ -47,7 +48,7 @@ def fit_projection(positions: Array, covariance: Array) -> Projection:
     travel = np.linalg.solve(whitening.T, principal)
     travel /= np.linalg.norm(travel)
     information = float(travel @ inverse @ travel)
-    return Projection(origin, inverse @ travel / information, information**-0.5)
+    return Projection(origin, inverse @ travel / information, information**-0.5, travel)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

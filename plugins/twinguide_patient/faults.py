@@ -34,7 +34,14 @@ def phase_jump(faults: Sequence[Fault], t_s: float) -> tuple[float, float]:
 def bump(faults: Sequence[Fault], t_s: float) -> Array:
     """Return how far the reference body has moved on the patient [m], shape (3,), in reference."""
     direction = np.array([0.6, -0.48, 0.64])
-    return direction * sum(_metres(f, 7.0) * smooth((t_s - f.at_s) / 0.05) for f in faults if f.kind == "bump")
+    bumped = sum(_metres(f, 7.0) * smooth((t_s - f.at_s) / 0.05) for f in faults if f.kind == "bump")
+    return direction * (bumped + crept(faults, t_s))
+
+
+def crept(faults: Sequence[Fault], t_s: float) -> float:
+    """Return how far of that it has crept [m], at a steady pace."""
+    creeps = [f for f in faults if f.kind == "creep" and t_s > f.at_s]
+    return sum(_metres(f, 4.0) * min((t_s - f.at_s) / max(f.seconds, 1e-3), 1.0) for f in creeps)
 
 
 def headset_jump(faults: Sequence[Fault], t_s: float) -> Array:

@@ -202,6 +202,8 @@ class Patient:
             return "cough"
         if faults.phase_jump(self._options.faults, t_s)[0] > 0:
             return "jump"
+        if faults.crept(self._options.faults, t_s) > 0:
+            return "creep"
         return "hold" if breath.held else "regular"
 
 

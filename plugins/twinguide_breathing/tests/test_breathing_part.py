@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -204,3 +205,21 @@ def test_training_again_starts_anew():
     out = list(part.step(40 * SECOND, Inbox([("loop", workflow("train"))])))
     assert of(Training, out)[0].progress == 0.0
     assert not of(Displacement, list(part.step(40 * SECOND, Inbox([("x", exposure(motion, 1700))]))))
+
+
+def test_a_creep_widens_the_region_then_is_said_until_landmarks_are_verified_anew():
+    motion = simulate(Patient(), 9006, train_s=26.5, test_s=56.5)
+    share = np.clip((motion.times - 32.0) / 24.0, 0.0, 1.0)  # 5 mm within 24 s, across the chest's travel
+    crept = replace(motion, chest=motion.chest + share[:, None] * [5e-3, 0.0, 0.0])
+    verified = [workflow("verify"), workflow("guide")]
+    told = of(Displacement, play(made(), crept, extra=lambda k: verified if k == 62 * 60 else []))
+    times = np.array([d.t_ns / SECOND for d in told])
+    in_model = np.array([d.in_model for d in told])
+    said = times[~in_model]
+    assert 41.6 < said[0] < 58.0  # 2 mm at 41.6 s, seen when two blocks of 8 s lie behind it
+    assert "crept by 2." in told[int(np.argmin(in_model))].reason
+    assert not in_model[(times > said[0]) & (times < 62.0)].any()
+    assert in_model[(times < said[0]) | (times > 62.1)].all()
+    sigma = np.sqrt([d.covariance.numpy()[0, 0, 0] for d in told])
+    assert np.median(sigma[(times > 60.0) & (times < 62.0)]) > 3e-3
+    assert np.median(sigma[times > 63.0]) < 1e-3  # landmarks were verified: where it rests now is where it belongs

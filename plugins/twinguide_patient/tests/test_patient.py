@@ -217,6 +217,16 @@ def test_a_bump_moves_the_reference_and_the_truth_follows(context):
     np.testing.assert_allclose(chains[0].matrix, chains[1].matrix, atol=1e-9)  # the patient has not moved
 
 
+def test_a_creep_carries_the_reference_off_at_a_steady_pace_and_is_flagged(context):
+    fault = Fault(kind="creep", at_s=1.0, seconds=4.0)
+    truths = of(play(Patient(context(faults=(fault,), vibration_mm=0.0)), 6.0), Truth)
+    places = np.array([m.poses["tracker_from_reference"].position for m in truths])
+    moved = np.linalg.norm(places - places[0], axis=1)
+    np.testing.assert_allclose(moved[[180, 3 * 180, 5 * 180, -1]], [0.0, 2e-3, 4e-3, 4e-3], atol=1e-9)
+    assert {m.flags["breathing"] for m in truths[:180]} == {"regular"}
+    assert {m.flags["breathing"] for m in truths[182:]} == {"creep"}
+
+
 def test_a_cough_is_fast_flagged_and_over(context):
     fault = Fault(kind="cough", at_s=5.0)
     with_cough, without = (play(Patient(context(faults=f)), 7.0) for f in ((fault,), ()))
