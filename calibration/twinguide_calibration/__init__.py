@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         fit_clock,
         interpolate_poses,
         motion_lag,
+        place_lag,
         pose_lag,
         profile_minimum,
     )
@@ -94,6 +95,7 @@ _HOMES = {
         "fit_clock",
         "interpolate_poses",
         "motion_lag",
+        "place_lag",
         "pose_lag",
         "profile_minimum",
     ),
@@ -174,6 +176,7 @@ __all__ = [
     "misfit_probability",
     "motion_lag",
     "p95_radius",
+    "place_lag",
     "pose_lag",
     "profile_minimum",
     "register_layouts",

@@ -22,6 +22,7 @@ CLOCK_FLOOR_S = 1e-6
 PROFILE = 8  # steps to either side of the least misfit
 PAIRS = 2000
 LEAST_TURN = np.radians(3.0)  # of a pair of poses, below which its angle is mostly noise
+LEAST_CARRIED = 0.9  # of a point's motion by its body's poses, whose twelve numbers follow much by chance
 LEAST_EXPLAINED = 0.5  # of b's motion: two streams of one motion share nearly all, of two motions next to nothing
 GAP = 5.0  # median intervals: across a longer gap nothing is interpolated
 
@@ -164,7 +165,7 @@ def motion_lag(
     """
     times_a, values_a, notes_a = _stream(times_a, values_a, "stream a")
     times_b, values_b, notes_b = _stream(times_b, values_b, "stream b")
-    inside = _overlap(times_a, times_b, lag_max_s, 8 * values_b.shape[1])
+    inside = _overlap(times_a, times_b, lag_max_s, 4 * (values_a.shape[1] + values_b.shape[1]))
     times_b, values_b = times_b[inside], values_b[inside]
     lags = np.arange(-lag_max_s, lag_max_s + step_s / 2, step_s)
     misfit = np.array([float((_left_over(times_a, values_a, times_b - lag, values_b) ** 2).sum()) for lag in lags])
@@ -181,6 +182,23 @@ def motion_lag(
     lag, sigma = profile_minimum(lags, misfit, freedom)
     sigma *= serial_inflation(left, np.ones(len(left), dtype=np.bool_)) ** 0.5
     return LagFit(lag, sigma, float(np.sqrt(misfit[best] / freedom)), explained, (*notes_a, *notes_b))
+
+
+def place_lag(
+    times_a: Array, poses_a: Array, times_b: Array, places_b: Array, *, lag_max_s: float = 0.5, step_s: float = 0.005
+) -> LagFit:
+    """Return by how much a point's places lag the poses of the body that carries it, as `motion_lag`.
+
+    `poses_a` (n, 4, 4), `places_b` [m], shape (m, 3), each told by its own tracker, neither calibrated: wherever the
+    point is fixed, its place is linear in the pose's twelve numbers. Raises CalibrationRefused also where it is not.
+    """
+    fit = motion_lag(times_a, poses_a[:, :3].reshape(-1, 12), times_b, places_b, lag_max_s=lag_max_s, step_s=step_s)
+    if fit.explained < LEAST_CARRIED:
+        raise CalibrationRefused(
+            f"the body's poses explain {fit.explained:.0%} of the point's motion (wanted {LEAST_CARRIED:.0%})",
+            "Are both fixed to one body, and is neither stream inverted?",
+        )
+    return fit
 
 
 def _overlap(times_a: Array, times_b: Array, lag_max_s: float, least: int) -> Bools:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from twinguide_calibration import CalibrationRefused, fit_clock, motion_lag, pose_lag
+from twinguide_calibration import CalibrationRefused, fit_clock, motion_lag, place_lag, pose_lag
 from twinguide_calibration.rigid import compose, exponential
 
 
@@ -81,6 +81,37 @@ def test_a_lag_of_poses_is_found_without_any_calibration():
     b[:, :3, :3] = b[:, :3, :3] @ exponential(rng.normal(size=(len(times), 3)) * 1e-3)
     fit = pose_lag(times, a, times, b)
     assert fit.lag_s == pytest.approx(0.07, abs=2e-3)
+
+
+def carried(times, lever_m, lag_s, rng):
+    """Return poses of a body that turns and moves, and the places, in another frame, of a point it carries, late."""
+
+    def body(t):
+        turn = 0.5 * np.stack([breath(1.1 * t), breath(1.7 * t + 1), breath(0.9 * t + 2)], axis=1)
+        return compose(exponential(turn), 0.1 * np.stack([breath(0.8 * t), breath(1.4 * t + 3), 0 * t], axis=1))
+
+    other = compose(exponential(np.array([0.3, -1.0, 0.5])), np.array([0.1, 0.2, 0.3]))
+    late = other @ body(times - lag_s) @ np.append(lever_m, 1.0)
+    return body(times), late[:, :3] + rng.normal(size=(len(times), 3)) * 2e-4
+
+
+@pytest.mark.parametrize("lever_m", [[0.0, 0.0, 0.0], [0.1, -0.2, 0.3]])
+def test_a_lag_is_found_by_a_carried_points_places_however_the_body_turns(lever_m):
+    times = np.arange(0.0, 20.0, 1 / 50)
+    for seed in range(10):
+        a, b = carried(times, lever_m, 0.043, np.random.default_rng(seed))
+        fit = place_lag(times, a, times, b)
+        assert abs(fit.lag_s - 0.043) < 4.0 * fit.sigma_s + 2e-4  # 0.2 ms: what linear interpolation bends
+        assert fit.sigma_s < 1e-3
+        assert fit.explained > 0.99
+
+
+def test_places_of_a_point_that_another_body_carries_are_refused():
+    times = np.arange(0.0, 20.0, 1 / 50)
+    for seed in range(10):
+        a, _ = carried(times, [0.1, -0.2, 0.3], 0.0, np.random.default_rng(seed))
+        with pytest.raises(CalibrationRefused, match="explain"):
+            place_lag(times, a, times, turning(times, seed)[:, :3, 0])
 
 
 def test_poses_that_hardly_turn_are_refused():

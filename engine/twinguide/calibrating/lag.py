@@ -13,7 +13,7 @@ from twinguide.calibrating.outcome import Outcome, shortened
 from twinguide.calibrating.picture import draw_clock, draw_lag
 from twinguide.calibrating.result import ClockResult, TimeResult, stamp, symmetric
 from twinguide.calibrating.streams import matrices, open_streams, timed
-from twinguide_calibration import LagFit, fit_clock, motion_lag, pose_lag
+from twinguide_calibration import LagFit, fit_clock, place_lag, pose_lag
 from twinguide_calibration.reading import read_stamps
 
 Array = NDArray[np.float64]
@@ -23,7 +23,7 @@ def lag(paths: tuple[Path, ...], a: str, b: str, by: str, lag_max_ms: float) -> 
     """Find how much later `b` tells of a motion than `a`, both on one clock.
 
     `by` is `turning` (the angle between two poses is the same for all bodies that are fixed to one another, so nothing
-    need be calibrated) or `moving` (places, one an affine image of the other). A CSV of stamps, `device_ms` and
+    need be calibrated) or `moving` (b's places, linear in a's poses wherever b is fixed to the body). A CSV of stamps, `device_ms` and
     `arrival_ms`, tells of the clocks instead: offset and drift. Raises CalibrationError with the remedy.
     """
     with refusals():
@@ -36,7 +36,7 @@ def lag(paths: tuple[Path, ...], a: str, b: str, by: str, lag_max_ms: float) -> 
         if by == "turning":
             fit = pose_lag(times_a, matrices(one), times_b, matrices(two), lag_max_s=limit_s)
         else:
-            fit = motion_lag(times_a, one.translations, times_b, two.translations, lag_max_s=limit_s)
+            fit = place_lag(times_a, matrices(one), times_b, two.translations, lag_max_s=limit_s)
     result = TimeResult(
         of=f"{two.name} behind {one.name}",
         sources=hashed(paths),
