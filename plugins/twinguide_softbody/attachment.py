@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -17,38 +19,56 @@ from .machine import MOST_WIDE, Arrays
 NARROW = 16  # nodes: a spring over more would fill the matrix
 
 
-class Attachment:
-    """Springs on a body as the kernels see them; their stiffness may change, their points only by another one."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Springs' points in the layout's order: what does not hang on their stiffness."""
 
-    def __init__(self, lay: Layout, springs: Springs, arrays: Arrays) -> None:
+    weights: sp.csr_matrix  # (k, n)
+    spread: sp.csr_matrix  # (blocks, k): what each touched block takes of each spring
+    blocks: NDArray[np.int32]  # of the matrix, ascending
+    wide: NDArray[np.intp]  # springs that fit no block,
+    moved: sp.csr_matrix  # their weights on nodes that are not held
+    on_lattice: Array  # and on the lattice's nodes, (wide, lattice)
+
+
+class Attachment:
+    """Springs on a body as the kernels see them; their stiffness may change, their points only by another one.
+
+    What is `known` of the same springs, or of the same parts of joined ones, is not laid out again.
+    """
+
+    def __init__(
+        self, lay: Layout, springs: Springs, arrays: Arrays, known: Mapping[Springs, Rows] | None = None
+    ) -> None:
         nodes = cast("tuple[int, int]", springs.weights.shape)[1]
         if nodes != len(lay.order):
             got, where = f"{nodes}", "the springs' weights"
             raise CaseError(f"weights of {len(lay.order)} nodes", got, where, "Build the springs for this body.")
-        self._arrays = arrays
-        self.weights = sp.csr_matrix(springs.weights[:, lay.order])
-        count = len(self.weights.indptr) - 1
-        self.weights.sort_indices()
-        moved = self.weights.multiply(lay.held == 0).tocsr()
-        moved.eliminate_zeros()
-        moved.sort_indices()
-        self._spread, at, wide = _pairs(lay, moved)
-        if len(wide) > MOST_WIDE:
+        known = known or {}
+        self.rows = {part: known.get(part) or _laid_out(lay, part) for part in springs.parts or (springs,)}
+        rows = list(self.rows.values())
+        start = np.cumsum([0, *(len(one.weights.indptr) - 1 for one in rows)])
+        self.places = {part: slice(start[k], start[k + 1]) for k, part in enumerate(self.rows)}
+        self._wide = np.concatenate([one.wide + first for one, first in zip(rows, start, strict=False)])
+        if len(self._wide) > MOST_WIDE:
             fix = "Take fewer, or springs on the nodes themselves."
-            raise CaseError(f"at most {MOST_WIDE} springs over many nodes", f"{len(wide)}", "the springs", fix)
-        self._wide = wide
-        moved_wide = moved[wide]
-        self._wide_on_lattice = on_lattice(lay, moved_wide)
-        arrays.set("touched_at", at, np.int32)
-        arrays.set("touched_values", np.zeros((len(at), 9)), np.float32)
-        arrays.system.touched, arrays.system.wide = len(at), len(wide)
+            raise CaseError(f"at most {MOST_WIDE} springs over many nodes", f"{len(self._wide)}", "the springs", fix)
+        self._arrays = arrays
+        self.weights = sp.csr_matrix(sp.vstack([one.weights for one in rows]))
+        self._wide_on_lattice = np.concatenate([one.on_lattice for one in rows])
+        self._blocks, place = np.unique(np.concatenate([one.blocks for one in rows]), return_inverse=True)
+        self._of_rows = np.split(place, np.cumsum([len(one.blocks) for one in rows])[:-1])
+        count = int(start[-1])
+        arrays.set("touched_at", self._blocks, np.int32)
+        arrays.set("touched_values", np.zeros((len(self._blocks), 9)), np.float32)
+        arrays.system.touched, arrays.system.wide = len(self._blocks), len(self._wide)
         arrays.system.springs = count
         arrays.set("spring_start", self.weights.indptr, np.int32)
         arrays.set("spring_node", self.weights.indices, np.int32)
         arrays.set("spring_weight", self.weights.data, np.float64)
         arrays.set("pull", np.zeros((count, 3)), np.float64)
         arrays.set("spring_stiffness", np.zeros((count, 9)), np.float64)
-        _set_wide(arrays, lay, moved_wide)
+        _set_wide(arrays, lay, sp.csr_matrix(sp.vstack([one.moved for one in rows])))
         self.coarse = np.zeros((3 * lay.lattice.count,) * 2)  # what low-rank springs add to the coarse matrix [N/m]
         self.stiffen(springs.stiffness)
 
@@ -57,23 +77,45 @@ class Attachment:
         self.stiffness = stiffness
         flat = stiffness.reshape(-1, 9)
         self._arrays.write("spring_stiffness", flat)
-        self._arrays.write("touched_values", self._spread @ flat)
+        self._touched = np.zeros((len(self._blocks), 9))
+        for part, at in zip(self.rows, self._of_rows, strict=True):
+            self._touched[at] += self.rows[part].spread @ flat[self.places[part]]
+        self._arrays.write("touched_values", self._touched)
         self._arrays.write("wide_stiffness", flat[self._wide])
         on, size = self._wide_on_lattice, len(self.coarse)
         drawn = np.einsum("kij,kb->kibj", stiffness[self._wide], on).reshape(len(on), 3 * size)
         self.coarse[...] = (on.T @ drawn).reshape(size, size)
 
+    def touches_as(self, other: Attachment) -> bool:
+        """Tell whether the matrix holds the same of both: they differ in additions of low rank alone."""
+        return np.array_equal(self._blocks, other._blocks) and np.array_equal(self._touched, other._touched)
+
 
 def difference(lay: Layout, old: Attachment, new: Attachment) -> tuple[Array, Array]:
     """Return what the springs of `new` add to those of `old`: rows on the lattice (k, lattice), stiffness (k, 3, 3)."""
-    most = min(len(old.stiffness), len(new.stiffness))
-    a, b = old.weights[:most], new.weights[:most]
-    changed = (np.asarray(abs(a - b).sum(axis=1)).ravel() > 0) | (old.stiffness[:most] != new.stiffness[:most]).any(
-        axis=(1, 2)
-    )
-    same = int(np.argmax(changed)) if changed.any() else most
-    rows = sp.csr_matrix(sp.vstack([old.weights[same:], new.weights[same:]]))
-    return on_lattice(lay, rows), np.concatenate([-old.stiffness[same:], new.stiffness[same:]])
+    rows, more = [np.zeros((0, lay.lattice.count))], [np.zeros((0, 3, 3))]
+    for of, sign in ((old, -1.0), (new, 1.0)):
+        for part, one in of.rows.items():
+            if part not in old.rows or part not in new.rows:
+                rows.append(on_lattice(lay, one.weights))
+                more.append(sign * of.stiffness[of.places[part]])
+    for part in old.rows.keys() & new.rows.keys():
+        change = new.stiffness[new.places[part]] - old.stiffness[old.places[part]]
+        changed = np.flatnonzero(change.any(axis=(1, 2)))
+        if len(changed):
+            rows.append(on_lattice(lay, new.rows[part].weights[changed]))
+            more.append(change[changed])
+    return np.concatenate(rows), np.concatenate(more)
+
+
+def _laid_out(lay: Layout, springs: Springs) -> Rows:
+    weights = sp.csr_matrix(springs.weights[:, lay.order])
+    weights.sort_indices()
+    moved = weights.multiply(lay.held == 0).tocsr()
+    moved.eliminate_zeros()
+    moved.sort_indices()
+    spread, blocks, wide = _pairs(lay, moved)
+    return Rows(weights, spread, blocks, wide, moved[wide], on_lattice(lay, moved[wide]))
 
 
 def _pairs(lay: Layout, weights: sp.csr_matrix) -> tuple[sp.csr_matrix, NDArray[np.int32], NDArray[np.intp]]:

@@ -112,13 +112,22 @@ class Springs:
 
     weights: sp.csr_matrix
     stiffness: Array
+    parts: tuple[Springs, ...] = ()  # that they were joined of
 
     def __post_init__(self) -> None:
         """Bring the arrays to their types; refuse what is not a spring."""
+        if self.parts:
+            return
         weights = sp.csr_matrix(self.weights, dtype=np.float64)
         weights.sum_duplicates()
         object.__setattr__(self, "weights", weights)
         object.__setattr__(self, "stiffness", stiffness_of(self.stiffness, len(weights.indptr) - 1))
+
+
+def joined(*parts: Springs) -> Springs:
+    """Return springs one after the other; a solver lays a part out once, however often it is joined to others."""
+    weights = sp.csr_matrix(sp.vstack([one.weights for one in parts]))
+    return Springs(weights, np.concatenate([one.stiffness for one in parts]), parts)
 
 
 def stiffness_of(stiffness: Array, count: int) -> Array:

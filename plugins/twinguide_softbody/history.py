@@ -25,7 +25,8 @@ class History:
         zeros = machine.arrays.zeros
         self._moves, self._answers, self._move = zeros(KEPT, n, 3), zeros(KEPT, n, 3), zeros(n, 3)
         self._less, self._work = np.array([-1.0]), np.zeros((KEPT, KEPT))
-        self._points = np.zeros((KEPT, 0, 3))
+        self._stiffness = np.zeros((0, 3, 3))
+        self._points = self._pulls = np.zeros((KEPT, 0, 3))
         self._dots = np.zeros((2, KEPT))
         self._count = self._at = 0
 
@@ -33,11 +34,16 @@ class History:
         """Start anew."""
         self._count = self._at = 0
 
-    def attach(self, springs: int) -> None:
-        """Learn the known directions' motion of other springs."""
-        self._points = np.zeros((KEPT, springs, 3))
-        for move, points in zip(self._moves, self._points, strict=True):
-            self._machine.spring_points(move, points)
+    def attach(self, stiffness: Array) -> None:
+        """Learn how the known directions move springs of a stiffness [N/m], (k, 3, 3)."""
+        self._stiffness = stiffness
+        self._points, self._pulls = np.zeros((2, KEPT, len(stiffness), 3))
+        for k in range(self._count):
+            self._see(k)
+
+    def _see(self, k: int) -> None:
+        self._machine.spring_points(self._moves[k], self._points[k])
+        np.einsum("kij,kj->ki", self._stiffness, self._points[k], out=self._pulls[k])
 
     def push(self, before: Array, after: Array, force_before: Array, force_after: Array) -> None:
         """Keep a change of positions [m] with that of the elements' forces [N], all (n, 3)."""
@@ -50,19 +56,18 @@ class History:
         self._machine.dots(self._answers, move, dot[0])
         self._machine.dots(self._moves, answer, dot[1])
         self._work[self._at] = self._work[:, self._at] = (dot[0] + dot[1]) / 2
-        self._machine.spring_points(move, self._points[self._at])
+        self._see(self._at)
         self._at = (self._at + 1) % KEPT
         self._count = min(self._count + 1, KEPT)
 
-    def guess(self, u: Array, right: Array, stiffness: Array, out: Array) -> bool:
+    def guess(self, u: Array, right: Array, out: Array) -> bool:
         """Write u plus the best known change for the imbalance `right` [N]; false where nothing is known."""
         if not self._count:
             return False
         known = slice(0, self._count)
         self._machine.dots(self._moves[known], right, self._dots[0, known])
-        points = self._points[known]
-        pulls = np.matmul(stiffness[None], points[..., None])[..., 0]
-        matrix = self._work[known, known] + np.tensordot(points, pulls, axes=([1, 2], [1, 2]))
+        springs = np.tensordot(self._points[known], self._pulls[known], axes=([1, 2], [1, 2]))
+        matrix = self._work[known, known] + springs
         scale = np.sqrt(np.maximum(np.diag(matrix), 0))
         if not (scale > 0).all():
             return False

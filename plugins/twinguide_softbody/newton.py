@@ -56,7 +56,12 @@ class Newton:
     def attach(self, attachment: Attachment) -> None:
         """Take other springs; they pull where they stand until `load` sets their targets."""
         self.attachment = attachment
-        self.history.attach(len(attachment.stiffness))
+        self.history.attach(attachment.stiffness)
+
+    def stiffen(self, stiffness: Array) -> None:
+        """Set the springs' stiffness [N/m], (k, 3, 3)."""
+        self.attachment.stiffen(stiffness)
+        self.history.attach(stiffness)
 
     def place(self, u: Array) -> float:
         """Take displacements u of the CPU; return the smallest J."""
@@ -84,7 +89,7 @@ class Newton:
 
     def guess(self) -> bool:
         """Move as the last moves suggest, where that lowers the energy; say whether it did."""
-        known = self.history.guess(self.u, self._right, self.attachment.stiffness, self._new_u)
+        known = self.history.guess(self.u, self._right, self._new_u)
         return known and self._take()
 
     def assemble(self) -> None:

@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from . import constraints, mesh
 from .bias import mesh_error
-from .body import Array, Body, Springs
+from .body import Array, Body, Springs, joined
 from .constraints import Points, Steadiness, Surroundings
 from .error import ErrorModel, Point
 from .layout import layout
 from .learning import Learning
 from .materials import Mixture
 from .quasistatic import Solved, Solver
-from .response import Response
+from .response import Response, surface_springs
 
 if TYPE_CHECKING:
     from .reduced import Reduced
@@ -79,12 +78,9 @@ class SoftBody:
         self._patch = constraints.patch_weights(vertices, target, patch_radius_m)
         self._patch_row = sp.csr_matrix(self._patch)
         self._centre = (self._patch @ vertices)[None]
-        rows = [_selection(one.nodes, len(vertices)) for one in self._held]
-        self._always = sp.csr_matrix(sp.vstack([*rows, self._patch_row]))
         self._shares = np.concatenate([np.full(len(one.nodes), one.share) for one in self._held] + [np.ones(1)])
-        per_node = np.concatenate([np.zeros(0), *(one.stiffness for one in self._held)])
-        self._held_stiffness = per_node[:, None, None] * np.eye(3)
         response = Response(layout(self.body, np.zeros(len(vertices), dtype=bool)), self.body, mixture, self._held)
+        self._surroundings = surface_springs(self._held, len(vertices))
         columns = response.of_target(), response.of_point(self._patch)
         compliance = np.einsum("n,nxa->xa", self._patch, columns[1].answer)
         self._energy = constraints.energy_scale(compliance)
@@ -116,12 +112,12 @@ class SoftBody:
 
     def _springs(self) -> Springs:
         """Lay all springs: the surroundings', the patch's, and one for each measured point."""
-        rows, covariances = [self._always], [self._covariance[None]]
+        rows, covariances = [self._patch_row], [self._covariance[None]]
         if self._points is not None:
             rows.append(self._points.weights)
             covariances.append(self._points.covariance)
         self._stiffness = constraints.stiffness(np.concatenate(covariances), self._energy)
-        springs = Springs(sp.csr_matrix(sp.vstack(rows)), np.concatenate([self._held_stiffness, self._stiffness]))
+        springs = joined(self._surroundings, Springs(sp.csr_matrix(sp.vstack(rows)), self._stiffness))
         self._rest = springs.weights @ self.body.vertices
         return springs
 
@@ -272,10 +268,6 @@ class SoftBody:
         if self._points is not None:
             ends[len(self._shares) :] += self._points.mean - self._points.rest
         return ends
-
-
-def _selection(nodes: NDArray[np.intp], count: int) -> sp.csr_matrix:
-    return sp.csr_matrix((np.ones(len(nodes)), (np.arange(len(nodes)), nodes)), shape=(len(nodes), count))
 
 
 def _joined(measured: Sequence[Points], without: set[int]) -> Points | None:

@@ -30,6 +30,7 @@ class Coarse:
         self._added = np.zeros(self._next.shape)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="softbody-factor")
         self._pending: Future[bool] | None = None
+        self._stale = False
         self._steps = 0
 
     def refresh(self, attachment: Attachment) -> None:
@@ -45,18 +46,18 @@ class Coarse:
         if self._steps % EVERY == 0:
             self._drop()
             self._snapshot(attachment)
-            self._pending = self._worker.submit(self._factor)
-        elif self._steps % EVERY == DELAY and self._pending is not None:
+            self._pending, self._stale = self._worker.submit(self._factor), False
+        elif self._steps % EVERY == DELAY and self._pending is not None and not self._stale:
             self._adopt(self._pending.result())
             self._pending = None
 
     def follow(self, rows: Array, stiffness: Array) -> None:
-        """Add springs' stiffness [N/m], (k, 3, 3), at rows on the lattice, (k, lattice); hand over the pose next step.
+        """Add springs' stiffness [N/m], (k, 3, 3), at rows on the lattice, (k, lattice), to the factor.
 
-        By Woodbury's identity, exact for what is added and taken away; k is to be small.
+        By Woodbury's identity, exact for what is added and taken away; k is to be small. A factor that the worker is
+        making knows nothing of it, and is not taken over.
         """
-        self._drop()
-        self._steps = EVERY - 1
+        self._stale = True
         inverse = self._machine.arrays.memory.read(self._machine.arrays["coarse"]).astype(np.float64)
         k, size = len(rows), len(inverse)
         points = np.einsum("kl,ab->kalb", rows, np.eye(3)).reshape(3 * k, size)

@@ -98,10 +98,15 @@ class Solver:
         return self._springs
 
     def attach(self, springs: Springs) -> None:
-        """Exchange the springs; the pose stays, and the factor follows."""
+        """Exchange the springs; the pose stays, and the factor follows; cheap where most parts stay (`joined`)."""
         old = self._newton.attachment
-        self._newton.attach(self._attached(springs))
-        self._follow(*difference(self._layout, old, self._newton.attachment))
+        new = self._attached(springs, old)
+        self._newton.attach(new)
+        if not new.touches_as(old):
+            self._age = KEPT
+        elif self._age < KEPT:
+            self._machine.prepare_wide()
+        self._follow(*difference(self._layout, old, new))
 
     def stiffen(self, stiffness: Array) -> None:
         """Set the springs' stiffness [N/m], shape (k, 3, 3)."""
@@ -109,12 +114,12 @@ class Solver:
         changed = np.flatnonzero((checked != attachment.stiffness).any(axis=(1, 2)))
         more = checked[changed] - attachment.stiffness[changed]
         self._springs = Springs(self._springs.weights, checked)
-        attachment.stiffen(checked)
+        self._newton.stiffen(checked)
+        self._age = KEPT
         self._follow(on_lattice(self._layout, attachment.weights[changed]), more)
 
     def _follow(self, rows: Array, more: Array) -> None:
-        """Let matrix and factor know what springs add at rows on the lattice."""
-        self._age = KEPT
+        """Let the factor know what springs add at rows on the lattice."""
         if len(rows) > FEW:
             self._factored = False
         elif self._factored and len(rows):
@@ -172,8 +177,9 @@ class Solver:
         newton.end()
         return self._solved(total, left <= SETTLED, left)
 
-    def _attached(self, springs: Springs) -> Attachment:
-        attachment = Attachment(self._layout, springs, self._machine.arrays)
+    def _attached(self, springs: Springs, old: Attachment | None = None) -> Attachment:
+        known = None if old is None else old.rows
+        attachment = Attachment(self._layout, springs, self._machine.arrays, known)
         self._springs = springs
         self._points = attachment.weights @ self._rest
         return attachment

@@ -64,7 +64,7 @@ class Response:
         self._vertices = body.vertices[lay.order]
         self._machine = on_cpu(lay, "linear", 1)
         self._direction = np.zeros((len(lay.order), 3))
-        springs = _surface(held, len(lay.order))
+        springs = surface_springs(held, len(lay.order))
         attachment = Attachment(lay, springs, self._machine.arrays)
         self._machine.tangent(self._direction)
         coarse = Coarse(self._machine)
@@ -151,7 +151,7 @@ class Response:
         return Columns(np.stack(answers, axis=-1)[place], stacked[:, place])
 
 
-def _surface(held: Sequence[Held], count: int) -> Springs:
+def surface_springs(held: Sequence[Held], count: int) -> Springs:
     """Return all springs of the surroundings, each on its own vertex."""
     nodes = np.concatenate([one.nodes for one in held])
     weights = sp.csr_matrix((np.ones(len(nodes)), (np.arange(len(nodes)), nodes)), shape=(len(nodes), count))
