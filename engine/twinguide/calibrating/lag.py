@@ -23,8 +23,9 @@ def lag(paths: tuple[Path, ...], a: str, b: str, by: str, lag_max_ms: float) -> 
     """Find how much later `b` tells of a motion than `a`, both on one clock.
 
     `by` is `turning` (the angle between two poses is the same for all bodies that are fixed to one another, so nothing
-    need be calibrated) or `moving` (b's places, linear in a's poses wherever b is fixed to the body). A CSV of stamps, `device_ms` and
-    `arrival_ms`, tells of the clocks instead: offset and drift. Raises CalibrationError with the remedy.
+    need be calibrated) or `moving` (b's places, linear in a's poses wherever b is fixed to the body). A CSV of stamps,
+    `device_ms` and `arrival_ms`, tells of the clocks instead: offset and drift. Raises CalibrationError with the
+    remedy.
     """
     with refusals():
         stamps = read_stamps(paths[0]) if len(paths) == 1 and paths[0].suffix.lower() in (".csv", ".tsv") else None
