@@ -5,7 +5,8 @@
 The whole demo runs as it would (hub, recorder, every part in its own process) but for the pictures, and three more
 processes of a solver's niceness keep both cores busy. A frame is late that ended after its display period was over.
 `cost_ms` is what a frame took outside waiting, `own_ms` the part of it in which the loop's thread itself ran: the rest
-went to other processes. `first_in_line` says whether Linux granted the loop real-time priority.
+went to other processes. `listening_ms` is that thread's time while it waited for the frame: for what came meanwhile.
+`first_in_line` says whether Linux granted the loop real-time priority.
 The frame budget at 90 Hz is 11.1 ms. Measured in guidance, where a frame costs most; the preparation before it takes
 about a minute.
 """
@@ -26,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from twinguide.xr.base import FrameTiming
+from twinguide.xr.base import FrameTiming, Meanwhile
 
 BUSY = '''
 import numpy as np
@@ -68,8 +69,8 @@ def _own_time_of(headset: Any) -> list[int]:
     """Return a list whose only entry is this thread's time when the headset's wait last ended [ns]."""
     wait, since = headset.wait_frame, [0]
 
-    def wait_frame() -> FrameTiming:
-        timing = wait()
+    def wait_frame(meanwhile: Meanwhile) -> FrameTiming:
+        timing = wait(meanwhile)
         since[0] = time.thread_time_ns()
         return timing
 
@@ -101,7 +102,7 @@ def measure(seconds: float, busy: bool, ordinary: bool = False) -> dict:
             lambda phase, info: full.append(info) if info["generation"] == 2 and phase == "start" else None
         )
         granted = not ordinary and stack.enter_context(first_in_line())
-        own: list[int] = []
+        own, listening = list[int](), list[int]()
         own_since = _own_time_of(loop.headset)
         with quiet_collector():
             full.clear()
@@ -109,8 +110,10 @@ def measure(seconds: float, busy: bool, ordinary: bool = False) -> dict:
                 pass
             before, first, switches = loop.headset.counts, loop.ledger.frames, _switches()
             while loop.ledger.frames - first < seconds * scenario.loop.rate_hz:
+                began = time.thread_time_ns()
                 loop.frame()
                 own.append(time.thread_time_ns() - own_since[0])
+                listening.append(own_since[0] - began)
             counts, switches = loop.headset.counts, _switches() - switches
             collections = len(full)
         stages = loop.ledger.rows()[first:] / 1e6
@@ -125,6 +128,7 @@ def measure(seconds: float, busy: bool, ordinary: bool = False) -> dict:
             "late_percent": 100.0 * (counts.late - before.late + counts.skipped - before.skipped) / frames,
             "cost_ms": _percentiles(cost),
             "own_ms": _percentiles(np.array(own) / 1e6),
+            "listening_ms": _percentiles(np.array(listening) / 1e6),
             "pre_empted": switches,
             "cost_histogram_ms": np.histogram(cost, bins=[0, 0.5, 1, 1.5, 2, 3, 5, 8, 11.1, 1e3])[0].tolist(),
             "stage_p50_ms": dict(zip(loop.ledger.stages, np.median(stages, axis=0).round(3).tolist(), strict=True)),

@@ -33,7 +33,6 @@ if TYPE_CHECKING:  # a loop without pictures imports no GL
 
 log = logging.getLogger(__name__)
 STAGES = ("wait", "bus", "twin", "guidance", "draw", "submit", "record")
-EARLY_NS = MS // 5  # before a frame is due nothing more is taken: what is begun is done by then
 SLOW_NS = 20 * MS  # of uncertainty about the display time, as where it shows 20 pictures a second
 SAID_EVERY = 2  # frames: findings and panel are read, not looked at; structures are judged in the frames between
 
@@ -61,13 +60,10 @@ class Loop:
     overlay_on: bool = True
     _bad: dict[str, str] = field(default_factory=dict[str, str])  # part -> what was wrong with its last bad message
     _scene: Scene | None = None  # of the last frame
-    _due_ns: int = 0  # when the next frame is to begin
 
     def frame(self) -> Shown:
         """Make one frame, seen at one display time, from what is known now."""
-        self._take(self.session.listen(self._due_ns - EARLY_NS))
-        timing = self.headset.wait_frame()
-        self._due_ns = timing.t_wake_ns - timing.late_ns + timing.period_ns
+        timing = self.headset.wait_frame(self._listen)
         now = timing.t_wake_ns
         self.ledger.lap(0)
 
@@ -133,6 +129,9 @@ class Loop:
             for picture in self.footage.keep(scene):
                 self.session.publish(picture)
         return drawn
+
+    def _listen(self, until_ns: int, bell: int) -> None:
+        self._take(self.session.listen(until_ns, bell))
 
     def _take(self, came: Iterable[tuple[Header, Message]]) -> None:
         for header, message in came:

@@ -28,7 +28,7 @@ class Told:
     def __init__(self, blend_preference=("alpha", "additive", "opaque"), **options):
         self.headset = HeadsetOpenXR(ClockReal(), blend_preference, OpenXROptions(**options))
         self.headset.start()
-        self.events, self.timings = [], []
+        self.events, self.timings, self.met = [], [], []
 
     @property
     def states(self):
@@ -39,7 +39,7 @@ class Told:
             self.events.append(event)
             if event.kind != "session_state":
                 tell(event.kind, reason=event.reason, t_ns=event.t_ns)
-        timing = self.headset.wait_frame()
+        timing = self.headset.wait_frame(self._meanwhile)
         self.timings.append(timing)
         each(self.headset, timing)
         if timing.should_render:
@@ -47,6 +47,11 @@ class Told:
                 framebuffer.clear(*COLOURS[eye])
         self.headset.end_frame()
         return timing
+
+    def _meanwhile(self, until_ns, bell):
+        """Ask where the head was, as the loop does of what comes while it waits, and wait on."""
+        self.met.append(self.headset.head(time.monotonic_ns() - 20_000_000))
+        select.select([bell] if bell >= 0 else [], [], [], max(0.0, (until_ns - time.monotonic_ns()) * 1e-9))
 
     def until(self, done, each=lambda headset, timing: None):
         """Run frames until `done()`; the last of them has been drawn."""
@@ -101,6 +106,7 @@ def poses():
         hands = headset.hands()
         seen.update(
             head=headset.head(timing.t_display_ns).matrix.tolist(),
+            head_met=told.met[-1].matrix.tolist(),
             head_before=headset.head(timing.t_display_ns - 10_000_000).matrix.tolist(),
             eyes=[view.stage_from_eye.matrix.tolist() for view in (left, right)],
             fov=[left.fov, right.fov],

@@ -32,6 +32,7 @@ def test_head_eyes_and_controllers_stand_where_the_runtime_puts_them(monado, run
     tolerance = 2e-7 * 4  # poses travel as float32, of values up to 1.7
     np.testing.assert_allclose(told["head"], head, atol=tolerance)
     np.testing.assert_allclose(told["head_before"], head, atol=tolerance)
+    np.testing.assert_allclose(told["head_met"], head, atol=tolerance)  # asked for while the next frame was waited for
     for eye, x in zip(told["eyes"], (-0.035, 0.035), strict=True):
         offset = np.eye(4)
         offset[0, 3] = x

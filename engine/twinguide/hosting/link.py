@@ -112,18 +112,21 @@ class HubLink:
         if self._client is not None:
             self._client.send(packet)
 
-    def wait(self, seconds: float) -> bool:
-        """Wait for a packet or for the hub's end; return whether a packet is there.
+    def wait(self, seconds: float, bell: int = -1) -> bool:
+        """Wait for a packet, until the hub ends or `bell`, a descriptor, can be read; return whether one is there.
 
         ZeroMQ's poll counts in whole milliseconds, too coarse within a frame. Its descriptor tells only of changes, so
         the socket is asked for what it has before each wait.
         """
         socket, until = self.client.socket, time.monotonic() + seconds
-        while not socket.poll(0):
-            left = until - time.monotonic()
-            if left <= 0.0 or self._pidfd in select.select([socket, self._pidfd], [], [], left)[0]:
+        ends = (self._pidfd, bell) if bell >= 0 else (self._pidfd,)
+        while True:
+            here, left = bool(socket.poll(0)), until - time.monotonic()
+            ready = select.select([socket, *ends], [], [], 0.0 if here else max(0.0, left))[0]
+            if left <= 0.0 or any(end in ready for end in ends):
                 return False
-        return True
+            if here:
+                return True
 
     def control(self, request: Control) -> ControlReply:
         """Ask the hub for something; raise BusError where it does not answer."""

@@ -154,9 +154,9 @@ class Remote:
         """Return the next packet from the hub, or None."""
         return self._link.client.receive() if self._link is not None and self._connected else None
 
-    def wait(self, ns: int) -> bool:
-        """Wait for a packet for at most `ns` [ns]; False where none came, or none can."""
-        return ns > 0 and self._link is not None and self._connected and self._link.wait(ns / SECOND)
+    def wait(self, ns: int, bell: int) -> bool:
+        """Wait for a packet for at most `ns` [ns], or until `bell` can be read; False where none came, or none can."""
+        return ns > 0 and self._link is not None and self._connected and self._link.wait(ns / SECOND, bell)
 
     # ---- lockstep ----------------------------------------------------------------------------------------------------
 

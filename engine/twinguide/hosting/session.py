@@ -118,9 +118,12 @@ class Session:
             self._health_ns = t_ns
             self._router.emit(LOOP, Health(part=LOOP, steps=self._advances, t_ns=t_ns), t_ns, 0)
 
-    def listen(self, until_ns: int) -> Iterator[tuple[Header, Message]]:
-        """Real time: yield what comes for the loop until `until_ns` [ns]. In virtual time nothing comes by waiting."""
-        while not self.plan.virtual and self._remote.wait(until_ns - self.now_ns()):
+    def listen(self, until_ns: int, bell: int = -1) -> Iterator[tuple[Header, Message]]:
+        """Yield what comes for the loop until `until_ns` [ns], or until `bell`, a descriptor, can be read.
+
+        In virtual time nothing comes by waiting.
+        """
+        while not self.plan.virtual and self._remote.wait(until_ns - self.now_ns(), bell):
             yield from self.drain()
 
     def drain(self) -> list[tuple[Header, Message]]:

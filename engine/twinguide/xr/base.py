@@ -18,7 +18,7 @@ No module of GL or OpenXR is imported here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -27,6 +27,8 @@ from twinguide.frames import Transform
 if TYPE_CHECKING:
     import moderngl
 
+# Something useful to do while a frame is waited for: until a time [ns], or until a descriptor (-1: none) can be read.
+Meanwhile = Callable[[int, int], object]
 BlendMode = Literal["opaque", "additive", "alpha"]
 HandName = Literal["left", "right"]
 EventKind = Literal["session_state", "space_changed", "lost", "recovered", "stopping"]
@@ -142,8 +144,11 @@ class Headset(Protocol):
         """Return what changed since the last call; never blocks."""
         ...
 
-    def wait_frame(self) -> FrameTiming:
-        """Wait until the next frame should be made; returns at the nominal pace while the runtime is lost."""
+    def wait_frame(self, meanwhile: Meanwhile | None = None) -> FrameTiming:
+        """Wait until the next frame should be made; returns at the nominal pace while the runtime is lost.
+
+        `meanwhile` is called, perhaps more than once, in the caller's thread; it may ask where the head was.
+        """
         ...
 
     def head(self, t_ns: int) -> Transform | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -12,9 +14,13 @@ T = TypeVar("T")
 
 
 class Caller:
-    """Make one call after the other on a daemon thread; a call that hangs costs the thread, not the program."""
+    """Make one call after the other on a daemon thread; a call that hangs costs the thread, not the program.
+
+    `bell` is a descriptor that can be read once a call has been answered since the last `hush`.
+    """
 
     def __init__(self, name: str) -> None:
+        self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
@@ -23,6 +29,11 @@ class Caller:
         future: Future[T] = Future()
         self._jobs.put((call, future))
         return future
+
+    def hush(self) -> None:
+        """Let the bell stand still until the next answer."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.bell)
 
     def close(self) -> None:
         """Let the thread end after the calls made so far."""
@@ -35,3 +46,5 @@ class Caller:
                 future.set_result(call())
             except BaseException as error:  # it belongs to whoever asks for the result
                 future.set_exception(error)
+            os.eventfd_write(self.bell, 1)
+        os.close(self.bell)

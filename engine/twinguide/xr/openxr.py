@@ -26,6 +26,7 @@ from twinguide.xr.base import (
     HandName,
     HeadsetEvent,
     HeadsetInfo,
+    Meanwhile,
     View,
 )
 from twinguide.xr.openxr_connection import GONE, Connection
@@ -75,6 +76,7 @@ class HeadsetOpenXR:
         self._pacer: Pacer | None = None  # paces while there is no runtime, or it does not want frames yet
         self._punctuality = Punctuality()
         self._views: tuple[View, View] | None = None
+        self._blind: Exception | None = None  # why the runtime no longer tells where the head is
 
     @property
     def info(self) -> HeadsetInfo:
@@ -115,7 +117,7 @@ class HeadsetOpenXR:
         )
 
     def _lose(self, error: Exception) -> None:
-        self._frame = self._pacer = None
+        self._frame = self._pacer = self._blind = None
         if self._connection is not None:
             self._events += self._connection.lose(error)
 
@@ -132,17 +134,19 @@ class HeadsetOpenXR:
         events, self._events = self._events, []
         return events
 
-    def wait_frame(self) -> FrameTiming:
+    def wait_frame(self, meanwhile: Meanwhile | None = None) -> FrameTiming:
         """Wait until the runtime wants the next frame, or for the nominal period where it wants none."""
         connection = self._started()
         self._frame = None
+        if self._blind is not None:
+            self._lose(self._blind)
         if connection.lost:
             self._events += connection.recover(self.options.retry_s)
         try:
-            self._frame = self._next_frame(connection)
+            self._frame = self._next_frame(connection, meanwhile)
         except GONE as error:
             self._lose(error)
-        self._timing = self._pace() if self._frame is None else self._told(self._frame)
+        self._timing = self._pace(meanwhile) if self._frame is None else self._told(self._frame)
         self._counts = replace(
             self._counts, frames=self._counts.frames + 1, skipped=self._counts.skipped + self._timing.skipped
         )
@@ -153,13 +157,13 @@ class HeadsetOpenXR:
             raise HeadsetError("a started headset", "one that was not started", "HeadsetOpenXR", "Call start() first.")
         return self._connection
 
-    def _next_frame(self, connection: Connection) -> Frame | None:
+    def _next_frame(self, connection: Connection, meanwhile: Meanwhile | None) -> Frame | None:
         """Follow the session's events, then return its next frame, begun; None where it wants none."""
         session = self._session
         while session is not None:
             answer, connection.late_answer = connection.late_answer, None
             if not isinstance(answer, Turn):
-                answer = connection.ask(lambda: _turn(session))
+                answer = connection.ask(lambda: _turn(session), meanwhile)
             if answer.frame is not None:
                 session.begin_frame(answer.frame)
                 return answer.frame
@@ -172,10 +176,10 @@ class HeadsetOpenXR:
                 return None
         return None
 
-    def _pace(self) -> FrameTiming:
+    def _pace(self, meanwhile: Meanwhile | None) -> FrameTiming:
         if self._pacer is None:
             self._pacer = Pacer(self._clock, SECOND / self._info.period_ns, 2 * self._info.period_ns)
-        return self._pacer.wait(should_render=False)
+        return self._pacer.wait(False, meanwhile)
 
     def _told(self, frame: Frame) -> FrameTiming:
         """Return the timing of a frame of the runtime, and tell the recovery with the first after one."""
@@ -202,14 +206,14 @@ class HeadsetOpenXR:
     def head(self, t_ns: int) -> Transform | None:
         """Return `stage_from_headset` at `t_ns` [ns]; None while it is not tracked or the runtime is lost."""
         session = self._session
-        if session is None or self._frame is None:
+        if session is None or self._blind is not None:
             return None
-        if t_ns == self._frame.t_display_ns:
+        if self._frame is not None and t_ns == self._frame.t_display_ns:
             return self._frame.head
         try:
-            return self._started().ask(lambda: session.locate_head(t_ns))
+            return self._started().look(lambda: session.locate_head(t_ns))
         except GONE as error:
-            self._lose(error)
+            self._blind = error  # told when the next frame is waited for: one may be waited for just now
             return None
 
     def views(self) -> tuple[View, View]:
@@ -232,7 +236,7 @@ class HeadsetOpenXR:
             self._lose(error)
 
     def end_frame(self) -> int:
-        """Hand the frame to the runtime; return when it is seen [ns]: where it came too late, periods after its promise."""
+        """Hand the frame to the runtime; return when it is seen [ns], periods later than promised where it is late."""
         frame, self._frame = self._frame, None
         if self._session is not None and frame is not None:
             try:

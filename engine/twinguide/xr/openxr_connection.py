@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from twinguide.clock import SECOND, Clock
 from twinguide.errors import HeadsetError, RuntimeLost
-from twinguide.xr.base import BlendMode, HeadsetEvent
+from twinguide.xr.base import BlendMode, HeadsetEvent, Meanwhile
 from twinguide.xr.deadline import Caller
 from twinguide.xr.openxr_graphics import ContextEgl
 from twinguide.xr.openxr_runtime import Runtime, headset_error, xr
@@ -24,8 +24,8 @@ GONE = (xr.XrException, RuntimeLost)
 class Connection:
     """One runtime after the other, each with a session on the same GL context.
 
-    `session` is None while there is none. `ask` makes a call that may hang. A call of OpenXR outside of `ask` that
-    raises one of `GONE` is reported with `lose`; `recover`, called once a frame, then brings the runtime back.
+    `session` is None while there is none. `ask` and `look` make calls that may hang. A call of OpenXR outside of these
+    that raises one of `GONE` is reported with `lose`; `recover`, called once a frame, then brings the runtime back.
     """
 
     def __init__(
@@ -34,8 +34,8 @@ class Connection:
         self._egl, self._clock, self._application, self._hang_s = egl, clock, application, hang_s
         self._blend_preference = blend_preference
         self.period_ns = 0  # as the runtime last told it: a slow one is not a hung one
-        self._caller = Caller("openxr")
-        self._hung: Future[Any] | None = None
+        self._caller, self._looker = Caller("openxr"), Caller("openxr-look")  # for a pose is asked for during a wait
+        self._hung: list[Future[Any]] = []  # calls that have not answered by their deadline
         self._opening: Future[Runtime] | None = None
         self._retry_ns = 0
         self.session: Session | None = None
@@ -61,15 +61,28 @@ class Connection:
             runtime.close()
             raise headset_error("an OpenXR session on this GL context", error) from error
 
-    def ask(self, call: Callable[[], T]) -> T:
-        """Return what a call answers; raise RuntimeLost where it does not within the deadline."""
-        deadline_s = max(self._hang_s, HANG_PERIODS * self.period_ns / SECOND)
-        future = self._caller.submit(call)
+    def ask(self, call: Callable[[], T], meanwhile: Meanwhile | None = None) -> T:
+        """Return what a call answers; raise RuntimeLost where it misses its deadline, `meanwhile` included."""
+        self._caller.hush()
+        future, since_ns = self._caller.submit(call), self._clock.now_ns()
+        if meanwhile:
+            meanwhile(since_ns + round(self._deadline_s * SECOND), self._caller.bell)
+        return self._answer(future, since_ns)
+
+    def look(self, call: Callable[[], T]) -> T:
+        """Return what a call answers that may be made while another is waited for; raise RuntimeLost as `ask`."""
+        return self._answer(self._looker.submit(call), self._clock.now_ns())
+
+    @property
+    def _deadline_s(self) -> float:
+        return max(self._hang_s, HANG_PERIODS * self.period_ns / SECOND)
+
+    def _answer(self, future: Future[T], since_ns: int) -> T:
         try:
-            return future.result(deadline_s)
+            return future.result(max(0.0, self._deadline_s - (self._clock.now_ns() - since_ns) / SECOND))
         except TimeoutError as error:
-            self._hung = future
-            raise RuntimeLost("an answer of the runtime", f"none in {deadline_s:g} s") from error
+            self._hung.append(future)
+            raise RuntimeLost("an answer of the runtime", f"none in {self._deadline_s:g} s") from error
 
     def tell(self, call: Callable[[], object]) -> None:
         """Make a call whose end nobody waits for."""
@@ -83,20 +96,20 @@ class Connection:
             events.append(HeadsetEvent("lost", self._clock.now_ns(), f"{type(error).__name__}: {error}"))
         self.lost = True
         with contextlib.suppress(RuntimeLost):
-            if self._hung is None:
+            if not self._hung:
                 self.ask(lambda: None)  # a pulse may still be under way: nothing is destroyed beneath it
-        if self._hung is None:
+        if not self._hung:
             self._close_session()
         return events
 
     def recover(self, retry_s: float) -> list[HeadsetEvent]:
         """Take up what hung, or open the runtime again, at most every `retry_s` [s]; return what was regained."""
-        if self._hung is not None:
-            if not self._hung.done():
+        if self._hung:
+            if not all(hung.done() for hung in self._hung):
                 return []
-            hung, self._hung = self._hung, None
-            if hung.exception() is None:
-                self.late_answer, self.lost = hung.result(), False
+            hung, self._hung = self._hung, []
+            if not any(call.exception() for call in hung):
+                self.late_answer, self.lost = hung[-1].result(), False  # the last asked for may be a frame
                 return [HeadsetEvent("recovered", self._clock.now_ns(), "the runtime answers again")]
             self._close_session()
         if self._opening is None and self._clock.now_ns() >= self._retry_ns:
@@ -118,7 +131,8 @@ class Connection:
     def close(self) -> bool:
         """End the session; return False where the runtime still holds a call, and with it the GL context."""
         self._caller.close()
-        if self._hung is not None:
+        self._looker.close()
+        if self._hung:
             return False
         self._close_session()
         return True

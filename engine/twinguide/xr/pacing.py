@@ -7,9 +7,10 @@ from collections import deque
 from dataclasses import replace
 from math import sqrt
 
-from twinguide.clock import SECOND, Clock, ClockVirtual
-from twinguide.xr.base import FrameCounts, FrameTiming
+from twinguide.clock import MS, SECOND, Clock, ClockVirtual
+from twinguide.xr.base import FrameCounts, FrameTiming, Meanwhile
 
+EARLY_NS = MS // 5  # before a slot begins nothing more is begun: it is done by then
 RECENT = 8  # frames that tell the pace to come
 
 
@@ -60,8 +61,8 @@ class Pacer:
     def _start_of(self, slot: int) -> int:
         return (self._origin_ns or 0) + round(slot * SECOND / self._rate_hz)
 
-    def wait(self, should_render: bool = True) -> FrameTiming:
-        """Wait for the next slot, and promise when its picture is seen."""
+    def wait(self, should_render: bool = True, meanwhile: Meanwhile | None = None) -> FrameTiming:
+        """Wait for the next slot, and promise when its picture is seen; `meanwhile` as in `Headset.wait_frame`."""
         now = self._clock.now_ns()
         if self._origin_ns is None:
             self._origin_ns = now
@@ -71,6 +72,8 @@ class Pacer:
         skipped, self._promised = self._slot + ahead - self._promised - 1, self._slot + ahead
         self._punctuality.replaced(skipped * self.period_ns)
         start = self._start_of(self._slot)
+        if meanwhile:
+            meanwhile(start - EARLY_NS, -1)
         wake = self._sleep_until(start)
         self.counts = replace(self.counts, frames=self.counts.frames + 1, skipped=self.counts.skipped + skipped)
         t_display_ns, sigma_ns = self._start_of(self._promised) + self._latency_ns, self._punctuality.sigma_ns

@@ -20,6 +20,7 @@ from twinguide.xr.base import (
     HandName,
     HeadsetEvent,
     HeadsetInfo,
+    Meanwhile,
     View,
 )
 from twinguide.xr.pacing import Pacer
@@ -144,9 +145,9 @@ class HeadsetSimulated:
     def _lost(self, t_ns: int) -> bool:
         return any(loss.t_ns <= t_ns < loss.t_back_ns for loss in self.options.losses)
 
-    def wait_frame(self) -> FrameTiming:
+    def wait_frame(self, meanwhile: Meanwhile | None = None) -> FrameTiming:
         """Sleep to the next frame's start, or move the virtual clock there."""
-        timing = self._pacer.wait()
+        timing = self._pacer.wait(meanwhile=meanwhile)
         self._t_display_ns = timing.t_display_ns
         if self._lost(timing.t_wake_ns) or not self.options.render:
             return replace(timing, should_render=False)
