@@ -17,11 +17,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from .body import Array
-from .constraints import Points
+from .constraints import FREE_SIGMA_M, Points
 from .error import Point
 from .response import Response
 
-FIRST = 4  # steps for the answer of one point
+FIRST = 8  # steps for the answer of one point
 DELAY = 96  # steps for the rest, 1.1 s at 90 Hz: several times what a worker that rests needs for SIZE tetrahedra
 REST = 2.0  # as long as it worked
 SIZE = 20_000
@@ -29,6 +29,10 @@ WITHOUT_COMPILER = 8  # times as long
 SLID_M = 0.005  # by which a probe may slide and still be the same point: short against how the columns vary
 WIDER = 1.5  # or be as much wider
 SPARE = 8  # points kept that are not in use
+TELLS_M = 1e-4  # of motion at a point, from which its force tells how soft it is: columns are 0.02 mm off the solution
+GIVES = 3.0  # times as soft a place may be across the force as along it
+LED, LED_ALL = 3.0, 0.15  # times as far it may lead other places, and that share of its own motion any
+SOFTER = 16.0  # than the target's patch is the softest: twice what was seen on the skin of a block
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +47,31 @@ class Place:
         """Tell whether the two move the body alike."""
         alike = 1 / WIDER < self.spread / other.spread < WIDER
         return alike and float(np.linalg.norm(self.rest - other.rest)) < SLID_M
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Touch:
+    """A point of which nothing is known yet: its weights, its spring's force [N], (3,), its covariance [m2], (3, 3)."""
+
+    row: sp.csr_matrix
+    force: Array
+    covariance: Array
+
+    def noise(self, field: Array, energy_j: float) -> Array:
+        """Bound what the point's noise moves [m, rms], shape (n,), by the `field` [m], (n, 3), that its force does.
+
+        On a spring e/s^2 a noise s moves a point whose compliance is c by s g/(s^2 + g), g = e c. What it leads
+        elsewhere, and how soft it is across the force, are measured on a block and on livers, not proven.
+        """
+        at = (self.row @ field)[0]
+        moved, work = float(np.linalg.norm(at)), float(at @ self.force)
+        tells = moved > TELLS_M and work > 0.0
+        free = GIVES * energy_j * work / float(self.force @ self.force) if tells else SOFTER * FREE_SIGMA_M**2
+        variance = np.maximum(np.linalg.eigvalsh(self.covariance), 0.0)
+        own = float(np.sqrt((variance * (free / (free + variance)) ** 2).sum()))
+        if not tells:
+            return np.full(len(field), own)
+        return own * np.minimum(LED * np.linalg.norm(field, axis=1) / moved + LED_ALL, 1.0)
 
 
 class Learning:

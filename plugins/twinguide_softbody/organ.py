@@ -5,7 +5,6 @@ Arrays in, arrays out, one `step` a frame. A step never fails: what cannot be us
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -19,7 +18,7 @@ from .body import Array, Body, Springs, joined
 from .constraints import Points, Steadiness, Surroundings
 from .error import ErrorModel, Point
 from .layout import layout
-from .learning import Learning
+from .learning import Learning, Touch
 from .materials import Mixture
 from .quasistatic import Solved, Solver
 from .response import Response, surface_springs
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 LEAST_J = 0.2  # below, a tetrahedron has lost four fifths of its volume: no tissue does, the step is not to be shown
 RETRY, SHORT_M = 30, 0.01  # steps, and the target's way, after which a body that was crushed is solved for anew
 UNSURE = 2.0  # of what is unsure of a point's motion before it is known: a block's vertices needed 1.0 to 2.0
-SOFTER = 16.0  # than the target's patch a point may be, before it is known: twice what was seen on the skin of a block
 MOST_POINTS = 24  # that are measured besides the target: the errors' columns grow with them
 STIFFER = 1.1  # change of a covariance's size above which the springs follow it
 
@@ -156,8 +154,8 @@ class SoftBody:
         if not np.isfinite(solved.positions).all() or solved.smallest_j < LEAST_J:
             self._cold, self._crushed = True, (self.last, self._points, RETRY)
             return self.rigid(self.last, f"a volume ratio of {solved.smallest_j:.2f}")
-        term, noise_m, bounded = self._bounds(solved.positions)
-        sigma = self._errors.sigma(self._drive(), solver_m=math.hypot(solved.solver_error_m, noise_m), term=term)
+        term, bounded = self._bounds(solved.positions)
+        sigma = self._errors.sigma(self._drive(), solver_m=solved.solver_error_m, term=term)
         level = "partial" if left_out else solved.level
         reason = ", ".join(filter(None, (left_out, bounded)))
         return Frame(solved.positions, sigma, level, reason, solved.residual, solved.smallest_j)
@@ -171,22 +169,27 @@ class SoftBody:
         self._crushed = (where, points, left - 1) if near and left > 0 else None
         return self._crushed is not None
 
-    def _bounds(self, positions: Array) -> tuple[Array | None, float, str]:
-        """Bound what points that are still being learnt add to the errors: a vector for each vertex, a noise [m].
+    def _bounds(self, positions: Array) -> tuple[Array | None, str]:
+        """Bound what points that are still being learnt add to the errors, as one more unknown's effect, (n, 3) [m].
 
         What they move is known, in the first steps from the solution alone; what is unsure of that is at most a share.
-        Their noise is known after the first steps, until then bounded as if the body were soft there.
+        Their noise is known after the first steps, until then bounded by what their springs' forces move.
         """
         points, drive = self._points, self._drive()
         if points is None or not self._unsure:
-            return None, 0.0, ""
+            return None, ""
         reason = f"the errors of {self._unsure} new measured points are bounded, not yet found"
         if self._found.all():
-            return UNSURE * self._errors.unsure(drive), 0.0, reason
-        variance, _ = np.linalg.eigh(points.covariance[~self._found[1:]])
-        free = SOFTER * constraints.FREE_SIGMA_M**2
-        noise = np.sqrt(3.0 * float((np.maximum(variance, 0.0) * (free / (free + variance)) ** 2).sum()))
-        return UNSURE * (positions - self.body.vertices - self._errors.moved(drive)), noise, reason
+            return UNSURE * self._errors.unsure(drive), reason
+        field = positions - self.body.vertices - self._errors.moved(drive)
+        square = UNSURE**2 * np.einsum("nx,nx->n", field, field)
+        for k in np.flatnonzero(~self._found[1:]):
+            ends = points.mean[k] - (points.weights[k] @ positions)[0]
+            touch = Touch(points.weights[k], self._stiffness[1 + k] @ ends, points.covariance[k])
+            square += touch.noise(field, self._energy) ** 2
+        length = np.linalg.norm(field, axis=1, keepdims=True)
+        along = np.where(length > 0, field / np.maximum(length, 1e-12), [1.0, 0.0, 0.0])
+        return np.sqrt(square)[:, None] * along, reason
 
     def rigid(self, displacement: Array, reason: str) -> Frame:
         """Move the whole body by a displacement [m], shape (3,), undeformed; its error is the missing deformation."""
