@@ -215,7 +215,10 @@ class Context(Protocol):
 
 
 class PartLike(Protocol):
-    """What a part's class answers."""
+    """What a part's class answers.
+
+    A part placed inside the loop's process may also have a `close()`, called when the run ends; a process just ends.
+    """
 
     def step(self, t_ns: int, inbox: Inbox) -> Iterable[Message]:
         """Do one step at `t_ns` [ns] with what arrived since the last, and return what to publish."""

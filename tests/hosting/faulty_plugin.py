@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -46,6 +47,11 @@ class Heart:
         self.count = 0
         if self.how.fault == "raise-on-start":
             raise ValueError("no device on this port")
+
+    def close(self) -> None:
+        logging.getLogger("faulty").warning("the heart has been told to stop")
+        if self.how.fault == "raise-at-end":
+            raise OSError("it was gone already")
 
     def step(self, t_ns: int, inbox: Inbox) -> Iterable[Message]:
         self.count += 1

@@ -164,6 +164,15 @@ def test_folders_of_the_dead_are_removed_and_those_of_the_living_kept(short_path
         folder.remove()
 
 
+def test_parts_inside_are_told_of_the_end_and_an_error_of_one_keeps_nothing_from_ending(runs, caplog):
+    options = {"heart": {"fault": "raise-at-end", "after": 1000}}
+    session = runs(["heart", "heart2"], plugin=FAULTY, placement="inside", options=options)
+    session.close()
+    assert caplog.text.count("the heart has been told to stop") == 2
+    assert "OSError: it was gone already" in caplog.text
+    assert not session.folder.exists()
+
+
 def test_the_death_of_the_app_ends_hub_and_parts_and_removes_the_folder(tmp_path, until, gone):
     code = f"""
         import sys

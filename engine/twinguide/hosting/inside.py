@@ -83,6 +83,15 @@ class InsidePart:
         times.over_budget += took > BUDGET_US
         return messages
 
+    def close(self) -> None:
+        """Let the part give back what it holds, where it has a `close`."""
+        close = getattr(self._made, "close", None)
+        if close is not None:
+            try:
+                close()
+            except Exception as error:
+                self._fail(error)
+
     def _fail(self, error: Exception) -> None:
         self.fault = f"{type(error).__name__}: {error}"
         logging.getLogger("twinguide.hosting").error("part %s:\n%s", self.part.name, traceback.format_exc())

@@ -162,6 +162,8 @@ class Session:
         if self._closed:
             return
         self._closed = True
+        for inside in self._inside.values():
+            inside.close()
         try:
             self._remote.close()
         finally:
