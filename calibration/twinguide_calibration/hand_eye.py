@@ -48,6 +48,7 @@ ROUNDS = 20
 STEP_CONVERGED = 1e-8  # [rad, m]
 STEP_NEGLIGIBLE = 1e-3  # of the estimate's own sigma
 MOST_REJECTED = 0.4
+ALIKE = 20.0  # times the variance is widened by residuals that follow one another: no longer noise
 EFFICIENCY = 0.95  # of Tukey's weights under normal noise
 
 
@@ -287,10 +288,15 @@ def _gated(fit: HandEyeFit, used: int, p95_max: float) -> HandEyeFit:
     if fit.x_p95 > p95_max:
         values, vectors = eigen(fit.covariance[3:6, 3:6])
         worst = ", ".join(f"{v:.2f}" for v in fit.x[:3, :3] @ vectors[:, 2])
+        alike = fit.inflation > ALIKE
         raise CalibrationRefused(
-            f"X is known to {fit.x_p95 * 1e3:.1f} mm (95 %), wanted {p95_max * 1e3:.1f} mm; worst along ({worst}), "
-            f"{sqrt(float(values[2])) * 1e3:.1f} mm (1 sigma)",
-            "Turn the body more, about axes across that direction, and record more poses.",
+            f"X is known to {sqrt(float(values[2])) * 1e3:.1f} mm (1 sigma) along ({worst}), its worst direction; wanted "
+            f"{p95_max * 1e3:.1f} mm (95 %)"
+            + f": what is left follows the motion, so that {used} pairs are worth {used / fit.inflation:.0f}"
+            * alike,
+            "Look for what it follows: poses of other instants, a camera not calibrated, a body that bends."
+            if alike
+            else "Turn the body more, about axes across that direction, and record more poses.",
         )
     if fit.inflation > 2.0:
         note = f"residuals are correlated in time: the covariance was widened {fit.inflation:.1f} times"

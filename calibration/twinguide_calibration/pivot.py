@@ -252,6 +252,8 @@ def _gate(fit: PivotFit, p95_max: float) -> None:
     wanted = max(ceil(degrees(needed) / 5.0) * 5.0, 20.0)
     if wanted <= 60.0 and fit.swing_rad < radians(wanted):
         remedy = f"Swing to {wanted:.0f} deg or more to all sides."
+    elif fit.swing_rad < radians(20.0):
+        remedy = "Hold the tip firmly in a divot, and swing to 20 deg or more to all sides."
     else:
         remedy = "Hold the tip firmly in a divot, near the tracker, and record longer."
     raise CalibrationRefused(
