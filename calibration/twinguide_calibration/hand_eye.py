@@ -290,8 +290,8 @@ def _gated(fit: HandEyeFit, used: int, p95_max: float) -> HandEyeFit:
         worst = ", ".join(f"{v:.2f}" for v in fit.x[:3, :3] @ vectors[:, 2])
         alike = fit.inflation > ALIKE
         raise CalibrationRefused(
-            f"X is known to {sqrt(float(values[2])) * 1e3:.1f} mm (1 sigma) along ({worst}), its worst direction; wanted "
-            f"{p95_max * 1e3:.1f} mm (95 %)"
+            f"X is known to {sqrt(float(values[2])) * 1e3:.1f} mm (1 sigma) along ({worst}), its worst direction; "
+            f"wanted {p95_max * 1e3:.1f} mm (95 %)"
             + f": what is left follows the motion, so that {used} pairs are worth {used / fit.inflation:.0f}"
             * alike,
             "Look for what it follows: poses of other instants, a camera not calibrated, a body that bends."
