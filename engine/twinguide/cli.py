@@ -122,12 +122,14 @@ def case_show(folder: Path, stills: Path | None) -> None:
     from twinguide.render.stills import draw_stills
 
     loaded = Case.load(folder)
-    table = Table("structure", "role", "risk", "margin mm", "tolerance mm", "vertices", "note", title=loaded.title)
+    table = Table("structure", "role", "risk", "margin mm", "tolerance mm", "vertices", title=loaded.title)
     for name, s in loaded.structures.items():
-        note = "; ".join(text for text in ("generated" if s.generated else "", s.note) if text)
         count = str(len(loaded.surface(name).vertices))
-        table.add_row(name, s.role, s.risk, f"{s.margin_m * 1e3:g}", f"{s.tolerance_m * 1e3:g}", count, note)
+        table.add_row(name, s.role, s.risk, f"{s.margin_m * 1e3:g}", f"{s.tolerance_m * 1e3:g}", count)
     Console().print(table)
+    for name, s in loaded.structures.items():
+        if s.note:
+            click.echo(f"{name}: {s.note}")
     plan = loaded.plan
     length_mm = 1e3 * sum((a - b) ** 2 for a, b in zip(plan.entry, plan.target, strict=True)) ** 0.5
     click.echo(f"laterality: {loaded.laterality}")

@@ -62,7 +62,7 @@ def _title(twin: TwinView, training: float) -> str:
 
 def _gate(twin: TwinView) -> str:
     if twin.gate_open:
-        return text("gate_open", seconds=twin.gate_seconds)
+        return text("gate_open") + (text("gate_seconds", seconds=twin.gate_seconds) if twin.gate_seconds > 0.05 else "")
     return text("gate_closed", reason=twin.gate_reason)
 
 

@@ -33,7 +33,7 @@ def test_a_good_surface_is_left_as_it_is_and_nothing_is_stated():
 def test_an_inverted_surface_is_turned_and_that_is_stated():
     surface, repairs = clean("ball", VERTICES, TRIANGLES[:, ::-1], single=True)
     assert volume(surface) > 0
-    assert repairs == ["1 inverted shells turned outward"]
+    assert repairs == ["1 inverted shell turned outward"]
 
 
 @settings(max_examples=15, deadline=None)
@@ -56,7 +56,7 @@ def test_a_triangle_soup_is_merged():
 def test_a_small_hole_is_filled_and_that_is_stated():
     surface, repairs = clean("ball", VERTICES, TRIANGLES[1:], single=True)
     assert volume(surface) == pytest.approx(volume_of(VERTICES, TRIANGLES), rel=1e-3)
-    assert "1 holes filled" in repairs[0]
+    assert "1 hole filled" in repairs[0]
 
 
 def test_an_open_surface_is_refused_with_the_size_of_its_hole():
@@ -81,7 +81,7 @@ def test_points_without_a_number_are_refused():
 def test_specks_are_dropped_and_that_is_stated():
     surface, repairs = clean("ball", *two([0.2, 0, 0], 0.0003), single=True)
     assert len(surface.vertices) == len(VERTICES)
-    assert repairs == ["1 specks of less than 1 mm3 dropped"]
+    assert repairs == ["1 speck of less than 1 mm3 dropped"]
 
 
 def test_an_organ_of_two_shells_is_refused_and_tumours_of_two_are_kept():

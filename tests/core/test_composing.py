@@ -9,7 +9,7 @@ from twinguide.scene import Point, Status, ToolView, TwinView
 
 def twin(
     step="guide", waits_for="", state="confirmed", target_state="valid", gate_open=True, note="", reason="", progress=(),
-    verified_min=0.0,
+    verified_min=0.0, gate_seconds=1.5,
 ):  # fmt: skip
     covariance = np.eye(3) * 1e-6
     needle = ToolView("needle", Status("valid"), Point(np.zeros(3), covariance), np.array([0.0, 0.0, 1.0]))
@@ -36,7 +36,7 @@ def twin(
         workflow=WorkflowState(step=step, waits_for=waits_for, version=1, note=note, progress=progress),
         gate_open=gate_open,
         gate_reason="moving",
-        gate_seconds=1.5,
+        gate_seconds=gate_seconds,
     )
 
 
@@ -72,6 +72,7 @@ def test_of_the_harmless_distances_only_the_least_is_told_and_every_harmful_one(
 
 def test_the_gate_is_told_with_its_seconds_or_its_reason():
     assert any("OPEN 1.5 s" in row for row in rows(twin()))
+    assert "normal: Breath gate OPEN" in rows(twin(gate_seconds=0.0))  # for how long, nobody knows
     assert any("CLOSED: moving" in row for row in rows(twin(gate_open=False)))
 
 

@@ -44,8 +44,14 @@ def clean(name: str, vertices: Array, triangles: Triangles, *, single: bool) -> 
     ):
         if len(found):
             at = in_mm(vertices[triangles[found[0, 0]]].mean(axis=0))
-            repairs.append(f"WARNING: {what}, {len(found)} pairs of triangles, the first at {at}; left as it is")
+            repairs.append(
+                f"WARNING: {what}, {_many(len(found), 'pair')} of triangles, the first at {at}; left as it is"
+            )
     return Surface(vertices, triangles.astype(np.int32)), repairs
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _edges(triangles: Triangles) -> tuple[Triangles, NDArray[np.int64]]:
@@ -65,14 +71,14 @@ def _merge(vertices: Array, triangles: Triangles, repairs: list[str]) -> tuple[A
         merged = len(vertices) - len(first)
         if merged:
             vertices, triangles = vertices[first], inverse.reshape(-1)[triangles]
-            repairs.append(f"{merged} coincident points merged")
+            repairs.append(f"{_many(merged, 'coincident point')} merged")
     flat = (triangles == np.roll(triangles, 1, axis=1)).any(axis=1)
     if flat.any():
         triangles = triangles[~flat]
-        repairs.append(f"{int(flat.sum())} triangles without area removed")
+        repairs.append(f"{_many(int(flat.sum()), 'triangle')} without area removed")
     _, first = np.unique(np.sort(triangles, axis=1), axis=0, return_index=True)
     if len(first) < len(triangles):
-        repairs.append(f"{len(triangles) - len(first)} repeated triangles removed")
+        repairs.append(f"{_many(len(triangles) - len(first), 'repeated triangle')} removed")
         triangles = triangles[np.sort(first)]
     if len(triangles) == 0:
         raise CaseError("triangles with an area", "none")
@@ -111,7 +117,7 @@ def _fill(name: str, vertices: Array, triangles: Triangles, repairs: list[str]) 
         triangles = np.vstack([triangles, fan])
     if not (_edges(triangles)[1] == 2).all():
         raise CaseError("a surface that closes", "rims that touch each other", name, "Close it before the import.")
-    repairs.append(f"{len(loops)} holes filled, the largest with a rim of {max(lengths) * 1e3:.1f} mm")
+    repairs.append(f"{_many(len(loops), 'hole')} filled, the largest with a rim of {max(lengths) * 1e3:.1f} mm")
     return vertices, triangles
 
 
@@ -125,7 +131,7 @@ def _orient(name: str, triangles: Triangles, repairs: list[str]) -> Triangles:
     turned = int((_handed(before) != _handed(triangles)).sum())
     turned = min(turned, len(triangles) - turned)
     if turned:
-        repairs.append(f"{turned} triangles that disagreed with their neighbours turned")
+        repairs.append(f"{_many(turned, 'triangle')} that disagreed with neighbours turned")
     return triangles
 
 
@@ -147,7 +153,7 @@ def _shells(
     if specks.all():
         raise CaseError("a surface that encloses a volume", f"{size.sum() * 1e9:.3g} mm3", name)
     if specks.any():
-        repairs.append(f"{int(specks.sum())} specks of less than 1 mm3 dropped")
+        repairs.append(f"{_many(int(specks.sum()), 'speck')} of less than 1 mm3 dropped")
     kept = sorted((k for k in range(len(parts)) if not specks[k]), key=lambda k: -size[k])
     if single and len(kept) > 1:
         debris = size[kept[1:]].sum()
@@ -157,7 +163,7 @@ def _shells(
         repairs.append(f"{len(kept) - 1} further shells or cavities of {debris * 1e6:.2f} mL in all dropped")
         kept = kept[:1]
     if any(volumes[k] < 0 for k in kept):
-        repairs.append(f"{sum(bool(volumes[k] < 0) for k in kept)} inverted shells turned outward")
+        repairs.append(f"{_many(sum(bool(volumes[k] < 0) for k in kept), 'inverted shell')} turned outward")
     if len(kept) > 1:
         cavities = _cavities(vertices, [parts[k] for k in kept])
         for k in cavities:

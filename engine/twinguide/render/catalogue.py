@@ -77,7 +77,8 @@ TEXTS: Mapping[str, str] = {
     "finding_bound": "{what}: {value:.1f} {unit}, at least {lower:.1f}",
     "target_error": "Target error 95\u00a0% {value_mm:.1f}\u00a0mm",
     "angle": "Angle to the path {value_deg:.1f}°",
-    "gate_open": "Breath gate OPEN {seconds:.1f}\u00a0s",
+    "gate_open": "Breath gate OPEN",
+    "gate_seconds": " {seconds:.1f}\u00a0s",
     "gate_closed": "Breath gate CLOSED: {reason}",
 }
 
