@@ -289,11 +289,10 @@ def _gated(fit: HandEyeFit, used: int, p95_max: float) -> HandEyeFit:
         values, vectors = eigen(fit.covariance[3:6, 3:6])
         worst = ", ".join(f"{v:.2f}" for v in fit.x[:3, :3] @ vectors[:, 2])
         alike = fit.inflation > ALIKE
+        worth = f": what is left follows the motion, {used} pairs are worth {used / fit.inflation:.0f}" * alike
         raise CalibrationRefused(
             f"X is known to {sqrt(float(values[2])) * 1e3:.1f} mm (1 sigma) along ({worst}), its worst direction; "
-            f"wanted {p95_max * 1e3:.1f} mm (95 %)"
-            + f": what is left follows the motion, so that {used} pairs are worth {used / fit.inflation:.0f}"
-            * alike,
+            f"wanted {p95_max * 1e3:.1f} mm (95 %){worth}",
             "Look for what it follows: poses of other instants, a camera not calibrated, a body that bends."
             if alike
             else "Turn the body more, about axes across that direction, and record more poses.",
