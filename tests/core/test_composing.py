@@ -8,8 +8,8 @@ from twinguide.scene import Point, Status, ToolView, TwinView
 
 
 def twin(
-    step="guide", waits_for="", state="confirmed", target_state="valid", gate_open=True, note="", reason="", progress=(),
-    verified_min=0.0, gate_seconds=1.5,
+    step="guide", waits_for="", state="confirmed", target_state="valid", gate_open=True, gate_seconds=1.5, note="",
+    reason="", progress=(), verified_min=0.0,
 ):  # fmt: skip
     covariance = np.eye(3) * 1e-6
     needle = ToolView("needle", Status("valid"), Point(np.zeros(3), covariance), np.array([0.0, 0.0, 1.0]))
