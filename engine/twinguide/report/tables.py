@@ -48,9 +48,7 @@ def errors(scores: Scores) -> str:
         rows.append([name, *(found.get(key) for key in keys), scores.summary["frames_scored"][name]])
     head = ("error", "mean [mm]", "p95 [mm]", "max [mm]", "predicted p95 [mm]", "inside its 95 % region", "frames")
     why = sorted(set(scores.summary["not_scored"].values()))
-    said = (
-        "Shown against true when each frame is first seen; overlay in stage, with the headset's own error."
-    )
+    said = "Shown against true when each frame is first seen; overlay in stage, with the headset's own error."
     return page.table(head, rows) + page.text(said) + page.bullets([f"Not scored: {reason}." for reason in why])
 
 
