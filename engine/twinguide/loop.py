@@ -97,7 +97,8 @@ class Loop:
         self.ledger.lap(5)
 
         times = self.ledger.newest_us()
-        shown = shown_of(scene, self.wearer.head, views, self.head_covariance, times, seen_ns, drawn=drawn)
+        held = self.twin.controllers
+        shown = shown_of(scene, self.wearer.head, views, self.head_covariance, times, seen_ns, held, drawn=drawn)
         for message in (*self.workflow.changes(), shown):
             self.session.publish(message)
         self.frames += 1

@@ -345,6 +345,7 @@ class Shown(Message, frozen=True, kw_only=True, tag="twinguide.shown/1"):
     drawn: bool = True
     gate_open: bool = False
     seen_ns: int = 0  # when it is first seen: `t_ns`, or later where the machine was too slow
+    controllers: dict[str, PoseWire] = {}  # stage_from_<tool> of tools that a controller is, for this display time
 
 
 class Picture(Message, frozen=True, kw_only=True, tag="twinguide.picture/1"):
@@ -387,7 +388,7 @@ class Truth(Message, frozen=True, kw_only=True, tag="twinguide.truth/1"):
 
     points: dict[str, Vec3]  # [m], in reference: target, displacement (of the target), needle_tip, pointer_tip
     poses: dict[str, PoseWire]  # stage_from_tracker, stage_from_head, reference_from_image, tracker_from_reference
-    flags: dict[str, str] = {}  # breathing: regular, hold, cough, jump, creep; hit: structures that the needle has entered
+    flags: dict[str, str] = {}  # breathing: regular, hold, cough, jump, creep; hit: structures the needle has entered
 
 
 # ---- lockstep -------------------------------------------------------------------------------------------------------

@@ -24,10 +24,11 @@ def shown_of(
     head_covariance: NDArray[np.float64],
     stage_us: Mapping[str, int],
     seen_ns: int,
+    controllers: Mapping[str, PoseWire],
     *,
     drawn: bool,
 ) -> Shown:
-    """Return the message of one frame, first seen at `seen_ns` [ns].
+    """Return the message of one frame, first seen at `seen_ns` [ns]; `controllers` are those that are tools, in stage.
 
     `head_covariance`, shape (6, 6), is the headset's stated tracking error.
     """
@@ -62,6 +63,7 @@ def shown_of(
         drawn=drawn,
         gate_open=twin.gate_open,
         seen_ns=seen_ns,
+        controllers=dict(controllers),
     )
 
 

@@ -109,6 +109,7 @@ class Twin:
         self._at_centres: tuple[Pose, Array] | None = None  # of a registration, the covariances at all centres
         self._radii: tuple[Pose, bool, list[float]] | None = None  # all structures' 95 % errors [m], and of what
         self._held: dict[str, Pose] = {}  # reference_from_<tool> of tools that a controller is
+        self.controllers: dict[str, PoseWire] = {}  # stage_from_<tool> of this frame, as the headset told them
         self.training: dict[str, Training] = {}
         self.bumped = ""  # why, until asked
 
@@ -199,12 +200,14 @@ class Twin:
             self._histories[name].add(t_ns, PoseWire.of(Transform.of("tracker", name), NO_COVARIANCE))
             self._presence[name].seen()
             self._stream.heard_ns = t_ns
+        self.controllers = {}
         for name, side in self._controllers.items():
             grip = hands[side].pose_grip
             if grip is None:
                 self._presence[name].missed("controller not tracked")
                 continue
-            self._histories[name].add(t_ns, PoseWire.of(Transform("stage", name, grip.matrix), NO_COVARIANCE))
+            self.controllers[name] = PoseWire.of(Transform("stage", name, grip.matrix), NO_COVARIANCE)
+            self._histories[name].add(t_ns, self.controllers[name])
             self._presence[name].seen()
 
     def place(self, stage_from_reference: Transform) -> None:

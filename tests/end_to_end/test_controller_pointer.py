@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 
 from twinguide import app
+from twinguide.calibrating.inputs import open_poses
 from twinguide.calibrating.result import PivotResult, read_result
 from twinguide.clock import SECOND
 from twinguide.errors import ScenarioError
 from twinguide.frames import Transform, rotation_from_vector
+from twinguide.messages import Catalogue, Header, Shown, tag_of
+from twinguide.recording import Recorder
 from twinguide.scenario import check, find, overridden
 from twinguide.xr.base import Hand, HeadsetEvent
+from twinguide_calibration import calibrate_pivot
 from twinguide_patient.options import PatientOptions
 from twinguide_patient.room import furnish
 
@@ -91,6 +95,21 @@ def test_the_tip_on_the_controller_is_found(run):
     assert np.linalg.norm(np.array(result.tip_mm) * 1e-3 - TIP) < 5e-4  # 0.3 mm and 1 mrad over 900 sightings
     assert result.divots[0].pivot_in == "stage"
     assert np.linalg.norm(np.array(result.divots[0].pivot_mm) * 1e-3 - DIVOT) < 5e-4
+
+
+def test_the_swing_is_in_the_recording_and_gives_the_same_tip(run, tmp_path):
+    catalogue = Catalogue()
+    recorder = Recorder(tmp_path, catalogue)
+    swing = [frame for frame in run[3] if frame.step == "calibrate"]
+    for seq, frame in enumerate(swing):
+        header = Header(tag_of(Shown), "twinguide", 1, seq, frame.t_ns, frame.t_ns)
+        recorder.write("v1/stream/twinguide/shown", header, catalogue.encode(frame))
+    recorder.close()
+    track = open_poses(tmp_path).track("stage_from_pointer")
+    assert len(track) > 600
+    poses = np.tile(np.eye(4), (len(track), 1, 1))
+    poses[:, :3, :3], poses[:, :3, 3] = track.rotations, track.translations
+    assert np.linalg.norm(calibrate_pivot(poses).tip - TIP) < 5e-4  # as the step of the run
 
 
 def test_the_registration_is_verified_and_its_stated_error_has_the_controllers_in_it(run, demo_case):

@@ -75,7 +75,7 @@ def hashed(paths: tuple[Path, ...]) -> tuple[Source, ...]:
 
 
 def read_session(folder: Path) -> PoseRecording:
-    """Read a session's tracks: `tracker_from_<tool>` of all exposures, and `stage_from_head` as it was shown.
+    """Read a session's tracks: `tracker_from_<tool>` of all exposures, `stage_from_head` and controllers as shown.
 
     Raises RecordingError where there is no recording, CalibrationError where it holds no pose.
     """
@@ -87,8 +87,8 @@ def read_session(folder: Path) -> PoseRecording:
             case Exposure(t_ns=t_ns, tools=tools):
                 found, number = list(tools.values()), exposures
                 exposures += 1
-            case Shown(t_ns=t_ns, stage_from_head=wire):
-                found, number = [wire], shown
+            case Shown(t_ns=t_ns, stage_from_head=wire, controllers=controllers):
+                found, number = [wire, *controllers.values()], shown
                 shown += 1
             case _:
                 continue
