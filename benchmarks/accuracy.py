@@ -15,28 +15,35 @@ import json
 import multiprocessing
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 
-def one_run(job: tuple[int, float, tuple[str, ...]]) -> dict:
-    """Run one seed in a folder of its own, and return its summary."""
+def summary_of(name: str, settings: Sequence[str], inside: Callable[[str], bool]) -> dict[str, Any]:
+    """Run a scenario without pictures and return its summary; `inside` tells of each part whether it runs inside."""
     from twinguide.app import run_scenario
     from twinguide.registry import Registry
     from twinguide.scenario import find, overridden
 
-    seed, seconds, settings = job
-    folder = Path(tempfile.mkdtemp(prefix=f"accuracy-{seed}-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
     try:
         registry = Registry.load()
-        tables = find("liver_puncture", registry)
-        inside = [f"parts.{name}.placement=inside" for name in tables["parts"]]
-        scenario = overridden(tables, [f"seed={seed}", f"seconds={seconds}", *inside, *settings])
+        tables = find(name, registry)
+        placed = [f"parts.{part}.placement=inside" for part in tables["parts"] if inside(part)]
+        scenario = overridden(tables, [*placed, *settings])
         run_scenario(scenario, registry, folder / "s", say=lambda line: None, draw=False)
         return json.loads((folder / "s/summary.json").read_text())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def one_run(job: tuple[int, float, tuple[str, ...]]) -> dict[str, Any]:
+    """Run one seed, and return its summary."""
+    seed, seconds, settings = job
+    return summary_of("liver_puncture", [f"seed={seed}", f"seconds={seconds}", *settings], lambda part: True)
 
 
 def main() -> None:

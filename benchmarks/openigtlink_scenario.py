@@ -13,40 +13,27 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import shutil
 import socket
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accuracy import summary_of
 
 OUT = Path(__file__).parent / "results" / "openigtlink_scenario.json"
 NAMES = ("target", "needle", "overlay")
-WIRE = ("igtl", "igtl_served")
+SERVER = "igtl_served"
 
 
 def one_run(job: tuple[str, int, float, str]) -> dict[str, Any]:
-    """Run one scenario with one seed in a folder of its own, and return its summary."""
-    from twinguide.app import run_scenario
-    from twinguide.registry import Registry
-    from twinguide.scenario import find, overridden
-
+    """Run one scenario with one seed, and return its summary."""
     name, seed, seconds, clock = job
-    folder = Path(tempfile.mkdtemp(prefix="openigtlink-"))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    try:
-        registry = Registry.load()
-        tables = find(name, registry)
-        settings = [f"seed={seed}", f"seconds={seconds}", f"clock={clock}", "headset.backend=simulated"]
-        settings += [f"parts.{part}.options.port={port}" for part in WIRE if part in tables["parts"]]
-        if clock == "virtual":
-            settings += [f"parts.{part}.placement=inside" for part in tables["parts"] if part != "igtl_served"]
-        run_scenario(overridden(tables, settings), registry, folder / "s", say=lambda line: None, draw=False)
-        return json.loads((folder / "s/summary.json").read_text())
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    settings = [f"seed={seed}", f"seconds={seconds}", f"clock={clock}", "headset.backend=simulated"]
+    if name.endswith("igtl"):
+        settings += [f"parts.{part}.options.port={port}" for part in ("igtl", SERVER)]
+    return summary_of(name, settings, lambda part: clock == "virtual" and part != SERVER)
 
 
 def main() -> None:
