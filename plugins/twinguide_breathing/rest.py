@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .waveform import GRID_HZ
+
 Array = NDArray[np.float64]
 
 BLOCK_BREATHS = 2.0  # wherever in a breath it begins, a block holds a whole rest
@@ -53,7 +55,7 @@ class RestWatch:
     def add(self, t_s: float, position: Array) -> None:
         """Take the chest marker's place [m], shape (3,), at a time [s]; times run forwards."""
         if self._times and t_s - self._times[0] >= self._block_s:
-            if len(self._times) >= LEAST_SHARE * self._block_s * 60.0:
+            if len(self._times) >= LEAST_SHARE * self._block_s * GRID_HZ:
                 self._close(np.array(self._positions))
             self._times, self._positions = [], []
         self._times.append(t_s)
