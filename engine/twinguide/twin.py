@@ -35,6 +35,7 @@ from twinguide.messages import (
     WorkflowState,
 )
 from twinguide.registering import Touch
+from twinguide.render.catalogue import text
 from twinguide.scenario import Scenario
 from twinguide.scene import Point, Status, StructureView, ToolView, TwinView
 from twinguide.tooling import tip_covariance, tip_of, tool_view
@@ -410,7 +411,8 @@ class Twin:
         fault = frame.unseen or (frame.fault if moves else "")
         status = trust.judge(p95, frame.silence, frame.horizon_ns, self._stream.period_ns, fault)
         if registration.state != "confirmed" and status.state != "hidden":
-            return Status("unconfirmed", registration.state, status.silence, status.horizon_ns, p95)
+            reason = text("not_verified" if registration.state == "made" else "not_confirmed")
+            return Status("unconfirmed", reason, status.silence, status.horizon_ns, p95)
         return status
 
     def _tools_at(

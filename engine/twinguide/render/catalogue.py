@@ -21,6 +21,8 @@ STATE_WORDS: Mapping[DisplayState, str] = {
     "predicted": "",  # bridged within its tolerance: shown as valid
     "degraded": "DEGRADED",
     "unconfirmed": "UNCONFIRMED",
+    "not_verified": "landmarks are not verified yet",
+    "not_confirmed": "the wearer has not confirmed it",
     "hidden": "HIDDEN",
 }
 
