@@ -102,7 +102,7 @@ class Session:
             self._schedule.wake(LOOP, tag)
 
     def advance(self, t_ns: int) -> None:
-        """Virtual time: make all steps up to `t_ns` [ns]. Real time: take what came, step parts inside that are due."""
+        """Virtual time: make all steps up to `t_ns` [ns]. Real time: step parts inside that are due, with what came."""
         self._advances += 1
         self._remote.look_after(self._receive, self.part_states, self.now_ns())
         if isinstance(self._clock, ClockVirtual):
@@ -112,8 +112,9 @@ class Session:
                 self._synced_ns = t_ns
                 self._remote.sync_recorder(t_ns, self._receive)
             return
-        self._receive()
-        self._schedule.run_at(t_ns, self._step)
+        if self._inside:
+            self._receive()
+            self._schedule.run_at(t_ns, self._step)
         if t_ns - self._health_ns >= HEALTH_NS:  # by it the hub sees a stalled loop
             self._health_ns = t_ns
             self._router.emit(LOOP, Health(part=LOOP, steps=self._advances, t_ns=t_ns), t_ns, 0)
