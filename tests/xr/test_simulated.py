@@ -100,6 +100,13 @@ def test_a_machine_that_keeps_up_again_is_promised_as_before():
     assert sigma[-1] == 0.0
 
 
+def test_stalls_of_seconds_are_not_waited_for_again():
+    promised, seen, _, ahead = paced([5.0, 4000.0, 3000.0] + [5.0] * 20)
+    assert ahead.max() <= 20.0 + 300.0
+    assert seen[-1] - seen[2] < 600.0
+    assert ahead[-1] == 20.0
+
+
 @given(st.lists(st.floats(1.0, 300.0), min_size=2, max_size=40))
 def test_no_frame_is_seen_before_it_is_promised_or_finished(durations_ms):
     promised, seen, _, _ = paced(durations_ms)

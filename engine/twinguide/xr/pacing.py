@@ -12,6 +12,7 @@ from twinguide.xr.base import FrameCounts, FrameTiming, Meanwhile
 
 EARLY_NS = MS // 5  # before a slot begins nothing more is begun: it is done by then
 RECENT = 8  # frames that tell the pace to come
+FURTHEST_S = 0.3  # of a promise: nothing that moves is foretold for longer, and a stall is no pace
 
 
 class Punctuality:
@@ -67,7 +68,8 @@ class Pacer:
         if self._origin_ns is None:
             self._origin_ns = now
         running = int((now - self._origin_ns) * self._rate_hz / SECOND)
-        ahead = sorted(self._overruns)[-2]  # the slowest but one: a single hiccup is not the pace
+        # the slowest but one: a single hiccup is not the pace
+        ahead = min(sorted(self._overruns)[-2], int(FURTHEST_S * self._rate_hz))
         self._slot = max(self._slot + 1, running, self._promised + 1 - ahead)  # none is seen before an earlier one
         skipped, self._promised = self._slot + ahead - self._promised - 1, self._slot + ahead
         self._punctuality.replaced(skipped * self.period_ns)
