@@ -187,10 +187,11 @@ def levels(seeds: range) -> dict[str, object]:
             for name, frame in frames.items():
                 error = np.linalg.norm(frame.vertices - truth, axis=1)
                 found[turn, name].append((error, CHI_95 * frame.sigma))
-        effects, error = soft.effects(motion), truth - frames["full"].vertices
-        explained["error_rms_mm"].append(left_after(error, effects[:0]))
-        explained["left_after_stiffness_and_shares_mm"].append(left_after(error, effects[:-3]))
-        explained["left_after_the_turn_too_mm"].append(left_after(error, effects))
+            if turn == TURNS_DEG[-1]:
+                effects, error = soft.effects(motion), truth - frames["full"].vertices
+                explained["error_rms_mm"].append(left_after(error, effects[:0]))
+                explained["left_after_stiffness_and_shares_mm"].append(left_after(error, effects[:-3]))
+                explained["left_after_the_turn_too_mm"].append(left_after(error, effects))
     return {
         "patients": [seeds.start, seeds.stop - 1],
         "explained": {name: float(np.mean(values)) for name, values in explained.items()},
