@@ -21,8 +21,6 @@ STATE_WORDS: Mapping[DisplayState, str] = {
     "predicted": "",  # bridged within its tolerance: shown as valid
     "degraded": "DEGRADED",
     "unconfirmed": "UNCONFIRMED",
-    "not_verified": "landmarks are not verified yet",
-    "not_confirmed": "the wearer has not confirmed it",
     "hidden": "HIDDEN",
 }
 
@@ -33,6 +31,8 @@ TEXTS: Mapping[str, str] = {
     "not_placed": "No overlay: {reason}",
     "not_placed_reason": "the patient is not registered",
     "head_lost": "The headset does not know where it is: nothing is laid over the patient",
+    "not_verified": "landmarks are not verified yet",
+    "not_confirmed": "the wearer has not confirmed it",
     "slow": "Pictures come too slowly: what moves is seen up to {value_ms:.0f} ms off its time",
     "reference_lost": "the reference is not seen",
     "stage_unsettled": "finding the headset's place by {name}",
