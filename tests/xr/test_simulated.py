@@ -63,8 +63,8 @@ def test_a_frame_in_time_is_neither_late_nor_skips():
 
 
 def paced(durations_ms):
-    """Return when frames at 100 Hz that take so long each are promised and seen, the sigma of that, and how far ahead of
-    its begin each is promised; all [ms].
+    """Return when frames at 100 Hz that take so long each are promised and seen, the sigma of that, and how far ahead
+    of its begin each is promised; all [ms].
     """
     clock, frames = ClockVirtual(), []
     pacer = Pacer(clock, rate_hz=100.0, display_latency_ns=20 * MS)
