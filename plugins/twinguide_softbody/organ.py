@@ -195,15 +195,19 @@ class SoftBody:
         """Move the whole body by a displacement [m], shape (3,), undeformed; its error is the missing deformation."""
         drive = self._drive()
         drive[0] = displacement
-        sigma = self._errors.sigma(drive, bias=self._errors.moved(drive) - displacement)
+        missing, dent_m = self._errors.moved(drive) - displacement, 0.0
+        if self._points is not None:  # of points that nobody has learnt yet: no vertex is dented deeper
+            dents = self._points.mean - self._points.rest - displacement
+            dent_m = float(np.linalg.norm(dents[~self._found[1:]]))
+        sigma = self._errors.sigma(drive, solver_m=dent_m, bias=missing)
         return Frame(self.body.vertices + displacement, sigma, "rigid", reason, 0.0, 1.0)
 
-    def effects(self, displacement: Array) -> Array:
-        """Return what one sigma of each unknown does [m], shape (unknowns, n, 3), under a displacement [m], shape (3,).
+    def effects(self) -> Array:
+        """Return what one sigma of each unknown does to the last step [m], shape (unknowns, n, 3).
 
-        Of the target alone; the last three are the surroundings' turns about x, y and z.
+        The last three are the surroundings' turns about x, y and z.
         """
-        return self._errors.effects(np.concatenate([displacement[None], self._drive()[1:]]))
+        return self._errors.effects(self._drive())
 
     def _drive(self) -> Array:
         """Return the drive [m], shape (k, 3): displacements of the target and of each measured point that is known."""

@@ -218,6 +218,18 @@ def test_a_rigid_answer_says_that_it_lacks_the_deformation(soft):
     assert (CHI_95 * rigid.sigma[far] > missing[far]).all()
 
 
+def test_a_rigid_answer_says_that_it_lacks_the_dent_of_a_new_point():
+    vertices, tetrahedra, mixture = block(6)
+    body, still = SoftBody(vertices, tetrahedra, mixture, TARGET, patch_radius_m=RADIUS), np.eye(3) * 1e-7
+    probe = constraints.pressed(vertices, tetrahedra, np.array([0.08, 0.06, 0.112]), 0.02, 0.001)
+    body.step(np.zeros(3), still)
+    full = body.step(np.zeros(3), still, {"probe": probe})
+    rigid = body.rigid(np.zeros(3), "asked")
+    dent = np.linalg.norm(full.vertices - rigid.vertices, axis=1)
+    assert dent.max() > 5e-3
+    assert (CHI_95 * rigid.sigma >= dent).all()
+
+
 def test_the_bound_holds_against_a_finer_mesh_with_other_stiffness(soft):
     coarse, fine = block(6)[0], mesh.block(12, 0.12)[0]
     order = {tuple(v): i for i, v in enumerate((fine * 1e6).round().astype(int).tolist())}
