@@ -113,7 +113,7 @@ def latency_us(folder, name, seconds=4.0):
         link = session._remote._link  # a waiting reader, not one that looks at 90 Hz
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            link.wait(100)
+            link.wait(0.1)
             session.advance(session.now_ns())
             late += [time.monotonic_ns() - m.t_ns for _, m in session.drain() if isinstance(m, Exposure)]
     p50, p99 = np.percentile(np.array(late[10:]) / 1e3, [50, 99])
