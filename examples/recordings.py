@@ -1,7 +1,8 @@
 """Write simulated recordings to try `twinguide calibrate` on: `python examples/recordings.py FOLDER`.
 
 A stylus swung about its tip in two divots, once too little; fiducials in the image and as touched; a head and the
-marker on it, seen by two systems whose clocks differ by 45 ms. Truth: tip (1, -2, -150) mm.
+marker on it, seen by two systems whose clocks differ by 45 ms; a device's stamps and when they arrived; an organ's
+surface and a patch of it as touched. Truth: tip (1, -2, -150) mm, clock +20 ppm.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ FIDUCIALS = {
     "nasion": (0, -95, 20), "left ear": (75, 5, 0), "right ear": (-72, 8, 3),
     "chin": (4, -80, -75), "brow": (-30, -88, 50), "temple": (66, -50, 42),
 }  # fmt: skip
+REFERENCE_FROM_IMAGE = Rotation.from_euler("xyz", [20, 30, 40], degrees=True), np.array([10.0, 20.0, 900.0])  # [mm]
 TARGETS = {"tumour": (20, 10, 30), "far side": (-40, 70, 60)}
 
 
@@ -64,9 +66,9 @@ def markups(path: Path, names: list[str], places: Array) -> None:
 def fiducials(folder: Path, rng: np.random.Generator) -> None:
     """Write fiducials in the image, as touched (0.4 mm per axis), and targets."""
     places = np.array([*FIDUCIALS.values()], dtype=float)
-    turn = Rotation.from_euler("xyz", [20, 30, 40], degrees=True)
+    turn, shift = REFERENCE_FROM_IMAGE
     markups(folder / "image.mrk.json", [*FIDUCIALS], places)
-    touched = turn.apply(places) + np.array([10.0, 20.0, 900.0]) + rng.normal(0.0, 0.4, places.shape)
+    touched = turn.apply(places) + shift + rng.normal(0.0, 0.4, places.shape)
     markups(folder / "touched.mrk.json", [*FIDUCIALS], touched)
     markups(folder / "targets.mrk.json", [*TARGETS], np.array([*TARGETS.values()], dtype=float))
 
@@ -86,6 +88,32 @@ def head(folder: Path, rng: np.random.Generator) -> None:
         sequence(folder / f"{name}.igs.mha", of or "MarkerToTracker", poses_of(turns, places, rng), stamps)
 
 
+def clock(path: Path, rng: np.random.Generator) -> None:
+    """Write a device's stamps [ms] and when they arrived: 20 ppm fast, 2 ms late at the least, 3 ms more by chance."""
+    device = np.arange(3000) / 60.0
+    arrival = device * (1.0 + 2e-5) + 1000.0 + 0.002 + rng.exponential(0.003, len(device))
+    rows = [f"{1e3 * d:.4f},{1e3 * a:.4f}" for d, a in zip(device, arrival, strict=True)]
+    path.write_text("\n".join(["device_ms,arrival_ms", *rows, ""]))
+
+
+def organ(folder: Path, rng: np.random.Generator) -> None:
+    """Write an organ's surface in the image, and 400 points touched on one side of it, 0.5 mm per axis."""
+    down, around = np.meshgrid(np.linspace(0.0, np.pi, 61), np.linspace(0.0, 2 * np.pi, 121), indexing="ij")
+    x, y, z = np.sin(down) * np.cos(around), np.sin(down) * np.sin(around), np.cos(down)
+    bumps = 1 + 0.25 * np.sin(3 * x + 1) * np.cos(2 * y) + 0.2 * np.sin(4 * z + 2 * x) + 0.1 * np.cos(5 * y - 3 * z)
+    grid = np.stack([90.0 * x, 60.0 * y, 50.0 * z], axis=-1) * bumps[..., None]
+    a, b, c, d = grid[:-1, :-1], grid[1:, :-1], grid[1:, 1:], grid[:-1, 1:]
+    faces = np.concatenate([np.stack(corners, axis=-2).reshape(-1, 3, 3) for corners in ((a, b, c), (a, c, d))])
+    records = np.zeros(len(faces), [("normal", "<3f4"), ("corners", "<9f4"), ("colour", "<u2")])
+    records["corners"] = faces.reshape(-1, 9)
+    (folder / "organ.stl").write_bytes(bytes(80) + np.uint32(len(faces)).tobytes() + records.tobytes())
+    near = grid[y > 0.3]
+    turn, shift = REFERENCE_FROM_IMAGE
+    places = turn.apply(near[rng.permutation(len(near))[:400]]) + shift + rng.normal(0.0, 0.5, (400, 3))
+    rows = [f"{n},{p[0]:.3f},{p[1]:.3f},{p[2]:.3f}" for n, p in enumerate(places)]
+    (folder / "patch.csv").write_text("\n".join(["name,x_mm,y_mm,z_mm", *rows, ""]))
+
+
 def main(folder: Path) -> None:
     """Write all recordings into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,6 +123,8 @@ def main(folder: Path) -> None:
     swing(folder / "timid.igs.mha", np.array([50.0, 20.0, -900.0]), 6.0, rng)
     fiducials(folder, rng)
     head(folder, rng)
+    clock(folder / "stamps.csv", rng)
+    organ(folder, rng)
 
 
 if __name__ == "__main__":

@@ -166,7 +166,7 @@ def draw_handeye(of: str, fit: HandEyeFit, path: Path) -> None:
 
 def draw_lag(of: str, fit: LagFit, curves: tuple[Array, Array, Array, Array], by: str, path: Path) -> None:
     """Draw two streams' speeds over time, as recorded and with the lag taken off."""
-    made, axes = figure(f"{of} by {1e3 * fit.lag_s:.1f} ms", "rectilinear", "rectilinear")
+    made, axes = figure(f"{of}: {1e3 * fit.lag_s:.1f} ms", "rectilinear", "rectilinear")
     times_a, speed_a, times_b, speed_b = curves
     fastest = int(np.argmax(speed_a))  # a few seconds about the liveliest moment, where a lag can be seen
     middle = float(times_a[fastest])
