@@ -200,7 +200,7 @@ class Reduced:
         self._set("incident", lay.incident, np.int32)
         full = connectivity.shape[0] * 16
         for name, shape in (
-            ("u", (filled,)),
+            ("u", (filled + 1,)),  # one more: a row is read as four
             ("pulled", (n, 3)),
             ("element_force", (full, nodes, 3)),
             ("least", (full // 16,)),

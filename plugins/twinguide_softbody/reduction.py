@@ -12,6 +12,7 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
 from scipy.stats import qmc
 
 from twinguide.errors import CaseError
@@ -23,6 +24,7 @@ from .quasistatic import Solver
 SETTLED_M = 2e-7  # [m]: a snapshot is a solution to this; the modes are to be good to micrometres
 CANDIDATES = 16384  # most points among which the cubature chooses: more cost time and add nothing
 MOST_STEPS = 60
+ALIKE = 1e-12  # of a column's squared length, added: two that are alike must not make the Gram matrix singular
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +104,10 @@ def settled(solver: Solver, targets: Array, *, first: bool = False) -> Array:
     for _ in range(MOST_STEPS):
         solved = solver.step(targets)
         moved = np.inf if last is None else float(np.sqrt(((solved.positions - last) ** 2).sum(axis=1).mean()))
-        if moved < SETTLED_M:
+        if moved < SETTLED_M and solved.converged:
             return solved.positions
-        last = solved.positions
+        stuck = moved < SETTLED_M  # too far away for a step that may invert nothing
+        last = (solver.solve(targets) if stuck else solved).positions
     raise CaseError("targets that the body can follow", "no balance", "the drive's range", "Make the range smaller.")
 
 
@@ -147,29 +150,47 @@ def cubature(gradients: Array, volume: Array, moduli: Array, q: Array) -> tuple[
 
 
 def nonnegative(matrix: NDArray[np.floating], right: Array, tolerance: float, most: int) -> Array:
-    """Return weights >= 0, few of them above 0, with |matrix w - right| <= tolerance |right| (Lawson & Hanson 1974)."""
-    weights, active = np.zeros(matrix.shape[1]), np.zeros(0, dtype=np.intp)
-    left, size = right.copy(), np.linalg.norm(right)
-    while np.linalg.norm(left) > tolerance * size and len(active) < most:
-        gain = matrix.T @ left.astype(matrix.dtype)
-        gain[active] = -np.inf
-        active = np.append(active, int(np.argmax(gain)))
-        while True:
-            trial = np.linalg.lstsq(matrix[:, active].astype(np.float64), right, rcond=None)[0]
-            if trial.min() > 0:
-                break
-            bad = trial <= 0
-            old = weights[active]
-            step = float((old[bad] / np.maximum(old[bad] - trial[bad], 1e-300)).min())
-            moved = old + step * (trial - old)
-            weights[active] = np.where(moved > 1e-14 * moved.max(initial=0.0), moved, 0.0)
-            active = active[weights[active] > 0]
-            if not len(active):
-                return weights
-        weights[:] = 0.0
-        weights[active] = trial
-        left = right - matrix[:, active] @ trial
+    """Return weights >= 0, few of them above 0, with |matrix w - right| <= tolerance |right|, or as near as any get.
+
+    Lawson & Hanson 1974, by normal equations, whose Gram matrix grows by a row with each column taken: a least squares
+    solution for each step took minutes.
+    """
+    columns = np.ascontiguousarray(matrix.T, dtype=np.float64)  # a row for each weight
+    quick, toward = columns.astype(np.float32), columns @ right
+    active, refused = np.zeros(0, dtype=np.intp), np.zeros(0, dtype=np.intp)
+    some, gram, left = np.zeros(0), np.zeros((0, 0)), right
+    while np.linalg.norm(left) > tolerance * np.linalg.norm(right) and len(active) < most:
+        gain = quick @ left.astype(np.float32)
+        gain[active] = gain[refused] = -np.inf
+        new = int(np.argmax(gain))
+        if not gain[new] > 0:
+            break  # no weight that is 0 would lower what is left
+        beside = columns[active] @ columns[new]
+        own = (1 + ALIKE) * np.array([[columns[new] @ columns[new]]])
+        gram = np.block([[gram, beside[:, None]], [beside[None], own]])
+        active, some = np.append(active, new), np.append(some, 0.0)
+        kept, some = _positive(gram, toward[active], some)
+        refused = np.zeros(0, dtype=np.intp) if kept[-1] else np.append(refused, new)
+        active, gram = active[kept], gram[np.ix_(kept, kept)]
+        left = right - some @ columns[active]
+    weights = np.zeros(matrix.shape[1])
+    weights[active] = some
     return weights
+
+
+def _positive(gram: Array, toward: Array, weights: Array) -> tuple[NDArray[np.bool_], Array]:
+    """Return which weights stay above 0 on the way from `weights` to the normal equations' solution, and theirs."""
+    kept = np.ones(len(weights), dtype=bool)
+    while kept.any():
+        factor = cho_factor(gram[np.ix_(kept, kept)], lower=True, check_finite=False)
+        trial = cho_solve(factor, toward[kept], check_finite=False)
+        if trial.min() > 0:
+            return kept, trial
+        old, bad = weights[kept], trial <= 0
+        moved = old + float((old[bad] / np.maximum(old[bad] - trial[bad], 1e-300)).min()) * (trial - old)
+        weights[kept] = np.where(moved > 1e-14 * moved.max(initial=0.0), moved, 0.0)
+        kept = kept & (weights > 0)
+    return kept, np.zeros(0)
 
 
 def own_stiffness(lay: Layout) -> Array:

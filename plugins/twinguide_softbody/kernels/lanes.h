@@ -64,11 +64,11 @@ INLINE void transpose8(double8 *v) {
 INLINE void rows_of_lanes16(float16 *from, int size, float *to) { ROWS_OF_LANES(16, from, size, to); }
 INLINE void rows_of_lanes8(double8 *from, int size, double *to) { ROWS_OF_LANES(8, from, size, to); }
 
-/* at[3][16] of rows from[][4] at sixteen places. */
-INLINE void lanes_of_rows(const float *from, const int32_t *place, float16 *at) {
+/* at[3][16] of rows from[][stride] at sixteen places; a float beyond the last row is read. */
+INLINE void lanes_of_rows(const float *from, int stride, const int32_t *place, float16 *at) {
 #if defined(__AVX512F__)
     float16 r[4], half[4];
-    for (int l = 0; l < 16; l++) __builtin_memcpy((float *)r + 4 * l, from + 4 * (int64_t)place[l], 16);
+    for (int l = 0; l < 16; l++) __builtin_memcpy((float *)r + 4 * l, from + stride * (int64_t)place[l], 16);
     for (int k = 0; k < 2; k++) { /* x and y, then z, of eight places */
         half[k] = SHUFFLE(r[2 * k], r[2 * k + 1], Places16, 0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
         half[2 + k] = SHUFFLE(r[2 * k], r[2 * k + 1], Places16, 2, 6, 10, 14, 18, 22, 26, 30, 3, 7, 11, 15, 19, 23, 27, 31);
@@ -78,6 +78,6 @@ INLINE void lanes_of_rows(const float *from, const int32_t *place, float16 *at) 
     at[2] = SHUFFLE(half[2], half[3], Places16, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
 #else
     for (int l = 0; l < 16; l++)
-        for (int i = 0; i < 3; i++) at[i][l] = from[4 * (int64_t)place[l] + i];
+        for (int i = 0; i < 3; i++) at[i][l] = from[stride * (int64_t)place[l] + i];
 #endif
 }

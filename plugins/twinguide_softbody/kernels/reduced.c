@@ -16,6 +16,7 @@
 #define MOST_MODES 32
 
 typedef float float16 __attribute__((vector_size(64), aligned(64)));
+typedef double double8 __attribute__((vector_size(64), aligned(64)));
 #define real float16
 #define scalar float
 #define NAME(x) x##_f32
@@ -24,6 +25,8 @@ typedef float float16 __attribute__((vector_size(64), aligned(64)));
 #undef real
 #undef scalar
 #undef NAME
+
+#include "lanes.h"
 
 typedef struct {
     int32_t modes, points, nodes, elements, element_nodes, touched, threads, steps;
@@ -151,13 +154,10 @@ INLINE void full_block(const Reduced *s, int64_t block, int nodes) {
     float16 at[30], f[30], energy, j[4];
     float least = 1e30f;
     const int32_t *conn = s->conn16 + block * nodes * 16;
-    for (int a = 0; a < nodes; a++)
-        for (int l = 0; l < 16; l++)
-            for (int i = 0; i < 3; i++) at[3 * a + i][l] = s->u[3 * (int64_t)conn[a * 16 + l] + i];
+    for (int a = 0; a < nodes; a++) lanes_of_rows(s->u, 3, conn + a * 16, at + 3 * a);
     element_force_f32(nodes, NEO_HOOKEAN, (const float16 *)(s->data16 + block * 192), at, &energy, j, f);
+    rows_of_lanes16(f, 3 * nodes, s->element_force + block * 16 * 3 * nodes);
     for (int l = 0; l < 16; l++) {
-        float *to = s->element_force + (block * 16 + l) * 3 * nodes;
-        for (int k = 0; k < 3 * nodes; k++) to[k] = f[k][l];
         for (int k = 0; k < (nodes == 4 ? 1 : 4); k++) least = j[k][l] < least ? j[k][l] : least;
     }
     s->least[block] = least;

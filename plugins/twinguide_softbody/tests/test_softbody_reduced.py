@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from scipy.optimize import nnls
 
 from twinguide.errors import CaseError
 from twinguide_softbody import native
@@ -106,6 +107,17 @@ def test_weights_of_an_exact_mixture_are_found():
     matrix, wanted = rng.normal(size=(30, 80)), np.zeros(80)
     wanted[[5, 17, 60]] = 2.0, 0.5, 1.0
     assert nonnegative(matrix, matrix @ wanted, 1e-10, 40) == pytest.approx(wanted, abs=1e-8)
+
+
+def test_where_no_weights_fit_the_nearest_are_found():
+    rng = np.random.default_rng(5)
+    matrix, right = np.abs(rng.normal(size=(30, 80))).astype(np.float32), rng.normal(size=30)
+    matrix[:, 7] = 0.0  # a point that no mode strains
+    matrix[:, 9] = matrix[:, 8]
+    nearest, off = nnls(matrix.astype(float), right)
+    found = nonnegative(matrix, right, 1e-10, 80)
+    assert np.linalg.norm(matrix @ found - right) == pytest.approx(off, rel=1e-6)  # columns are alike to 1e-12
+    assert np.delete(found, [8, 9]) == pytest.approx(np.delete(nearest, [8, 9]), abs=1e-6)
 
 
 def test_principal_fields_span_what_they_are_made_of():
