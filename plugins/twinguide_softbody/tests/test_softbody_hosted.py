@@ -79,7 +79,7 @@ def hosted(tmp_path_factory):
             )
             plan = RunPlan(
                 run_id="levels", seed=1, clock="virtual", parts=parts, case_folder=str(case), record=False,
-                plugin_files=(str(TOLD),),
+                plugin_files=(str(TOLD),), start_deadline_s=120.0,  # it may have to compile the kernels
             )  # fmt: skip
             pose = PoseWire.of(Transform.of("reference", "image"), np.zeros((6, 6)))
             found = []
