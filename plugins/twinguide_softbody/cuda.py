@@ -163,17 +163,19 @@ class Cuda:
         self._run("gather_diagonals", self._n)
         self._run("touch", system.touched)
         self._run("invert_diagonals", self._n, self._held)
-        if system.wide:
-            host = self._host.arrays
-            host.system.wide = system.wide
-            for name in ("wide_start", "wide_node", "wide_weight", "wide_stiffness", "wide_inner"):
-                host.set(name, self._read(name), self.arrays[name].dtype.type)
-            host.write("inverse", self._read("inverse"))
-            self._host.prepare_wide()
-            self.arrays.write("wide_inner", host["wide_inner"])
+        self.prepare_wide()
 
     def prepare_wide(self) -> None:
-        """Do nothing: `tangent` has the host do it."""
+        """Write (1 + S w D^-1 w')^-1 S of the springs over many nodes: a small matter, the host's."""
+        system, host = self.arrays.system, self._host.arrays
+        if not system.wide:
+            return
+        host.system.wide = system.wide
+        for name in ("wide_start", "wide_node", "wide_weight", "wide_stiffness", "wide_inner"):
+            host.set(name, self._read(name), self.arrays[name].dtype.type)
+        host.write("inverse", self._read("inverse"))
+        self._host.prepare_wide()
+        self.arrays.write("wide_inner", host["wide_inner"])
 
     def solve(
         self, right: Array, d: Array, most: int, relative: float, absolute: float = 0.0

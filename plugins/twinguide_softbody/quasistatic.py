@@ -104,7 +104,7 @@ class Solver:
         self._newton.attach(new)
         if not new.touches_as(old):
             self._age = KEPT
-        elif self._age < KEPT:
+        elif self._age < KEPT and self._machine.arrays.system.wide:
             self._machine.prepare_wide()
         self._follow(*difference(self._layout, old, new))
 

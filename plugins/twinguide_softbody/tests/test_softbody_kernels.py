@@ -7,8 +7,8 @@ import pytest
 import scipy.sparse as sp
 
 from twinguide_softbody import native
-from twinguide_softbody.attachment import Attachment
-from twinguide_softbody.body import Body, Springs
+from twinguide_softbody.attachment import Attachment, difference
+from twinguide_softbody.body import Body, Springs, joined
 from twinguide_softbody.cuda import Cuda, Shim
 from twinguide_softbody.jit import Jit
 from twinguide_softbody.layout import layout
@@ -203,3 +203,26 @@ def test_the_solver_runs_on_the_cuda_text():
         poses.append(newton.displacements())
     assert np.abs(poses[0]).max() > 1e-3  # [m], it moved
     np.testing.assert_allclose(poses[1], poses[0], rtol=0, atol=1e-8)  # [m]: both converge to float64's forces
+
+
+@compiled
+def test_springs_joined_of_parts_are_laid_out_as_whole_ones_and_a_known_part_once():
+    body = body_of(1)
+    lay = layout(body, body.vertices[:, 0] < 1e-9)
+    whole = springs_of(body)
+    one, two = (Springs(whole.weights[rows], whole.stiffness[rows]) for rows in ([0, 1], [1, 2]))
+    both = Springs(sp.vstack([one.weights, two.weights]).tocsr(), np.concatenate([one.stiffness, two.stiffness]))
+    machines = [Native(lay, "neo_hookean", 1) for _ in range(2)]
+    first = Attachment(lay, one, machines[1].arrays)
+    made = [
+        Attachment(lay, both, machines[0].arrays),
+        Attachment(lay, joined(one, two), machines[1].arrays, first.rows),
+    ]
+    assert made[1].rows[one] is first.rows[one]
+    for name in ("touched_at", "touched_values", "spring_node", "spring_weight", "wide_node", "wide_stiffness"):
+        assert np.array_equal(machines[0].arrays[name], machines[1].arrays[name])
+    assert made[0].touches_as(made[1])
+    assert np.array_equal(made[0].coarse, made[1].coarse)
+    rows, more = difference(lay, first, made[1])  # what came is the second part alone
+    assert len(rows) == 2
+    assert np.array_equal(more, two.stiffness)
