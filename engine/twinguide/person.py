@@ -1,8 +1,8 @@
 """What a person does by hand: controllers or keys move the procedure on.
 
 A controller's `a`, or the space bar, does what the display waits for; `b`, or `r`, rejects the registration; squeezing,
-or `o`, puts the overlay off and on; `v` verifies the landmarks anew, `t` learns the breathing anew; `menu`, or `q`, ends
-the run.
+or `o`, puts the overlay off and on; `v` verifies the landmarks anew, `t` learns the breathing anew; `menu`, or `q`,
+ends the run.
 """
 
 from __future__ import annotations
