@@ -128,6 +128,10 @@ class HubLink:
             if here:
                 return True
 
+    def doze(self, seconds: float, bell: int = -1) -> None:
+        """Wait as `wait` does, but whatever packets come."""
+        select.select([self._pidfd, *([bell] if bell >= 0 else [])], [], [], max(0.0, seconds))
+
     def control(self, request: Control) -> ControlReply:
         """Ask the hub for something; raise BusError where it does not answer."""
         if self._control is None:

@@ -158,6 +158,11 @@ class Remote:
         """Wait for a packet for at most `ns` [ns], or until `bell` can be read; False where none came, or none can."""
         return ns > 0 and self._link is not None and self._connected and self._link.wait(ns / SECOND, bell)
 
+    def doze(self, ns: int, bell: int) -> None:
+        """Wait for at most `ns` [ns], or until `bell` can be read, whatever comes."""
+        if self._link is not None and self._connected:
+            self._link.doze(ns / SECOND, bell)
+
     # ---- lockstep ----------------------------------------------------------------------------------------------------
 
     def _member(self, name: str) -> Member:

@@ -163,7 +163,8 @@ class HeadsetOpenXR:
         while session is not None:
             answer, connection.late_answer = connection.late_answer, None
             if not isinstance(answer, Turn):
-                answer = connection.ask(lambda: _turn(session), meanwhile)
+                due_ns = self._timing.t_wake_ns + self._timing.period_ns
+                answer = connection.ask(lambda: _turn(session), meanwhile, due_ns)
             if answer.frame is not None:
                 session.begin_frame(answer.frame)
                 return answer.frame

@@ -61,12 +61,15 @@ class Connection:
             runtime.close()
             raise headset_error("an OpenXR session on this GL context", error) from error
 
-    def ask(self, call: Callable[[], T], meanwhile: Meanwhile | None = None) -> T:
-        """Return what a call answers; raise RuntimeLost where it misses its deadline, `meanwhile` included."""
+    def ask(self, call: Callable[[], T], meanwhile: Meanwhile | None = None, due_ns: int = 0) -> T:
+        """Return what a call answers; raise RuntimeLost where it misses its deadline.
+
+        Until the answer is due [ns] or has come, `meanwhile` is done.
+        """
         self._caller.hush()
         future, since_ns = self._caller.submit(call), self._clock.now_ns()
         if meanwhile:
-            meanwhile(since_ns + round(self._deadline_s * SECOND), self._caller.bell)
+            meanwhile(min(due_ns, since_ns + round(self._deadline_s * SECOND)), self._caller.bell)
         return self._answer(future, since_ns)
 
     def look(self, call: Callable[[], T]) -> T:
