@@ -202,7 +202,7 @@ class Reduced:
         for name, shape in (
             ("u", (filled + 1,)),  # one more: a row is read as four
             ("pulled", (n, 3)),
-            ("element_force", (full, nodes, 3)),
+            ("element_force", (full * nodes * 3 + 1,)),
             ("least", (full // 16,)),
         ):
             self._set(name, np.zeros(shape), np.float32)

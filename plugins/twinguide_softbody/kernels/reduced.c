@@ -49,6 +49,14 @@ typedef struct {
     double *partial;                   /* [threads][4] */
 } Reduced;
 
+typedef float float4 __attribute__((vector_size(16)));
+
+INLINE float4 load4(const float *from) {
+    float4 out;
+    __builtin_memcpy(&out, from, 16);
+    return out;
+}
+
 INLINE double sum16(float16 v) {
     double sum = 0;
     for (int l = 0; l < 16; l++) sum += v[l];
@@ -157,9 +165,8 @@ INLINE void full_block(const Reduced *s, int64_t block, int nodes) {
     for (int a = 0; a < nodes; a++) lanes_of_rows(s->u, 3, conn + a * 16, at + 3 * a);
     element_force_f32(nodes, NEO_HOOKEAN, (const float16 *)(s->data16 + block * 192), at, &energy, j, f);
     rows_of_lanes16(f, 3 * nodes, s->element_force + block * 16 * 3 * nodes);
-    for (int l = 0; l < 16; l++) {
-        for (int k = 0; k < (nodes == 4 ? 1 : 4); k++) least = j[k][l] < least ? j[k][l] : least;
-    }
+    for (int k = 0; k < (nodes == 4 ? 1 : 4); k++)
+        for (int l = 0; l < 16; l++) least = j[k][l] < least ? j[k][l] : least;
     s->least[block] = least;
 }
 
@@ -199,18 +206,23 @@ EXPORT void reduced_expand(const Reduced *s, const double *q, const float *pull,
                 double sweep = 0, left = 0, acting = 0;
                 const int from = (int64_t)s->nodes * t / s->threads, to = (int64_t)s->nodes * (t + 1) / s->threads;
                 for (int i = from; i < to; i++) {
-                    float inner[3] = {0}, r[3];
-                    for (int k = s->incident_start[i]; k < s->incident_start[i + 1]; k++)
-                        for (int c = 0; c < 3; c++) inner[c] += s->element_force[3 * (int64_t)s->incident[k] + c];
-                    const float *d = s->inverse + 9 * (int64_t)i;
-                    const int free = d[0] > 0;
-                    for (int c = 0; c < 3; c++) {
-                        r[c] = inner[c] + s->load[3 * (int64_t)i + c] + s->pulled[3 * (int64_t)i + c];
-                        acting += inner[c] * inner[c];
-                        left += free * r[c] * r[c];
+                    const float *d = s->inverse + 9 * (int64_t)i, *load = s->load + 3 * (int64_t)i;
+                    const float *pulled = s->pulled + 3 * (int64_t)i;
+                    const int end = s->incident_start[i + 1], free = d[0] > 0;
+                    float4 even = {0}, odd = {0}; /* the fourth lanes, the next corner's, are dropped */
+                    int k = s->incident_start[i];
+                    for (; k + 2 <= end; k += 2) {
+                        even += load4(s->element_force + 3 * (int64_t)s->incident[k]);
+                        odd += load4(s->element_force + 3 * (int64_t)s->incident[k + 1]);
                     }
+                    if (k < end) even += load4(s->element_force + 3 * (int64_t)s->incident[k]);
+                    even += odd;
+                    const float r[3] = {even[0] + load[0] + pulled[0], even[1] + load[1] + pulled[1],
+                                        even[2] + load[2] + pulled[2]};
+                    acting += even[0] * even[0] + even[1] * even[1] + even[2] * even[2];
+                    left += free * (r[0] * r[0] + r[1] * r[1] + r[2] * r[2]);
                     for (int c = 0; c < 3; c++) {
-                        float z = d[c] * r[0] + d[3 + c] * r[1] + d[6 + c] * r[2];
+                        const float z = d[c] * r[0] + d[3 + c] * r[1] + d[6 + c] * r[2];
                         sweep += z * z;
                     }
                 }
