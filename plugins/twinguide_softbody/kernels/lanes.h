@@ -1,6 +1,6 @@
 /* Between rows, as nodes and elements lie in memory, and lanes, as elements are worked on side by side.
  *
- * Transposed in registers where the processor shuffles whole ones (a third of the tangent's time), by plain loops
+ * Transposed in registers where the processor shuffles whole ones (half the elements' time), by plain loops
  * elsewhere: the same bits. */
 INLINE float16 load16(const float *from) {
     float16 out;
