@@ -117,11 +117,18 @@ def test_a_label_is_drawn_at_its_point(drawn):
 
 def test_orientation_letters_stand_on_the_sides_that_lps_says(scene_of):
     turn = Transform.of("reference", "image", np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]), np.array([0.1, 0.0, 0.0]))
-    words = {one.text: one.position for one in marks.build(scene_of(reference_from_image=turn), PLACE).words}
+    place = replace(PLACE, eye=np.array([0.3, 0.0, 0.4]), right=np.array([0.8, 0.0, -0.6]))  # none behind another
+    words = {one.text: one.position for one in marks.build(scene_of(reference_from_image=turn), place).words}
     for letter, side in zip("RLAPIS", np.kron(np.eye(3), [[-1], [1]]), strict=True):
         in_image = turn.inverse().apply(words[letter])
         assert in_image @ side > PLACE.extent @ np.abs(side)  # outside the organ, on that side
         assert in_image == pytest.approx((in_image @ side) * side, abs=1e-12)
+
+
+def test_of_two_orientation_letters_in_one_place_the_nearer_is_drawn(scene_of):
+    straight = Transform.of("reference", "image")  # seen along the body's axis, from above the head
+    words = {one.text for one in marks.build(scene_of(reference_from_image=straight), PLACE).words}
+    assert words == {"R", "L", "A", "P", "S"}
 
 
 def test_the_path_has_a_tick_every_centimetre(scene_of):

@@ -33,6 +33,7 @@ SHAFT_M = 0.16  # of a tool's shaft drawn behind its tip
 AHEAD_M = 0.12  # of the needle's axis drawn ahead of its tip, at most
 TICK_M = 0.010  # between depth ticks on the path
 LETTER_GAP_M = 0.014  # between the organ and its orientation letters
+LETTER_APART_PIXELS = 14.0
 DASH_M = 0.006
 SMALLEST_SIGMA_M = 2e-5  # a covariance may be singular; an ellipsoid must not
 ELLIPSOID_95 = 2.7955  # radius in sigma that holds 95 % of a 3-D normal error
@@ -139,24 +140,28 @@ def _state_of(name: str, twin: TwinView) -> DisplayState:
 
 
 SIDES = (("right", "left"), ("anterior", "posterior"), ("inferior", "superior"))  # LPS: +x left, +y posterior
+SIGNS = ((0, -1.0), (1, 1.0))
 
 
 def _orientation(out: FrameMarks, twin: TwinView, reference_from_image: Transform, place: Field) -> None:
-    """Letters at the six sides of the organ."""
+    """Letters at the six sides of the organ, the nearer brighter; one that would lie over a nearer one is left out."""
     rotation, centre = reference_from_image.rotation, reference_from_image.apply(place.centre)
     to_wearer = place.eye - centre
     to_wearer = to_wearer / max(1e-6, float(np.sqrt(to_wearer @ to_wearer)))
-    for axis, keys in enumerate(SIDES):
-        for sign, key in zip((-1.0, 1.0), keys, strict=True):
-            direction = sign * rotation[:, axis]
-            reach = float(place.extent[axis])
-            # What points away from the wearer is dimmer: nearer is brighter.
-            strength = 0.8 + 0.2 * float(direction @ to_wearer)
-            colour = (LETTER_COLOUR[0] * strength, LETTER_COLOUR[1] * strength, LETTER_COLOUR[2] * strength)
-            start, end = (centre + direction * (reach + part * LETTER_GAP_M) for part in (0.25, 0.75))
-            out.lines.append(line(start, end, colour, 1.4, opacity=0.8))
-            letter = centre + direction * (reach + 1.25 * LETTER_GAP_M)
-            out.words.append(Words(letter, catalogue.text(key), colour, 0.8))
+    sides = [(sign * rotation[:, k], place.extent[k], keys[i]) for k, keys in enumerate(SIDES) for i, sign in SIGNS]
+    screen = np.stack([place.right, place.up])
+    taken: list[Array] = []
+    for direction, reach, key in sorted(sides, key=lambda side: -float(side[0] @ to_wearer)):
+        letter = centre + direction * (reach + 1.25 * LETTER_GAP_M)
+        seen = screen @ letter
+        if any(np.hypot(*(seen - other)) < LETTER_APART_PIXELS * place.metres_per_pixel for other in taken):
+            continue
+        taken.append(seen)
+        strength = 0.8 + 0.2 * float(direction @ to_wearer)
+        colour = (LETTER_COLOUR[0] * strength, LETTER_COLOUR[1] * strength, LETTER_COLOUR[2] * strength)
+        start, end = (centre + direction * (reach + part * LETTER_GAP_M) for part in (0.25, 0.75))
+        out.lines.append(line(start, end, colour, 1.4, opacity=0.8))
+        out.words.append(Words(letter, catalogue.text(key), colour, 0.8))
 
 
 def _path_and_target(out: FrameMarks, twin: TwinView, place: Field) -> None:
