@@ -261,10 +261,13 @@ def hand_eye() -> Rows:
     return table("hand-eye: 60 poses, 0.1 deg and 0.2 mm in both streams, 40 trials", rows)
 
 
-def hand_eye_poses(seed, n=60, lever_m=0.08):
-    """Return n poses a and b with 0.1 deg and 0.2 mm of noise each, and the true X and Z between them."""
+def hand_eye_poses(seed, n=60, sigma_m=0.08):
+    """Return n poses a and b with 0.1 deg and 0.2 mm of noise each, and the true X and Z between them.
+
+    X's place is drawn with `sigma_m` per axis.
+    """
     rng = np.random.default_rng(seed)
-    x = compose(exponential(rng.normal(size=3)), rng.normal(size=3) * lever_m)
+    x = compose(exponential(rng.normal(size=3)), rng.normal(size=3) * sigma_m)
     z = compose(exponential(rng.normal(size=3)), rng.normal(size=3))
     a = compose(exponential(rng.normal(size=(n, 3)) * 0.5), rng.normal(size=(n, 3)) * 0.3)
     noise = np.repeat([np.radians(0.1), 2e-4], 3)

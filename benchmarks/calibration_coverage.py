@@ -59,11 +59,11 @@ def pivot(half_deg: float, wild: float) -> Trial:
     return trial
 
 
-def hand_eye(n: int, lever_m: float) -> Trial:
-    """Return a trial of n poses, 0.1 deg and 0.2 mm in both streams, of unknown size, X about a lever's length long."""
+def hand_eye(n: int, sigma_m: float) -> Trial:
+    """Return a trial of n poses, 0.1 deg and 0.2 mm in both streams, of unknown size, X drawn by `sigma_m` per axis."""
 
     def trial(seed: int):
-        a, b, x, z = hand_eye_poses(seed, n, lever_m)
+        a, b, x, z = hand_eye_poses(seed, n, sigma_m)
         fit = solve_hand_eye(a, b, p95_max=1.0)
         return np.concatenate([difference(x, fit.x), difference(z, fit.z)]), fit.covariance, fit.freedom
 
@@ -114,9 +114,8 @@ def main() -> None:
     cases = {f"points, {n} fiducials, plain": points(n, False) for n in (3, 4, 6, 20)}
     cases |= {f"points, {n} fiducials, weighted": points(n, True) for n in (3, 6, 20)}
     cases |= {"pivot, 20 deg": pivot(20, 0.0), "pivot, 40 deg, 10 % wild": pivot(40, 0.1)}
-    cases |= {
-        f"hand-eye, {n} poses, lever {m} m": hand_eye(n, m) for n, m in ((60, 0.08), (60, 1.0), (20, 1.0), (8, 1.0))
-    }
+    for n, m in ((60, 0.08), (60, 1.0), (20, 1.0), (8, 1.0)):
+        cases[f"hand-eye, {n} poses, lever of {m} m per axis"] = hand_eye(n, m)
     cases["surface, 15 % patch"] = surface(args.mesh)
     kept = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}
     for name, trial in cases.items():

@@ -2,7 +2,7 @@
 
 A stylus swung about its tip in two divots, once too little; fiducials in the image and as touched; a head and the
 marker on it, seen by two systems whose clocks differ by 45 ms; a device's stamps and when they arrived; an organ's
-surface and a patch of it as touched. Truth: tip (1, -2, -150) mm, clock +20 ppm.
+surface and a patch of it as touched. Truth: tip (1, -2, -150) mm, drift +20 ppm.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def head(folder: Path, rng: np.random.Generator) -> None:
 
 
 def clock(path: Path, rng: np.random.Generator) -> None:
-    """Write a device's stamps [ms] and when they arrived: 20 ppm fast, 2 ms late at the least, 3 ms more by chance."""
+    """Write a device's stamps [ms] and when they arrived: 20 ppm slow, 2 ms late at the least, 3 ms more by chance."""
     device = np.arange(3000) / 60.0
     arrival = device * (1.0 + 2e-5) + 1000.0 + 0.002 + rng.exponential(0.003, len(device))
     rows = [f"{1e3 * d:.4f},{1e3 * a:.4f}" for d, a in zip(device, arrival, strict=True)]

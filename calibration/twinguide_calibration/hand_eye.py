@@ -291,8 +291,8 @@ def _gated(fit: HandEyeFit, used: int, p95_max: float) -> HandEyeFit:
         alike = fit.inflation > ALIKE
         worth = f": what is left follows the motion, {used} pairs are worth {used / fit.inflation:.0f}" * alike
         raise CalibrationRefused(
-            f"X is known to {sqrt(float(values[2])) * 1e3:.1f} mm (1 sigma) along ({worst}), its worst direction; "
-            f"wanted {p95_max * 1e3:.1f} mm (95 %){worth}",
+            f"X is known to {fit.x_p95 * 1e3:.1f} mm (95 %), wanted {p95_max * 1e3:.1f} mm; worst along ({worst}), "
+            f"{sqrt(float(values[2])) * 1e3:.1f} mm (1 sigma){worth}",
             "Look for what it follows: poses of other instants, a camera not calibrated, a body that bends."
             if alike
             else "Turn the body more, about axes across that direction, and record more poses.",

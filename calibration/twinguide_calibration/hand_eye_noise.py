@@ -71,7 +71,7 @@ def small_sample(jacobian: Array, sizes: Ints, count: float) -> tuple[Array, flo
 
     `jacobian` (n, 6, k) is whitened; `count` samples are worth n. Weights that follow chance widen the covariance
     (Kenward & Roger 1997, eq. 3, the sizes being independent); the freedom is that of the sizes, each by its part in
-    the estimate (Satterthwaite 1946).
+    the estimate (after Satterthwaite 1946, as if each direction hung on one size alone).
     """
     parts = [jacobian[:, sizes == size].reshape(-1, jacobian.shape[2]) for size in np.unique(sizes)]
     held = [part.T @ part for part in parts]

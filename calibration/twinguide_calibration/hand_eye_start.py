@@ -24,9 +24,9 @@ from twinguide_calibration.weights import median, robust_scale
 AXES_PARALLEL = 0.05  # second over first extent of the turning axes
 DISAGREE_RAD = np.radians(5.0)  # sigma of turning beyond which the two streams show no common body
 SCALE_FLOOR = 1e-12  # data without noise keep a scale to weigh with
-PAIRS = 600  # they only start the refinement
+PAIRS = 600  # they start the refinement, and decide what is refused
 ROUNDS = 4
-MIRROR_LEFT = 0.1  # of the distance moved: a mirrored stream leaves as much as it moved
+MIRROR_LEFT = 0.1  # of how far a moved: a mirrored b leaves twice that, X taking up what the lever moved
 MIRROR_GAIN = 0.2  # of the residual: a mirrored stream that fits so much better is one
 
 
@@ -34,7 +34,7 @@ def park(a: Array, b: Array) -> tuple[Array, Array, float]:
     """Return X, Z, shape (4, 4), and the spread of the turning axes, from poses a and b, shape (n, 4, 4).
 
     Only pairs that turned by the same angle in both streams count (screw congruence, Chen 1991). Raises
-    CalibrationRefused for too little turning, one axis alone, and streams that no rotation aligns.
+    CalibrationRefused for too little turning, one axis alone, streams that no rotation aligns, and a mirrored one.
     """
     first, second = draw_pairs(len(a), PAIRS)
     motion_a, motion_b = inverse(a[first]) @ a[second], inverse(b[first]) @ b[second]
@@ -54,7 +54,7 @@ def park(a: Array, b: Array) -> tuple[Array, Array, float]:
     if apart_rad > DISAGREE_RAD:
         _refuse_turns(turn_a, b, first[good], second[good], apart_rad)
     translation, left = _hand(motion_a, motion_b, rotation)
-    if left > MIRROR_LEFT * sqrt(median(squared_lengths(motion_b[:, :3, 3]))):
+    if left > MIRROR_LEFT * sqrt(median(squared_lengths(motion_a[:, :3, 3]))):
         _refuse_mirror(motion_a, motion_b, rotation, left)
     x = compose(rotation, translation)
     return x, _robust_mean(a @ x @ inverse(b)), spread

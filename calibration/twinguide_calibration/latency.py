@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -192,13 +192,14 @@ def place_lag(
     `poses_a` (n, 4, 4), `places_b` [m], shape (m, 3), each told by its own tracker, neither calibrated: wherever the
     point is fixed, its place is linear in the pose's twelve numbers. Raises CalibrationRefused also where it is not.
     """
+    times_a, poses_a, _, notes = checked_stream(times_a, poses_a, "poses a")
     fit = motion_lag(times_a, poses_a[:, :3].reshape(-1, 12), times_b, places_b, lag_max_s=lag_max_s, step_s=step_s)
     if fit.explained < LEAST_CARRIED:
         raise CalibrationRefused(
             f"the body's poses explain {fit.explained:.0%} of the point's motion (wanted {LEAST_CARRIED:.0%})",
             "Are both fixed to one body, and is neither stream inverted?",
         )
-    return fit
+    return replace(fit, notes=(*notes, *fit.notes))
 
 
 def _overlap(times_a: Array, times_b: Array, lag_max_s: float, least: int) -> Bools:

@@ -59,8 +59,9 @@ class RigidFit:
 def align_points(source: Array, target: Array, weights: Array | None = None) -> tuple[Array, Array]:
     """Return the bare (rotation (3, 3), translation (3,) [m]) that maps source onto target, without its error.
 
-    `source`, `target` [m], float64, shape (n, 3), paired by row; `weights` (n,), positive (Umeyama 1991, eq. 40-42).
-    Raises CalibrationRefused for points that are fewer than 3, not finite, coincide or lie on a line.
+    `source`, `target` [m], float64, shape (n, 3), paired by row; `weights` (n,), positive (Markley 1993; where the
+    turn is hardly held Umeyama 1991, eq. 40-42). Raises CalibrationRefused for fewer than 3 points, and points that are
+    not finite, coincide or lie on a line.
     """
     n = len(source)
     if n < 3 or source.shape != (n, 3) or target.shape != (n, 3):
@@ -74,7 +75,7 @@ def align_points(source: Array, target: Array, weights: Array | None = None) -> 
         rotation = _rotation_of(left.dot(source - centre_s))
     if rotation is None:
         _check(source[None], target[None], None)
-        return tuple(part[0] for part in _closed_form(source[None], target[None], n * share[None]))
+        return tuple(part[0] for part in _closed_form(source[None], target[None], share[None]))
     return rotation, centre_t - rotation.dot(centre_s)
 
 

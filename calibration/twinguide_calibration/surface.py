@@ -24,7 +24,7 @@ LEAST_POINTS = 12
 THINNED = 250  # points that walk in
 WALK, SETTLE = 30, 15  # steps at most
 WALKED_M, SETTLED_M = 5e-4, 2e-5  # a step that moves no point by more ends the walk, the settling
-KEPT_M = 2e-4  # a smaller step keeps the nearest samples: a tenth of their distance or less
+KEPT_M = 2e-4  # a smaller step keeps the nearest samples: others change the place by less than 0.01 mm
 STEP_RAD = 0.2  # a longer turn at once leaves the region where the planes tell anything
 STIFFNESS = 1e-6  # of the largest eigenvalue: a direction held less is not moved at all
 LEAST_INSIDE = 0.5  # of the points; fewer, and this is another surface
@@ -158,10 +158,10 @@ def _look(points: Array, centre: Array, model: SurfaceModel, transform: Array, n
 def _descend(
     points: Array, centre: Array, model: SurfaceModel, transform: Array, steps: int, converged: float, size: float
 ) -> tuple[Array, _Look]:
-    """Return the transform reached and the look before the last step: Gauss-Newton on the nearest planes.
+    """Return the transform reached and the look from which it was, or at it where the steps ran out: Gauss-Newton.
 
-    They are sought anew after each step that is not small against the distance of samples, across which a surface bends
-    as its shape operator says.
+    The nearest planes are sought anew after each step that is not small; between samples a surface bends as its shape
+    operator says.
     """
     about = np.eye(4)
     about[:3, 3] = centre
