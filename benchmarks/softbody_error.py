@@ -38,6 +38,7 @@ SIZE = 0.12
 TARGET = np.array([0.05, 0.06, 0.065])
 RADIUS = 0.03  # of the target's patch [m]: the same on both meshes, so wide that both resolve it
 SURE = np.eye(3) * 0.0003**2
+LEARNT_WITHIN = 1000  # steps
 TURNS_DEG = (0.0, 0.45, 0.8, 1.25)  # by 10 mm: none, the demonstration's, the simulated patient's rms, patients'
 SEEN_SIGMA = 0.001  # [m] of what else is measured
 DRIVES = ([0.002, -0.005, 0.015], [0.0, 0.008, -0.01], [-0.008, 0.0, 0.01], [0.001, -0.003, 0.008])  # [m]
@@ -165,9 +166,11 @@ def frames_of(soft: SoftBody, motion: np.ndarray, points: constraints.Points) ->
     for share in np.linspace(0.1, 0.9, 9):  # as breathing leads it there
         soft.step(share * motion, SURE)
     frames = {"full": soft.step(motion, SURE), "rigid": soft.rigid(motion, "")}
-    while (frame := soft.step(motion, SURE, {"seen": points})).reason:
-        pass  # until the new points are learnt
-    return {**frames, "full, two more places measured to 1 mm": frame}
+    for _ in range(LEARNT_WITHIN):
+        frame = soft.step(motion, SURE, {"seen": points})
+        if not frame.reason:
+            return {**frames, "full, two more places measured to 1 mm": frame}
+    raise RuntimeError(f"points that are learnt within {LEARNT_WITHIN} steps: {frame.reason}")
 
 
 def levels(seeds: range) -> dict[str, object]:

@@ -182,7 +182,8 @@ class SoftBody:
         if self._found.all():
             return UNSURE * self._errors.unsure(drive), reason
         field = positions - self.body.vertices - self._errors.moved(drive)
-        square = UNSURE**2 * np.einsum("nx,nx->n", field, field)
+        known = self._errors.unsure(drive)  # of points that are found but for what the unknowns change of them
+        square = UNSURE**2 * (np.einsum("nx,nx->n", field, field) + np.einsum("nx,nx->n", known, known))
         for k in np.flatnonzero(~self._found[1:]):
             ends = points.mean[k] - (points.weights[k] @ positions)[0]
             touch = Touch(points.weights[k], self._stiffness[1 + k] @ ends, points.covariance[k])

@@ -64,8 +64,11 @@ class Softbody:
             self._image_from_reference = None
             self._ctx.log.warning("registration %d passed over: %s", registration.version, error)
         self._steady.clear()
-        for boundary in self._measured.values():
+        for name, boundary in self._measured.items():
             self._place(boundary)
+            if name in self._points:  # what a later message is measured against
+                self._steady[name] = Steadiness()
+                self._steady[name].jumped(self._points[name].mean - self._points[name].rest)
 
     def _measure(self, boundary: Boundary) -> None:
         """Take measured points of the organ or of what it holds; other structures' are passed over."""
@@ -85,19 +88,17 @@ class Softbody:
 
     def _place(self, boundary: Boundary) -> None:
         """Turn measured points into the image; what cannot be used is left out."""
-        self._points.pop(boundary.name, None)
         self._left_out.pop(boundary.name, None)
-        if self._image_from_reference is None:
+        if self._image_from_reference is None or not boundary.rest.shape[:1] > (0,):
+            self._points.pop(boundary.name, None)
             return
         turn, shift = self._image_from_reference
         try:
             rest, mean, covariance = (a.numpy() for a in (boundary.rest, boundary.mean, boundary.covariance))
-            if rest.size:
-                check_shapes(rest, mean, covariance)
-                body = self._body.body
-                placed = (mean @ turn.T + shift, turn @ covariance @ turn.T)
-                points = points_of(body.vertices, body.elements, rest, *placed, boundary.radius_m)
-                self._points[boundary.name] = points
+            check_shapes(rest, mean, covariance)
+            body = self._body.body
+            placed = (mean @ turn.T + shift, turn @ covariance @ turn.T)
+            self._points[boundary.name] = points_of(body.vertices, body.elements, rest, *placed, boundary.radius_m)
         except (TwinGuideError, ValueError) as error:
             self._leave_out(boundary.name, str(error))
 

@@ -153,7 +153,7 @@ def nonnegative(matrix: NDArray[np.floating], right: Array, tolerance: float, mo
     """Return weights >= 0, few of them above 0, with |matrix w - right| <= tolerance |right|, or as near as any get.
 
     Lawson & Hanson 1974, by normal equations, whose Gram matrix grows by a row with each column taken: a least squares
-    solution for each step took minutes.
+    solution for each step costs minutes.
     """
     columns = np.ascontiguousarray(matrix.T, dtype=np.float64)  # a row for each weight
     quick, toward = columns.astype(np.float32), columns @ right

@@ -15,7 +15,6 @@ from twinguide.hosting.session import Session
 from twinguide.messages import PoseWire, Registration, Solution
 from twinguide.registry import Registry
 from twinguide_softbody import fastpath, mesh, native
-from twinguide_softbody.organ import LEAST_J
 from twinguide_softbody.part import load
 from twinguide_softbody.plugin import SoftbodyOptions
 
@@ -123,10 +122,9 @@ def test_levels_fall_back_and_recover_as_what_drives_comes_and_goes(hosted):
     assert levels[42:58] == ["reduced"] * 16
     assert "full" in levels[60:90]
     assert set(levels[95:]) == {"reduced"}
-    for solution, vertices, sigma in found:
+    for _, vertices, sigma in found:
         assert np.isfinite(vertices).all()
         assert np.isfinite(sigma).all()
-        assert solution.smallest_j > LEAST_J
 
 
 def test_bad_points_lower_the_level_and_say_so_and_it_recovers(hosted):
