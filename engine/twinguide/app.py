@@ -172,6 +172,7 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool, hands: H
         case.plan.target,
         trains=any(isinstance(p, Motion) and p.trains for p in _declared(run)),
         touch=twin.touch,
+        forget=twin.forget_training,
         pivot=_pivot(run, twin),
     )
     loop = Loop(

@@ -42,7 +42,9 @@ def _panel(twin: TwinView, findings: tuple[Finding, ...], training: float, fault
         yield from _measures(findings)
         minutes = (twin.t_display_ns - twin.registration.verified_ns) / MINUTE_NS
         if twin.registration.verified_ns and minutes >= TELL_VERIFIED_MIN:
-            yield "caution" if minutes >= VERIFY_AGAIN_MIN else "normal", text("verified_ago", minutes=minutes)
+            stale = minutes >= VERIFY_AGAIN_MIN
+            told = text("verify_again" if stale else "verified_ago", minutes=minutes)
+            yield "caution" if stale else "normal", told
     elif twin.registration.state not in ("absent", "void"):
         r = twin.registration
         yield "normal", text("registration", fre_mm=r.fre_mm, tre_mm=r.tre_p95_mm)

@@ -149,7 +149,6 @@ class Loop:
                 log.debug("unusable message", exc_info=error)
             bumped = self.twin.take_bump()
             if bumped:
-                self.twin.forget_training()
                 self.workflow.void(bumped, self.session.now_ns(), moved=True)
 
     def _follow_wearer(self, t_display_ns: int, now_ns: int) -> None:
@@ -167,12 +166,9 @@ class Loop:
         self.workflow.update(now_ns, all_trained=self.twin.all_trained, settled=settled)
 
     def _obey(self, command: Command, now_ns: int) -> None:
-        before = self.workflow.step
         if command.kind == "overlay":
             self.overlay_on = not self.overlay_on
         self.session.publish(self.workflow.command(command, now_ns))
-        if before == "guide" and self.workflow.step == "train":
-            self.twin.forget_training()
 
     def _follow_hands(self, t_display_ns: int, now_ns: int) -> None:
         hands = self.headset.hands()

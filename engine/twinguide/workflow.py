@@ -43,13 +43,15 @@ class Workflow:
         *,
         trains: bool,
         touch: Callable[[int, int], Touch],
+        forget: Callable[[], None] = lambda: None,
         pivot: GuidedPivot | None = None,
     ) -> None:
         """Take landmarks and the target [m] in image, and `touch(since_ns, until_ns)`, which reads the pointer.
 
-        With `pivot` the run begins by calibrating the tips of its tools.
+        `forget` is called where what was learnt no longer holds. With `pivot` the run begins by calibrating the tips of
+        its tools.
         """
-        self._pivot = pivot
+        self._pivot, self._forget = pivot, forget
         self._settings, self._target, self._trains, self._touch = settings, target, trains, touch
         self._image = {name: place for name, (_, place) in landmarks.items()}
         self._fiducials = [name for name, (kind, _) in landmarks.items() if kind == "fiducial"]
@@ -99,7 +101,7 @@ class Workflow:
             case "verify", "train" | "guide" if self._checks:
                 self._verify_anew(t_ns)
             case "train", "guide" if self._trains:
-                self.trained = False
+                self._unlearn()
                 self._go("train", t_ns)
             case "reject", "verify" | "confirm" | "train" | "guide":
                 self.void("rejected by the wearer", t_ns)
@@ -189,10 +191,14 @@ class Workflow:
         self._touching = None
         self._checks = self._kept_back
         if moved:
-            self.trained = not self._trains
+            self._unlearn()
         if self.registration.state not in ("absent", "void"):
             self._change_registration(t_ns, state="void", reason=reason)
         self._go("register", t_ns, reason)
+
+    def _unlearn(self) -> None:
+        self.trained = not self._trains
+        self._forget()
 
     def suspend(self, reason: str, t_ns: int) -> None:
         """Hide the overlay until the wearer confirms again; registration and training are kept.
@@ -256,7 +262,7 @@ class Workflow:
         if error * 1e3 > limit:
             off = f"{mark.name}, not used for the fit, is off by {error * 1e3:.1f} mm"
             reason = f"{off} (limit {limit:.1f}, predicted 95 % {predicted * 1e3:.1f})"
-            self.void(f"verification failed: {reason}", t_ns)
+            self.void(f"verification failed: {reason}", t_ns, moved=self.registration.verified_ns > 0)  # it fitted once
             return
         state = "made" if self._open() else "verified"
         told = {"verification_mm": measured, "verification_p95_mm": bounds, "verified_ns": t_ns}

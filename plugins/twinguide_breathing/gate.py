@@ -12,7 +12,7 @@ from twinguide.frames import p95_from_covariance
 from .model import HORIZONS_S, Prediction
 
 Array = NDArray[np.float64]
-LOOKS_AHEAD = sum(h <= 0.15 for h in HORIZONS_S)  # knots: display and hand are no further behind
+LOOKS_AHEAD = sum(h <= 0.15 for h in HORIZONS_S)  # knots: a display that keeps its pace is no further behind
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,8 @@ class Breathing:
         self._fit_at_ns = self._told_ns = 0
         self._note = ""
         self._follower: Follower | None = None
-        self._rest: RestWatch | None = None  # since the last registration or verification
+        self._rest: RestWatch | None = None  # since the last registration
+        self._excused_m = 0.0  # of creep, when landmarks were last verified
         self._gate = gate.UNKNOWN
 
     def step(self, t_ns: int, inbox: Inbox) -> Iterator[Message]:
@@ -75,8 +76,10 @@ class Breathing:
             self._note = ""
         elif state.step != "train":
             self._training = None
-        if state.step in ("register", "verify"):
-            self._rest = None
+        if state.step == "register":
+            self._rest, self._excused_m = None, 0.0
+        elif state.step == "verify" and self._rest and self._rest.creep:
+            self._excused_m = self._rest.creep.size  # landmarks decide; the region stays as wide as it has become
         self._step = state.step
 
     def _on_exposure(self, exposure: Exposure) -> Iterator[Message]:
@@ -114,7 +117,7 @@ class Breathing:
             return
         prediction, verdict = followed
         prediction = replace(prediction, covariance=prediction.covariance + rest.covariance())
-        if verdict.in_model and rest.creep and rest.creep.size > self._options.creep_mm * 1e-3:
+        if verdict.in_model and rest.creep and rest.creep.size > self._excused_m + self._options.creep_mm * 1e-3:
             verdict = Verdict(False, f"reference or chest marker has crept by {rest.creep.size * 1e3:.1f} mm: verify")
         if verdict.in_model:
             self._gate = gate.decide(self._gate, prediction, self._limits, follower.rest_ends_in_s(sample.t_ns))

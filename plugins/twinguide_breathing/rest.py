@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .waveform import GRID_HZ
+from .waveform import LONGEST_GAP_S
 
 Array = NDArray[np.float64]
 
@@ -22,7 +22,7 @@ BLOCK_BREATHS = 2.0  # wherever in a breath it begins, a block holds a whole res
 REST_SHARE = 0.3  # of a block: breathers rest for longer
 BASE_BLOCKS = 3  # where the chest rested at first
 NOW_BLOCKS = 2
-LEAST_SHARE = 0.7  # of a block's samples, where the marker was hidden now and then
+LEAST_SHARE = 0.7  # of a block's time, where the marker was hidden now and then
 KNOWN_SIGMA_M = 1.5e-4  # of a block's rest, which four blocks known beforehand would tell
 SURE_SIGMAS = 3.0
 
@@ -55,7 +55,8 @@ class RestWatch:
     def add(self, t_s: float, position: Array) -> None:
         """Take the chest marker's place [m], shape (3,), at a time [s]; times run forwards."""
         if self._times and t_s - self._times[0] >= self._block_s:
-            if len(self._times) >= LEAST_SHARE * self._block_s * GRID_HZ:
+            gaps = np.diff(self._times)
+            if gaps[gaps < LONGEST_GAP_S].sum() >= LEAST_SHARE * self._block_s:
                 self._close(np.array(self._positions))
             self._times, self._positions = [], []
         self._times.append(t_s)

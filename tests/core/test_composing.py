@@ -79,7 +79,7 @@ def test_the_gate_is_told_with_its_seconds_or_its_reason():
 def test_how_long_ago_landmarks_were_verified_is_told_after_a_while_and_asked_for_anew_in_the_end():
     assert not any("verified" in row for row in rows(twin(verified_min=4.9)))
     assert "normal: Landmarks verified 7 min ago" in rows(twin(verified_min=7.0))
-    assert "caution: Landmarks verified 15 min ago" in rows(twin(verified_min=15.0))
+    assert "caution: Landmarks verified 15 min ago: verify them anew" in rows(twin(verified_min=15.0))
     assert not any("min ago" in row for row in rows(twin(step="confirm", verified_min=15.0)))
 
 

@@ -35,8 +35,13 @@ class Procedure:
         landmarks = {n: ("fiducial", p) for n, p in FIDUCIALS.items()} | {
             n: ("verification", p) for n, p in CHECKS.items()
         }
-        self.flow = Workflow(RegistrationSettings(), landmarks, TARGET, trains=trains, touch=self.pointer)
+        self.forgotten = 0
+        settings = RegistrationSettings()
+        self.flow = Workflow(settings, landmarks, TARGET, trains=trains, touch=self.pointer, forget=self.forget)
         self.seen = []
+
+    def forget(self):
+        self.forgotten += 1
 
     def say(self, kind, argument=""):
         self.count += 1
@@ -235,6 +240,7 @@ def test_landmarks_can_be_verified_anew_while_guiding_and_what_was_learnt_is_kep
     assert again.verification_mm == pytest.approx(dict.fromkeys(CHECKS, 1.0), abs=1e-6)
     assert again.verified_ns > first.verified_ns + 600 * SECOND
     assert again.reference_from_image == first.reference_from_image
+    assert p.forgotten == 0
 
 
 def test_a_landmark_that_no_longer_fits_voids_the_registration():
@@ -244,6 +250,18 @@ def test_a_landmark_that_no_longer_fits_voids_the_registration():
     assert (p.flow.step, p.flow.registration.state) == ("register", "void")
     assert "6.0 mm" in p.flow.registration.reason
     assert not p.say("verify").accepted
+    assert not p.flow.trained  # what moved the reference has moved what was learnt in it
+    assert p.forgotten == 1
+
+
+def test_a_landmark_that_has_never_fitted_leaves_what_was_learnt():
+    p = Procedure().to_guide()
+    p.say("reject")
+    p.flow.trained = True
+    for name in FIDUCIALS:
+        p.touch(name)
+    p.touch("V1", (0.0, 0.006, 0.0))
+    assert (p.flow.step, p.flow.trained, p.forgotten) == ("register", True, 0)
 
 
 def test_registration_versions_only_grow():

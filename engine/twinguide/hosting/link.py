@@ -113,7 +113,7 @@ class HubLink:
             self._client.send(packet)
 
     def wait(self, seconds: float, bell: int = -1) -> bool:
-        """Wait for a packet, until the hub ends or `bell`, a descriptor, can be read; return whether one is there.
+        """Wait for a packet; False once the time is up, the hub has ended, or `bell`, a descriptor, can be read.
 
         ZeroMQ's poll counts in whole milliseconds, too coarse within a frame. Its descriptor tells only of changes, so
         the socket is asked for what it has before each wait.

@@ -139,7 +139,7 @@ class Supervisor:
         child.recent.append(now)
         child.restarts += 1
         child.boot += 1
-        child.pid = 0
+        child.pid, child.used_ns = 0, None
         self._begin(child, "restarting", reason)
 
     def restart(self, name: str, reason: str) -> bool:

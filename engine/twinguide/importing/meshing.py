@@ -54,7 +54,7 @@ def mesh(surface: Surface, triangles: int) -> tuple[Array, Tets]:
                     return points, tets
                 reason = f"{share:.0%} of the volume lost"
         else:
-            reason = "a coarse surface that cuts itself"
+            reason = "a coarse surface that cuts itself or lies flat on itself"
     raise CaseError(
         f"a body that {triangles} triangles can bound", reason, "meshing", "Smooth the organ's surface, or close gaps."
     )

@@ -149,9 +149,10 @@ def _orientation(out: FrameMarks, twin: TwinView, reference_from_image: Transfor
     to_wearer = place.eye - centre
     to_wearer = to_wearer / max(1e-6, float(np.sqrt(to_wearer @ to_wearer)))
     sides = [(sign * rotation[:, k], place.extent[k], keys[i]) for k, keys in enumerate(SIDES) for i, sign in SIGNS]
+    sides.sort(key=lambda side: -float(side[0] @ to_wearer) * (side[1] + LETTER_GAP_M))
     screen = np.stack([place.right, place.up])
     taken: list[Array] = []
-    for direction, reach, key in sorted(sides, key=lambda side: -float(side[0] @ to_wearer)):
+    for direction, reach, key in sides:
         letter = centre + direction * (reach + 1.25 * LETTER_GAP_M)
         seen = screen @ letter
         if any(np.hypot(*(seen - other)) < LETTER_APART_PIXELS * place.metres_per_pixel for other in taken):

@@ -12,7 +12,7 @@ from twinguide.xr.base import FrameCounts, FrameTiming, Meanwhile
 
 EARLY_NS = MS // 5  # before a slot begins nothing more is begun: it is done by then
 RECENT = 8  # frames that tell the pace to come
-FURTHEST_S = 0.3  # of a promise: nothing that moves is foretold for longer, and a stall is no pace
+FURTHEST_S = 0.3  # of a promise, but for the latency: a stall is no pace, and motion is hardly foretold for longer
 
 
 class Punctuality:
@@ -27,7 +27,7 @@ class Punctuality:
         self._late_ns = late_ns
 
     def replaced(self, held_ns: int) -> None:
-        """Take for how long the frame stayed in view beyond its own period [ns], for want of the next."""
+        """Take for how long beyond its own period the frame may have stayed in view [ns], for want of the next."""
         # Over a time h that it is held, what moves is off by h^2 / 3 in the mean square.
         self._squares.append(float(self._late_ns) ** 2 + float(held_ns) ** 2 / 3.0)
 

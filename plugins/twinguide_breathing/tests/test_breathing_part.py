@@ -222,4 +222,4 @@ def test_a_creep_widens_the_region_then_is_said_until_landmarks_are_verified_ane
     assert in_model[(times < said[0]) | (times > 62.1)].all()
     sigma = np.sqrt([d.covariance.numpy()[0, 0, 0] for d in told])
     assert np.median(sigma[(times > 60.0) & (times < 62.0)]) > 3e-3
-    assert np.median(sigma[times > 63.0]) < 1e-3  # landmarks were verified: where it rests now is where it belongs
+    assert np.median(sigma[times > 63.0]) > 3e-3  # landmarks were verified, not registered anew: it is off by as much

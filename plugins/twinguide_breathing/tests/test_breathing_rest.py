@@ -37,6 +37,13 @@ def test_a_creep_across_the_travel_is_measured_and_widens_the_region():
     assert TRAVEL @ covariance @ TRAVEL == pytest.approx(0.5 * 3e-3**2, rel=0.1)  # not seen, so taken for as large
 
 
+@pytest.mark.parametrize("every", [2, 3])
+def test_a_slower_tracker_tells_a_creep_too(every):
+    slow = {"hidden": lambda t: round(t * 60.0) % every}
+    watch, _ = watched(120.0, lambda t: 3e-3 * np.clip((t - 40.0) / 60.0, 0.0, 1.0) * ACROSS, **slow)
+    np.testing.assert_allclose(watch.creep.shift, 3e-3 * ACROSS, atol=1e-4)
+
+
 def test_along_the_travel_a_creep_cannot_be_told_from_another_way_of_breathing():
     watch, _ = watched(120.0, lambda t: 3e-3 * np.clip((t - 40.0) / 60.0, 0.0, 1.0) * TRAVEL)
     assert watch.creep.size < 1e-4
