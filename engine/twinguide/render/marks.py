@@ -146,15 +146,16 @@ SIGNS = ((0, -1.0), (1, 1.0))
 def _orientation(out: FrameMarks, twin: TwinView, reference_from_image: Transform, place: Field) -> None:
     """Letters at the six sides of the organ, the nearer brighter; one that would lie over a nearer one is left out."""
     rotation, centre = reference_from_image.rotation, reference_from_image.apply(place.centre)
-    to_wearer = place.eye - centre
-    to_wearer = to_wearer / max(1e-6, float(np.sqrt(to_wearer @ to_wearer)))
+    away = max(1e-6, float(np.linalg.norm(place.eye - centre)))
+    to_wearer = (place.eye - centre) / away
     sides = [(sign * rotation[:, k], place.extent[k], keys[i]) for k, keys in enumerate(SIDES) for i, sign in SIGNS]
     sides.sort(key=lambda side: -float(side[0] @ to_wearer) * (side[1] + LETTER_GAP_M))
     screen = np.stack([place.right, place.up])
     taken: list[Array] = []
     for direction, reach, key in sides:
         letter = centre + direction * (reach + 1.25 * LETTER_GAP_M)
-        seen = screen @ letter
+        sight = letter - place.eye
+        seen = screen @ sight * (away / max(1e-6, -float(sight @ to_wearer)))  # at the organ's distance
         if any(np.hypot(*(seen - other)) < LETTER_APART_PIXELS * place.metres_per_pixel for other in taken):
             continue
         taken.append(seen)
