@@ -3,13 +3,6 @@
  * M^-1 = (D + w' S w)^-1 + P A_c^-1 P': each node's own block, springs over many nodes by Woodbury's identity, and a
  * coarse lattice for what is smooth. Every sum runs over chunks in order, so any number of threads gives the same bits.
  */
-typedef float float4 __attribute__((vector_size(16)));
-
-INLINE float4 load4(const float *from) {
-    float4 out;
-    __builtin_memcpy(&out, from, 16);
-    return out;
-}
 INLINE void store4(float *to, float4 from) { __builtin_memcpy(to, &from, 16); }
 
 /* The sum of sixteen lanes as a tree, the same for every compiler. */

@@ -2,6 +2,13 @@
  *
  * Transposed in registers where the processor shuffles whole ones (half the elements' time), by plain loops
  * elsewhere: the same bits. */
+typedef float float4 __attribute__((vector_size(16)));
+
+INLINE float4 load4(const float *from) {
+    float4 out;
+    __builtin_memcpy(&out, from, 16);
+    return out;
+}
 INLINE float16 load16(const float *from) {
     float16 out;
     __builtin_memcpy(&out, from, 64);

@@ -49,14 +49,6 @@ typedef struct {
     double *partial;                   /* [threads][4] */
 } Reduced;
 
-typedef float float4 __attribute__((vector_size(16)));
-
-INLINE float4 load4(const float *from) {
-    float4 out;
-    __builtin_memcpy(&out, from, 16);
-    return out;
-}
-
 INLINE double sum16(float16 v) {
     double sum = 0;
     for (int l = 0; l < 16; l++) sum += v[l];
