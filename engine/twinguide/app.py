@@ -171,7 +171,7 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool, hands: H
         {name: (mark.kind, mark.position) for name, mark in case.landmarks.items()},
         case.plan.target,
         trains=any(isinstance(p, Motion) and p.trains for p in _declared(run)),
-        touch=twin.touch,
+        touch=twin.bodies.touch,
         forget=twin.forget_training,
         pivot=_pivot(run, twin),
     )
@@ -294,7 +294,7 @@ def _pivot(run: Run, twin: Twin) -> GuidedPivot | None:
     """Return what calibrates the tips that the scenario asks for; their results go to the session folder."""
     wanted = {name: tool for name, tool in run.scenario.tools.items() if tool.calibrate == "pivot"}
     tools = {name: "stage" if tool.controller else "tracker" for name, tool in wanted.items()}
-    return GuidedPivot(tools, twin.swung, twin.calibrate, run.out / "calibration") if tools else None
+    return GuidedPivot(tools, twin.bodies.swung, twin.bodies.calibrate, run.out / "calibration") if tools else None
 
 
 def _finding_fault(said: object) -> str:
@@ -314,7 +314,7 @@ def _guarded(part: Guidance | Overlay, session: Session, method: str, flaw: Call
 
 def _lay_down(loop: Loop, case: Case, scenario: Scenario) -> None:
     """Place the patient before the wearer, and let the needle follow a hand."""
-    loop.twin.place(laid_down(case.plan.target))
+    loop.twin.bodies.place(laid_down(case.plan.target))
     loop.workflow.place(PoseWire.of(Transform.of("reference", "image"), np.zeros((6, 6))), 0)
     loop.rehearsal = Rehearsal(_needle(scenario))
 

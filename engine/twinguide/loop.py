@@ -97,7 +97,7 @@ class Loop:
         self.ledger.lap(5)
 
         times = self.ledger.newest_us()
-        held = self.twin.controllers
+        held = self.twin.bodies.controllers
         shown = shown_of(scene, self.wearer.head, views, self.head_covariance, times, seen_ns, held, drawn=drawn)
         for message in (*self.workflow.changes(), shown):
             self.session.publish(message)
@@ -147,7 +147,7 @@ class Loop:
             except Exception as error:  # a part's bad message must not end the frame
                 self._bad[header.source] = f"{header.source}: unusable {type(message).__name__}: {error}"
                 log.debug("unusable message", exc_info=error)
-            bumped = self.twin.take_bump()
+            bumped = self.twin.bodies.take_bump()
             if bumped:
                 self.workflow.void(bumped, self.session.now_ns(), moved=True)
 
@@ -155,13 +155,13 @@ class Loop:
         """Hang the twin on the headset's room; guidance is suspended by a jump of it, and waits until it is found."""
         self.wearer.look(t_display_ns)
         jump = self.wearer.take_jump()
-        if jump and self.twin.untracked:
+        if jump and self.twin.bodies.untracked:
             self.workflow.void(jump, now_ns, moved=True)  # nothing but the room held the patient
         elif jump:
             self.workflow.suspend(jump, now_ns)
         stage = self.wearer.stage_from_tracker(now_ns)
         if self.wearer.follows:
-            self.twin.follow(stage, self.wearer.reason)
+            self.twin.bodies.follow(stage, self.wearer.reason)
         settled = stage is not None or not self.wearer.follows
         self.workflow.update(now_ns, all_trained=self.twin.all_trained, settled=settled)
 
@@ -172,12 +172,12 @@ class Loop:
 
     def _follow_hands(self, t_display_ns: int, now_ns: int) -> None:
         hands = self.headset.hands()
-        self.twin.follow_hands(hands, t_display_ns)
+        self.twin.bodies.follow_hands(hands, t_display_ns)
         for command in self.person.commands(hands, self.workflow.state) if self.person else ():
             self.session.publish(command)
             self._obey(command, now_ns)
             self.headset.haptic("right", 0.05, 0.3)
-        attempt = self.rehearsal.follow(hands, self.twin, now_ns) if self.rehearsal else None
+        attempt = self.rehearsal.follow(hands, self.twin.bodies, now_ns) if self.rehearsal else None
         if attempt:
             self.session.publish(attempt)
             self.headset.haptic("right", 0.1, 0.6)

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from twinguide.bodies import Bodies
 from twinguide.frames import Transform
 from twinguide.messages import Attempt, Finding
 from twinguide.scene import ToolView, TwinView
-from twinguide.twin import Twin
 from twinguide.xr.base import Hand, HandName
 from twinguide.xr.scripted import HandsKeyframed, HeadSway
 
@@ -49,13 +49,13 @@ class Rehearsal:
         self._latest: tuple[TwinView, ToolView] | None = None
         self.attempts: list[Attempt] = []
 
-    def follow(self, hands: Mapping[HandName, Hand], twin: Twin, t_ns: int) -> Attempt | None:
+    def follow(self, hands: Mapping[HandName, Hand], bodies: Bodies, t_ns: int) -> Attempt | None:
         """Let the hand hold the tool; return the attempt that its trigger has just ended."""
         hand = hands[self._hand]
         if hand.pose_grip is not None:
-            twin.hold(self._tool, Transform("stage", self._tool, hand.pose_grip.matrix), t_ns)
+            bodies.hold(self._tool, Transform("stage", self._tool, hand.pose_grip.matrix), t_ns)
         else:
-            twin.release(self._tool, t_ns)
+            bodies.release(self._tool, t_ns)
         was, self._pulled = self._pulled, hand.trigger > (RELEASED if self._pulled else PULLED)
         if not self._pulled or was:
             return None

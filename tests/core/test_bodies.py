@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+
+from twinguide.bodies import Bodies
+from twinguide.clock import MS, SECOND
+from twinguide.frames import Pose, Transform
+from twinguide.messages import Exposure, PoseWire
+from twinguide.scenario import HeadsetSettings, Scenario, Tool
+from twinguide.xr.base import HANDS, FrameTiming, Hand
+
+PERIOD = SECOND // 60
+SIGMA = np.diag([1e-3] * 3 + [1e-4] * 3) ** 2  # (6, 6) [rad2, m2] of every sample
+PLACES = {"patient": (0.0, 0.0, 1.0), "chest": (0.1, 0.0, 1.0), "needle": (0.0, 0.1, 1.0)}
+STAGE = Pose(Transform.of("stage", "tracker", None, np.array([0.0, 1.0, 0.0])), 0, SIGMA)
+
+
+def bodies_of(headset=None, **tools):
+    return Bodies(Scenario(title="t", case="c", parts={}, tools=tools, headset=headset or HeadsetSettings()))
+
+
+@pytest.fixture
+def bodies():
+    needle = Tool(role="needle", tip_mm=(0.0, 0.0, -100.0))
+    return bodies_of(patient=Tool(role="reference"), chest=Tool(role="surrogate"), needle=needle)
+
+
+def see(bodies, count, *, first=0, moved=(), by=(0.0, 0.0, 0.0), without=()):
+    """Let the camera see every body `count` times; return when the last exposure was made [ns]."""
+    for k in range(first, first + count):
+        tools = {
+            name: PoseWire.of(Transform.of("tracker", name, None, np.array(p) + (by if name in moved else 0.0)), SIGMA)
+            for name, p in PLACES.items()
+            if name not in without
+        }
+        lost = dict.fromkeys(without, "occluded")
+        bodies.take(Exposure(t_ns=k * PERIOD, sigma_t_ns=0, tools=tools, lost=lost), k * PERIOD)
+    return (first + count - 1) * PERIOD
+
+
+def frame(t_ns, horizon_ns=45 * MS):
+    return FrameTiming(t_ns + horizon_ns, SECOND // 90, True, t_wake_ns=t_ns)
+
+
+def tools_at(bodies, t_ns, step="guide"):
+    timing = frame(t_ns)
+    return bodies.tools_at(timing, bodies.at(timing), None, step)
+
+
+def test_a_tool_is_told_in_reference_and_the_room_through_the_reference(bodies):
+    bodies.follow(STAGE)
+    seen = bodies.at(frame(see(bodies, 12)))
+    tools, lost = tools_at(bodies, 11 * PERIOD)
+    np.testing.assert_allclose(tools["needle"].tip.position, [0.0, 0.1, -0.1], atol=1e-12)
+    np.testing.assert_allclose(seen.stage_from_reference.transform.translation, [0.0, 1.0, 1.0], atol=1e-12)
+    assert (seen.unseen, seen.horizon_ns, lost) == ("", 45 * MS, {})
+
+
+def test_a_step_of_the_reference_alone_is_a_bump_and_told_once(bodies):
+    see(bodies, 12)
+    see(bodies, 3, first=12, moved=("patient",), by=(0.01, 0.0, 0.0))
+    assert bodies.take_bump() == "the reference was bumped"
+    assert bodies.take_bump() == ""
+
+
+def test_a_step_that_all_bodies_share_is_the_cameras(bodies):
+    see(bodies, 12)
+    see(bodies, 3, first=12, moved=PLACES, by=(0.01, 0.0, 0.0))
+    assert bodies.take_bump() == "the tracker was moved"
+
+
+def test_a_reference_out_of_view_is_silent_though_the_camera_is_not(bodies):
+    see(bodies, 12)
+    seen = bodies.at(frame(see(bodies, 6, first=12, without=("patient",))))
+    assert seen.unseen == "reference: occluded"
+    assert seen.silence == pytest.approx(6.0)
+
+
+def test_the_hands_tool_that_nobody_sees_is_named_with_the_reason_and_one_laid_down_is_not(bodies):
+    see(bodies, 12)
+    now = see(bodies, 3, first=12, without=("needle",))
+    tools, lost = tools_at(bodies, now)
+    assert "needle" not in tools
+    assert lost["needle"].reason == "occluded"
+    assert tools_at(bodies, now, step="register") == ({}, {})
+
+
+def test_a_lost_tool_returns_with_its_fifth_sample(bodies):
+    see(bodies, 12)
+    see(bodies, 3, first=12, without=("needle",))
+    assert "needle" not in tools_at(bodies, see(bodies, 4, first=15))[0]
+    assert "needle" in tools_at(bodies, see(bodies, 1, first=19))[0]
+
+
+def test_after_a_silent_camera_a_hand_must_be_seen_anew(bodies):
+    see(bodies, 12)
+    see(bodies, 1, first=20)
+    assert "needle" not in tools_at(bodies, 20 * PERIOD)[0]
+
+
+def test_a_touch_has_the_noise_of_one_sample_and_apart_what_no_averaging_reduces():
+    needle = Tool(role="pointer", tip_mm=(0.0, 0.0, -100.0), tip_sigma_mm=0.5)
+    bodies = bodies_of(patient=Tool(role="reference"), needle=needle)
+    touch = bodies.touch(0, see(bodies, 60))
+    one, tilt = 1e-4**2, (1e-3 * 0.1) ** 2  # m2 along the pointer, and what its turn adds at its tip 100 mm away
+    np.testing.assert_allclose(touch.tips, np.tile([0.0, 0.1, -0.1], (60, 1)), atol=1e-12)
+    np.testing.assert_allclose(np.diag(touch.covariance), [one + tilt, one + tilt, one], rtol=1e-9)
+    # the reference is the mean of 60 samples, its turn acts over the way from its origin to the tip
+    reference = np.array([one + 2 * tilt, one + tilt, one + tilt]) / 60
+    np.testing.assert_allclose(np.diag(touch.common), 0.5e-3**2 + reference, rtol=1e-9)
+
+
+def test_without_a_camera_a_controller_is_seen_by_the_headset_and_its_error_is_not_averaged():
+    needle = Tool(role="needle", controller="right", tip_mm=(0.0, 0.0, -100.0))
+    stated = HeadsetSettings(controller_sigma_mm=2.0, controller_sigma_deg=0.0)
+    bodies = bodies_of(stated, room=Tool(role="reference", fixed=True), needle=needle)
+    grip = Transform.of("stage", "grip", None, np.array([0.0, 1.0, -0.5]))
+    for k in range(60):
+        bodies.follow_hands(dict.fromkeys(HANDS, Hand(pose_grip=grip)), k * PERIOD)
+    tip = tools_at(bodies, 59 * PERIOD)[0]["needle"].tip
+    np.testing.assert_allclose(tip.position, [0.0, 1.0, -0.6], atol=1e-9)
+    assert np.diag(tip.covariance).min() >= 0.002**2
+    bodies.follow_hands(dict.fromkeys(HANDS, Hand()), 60 * PERIOD)
+    assert bodies.controllers == {}
