@@ -226,11 +226,19 @@ def _stream(times: Array, values: Array, what: str) -> tuple[Array, Array, tuple
     return as_floats(times)[stamps.kept], values[stamps.kept], stamps.notes
 
 
+def affine_map(times_a: Array, values_a: Array, at: Array, values_b: Array) -> Array:
+    """Return the map (1 + k, j), constant first, that takes a's values (n, k) at times (m,) nearest to b's (m, j)."""
+    return as_floats(np.linalg.lstsq(_terms(times_a, values_a, at), values_b, rcond=None)[0])
+
+
+def _terms(times_a: Array, values_a: Array, at: Array) -> Array:
+    moved = [as_floats(np.interp(at, times_a, values_a[:, j])) for j in range(values_a.shape[1])]
+    return np.stack([np.ones(len(at)), *moved], axis=1)
+
+
 def _left_over(times_a: Array, values_a: Array, at: Array, values_b: Array) -> Array:
     """Return what an affine map of a at times leaves of b, shape (m, j)."""
-    moved = np.stack([as_floats(np.interp(at, times_a, values_a[:, j])) for j in range(values_a.shape[1])], axis=1)
-    terms = np.concatenate([np.ones((len(moved), 1)), moved], axis=1)
-    return values_b - terms @ as_floats(np.linalg.lstsq(terms, values_b, rcond=None)[0])
+    return values_b - _terms(times_a, values_a, at) @ affine_map(times_a, values_a, at, values_b)
 
 
 def interpolate_poses(times: Array, poses: Array, at: Array) -> tuple[Array, Bools]:

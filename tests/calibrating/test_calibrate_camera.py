@@ -96,6 +96,14 @@ def test_a_board_that_is_not_the_one_seen_is_refused(run, tmp_path, pictures, bo
     assert (code, says in text) == (1, True), text
 
 
+def test_no_result_is_written_among_the_pictures_that_the_next_run_would_read(run, pictures):
+    before = sorted(pictures.iterdir())
+    code, text = run("calibrate", "camera", pictures, "--board", BOARD, "--out", pictures / "deep" / "c.toml")
+    assert (code, "outside the folder of pictures" in text) == (1, True)
+    assert sorted(pictures.iterdir()) == before
+
+
 def test_an_empty_folder_is_refused(run, tmp_path):
-    code, text = run("calibrate", "camera", tmp_path, "--board", BOARD, "--out", tmp_path / "c.toml")
+    (tmp_path / "empty").mkdir()
+    code, text = run("calibrate", "camera", tmp_path / "empty", "--board", BOARD, "--out", tmp_path / "c.toml")
     assert (code, "got none" in text) == (1, True)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from twinguide.calibrating.lag import moved, turned
 from twinguide.calibrating.result import ClockResult, HandEyeResult, TimeResult, read_result
 
 X = np.eye(4)
@@ -111,6 +112,29 @@ def test_a_lag_is_found_with_its_error(run, sequence, tmp_path, by):
     assert result.lag_sigma_ms < 3.0
     assert result.explained > 0.95
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("told", [turned, moved])
+def test_what_is_drawn_lies_over_each_other_once_the_lag_is_taken_off(told):
+    later = TIMES[60:-60]
+    a, b = (poses * ([[1, 1, 1, 1e-3]] * 3 + [[1, 1, 1, 1]]) for poses in (heads(TIMES), markers(heads(later - 0.05))))
+    of_a, of_b = told(TIMES, a, later, b, 0.05)
+    assert np.ptp(of_b) > 20.0  # deg, mm
+    assert np.interp(later, TIMES + 0.05, of_a) == pytest.approx(of_b, abs=0.05)  # a chord of 1/60 s cuts off so much
+
+
+def test_two_files_that_name_nothing_are_told_apart(run, tmp_path):
+    for name, poses in (("one", heads(TIMES)), ("two", markers(heads(TIMES)))):
+        rows = (
+            f"{t},{','.join(f'{v:.6f}' for v in (*p[:3, 3], *Rotation.from_matrix(p[:3, :3]).as_quat()))}"
+            for t, p in zip(TIMES, noisy(poses, 1), strict=True)
+        )
+        (tmp_path / f"{name}.csv").write_text("\n".join(["t_s,x_mm,y_mm,z_mm,qx,qy,qz,qw", *rows]))
+    files = (tmp_path / "one.csv", tmp_path / "two.csv")
+    code, text = run("calibrate", "handeye", *files, "--no-offset", "--out", tmp_path / "h.toml")
+    assert code == 0, text
+    result = read_result(tmp_path / "h.toml", HandEyeResult)
+    assert (result.x_name, result.z_name) == ("tool_a_from_tool_b", "tracker_a_from_tracker_b")
 
 
 def test_a_stream_that_stands_still_has_no_lag(run, sequence, tmp_path):

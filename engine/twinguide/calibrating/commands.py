@@ -84,7 +84,11 @@ def points(
 def camera(input: Path, board: str, name: str, rms_max_px: float, out: Path) -> None:
     """Find a camera's intrinsics and distortion from INPUT, a folder of pictures of a board, or a video."""
     from twinguide.calibrating.camera import camera as fit
+    from twinguide.errors import CalibrationError
 
+    if input.is_dir() and input.resolve() in out.resolve().parents:
+        next_step = "Choose another with --out: the picture of the result would be taken for one of the board."
+        raise CalibrationError("a result outside the folder of pictures", str(out), "--out", next_step)
     kept(fit(input, board, name, rms_max_px), out)
 
 
@@ -106,7 +110,13 @@ def handeye(inputs: tuple[Path, ...], a: str, b: str, offset: bool | None, p95_m
 @click.argument("inputs", nargs=-1, required=True, type=FILES)
 @click.option("--a", default="", help="The track that is ahead.")
 @click.option("--b", default="", help="The track that is behind, of the last file.")
-@click.option("--by", type=click.Choice(["turning", "moving"]), default="turning", show_default=True)
+@click.option(
+    "--by",
+    type=click.Choice(["turning", "moving"]),
+    default="turning",
+    show_default=True,
+    help="How far both turn, or how b's places follow a's poses: for a body that hardly turns.",
+)
 @click.option("--lag-max-ms", default=500.0, show_default=True, help="How far to look, to either side.")
 @click.option("--out", type=FILES, default=Path("time.toml"), show_default=True, help="The result file.")
 def time(inputs: tuple[Path, ...], a: str, b: str, by: str, lag_max_ms: float, out: Path) -> None:

@@ -14,7 +14,9 @@ from twinguide.calibrating.picture import draw_clock, draw_lag
 from twinguide.calibrating.result import ClockResult, TimeResult, stamp, symmetric
 from twinguide.calibrating.streams import matrices, open_streams, timed
 from twinguide_calibration import LagFit, fit_clock, place_lag, pose_lag
+from twinguide_calibration.latency import affine_map, interpolate_poses
 from twinguide_calibration.reading import read_stamps
+from twinguide_calibration.rigid import logarithm
 
 Array = NDArray[np.float64]
 
@@ -54,7 +56,8 @@ def lag(paths: tuple[Path, ...], a: str, b: str, by: str, lag_max_ms: float) -> 
         explained=float(fit.explained),
         **stamp(),
     )
-    curves = (times_a, speed(times_a, matrices(one), by), times_b, speed(times_b, matrices(two), by))
+    told = turned if by == "turning" else moved
+    curves = (times_a, times_b, *told(times_a, matrices(one), times_b, matrices(two), fit.lag_s))
     return Outcome(result, _table(result, fit), partial(draw_lag, result.of, fit, curves, by))
 
 
@@ -92,14 +95,27 @@ def _clock(path: Path, device_s: Array, arrival_s: Array, notes: tuple[str, ...]
     return Outcome(result, rows, partial(draw_clock, path.stem, device_s, fit))
 
 
-def speed(times_s: Array, poses: Array, by: str) -> Array:
-    """Return how fast a stream turns [rad/s] or moves [m/s] between its samples, shape (n - 1,)."""
-    step = np.diff(times_s)
-    if by == "moving":
-        return np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1) / step
-    between = poses[:-1, :3, :3].transpose(0, 2, 1) @ poses[1:, :3, :3]
-    cosine = (np.trace(between, axis1=1, axis2=2) - 1.0) / 2.0
-    return np.arccos(np.clip(cosine, -1.0, 1.0)) / step
+def turned(times_a: Array, poses_a: Array, times_b: Array, poses_b: Array, lag_s: float) -> tuple[Array, Array]:
+    """Return how far [deg], shapes (n,) and (m,), each stream has turned since the middle of what both show."""
+    begin, end = max(times_a[0] + lag_s, times_b[0]), min(times_a[-1] + lag_s, times_b[-1])
+    middle = np.array([(begin + end) / 2.0])
+    return _angles(times_a, poses_a, middle - lag_s), _angles(times_b, poses_b, middle)
+
+
+def _angles(times: Array, poses: Array, since: Array) -> Array:
+    first = interpolate_poses(times, poses, since)[0][:, :3, :3]
+    return np.degrees(np.linalg.norm(logarithm(first.transpose(0, 2, 1) @ poses[:, :3, :3]), axis=1))
+
+
+def moved(times_a: Array, poses_a: Array, times_b: Array, poses_b: Array, lag_s: float) -> tuple[Array, Array]:
+    """Return b's places [mm] along their largest extent, as a's poses tell them, shape (n,), and its own (m,)."""
+    numbers, places = poses_a[:, :3].reshape(-1, 12), poses_b[:, :3, 3]
+    inside = (times_b - lag_s >= times_a[0]) & (times_b - lag_s <= times_a[-1])
+    carried = affine_map(times_a, numbers, times_b[inside] - lag_s, places[inside])
+    middle = places.mean(axis=0)
+    along = np.linalg.svd(places - middle, full_matrices=False)[2][0]
+    from_a = np.column_stack([np.ones(len(numbers)), numbers]) @ carried
+    return 1e3 * (from_a - middle) @ along, 1e3 * (places - middle) @ along
 
 
 def _table(result: TimeResult, fit: LagFit) -> tuple[tuple[str, str], ...]:

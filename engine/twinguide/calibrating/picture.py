@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 KEPT, REJECTED, TARGET = "#1b6ca8", "#d1495b", "#2a9d4a"
+SHOWN_S = 1.5  # of two streams, to either side of where they are liveliest
 CHI2_2D = 5.991  # 95 % of a plane normal
 
 
@@ -165,17 +166,19 @@ def draw_handeye(of: str, fit: HandEyeFit, path: Path) -> None:
 
 
 def draw_lag(of: str, fit: LagFit, curves: tuple[Array, Array, Array, Array], by: str, path: Path) -> None:
-    """Draw two streams' speeds over time, as recorded and with the lag taken off."""
+    """Draw what was fitted, as recorded and with the lag taken off: stamps [s] of a and of b, and what each tells."""
     made, axes = figure(f"{of}: {1e3 * fit.lag_s:.1f} ms", "rectilinear", "rectilinear")
-    times_a, speed_a, times_b, speed_b = curves
-    fastest = int(np.argmax(speed_a))  # a few seconds about the liveliest moment, where a lag can be seen
-    middle = float(times_a[fastest])
+    times_a, times_b, told_a, told_b = curves
+    fastest = int(np.argmax(np.abs(np.gradient(told_b, times_b))))  # about the liveliest moment a lag can be seen
+    middle = float(times_b[fastest])
+    near = np.abs(times_b - middle) < SHOWN_S
     for axis, shift, title in zip(axes, (0.0, fit.lag_s), ("as recorded", "with the lag taken off"), strict=True):
-        axis.plot((times_a[1:] + times_a[:-1]) / 2, speed_a, color=KEPT, label="a", linewidth=1.0)
-        axis.plot((times_b[1:] + times_b[:-1]) / 2 - shift, speed_b, color=REJECTED, label="b", linewidth=1.0)
-        axis.set_xlim(middle - 1.5, middle + 1.5)
-        axis.set_xlabel("time [s]")
-        axis.set_ylabel("speed [rad/s]" if by == "turning" else "speed [m/s]")
+        shown = np.abs(times_a + shift - middle) < SHOWN_S
+        name = "a" if by == "turning" else "b, as a's poses tell it"
+        axis.plot(times_a[shown] + shift, told_a[shown], color=KEPT, label=name, linewidth=1.0)
+        axis.plot(times_b[near], told_b[near], color=REJECTED, label="b", linewidth=1.0)
+        axis.set_xlabel("time of b [s]")
+        axis.set_ylabel("turned since the middle [deg]" if by == "turning" else "place of b [mm]")
         axis.set_title(title, fontsize=9)
         axis.legend(fontsize=8)
     save(made, path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +47,13 @@ def open_streams(paths: tuple[Path, ...], a: str, b: str) -> Streams:
             "Name two tracks with --a and --b, or give another file.",
         )
     notes = [*_notes(first, one), *_notes(second, two)]
+    if one.name == two.name:  # of two files that name nothing
+        one, two = _told_apart(one, "a"), _told_apart(two, "b")
     return Streams(one, two, alone, tuple(dict.fromkeys(notes)))
+
+
+def _told_apart(track: Track, letter: str) -> Track:
+    return replace(track, target=f"{track.target}_{letter}", source=f"{track.source}_{letter}")
 
 
 def _notes(recording: PoseRecording, track: Track) -> list[str]:
