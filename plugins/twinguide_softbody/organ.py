@@ -20,14 +20,13 @@ from .error import ErrorModel, Point
 from .layout import layout
 from .learning import Learning, Touch
 from .materials import Mixture
-from .quasistatic import Solved, Solver
+from .pursuit import Pursuit
+from .quasistatic import Solver
 from .response import Response, surface_springs
 
 if TYPE_CHECKING:
     from .reduced import Reduced
 
-LEAST_J = 0.2  # below, a tetrahedron has lost four fifths of its volume: no tissue does, the step is not to be shown
-RETRY, SHORT_M = 30, 0.01  # steps, and the target's way, after which a body that was crushed is solved for anew
 UNSURE = 2.0  # of what is unsure of a point's motion before it is known: a block's vertices needed 1.0 to 2.0
 MOST_POINTS = 24  # that are measured besides the target: the errors' columns grow with them
 STIFFER = 1.1  # change of a covariance's size above which the springs follow it
@@ -86,8 +85,6 @@ class SoftBody:
         self._points: Points | None = None
         self._steady = Steadiness()
         self.last = np.zeros(3)  # [m], the drive that was last believed
-        self._cold = True
-        self._crushed: tuple[Array, Points | None, int] | None = None
         self._solver = Solver(self.body, self._springs(), material=material, backend=backend)
         bias = mesh_error(response, self.body, self._held, (target, reach_m), self.spring, columns)
         self._errors, self._point = (
@@ -96,12 +93,13 @@ class SoftBody:
         )
         self._learning = Learning(response, len(tetrahedra))
         self._hold()
-        self._reduced: Reduced | None = None
+        fast: Reduced | None = None
         if reduced == "auto" and material == "neo_hookean":
             from . import fastpath  # what it needs is loaded only where it is asked for
 
             job = fastpath.Job(self.body, self._solver.springs, fastpath.family(self._rest, self._shares))
-            self._reduced = fastpath.ready(self._solver, job)
+            fast = fastpath.ready(self._solver, job)
+        self._reduced, self._pursuit = fast, Pursuit(self._solver, self._targets, fast)
 
     @property
     def spring(self) -> Array:
@@ -142,32 +140,19 @@ class SoftBody:
             return self.rigid(self.last, f"a drive of {np.linalg.norm(displacement) * 1e3:.0f} mm is no organ's")
         jumped = self._steady.jumped(displacement)
         if jumped:
-            self._cold = True  # should it stay, then from rest by steps: no frame's work reaches so far
             return self.rigid(self.last, f"the drive {jumped}")
         self.last = np.array(displacement, dtype=np.float64)
         left_out = self._take(self.last, covariance, list((measured or {}).values()))
         if self._learning.tick():
             self._hold()
-        if self._still_crushed():
-            return self.rigid(self.last, "what crushed the body still acts")
-        solved = self._solve(self._targets())
-        if not np.isfinite(solved.positions).all() or solved.smallest_j < LEAST_J:
-            self._cold, self._crushed = True, (self.last, self._points, RETRY)
-            return self.rigid(self.last, f"a volume ratio of {solved.smallest_j:.2f}")
+        solved, why = self._pursuit.follow(self._whole_drive())
+        if why:
+            return self.rigid(self.last, why)
         term, bounded = self._bounds(solved.positions)
         sigma = self._errors.sigma(self._drive(), solver_m=solved.solver_error_m, term=term)
         level = "partial" if left_out else solved.level
         reason = ", ".join(filter(None, (left_out, bounded)))
         return Frame(solved.positions, sigma, level, reason, solved.residual, solved.smallest_j)
-
-    def _still_crushed(self) -> bool:
-        """Tell whether to wait: to solve from rest takes many frames' time, and what crushes lasts."""
-        if self._crushed is None:
-            return False
-        where, points, left = self._crushed
-        near = float(np.linalg.norm(self.last - where)) < SHORT_M and _moved(points, self._points) == 0
-        self._crushed = (where, points, left - 1) if near and left > 0 else None
-        return self._crushed is not None
 
     def _bounds(self, positions: Array) -> tuple[Array | None, str]:
         """Bound what points that are still being learnt add to the errors, as one more unknown's effect, (n, 3) [m].
@@ -210,26 +195,14 @@ class SoftBody:
         """
         return self._errors.effects(self._drive())
 
-    def _drive(self) -> Array:
-        """Return the drive [m], shape (k, 3): displacements of the target and of each measured point that is known."""
-        if self._points is None:
-            return self.last[None].copy()
-        return np.concatenate([self.last[None], self._points.mean - self._points.rest])[self._found]
+    def _whole_drive(self) -> Array:
+        """Return the drive [m], shape (k, 3): displacements of the target and of each measured point."""
+        points = self._points
+        return self.last[None].copy() if points is None else np.vstack([self.last, points.mean - points.rest])
 
-    def _solve(self, targets: Array) -> Solved:
-        fast = self._reduced
-        if self._cold:
-            solved = self._solver.solve(targets)
-            self._cold = not solved.converged
-            if fast is not None:
-                fast.forget()
-            return solved
-        if fast is None:
-            return self._solver.step(targets)
-        if self._points is None:
-            return fast.step(targets)
-        fast.leave()
-        return self._solver.step(targets)
+    def _drive(self) -> Array:
+        """Return the drive [m], shape (k, 3): of the target and of each measured point of which something is known."""
+        return self._whole_drive()[self._found]
 
     def _take(self, displacement: Array, covariance: Array, measured: Sequence[Points]) -> str:
         """Take the frame's springs; return which points were left out, because a surer one contradicts them."""
@@ -253,6 +226,7 @@ class SoftBody:
             self._solver.attach(springs)
             if self._reduced is not None and points is None:
                 self._reduced.stiffen(springs)
+            self._pursuit.exchange(points)
             self._hold()
             return
         old, new = np.trace(self._covariance), np.trace(covariance)
@@ -269,12 +243,12 @@ class SoftBody:
                 self._reduced.stiffen(springs)
             self._hold()
 
-    def _targets(self) -> Array:
-        """Return where the springs' far ends are [m], shape (k, 3)."""
+    def _targets(self, drive: Array) -> Array:
+        """Return where the springs' far ends are [m], shape (k, 3), under a drive [m] of the target and each point."""
         ends = self._rest.copy()
-        ends[: len(self._shares)] += self._shares[:, None] * self.last
-        if self._points is not None:
-            ends[len(self._shares) :] += self._points.mean - self._points.rest
+        count = len(self._shares)
+        ends[:count] += self._shares[:, None] * drive[0]
+        ends[count:] += drive[1:]
         return ends
 
 

@@ -131,10 +131,6 @@ class Reduced:
         self.leave()
         return self._solver.step(targets)
 
-    def forget(self) -> None:
-        """Leave the solver where it stands: it was placed anew."""
-        self._left = None
-
     def leave(self) -> None:
         """Bring the solver to where the modes have led: it is to go on from there."""
         if self._left is not None:
