@@ -3,7 +3,7 @@
 A point's columns (`response.py`) cost some thirty solutions, 0.1 s on 20k tetrahedra: no frame's work. Its answer comes
 first, a few steps after the point; what each unknown changes of it later: the worker rests after each solution, as the
 frames want the memory that it works on. Which steps these are depends on their count alone, never on the clock: a late
-worker is waited for, as in `precondition.py`. What was learnt of a place stays known for a while: a probe comes back.
+worker is waited for, as in `precondition.py`, where bits count more than the frame's time. What was learnt of a place stays known for a while: a probe comes back.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ class Touch:
 
 
 class Learning:
-    """The points known so far, and those that are being learnt."""
+    """The points known so far, and those that are being learnt; `waits` for a worker that is late, or goes on."""
 
-    def __init__(self, response: Response, elements: int) -> None:
-        self._response = response
+    def __init__(self, response: Response, elements: int, *, waits: bool = True) -> None:
+        self._response, self._waits = response, waits
         self._slow = max(1.0, elements / SIZE) * (1 if response.compiled else WITHOUT_COMPILER)
         self._known: list[tuple[Place, Point]] = []
         self._new: list[Place] = []  # of which nothing is known
@@ -108,6 +108,8 @@ class Learning:
             return False
         places, learnt = self._pending
         self._hurry.set()
+        if not (self._waits or learnt.done()):
+            return False
         points = learnt.result()
         self._hurry.clear()
         self._known = [one for one in self._known if not any(one[0] is place for place in places)]

@@ -49,7 +49,8 @@ class SoftBody:
 
     Vertices [m], shape (n, 3); tetrahedra, shape (m, 4); `target` [m], shape (3,): the patch of `patch_radius_m` [m]
     around it is drawn to where the target is. `reduced` takes the fast path (`fastpath.py`) where its model is kept,
-    and has it trained for the next start where not. Raises CaseError for a mesh or a mixture that cannot be solved on.
+    and has it trained for the next start where not. The same steps give the same bits; where it does not wait for what
+    a worker is to have found by a step, no frame is late for that, and errors stay bounded a little longer. Raises CaseError for a mesh or a mixture that cannot be solved on.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class SoftBody:
         material: Literal["neo_hookean", "corotational", "linear"] = "neo_hookean",
         backend: Literal["auto", "cpu", "cuda"] = "auto",
         reduced: Literal["off", "auto"] = "off",
+        waits: bool = True,
     ) -> None:
         mesh.check_mesh(vertices, tetrahedra)
         mesh.check_stiffness(mixture.young_pa)
@@ -91,7 +93,7 @@ class SoftBody:
             ErrorModel(columns[0], bias, response.answered, held.turn_sigma * response.of_turn(target)),
             Point.of(self._patch_row, columns[1]),
         )
-        self._learning = Learning(response, len(tetrahedra))
+        self._learning = Learning(response, len(tetrahedra), waits=waits)
         self._hold()
         fast: Reduced | None = None
         if reduced == "auto" and material == "neo_hookean":

@@ -162,6 +162,7 @@ def load(ctx: Context) -> SoftBody:
         material=o.material,
         backend=o.backend,
         reduced=o.reduced,
+        waits=not ctx.real_time,
     )
 
 

@@ -1,4 +1,6 @@
+import time
 from dataclasses import replace
+from threading import Event
 
 import numpy as np
 import pytest
@@ -270,6 +272,31 @@ def test_a_new_points_errors_are_bounded_until_they_are_found_and_the_frame_says
     assert gone.reason == ""
     back = body.step(0.5 * DRIVE, still, {"probe": probe})
     assert back.reason == ""  # what was learnt of a place stays known
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_late_worker_is_waited_for_only_where_bits_count_more_than_time(monkeypatch, waits):
+    vertices, tetrahedra, mixture = block(6)
+    body = SoftBody(vertices, tetrahedra, mixture, TARGET, patch_radius_m=RADIUS, waits=waits)
+    still, found = np.eye(3) * 1e-7, Event()
+    probe = constraints.pressed(vertices, tetrahedra, np.array([0.08, 0.06, 0.115]), 0.02, 0.001)
+    real = Response.in_a_hurry
+
+    def late(self, weights):
+        found.wait(0.2 if waits else 20.0)
+        return real(self, weights)
+
+    monkeypatch.setattr(Response, "in_a_hurry", late)
+    told = [body.step(np.zeros(3), still, {"probe": probe}).reason for _ in range(3 * FIRST)]
+    assert all("not yet found" in reason for reason in told)
+    assert body._found.all() == waits  # the point's answer is known, or its motion still bounded
+    found.set()
+    for _ in range(200):
+        if body._found.all():
+            break
+        time.sleep(0.01)
+        body.step(np.zeros(3), still, {"probe": probe})
+    assert body._found.all()
 
 
 def test_a_point_that_says_nothing_of_its_place_is_bounded_everywhere():

@@ -64,7 +64,7 @@ def hosted(tmp_path_factory):
         patched.setattr(fastpath, "MODES", 12)
         asked = []
         patched.setattr(fastpath, "train_apart", asked.append)
-        load(SimpleNamespace(case=Case.load(case), options=SoftbodyOptions(**OPTIONS)))
+        load(SimpleNamespace(case=Case.load(case), options=SoftbodyOptions(**OPTIONS), real_time=False))
         fastpath.train(asked[0])
 
         def run(drive, seen, registered_at=0):
