@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,16 +16,17 @@ from twinguide.calibrating.guided import GuidedPivot
 from twinguide.case import Case
 from twinguide.clock import MS, SECOND, Clock, ClockReal, ClockVirtual
 from twinguide.composing import RANK
-from twinguide.errors import CaseError, HeadsetError, ScenarioError
+from twinguide.errors import HeadsetError, ScenarioError
 from twinguide.frames import Transform
 from twinguide.guarding import Guarded
-from twinguide.hookspecs import Guidance, Motion, Operator, Organ, Overlay, World
+from twinguide.hookspecs import Guidance, Motion, Operator, Overlay, World
 from twinguide.hosting.plan import PartPlan, RunPlan
 from twinguide.hosting.session import Session
 from twinguide.ledger import Ledger
 from twinguide.loop import STAGES, Loop
 from twinguide.messages import Exposure, Finding, PoseWire
 from twinguide.person import Person, keyboard
+from twinguide.preparing import Run, Say, check_known, check_phase, make_folder, prepare_case
 from twinguide.promptness import first_in_line, quiet_collector
 from twinguide.registry import Registry, resolve
 from twinguide.rehearsal import ATTEMPT_S, Rehearsal, laid_down, onlooker, trainee
@@ -40,19 +39,7 @@ from twinguide.workflow import Workflow
 from twinguide.xr.base import Headset
 from twinguide.xr.scripted import HandSource
 
-Say = Callable[[str], None]
-MARKER = ".twinguide-session"  # this folder is ours to empty
 PREPARATION_LIMIT_S = 300.0  # of the run's clock, from setup to guidance
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run is made of before it starts."""
-
-    scenario: Scenario
-    registry: Registry
-    out: Path
-    say: Say
 
 
 def run_scenario(scenario: Scenario, registry: Registry, out: Path, *, say: Say, draw: bool = True) -> str:
@@ -62,7 +49,7 @@ def run_scenario(scenario: Scenario, registry: Registry, out: Path, *, say: Say,
     valid: an interrupt, a lost runtime or a full disk ends the run, not the recording.
     """
     check(scenario, registry)
-    _fresh(out)
+    make_folder(out)
     run = Run(scenario, registry, out, say)
     case = prepare_case(run)
     check_known(scenario, case, say)
@@ -85,73 +72,6 @@ def run_scenario(scenario: Scenario, registry: Registry, out: Path, *, say: Say,
     from twinguide.report import build_report
 
     return f"report: {build_report(out, registry.catalogue())}"
-
-
-def _fresh(out: Path) -> None:
-    """Make the session folder; an earlier session's is emptied, anything else is left alone."""
-    if out.exists() and any(out.iterdir()):
-        if not (out / MARKER).is_file():
-            raise ScenarioError("a new folder, or an earlier session's", str(out), "--out", "Name another folder.")
-        for file in sorted(out.rglob("*"), reverse=True):
-            file.rmdir() if file.is_dir() and not file.is_symlink() else file.unlink()
-    out.mkdir(parents=True, exist_ok=True)
-    (out / MARKER).touch()
-
-
-def prepare_case(run: Run) -> Case:
-    """Return the scenario's case; `generate:<organ>` makes a patient and passes it through the importer."""
-    kind, _, name = run.scenario.case.partition(":")
-    if kind != "generate":
-        return Case.load(Path(run.scenario.case))
-    organ = run.registry.part(name)
-    if not isinstance(organ, Organ):
-        raise ScenarioError("generate:<organ>", f"{name!r}, a {type(organ).__name__}", "case")
-    from twinguide.importing import import_case
-
-    run.say(f"making a patient from seed {run.scenario.seed}")
-    with tempfile.TemporaryDirectory() as folder:
-        surfaces = Path(folder) / f"{name}-{run.scenario.seed}"  # the case is called so, in every run
-        surfaces.mkdir()
-        resolve(organ.make)(surfaces, run.scenario.seed)
-        import_case(
-            surfaces, run.out / "case", units="mm", axes="lps", breathing_phase="end-expiration",
-            organs=run.registry.organs(), progress=lambda what, share: None,
-        )  # fmt: skip
-    return Case.load(run.out / "case")
-
-
-def check_known(scenario: Scenario, case: Case, say: Callable[[str], None]) -> None:
-    """Raise CaseError for a registration of another case, or one that has used every landmark that could prove it."""
-    known = scenario.registration.known
-    if known is None:
-        return
-    where = "[registration] calibration"
-    if known.case_hash and known.case_hash != case.content_hash:
-        got = f"one of {known.case_hash[:12]}, {case.title} is {case.content_hash[:12]}"
-        raise CaseError("a registration of this case", got, where, "Register this case, or name the other one.")
-    if not known.case_hash:
-        say("the registration does not tell for which case it was made: only its verification will")
-    if set(case.landmarks) <= set(known.landmarks):
-        got = f"none: it has used {', '.join(case.landmarks) or 'nothing, and the case has none'}"
-        raise CaseError("a landmark that the registration has not used", got, where, "Leave one out and register anew.")
-
-
-def check_phase(phase: str, motions: list[str], say: Callable[[str], None]) -> None:
-    """Refuse a scan of another breathing phase than motion models start from; an unknown one is said, not guessed.
-
-    Fiducials are touched, and displacements are zero, at end-expiration: another scan's target would lie off by up to a
-    breath's whole way. Raises CaseError.
-    """
-    if not motions or phase == "end-expiration":
-        return
-    if phase != "unknown":
-        raise CaseError(
-            f"a scan at end-expiration, where {', '.join(motions)} starts from", f"one at {phase}", "breathing_phase",
-            "Scan at end-expiration, or run a scenario without a motion model on a patient whose breath is held.",
-        )  # fmt: skip
-    say(
-        "WARNING: the scan's breathing phase is unknown and taken for end-expiration: the target may be centimetres off"
-    )
 
 
 def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool, hands: HandSource | None = None) -> Loop:

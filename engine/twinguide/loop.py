@@ -102,7 +102,7 @@ class Loop:
         for message in (*self.workflow.changes(), shown):
             self.session.publish(message)
         self.frames += 1
-        gc.collect(0)  # the young only, in the frame's slack; the old are frozen, see app.py
+        gc.collect(0)  # the young only, in the frame's slack; the old are frozen, see promptness.py
         self.ledger.lap(6)
         self.ledger.end_frame(timing.t_display_ns, timing.period_ns)
         return shown

@@ -3,11 +3,11 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from twinguide.app import check_known
 from twinguide.calibrating.result import PointsResult, SurfaceResult, write_result
 from twinguide.case import Landmark
 from twinguide.errors import CaseError, ScenarioError
 from twinguide.frames import Pose, Transform, rotation_from_vector
+from twinguide.preparing import check_known
 from twinguide.registering import known_registration, unused_landmarks
 from twinguide.registry import Registry
 from twinguide.scenario import find, load, overridden

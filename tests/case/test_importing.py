@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from twinguide.app import check_phase
 from twinguide.case import Case, DistanceGrid, Surface
 from twinguide.errors import CaseError
 from twinguide.hookspecs import Anatomy
@@ -12,6 +11,7 @@ from twinguide.importing import import_case
 from twinguide.importing.landmarks import read_landmarks
 from twinguide.importing.planning import LENGTH_M, target_of
 from twinguide.importing.plausibility import check_side
+from twinguide.preparing import check_phase
 from twinguide.registry import Registry
 
 RIGHT_FRONT = [-60.0, -30.0, 0.0]
