@@ -192,18 +192,16 @@ class ErrorModel:
         found = np.stack([*self._effects(drive[0], self._forces(drive), self._drawn_by(drive)), *turned])
         return found.transpose(0, 1, 3, 2).reshape(len(found), -1, 3)[:, : self._count].astype(np.float64)
 
-    def sigma(
-        self, drive: Array, *, solver_m: float = 0.0, bias: Array | None = None, term: Array | None = None
-    ) -> Array:
+    def sigma(self, drive: Array, *, solver_m: float = 0.0, term: Array | None = None) -> Array:
         """Return each vertex's error [m], shape (n,): 2.7955 of it hold 95 % of that vertex's errors.
 
-        `solver_m` [m] is the solver's (and a reduction's) own, rms over vertices; `bias` [m], shape (n, 3), is what the
-        answer is known to lack, as a rigid body lacks its deformation; `term`, alike, is one more unknown's effect.
+        `solver_m` [m] is the solver's (and a reduction's) own, rms over vertices; `term` [m], shape (n, 3), is one more
+        unknown's effect.
         """
         forces = (drive[0], self._forces(drive), self._drawn_by(drive))
         parts = [np.ascontiguousarray(MM * a, dtype=np.float32) for a in forces]
-        extra = [None if a is None else self._filled(a) for a in (bias, term)]
-        self._pass(parts[0], parts[1], parts[2], extra[0], extra[1], (MM * solver_m) ** 2 / 3)
+        one_more = None if term is None else self._filled(term)
+        self._pass(parts[0], parts[1], parts[2], one_more, (MM * solver_m) ** 2 / 3)
         return self._sigma[: self._count].astype(np.float64)
 
     def _forces(self, drive: Array) -> Array:
@@ -231,12 +229,10 @@ class ErrorModel:
         out[: self._count] = MM * values
         return out
 
-    def _pass(
-        self, drive: Floats, force: Floats, drawn: Floats, bias: Floats | None, term: Floats | None, even: float
-    ) -> None:
+    def _pass(self, drive: Floats, force: Floats, drawn: Floats, term: Floats | None, even: float) -> None:
         """Write each vertex's error; lengths [mm]."""
         if self._library is None:
-            self._sigma[:] = self._in_numpy(drive, force, drawn, bias, term, even)
+            self._sigma[:] = self._in_numpy(drive, force, drawn, term, even)
             return
         own = (_Own * len(self._points))(
             *(_Own(p.columns.ctypes.data, p.columns.shape[1], p.complete) for p in self._points)
@@ -244,13 +240,11 @@ class ErrorModel:
         sizes = (len(self._base), self._unknowns, self._answered, len(self._points))
         pointers = (self._base.ctypes.data, ctypes.addressof(own), self._noise.ctypes.data, self._turned.ctypes.data)
         system = _Errors(*sizes, *pointers, BIAS_SHARE, Z_95, 1 / (MM * CHI_95))
-        arrays = (None if a is None else ctypes.c_void_p(a.ctypes.data) for a in (drive, force, drawn, bias, term))
+        arrays = (None if a is None else ctypes.c_void_p(a.ctypes.data) for a in (drive, force, drawn, term))
         out = ctypes.c_void_p(self._sigma.ctypes.data)
         self._library.vertex_errors(ctypes.byref(system), *arrays, ctypes.c_float(even), out)
 
-    def _in_numpy(
-        self, drive: Floats, force: Floats, drawn: Floats, bias: Floats | None, term: Floats | None, even: float
-    ) -> Array:
+    def _in_numpy(self, drive: Floats, force: Floats, drawn: Floats, term: Floats | None, even: float) -> Array:
         """Return what the kernel writes."""
         mesh = _along(self._base[:, 9:18], drive)
         terms = [BIAS_SHARE * mesh, *self._effects(drive, force, drawn)]
@@ -258,8 +252,7 @@ class ErrorModel:
         covariance = np.stack([sum(t[:, a] * t[:, b] for t in terms) for a, b in PAIRS], axis=1)
         covariance += self._noise + float(drive @ drive) * self._turned
         covariance[:, :3] += even
-        whole = mesh if bias is None else mesh + bias.reshape(-1, SIDE, 3).transpose(0, 2, 1)
-        flat = (a.astype(np.float64).transpose(0, 2, 1) for a in (covariance, whole))
+        flat = (a.astype(np.float64).transpose(0, 2, 1) for a in (covariance, mesh))
         return radius95(*(a.reshape(-1, a.shape[2]) for a in flat)) / (MM * CHI_95)
 
 

@@ -16,7 +16,7 @@ from . import constraints, mesh
 from .bias import mesh_error
 from .body import Array, Body, Springs, joined
 from .constraints import Points, Steadiness, Surroundings
-from .error import ErrorModel, Point
+from .error import CHI_95, ErrorModel, Point
 from .layout import layout
 from .learning import Learning, Touch
 from .materials import Mixture
@@ -180,14 +180,18 @@ class SoftBody:
         return np.sqrt(square)[:, None] * along, reason
 
     def rigid(self, displacement: Array, reason: str) -> Frame:
-        """Move the whole body by a displacement [m], shape (3,), undeformed; its error is the missing deformation."""
+        """Move the whole body by a displacement [m], shape (3,), undeformed; its error is the missing deformation too.
+
+        That is added to the deformed body's own 95 % radius, never in squares: what the model lacks of a deformation
+        and what it has are not independent, and a sum of lengths holds whatever they have in common.
+        """
         drive = self._drive()
         drive[0] = displacement
         missing, dent_m = self._errors.moved(drive) - displacement, 0.0
         if self._points is not None:  # of points that nobody has learnt yet: no vertex is dented deeper
             dents = self._points.mean - self._points.rest - displacement
             dent_m = float(np.linalg.norm(dents[~self._found[1:]]))
-        sigma = self._errors.sigma(drive, solver_m=dent_m, bias=missing)
+        sigma = self._errors.sigma(drive, solver_m=dent_m) + np.linalg.norm(missing, axis=1) / CHI_95
         return Frame(self.body.vertices + displacement, sigma, "rigid", reason, 0.0, 1.0)
 
     def effects(self) -> Array:

@@ -41,10 +41,10 @@ INLINE void radius(const Errors *e, const float16 *c, const float16 *b, float *o
 }
 
 /* sigma[16 blocks] [m] for a drive [mm] of the target, (3), forces of the points, (points, 3), and what each unknown
- * moves at the points makes of them, (unknowns, points, 3). `bias` and `term`, [16 blocks][3] [mm], may be absent: what
- * the answer is known to lack, and one more unknown's effect. `even` [mm2] is a variance along every axis. */
+ * moves at the points makes of them, (unknowns, points, 3). `term`, [16 blocks][3] [mm], may be absent: one more
+ * unknown's effect. `even` [mm2] is a variance along every axis. */
 EXPORT void vertex_errors(const Errors *e, const float *drive, const float *force, const float *drawn,
-                          const float *bias, const float *term, float even, float *sigma) {
+                          const float *term, float even, float *sigma) {
     const float square = drive[0] * drive[0] + drive[1] * drive[1] + drive[2] * drive[2];
     for (int64_t block = 0; block < e->blocks; block++) {
         const float16 *base = (const float16 *)e->base + 9 * (2 + e->unknowns) * block;
@@ -67,8 +67,6 @@ EXPORT void vertex_errors(const Errors *e, const float *drive, const float *forc
         for (int l = 0; term && l < 16; l++)
             for (int x = 0; x < 3; x++) t[x][l] = term[3 * (16 * block + l) + x];
         if (term) spread_by(t, c);
-        for (int l = 0; bias && l < 16; l++)
-            for (int x = 0; x < 3; x++) b[x][l] += bias[3 * (16 * block + l) + x];
         radius(e, c, b, sigma + 16 * block);
     }
 }
