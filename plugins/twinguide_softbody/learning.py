@@ -3,7 +3,8 @@
 A point's columns (`response.py`) cost some thirty solutions, 0.1 s on 20k tetrahedra: no frame's work. Its answer comes
 first, a few steps after the point; what each unknown changes of it later: the worker rests after each solution, as the
 frames want the memory that it works on. Which steps these are depends on their count alone, never on the clock: a late
-worker is waited for, as in `precondition.py`, where bits count more than the frame's time. What was learnt of a place stays known for a while: a probe comes back.
+worker is waited for, as in `precondition.py`, where bits count more than the frame's time. What was learnt of a place
+stays known for a while: a probe comes back.
 """
 
 from __future__ import annotations
