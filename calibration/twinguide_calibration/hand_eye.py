@@ -9,7 +9,7 @@ A, moving along the lever and across it) whiten it, estimated from the residuals
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import inf, sqrt
+from math import degrees, inf, sqrt
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from twinguide_calibration.latency import (
     twists,
 )
 from twinguide_calibration.linear import eigen, invert, solve, squared_lengths, whitening_of
+from twinguide_calibration.parts import alike, rows_told, same, spread_inflation, two_groups
 from twinguide_calibration.poses import check_poses
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import (
@@ -32,13 +33,13 @@ from twinguide_calibration.rigid import (
     as_floats,
     difference,
     inverse,
+    mean_transform,
     perturb,
 )
 from twinguide_calibration.weights import (
     TUKEY_WIDTH,
     estimate_variance,
     robust_scale,
-    serial_inflation,
     settle_scale,
     tukey,
 )
@@ -47,8 +48,10 @@ LEAST_POSES = 5
 ROUNDS = 20
 STEP_CONVERGED = 1e-8  # [rad, m]
 STEP_NEGLIGIBLE = 1e-3  # of the estimate's own sigma
-MOST_REJECTED = 0.4
-ALIKE = 20.0  # times the variance is widened by residuals that follow one another: no longer noise
+LEAST_GROUP = 15  # pairs, that may have an X of their own
+MOST_REJECTED = 0.5  # the breakdown point: beyond it no majority tells which pairs are right
+MANY_REJECTED = 0.2  # to be told
+FOLLOWED = 20.0  # times the variance is widened by residuals that follow one another: no longer noise
 EFFICIENCY = 0.95  # of Tukey's weights under normal noise
 
 
@@ -101,6 +104,14 @@ class _Problem:
     def given(self) -> bool:
         """Return whether the noise was given."""
         return self.covariance_a is not None or self.covariance_b is not None
+
+    def take(self, rows: Ints) -> _Problem:
+        """Return the problem of some of its pairs."""
+        parts = (self.covariance_a, self.covariance_b, self.times_b)
+        covariance_a, covariance_b, times_b = (part if part is None else part[rows] for part in parts)
+        return replace(
+            self, a=self.a[rows], b=self.b[rows], covariance_a=covariance_a, covariance_b=covariance_b, times_b=times_b
+        )
 
     def at(self, offset: float) -> tuple[Array, Array | None]:
         """Return A at B's times moved by an offset [s], and how fast it moves there."""
@@ -170,7 +181,41 @@ def solve_hand_eye_timed(
 def _solve(problem: _Problem, rows: Ints, n: int, offset: float, p95_max: float, notes: tuple[str, ...]) -> HandEyeFit:
     x, z, spread = park(problem.a, problem.b)
     x, z, offset, final = _refine(problem, x, z, offset)
-    return _gated(_result(x, z, offset, final, rows, n, spread, notes), len(rows), p95_max)
+    fit = _result(x, z, offset, final, rows, n, spread, notes)
+    inside = np.isin(rows, fit.rejected, invert=True)
+    groups = two_groups(final.whitened, final.jacobian, inside, LEAST_GROUP)
+    if groups is not None:
+        fit = _one_body(problem, fit, rows, groups)
+    return _gated(fit, len(rows), p95_max)
+
+
+def _one_body(problem: _Problem, fit: HandEyeFit, rows: Ints, groups: tuple[Ints, Ints]) -> HandEyeFit:
+    """Refuse a recording in which X changed; tell where only Z did."""
+    one, two = (_alone(problem, fit, rows, group) for group in groups)
+    first, second = (rows[group] for group in groups)
+    left = ((f.rotation_residuals, f.translation_residuals) for f in (one, two))
+    if not all(alike(a[first], b[second]) for a, b in zip(*left, strict=True)):
+        return fit  # wild pairs, each in its own way
+    moved, turned = difference(two.x, one.x), difference(two.z, one.z)
+    told = f"of {len(rows)} pairs of poses {rows_told(second)}, agree on another"
+    if not same(moved, one.covariance[:6, :6] + two.covariance[:6, :6]):
+        raise CalibrationRefused(
+            f"{told} X, {_far(moved)} away",
+            "The marker moved on its body, or two recordings are in one: use the part before or after.",
+        )
+    return replace(fit, notes=(*fit.notes, f"{told} Z, {_far(turned)} away: a tracker was moved; X is the same"))
+
+
+def _far(step: Array) -> str:
+    turned, moved = (sqrt(float(part @ part)) for part in (step[:3], step[3:]))
+    return f"{1e3 * moved:.1f} mm and {degrees(turned):.2f} deg"
+
+
+def _alone(problem: _Problem, fit: HandEyeFit, rows: Ints, group: Ints) -> HandEyeFit:
+    """Return the fit of some of the rows, from that of all."""
+    start = inverse(mean_transform(problem.b[group] @ inverse(fit.x) @ inverse(problem.a[group])))
+    x, z, offset, final = _refine(problem.take(group), fit.x, start, fit.offset_s)
+    return _result(x, z, offset, final, rows[group], len(fit.residuals), fit.axis_spread, ())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -245,7 +290,7 @@ def _result(
 ) -> HandEyeFit:
     squares = squared_lengths(final.whitened)
     inside = squares < (TUKEY_WIDTH[6] * final.scale) ** 2
-    inflation = serial_inflation(final.whitened, inside)
+    inflation = spread_inflation(final.whitened, final.jacobian, inside, final.scale**2)
     count = final.jacobian.shape[2]
     if final.sizes is None:
         flat = final.jacobian.reshape(-1, count)
@@ -288,7 +333,7 @@ def _gated(fit: HandEyeFit, used: int, p95_max: float) -> HandEyeFit:
     if fit.x_p95 > p95_max:
         values, vectors = eigen(fit.covariance[3:6, 3:6])
         worst = ", ".join(f"{v:.2f}" for v in fit.x[:3, :3] @ vectors[:, 2])
-        alike = fit.inflation > ALIKE
+        alike = fit.inflation > FOLLOWED
         worth = f": what is left follows the motion, {used} pairs are worth {used / fit.inflation:.0f}" * alike
         raise CalibrationRefused(
             f"X is known to {fit.x_p95 * 1e3:.1f} mm (95 %), wanted {p95_max * 1e3:.1f} mm; worst along ({worst}), "
@@ -297,7 +342,9 @@ def _gated(fit: HandEyeFit, used: int, p95_max: float) -> HandEyeFit:
             if alike
             else "Turn the body more, about axes across that direction, and record more poses.",
         )
+    told: list[str] = []
     if fit.inflation > 2.0:
-        note = f"residuals are correlated in time: the covariance was widened {fit.inflation:.1f} times"
-        return replace(fit, notes=(*fit.notes, note))
-    return fit
+        told.append(f"residuals follow the motion: the covariance was widened {fit.inflation:.1f} times")
+    if len(fit.rejected) > MANY_REJECTED * used:
+        told.append(f"{len(fit.rejected)} of {used} pairs lie beyond the noise of the others: see the picture for when")
+    return replace(fit, notes=(*fit.notes, *told))

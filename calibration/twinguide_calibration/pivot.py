@@ -10,19 +10,21 @@ covariance.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import asin, ceil, degrees, pi, radians, sin, sqrt
 
 import numpy as np
 
 from twinguide_calibration.error import misfit_probability, p95_radius
 from twinguide_calibration.linear import invert, solve, squared_lengths
+from twinguide_calibration.parts import alike, rows_told, same, two_groups
 from twinguide_calibration.poses import check_poses
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Ints, exponential, skew
 from twinguide_calibration.weights import (
     TUKEY_WIDTH,
     estimate_variance,
+    median,
     robust_scale,
     serial_inflation,
     settle_scale,
@@ -33,7 +35,9 @@ ROUNDS = 12  # of weights and adjustment; the tip moves by less than a micrometr
 START_ROUNDS = 5
 STEP_CONVERGED = 1e-7  # [m]
 LEAST_POSES = 6
-MOST_REJECTED = 0.4  # more, and no single tip and pivot explain the data
+LEAST_GROUP = 15  # poses, that may have a tip of their own
+MOST_REJECTED = 0.5  # the breakdown point: beyond it no majority tells which poses are right
+SPREAD_LEAST = 1e-4  # [rad] of the turning: less tells no tip
 SHORT_M = 0.005  # a tip so near the marker's origin has no shaft to measure the swing by
 SIDES, SIDE_RAD = 8, radians(10.0)  # where a swing should have been: coverage, as a person reads it
 SIGMAS_95 = 1.6449  # of one slow error, to one side
@@ -93,14 +97,41 @@ def calibrate_pivot(poses: Array, *, p95_max: float = 1.0e-3, systematic: float 
     checked = check_poses(poses, "tool poses", LEAST_POSES)
     rotation, translation = checked.matrices[:, :3, :3], checked.matrices[:, :3, 3]
     smallest = _smallest_spread(rotation)
-    if smallest < 1e-4:
+    if smallest < SPREAD_LEAST:
         raise CalibrationRefused(
             f"the tool hardly turned (spread {degrees(smallest):.2g} deg)", "Swing it 20 deg or more to all sides."
         )
     state = _iterate(rotation, translation)
     fit = _result(state, rotation, translation, checked.kept, len(poses), systematic / smallest, checked.notes)
+    fit = _one_tip(fit, state, rotation, translation, checked.kept, p95_max)
     _gate(fit, p95_max)
     return fit
+
+
+def _one_tip(fit: PivotFit, state: _State, rotation: Array, translation: Array, rows: Ints, p95_max: float) -> PivotFit:
+    """Refuse a recording in which the tip changed; tell where only the point did on which it was held."""
+    inside = np.isin(rows, fit.rejected, invert=True)
+    groups = two_groups(state.error @ state.whitening, _jacobian(state), inside, LEAST_GROUP)
+    if groups is None or _smallest_spread(rotation[groups[1]]) < SPREAD_LEAST:
+        return fit
+    one, two = (
+        _result(_iterate(turned, moved), turned, moved, rows[group], len(fit.residuals), 0.0, ())
+        for group, turned, moved in ((group, rotation[group], translation[group]) for group in groups)
+    )
+    first, second = (rows[group] for group in groups)
+    if not alike(one.residuals[first], two.residuals[second]):
+        return fit  # wild poses, each in its own way
+    told = f"of {len(rows)} poses {rows_told(second)}, agree on another"
+    moved = two.tip - one.tip
+    if not same(moved, one.covariance[:3, :3] + two.covariance[:3, :3]):
+        raise CalibrationRefused(
+            f"{told} tip, {1e3 * sqrt(float(moved @ moved)):.2g} mm away",
+            "The tip bent, the marker moved on the tool, or two recordings are in one: use the part before or after.",
+        )
+    told = f"{told} point, {1e3 * median(fit.residuals[second]):.2g} mm off, with the same tip"
+    if fit.tip_p95 > p95_max:
+        raise CalibrationRefused(told, "The tip slipped: hold it firmly, each point in a recording of its own.")
+    return replace(fit, notes=(*fit.notes, f"{told}: it slipped"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +143,7 @@ class _State:
     error: Array  # (n, 3) in tool axes
     turned: Array  # (n, 3, 3), the adjusted rotations
     misclosure: Array  # (n, 3), the residuals linearised there
-    weight: Array  # (3, 3), the inverse covariance of a residual in tool axes
+    whitening: Array  # (3, 3), of a residual in tool axes; symmetric
     squares: Array  # (n,) whitened squared lengths
     scales: tuple[float, float]  # [m], along the shaft and across it
     scale: float  # of the whitened residuals
@@ -130,7 +161,7 @@ def _look(rotation: Array, translation: Array, tip: Array, pivot: Array, warm: t
     whitening = np.eye(3) / across + np.outer(axis, axis) * (1.0 / along - 1.0 / across)
     squares = squared_lengths(error @ whitening)
     scale = settle_scale(squares, 3, 1.0, 6)
-    return _State(tip, pivot, error, turned, misclosure, whitening @ whitening, squares, (along, across), scale)
+    return _State(tip, pivot, error, turned, misclosure, whitening, squares, (along, across), scale)
 
 
 def _iterate(rotation: Array, translation: Array) -> _State:
@@ -172,14 +203,21 @@ def _scales(error: Array, axis: Array, warm: tuple[float, float] | None) -> tupl
 
 def _normal(state: _State, weights: Array) -> tuple[Array, Array]:
     """Return the information (6, 6) and gradient (6,) over (tip, pivot); the Jacobian in tool axes is `[I | -R']`."""
-    weighted = (weights[:, None, None] * state.turned) @ state.weight
+    weight = state.whitening @ state.whitening
+    weighted = (weights[:, None, None] * state.turned) @ weight
     information = np.empty((6, 6))
-    information[:3, :3] = weights.sum() * state.weight
+    information[:3, :3] = weights.sum() * weight
     information[3:, :3] = -weighted.sum(axis=0)
     information[:3, 3:] = information[3:, :3].T
     information[3:, 3:] = np.einsum("nij,nkj->ik", weighted, state.turned)
     pulled = np.einsum("nij,nj->i", weighted, state.misclosure)
-    return information, np.concatenate([state.weight @ (weights @ state.misclosure), -pulled])
+    return information, np.concatenate([weight @ (weights @ state.misclosure), -pulled])
+
+
+def _jacobian(state: _State) -> Array:
+    """Return the whitened Jacobian (n, 3, 6) over (tip, pivot)."""
+    fixed = np.broadcast_to(np.eye(3), state.turned.shape)
+    return state.whitening @ np.concatenate([fixed, -state.turned.transpose(0, 2, 1)], axis=2)
 
 
 def _result(

@@ -85,6 +85,46 @@ def test_the_offset_between_the_clocks_is_found_with_x_and_z(offset):
     assert np.linalg.norm(difference(x, fit.x)[3:]) < 0.5e-3
 
 
+def changed(seed, share, *, in_x=(0.0, 0.0, 0.0), in_z=(0.0, 0.0, 0.0), n=120):
+    """Return pairs of poses of which the last share is from another X or Z, shifted so [m], and the first X."""
+    a, b, x, z = poses(seed, n=n)
+    k, (other_x, other_z) = round(share * n), (compose(np.eye(3), np.array(shift)) for shift in (in_x, in_z))
+    b[-k:] = noisy(np.random.default_rng(seed), inverse(z @ other_z) @ a[-k:] @ x @ other_x, NOISE)
+    return a, b, x
+
+
+@pytest.mark.parametrize("share", [0.2, 0.35, 0.5])
+def test_a_marker_that_moved_on_its_body_is_refused_saying_when(share):
+    a, b, _ = changed(6, share, in_x=(0.01, 0.0, 0.0))
+    with pytest.raises(CalibrationRefused, match=r"agree on another X, (9|10)\.\d mm.*moved on its body"):
+        solve_hand_eye(a, b)
+
+
+def test_a_tracker_that_was_moved_is_told_and_x_is_that_of_all():
+    a, b, x = changed(7, 0.3, in_z=(0.05, 0.0, 0.0))
+    fit = solve_hand_eye(a, b)
+    assert any("another Z" in note and "X is the same" in note for note in fit.notes)
+    assert np.linalg.norm(difference(x, fit.x)[3:]) < 0.5e-3  # three sigma at these poses
+
+
+def test_pairs_that_are_noisier_for_a_time_are_left_out_and_told_however_many():
+    a, b, x, _ = poses(8, n=200)
+    b[:90] = noisy(np.random.default_rng(1), b[:90], (np.radians(3.0), 6e-3))
+    fit = solve_hand_eye(a, b)
+    assert 0.4 * 200 < len(fit.rejected) < 0.5 * 200
+    assert any("beyond the noise of the others" in note for note in fit.notes)
+    assert covers(difference(x, fit.x), fit.covariance[:6, :6], fit.freedom)
+
+
+def test_an_error_that_follows_the_pose_and_drifts_widens_the_covariance_though_the_poses_come_in_any_order():
+    widened = []
+    for seed in range(20):
+        a, b, _, _ = poses(seed, n=120)
+        lean = 4e-3 * np.sin(np.linspace(0.0, 3.0, 120))[:, None] * a[:, :3, 2]
+        widened.append(solve_hand_eye(a, perturb(b, np.hstack([np.zeros((120, 3)), lean]))).inflation)
+    assert np.median(widened) > 2.0  # without the drift 1
+
+
 def test_turning_about_one_axis_alone_is_refused():
     x, z, rng = setting(6)
     a = compose(exponential(rng.normal(size=(40, 1)) * [0.0, 0.0, 0.6]), rng.normal(size=(40, 3)) * 0.3)

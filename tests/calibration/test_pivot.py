@@ -94,6 +94,42 @@ def test_a_tip_that_slid_half_way_is_refused_or_told_wide():
         calibrate_pivot(poses)
 
 
+def moved_on(share, **kinds):
+    """Return swings of which the last share is of another kind: another tip, or another point."""
+    poses, pivot = swing(8)
+    later, other = swing(9, tip=kinds.get("tip", TIP))
+    k = round(share * len(poses))
+    poses[-k:], poses[-k:, :3, 3] = later[-k:], later[-k:, :3, 3] + pivot - other + kinds.get("point", 0.0)
+    return poses
+
+
+@pytest.mark.parametrize("share", [0.2, 0.3, 0.5])
+def test_a_tip_that_bent_on_the_way_is_refused_saying_when(share):
+    first = round(200 * (1.0 - share))
+    with pytest.raises(CalibrationRefused, match=r"agree on another tip, (1\.[89]|2) mm away.*bent") as refused:
+        calibrate_pivot(moved_on(share, tip=BENT))
+    # half of 2 mm is left where both fit: the place is then known to a few poses
+    assert abs(int(str(refused.value).split("between rows ")[1].split()[0]) - first) <= 10
+
+
+def test_a_tip_that_slipped_onto_another_point_is_told_and_the_others_give_the_tip():
+    fit = calibrate_pivot(moved_on(0.2, point=np.array([0.003, 0.0, 0.0])))
+    assert "40, between rows 160 and 199, agree on another point, 2.9 mm off" in fit.notes[0]
+    assert covers(fit.tip - TIP, fit.covariance[:3, :3], fit.freedom)
+
+
+def test_two_points_in_one_recording_are_refused_and_named():
+    with pytest.raises(CalibrationRefused, match=r"another point.*a recording of its own"):
+        calibrate_pivot(moved_on(0.5, point=np.array([0.01, 0.0, 0.0])))
+
+
+def test_a_tool_put_down_at_the_end_spoils_nothing():
+    poses, _ = swing(3)
+    poses[170:] = poses[170]
+    poses[170:, :3, 3] += np.array([0.1, 0.0, 0.0]) + np.random.default_rng(1).normal(size=(30, 3)) * 0.1e-3
+    assert np.linalg.norm(calibrate_pivot(poses).tip - TIP) < 0.1e-3
+
+
 def test_missing_poses_keep_their_rows():
     poses, _ = swing(7)
     poses[[3, 50]] = np.nan

@@ -1,0 +1,94 @@
+"""Whether the samples of one recording, in their order, tell one answer throughout."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from twinguide_calibration.error import misfit_probability
+from twinguide_calibration.linear import solve
+from twinguide_calibration.rigid import Array, Bools, Ints
+from twinguide_calibration.weights import median, serial_inflation
+
+PARTS, IN_PART = 5, 12  # of a recording, each with so many samples at least, compared with one another
+BY_CHANCE = 1e-3  # parts that differ so much so seldom: more than noise
+PLACES = 40  # tried, at which a recording may fall in two
+SPLIT_LEFT = 0.25  # of a component's squares: two fits halve what one leaves, which noise and slow errors do not
+ALIKE = 2.0  # times the scatter of the others: samples as close to an answer of their own
+
+
+def spread_inflation(whitened: Array, jacobian: Array, inside: Bools, variance: float) -> float:
+    """Return by how much a covariance is to be widened, at least 1, so that parts of a recording agree within it.
+
+    The larger of what correlation in time costs (`serial_inflation`) and, where chance does not explain it, the ratio
+    by which the answers of five parts scatter more than their covariances say (Birge 1932): errors that follow the
+    pose come back with it, which residuals in their order do not show. `whitened` (n, m) residuals of `variance`,
+    `jacobian` (n, m, k).
+    """
+    serial = serial_inflation(whitened, inside)
+    count = min(PARTS, len(whitened) // IN_PART)
+    if count < 2:
+        return serial
+    held, pulled = _sums(whitened, jacobian, inside)
+    edges = np.linspace(0, len(held), count + 1).astype(np.int64)
+    held, pulled = np.add.reduceat(held, edges[:-1]), np.add.reduceat(pulled, edges[:-1])
+    freedom = (count - 1) * held.shape[1]
+    ratio = float(_gain(held, pulled).sum()) / freedom / max(variance, 1e-300)
+    return max(serial, ratio) if misfit_probability(ratio, freedom) < BY_CHANCE else serial
+
+
+def two_groups(whitened: Array, jacobian: Array, inside: Bools, least: int) -> tuple[Ints, Ints] | None:
+    """Return the rows of two groups that may each have an answer of their own, or None where nothing hints at it.
+
+    Those that fit and those that do not, where there are `least` of either; else those before and after a place at
+    which two fits in place of one halve what is left. `whitened` (n, m) residuals, `jacobian` (n, m, k).
+    """
+    out = np.flatnonzero(~inside)
+    if len(out) >= least and inside.sum() >= least:
+        return np.flatnonzero(inside), out
+    if len(whitened) < 2 * least or serial_inflation(whitened, inside) < ALIKE:
+        return None
+    held, pulled = (np.cumsum(values, axis=0) for values in _sums(whitened, jacobian, inside))
+    places = np.unique(np.linspace(least, len(whitened) - least, PLACES).astype(np.int64))
+    before, pulled_before = held[places - 1], pulled[places - 1]
+    gain = _gain(before, pulled_before) + _gain(held[-1] - before, pulled[-1] - pulled_before)
+    best = int(gain.argmax())
+    first: Ints = np.arange(places[best], dtype=np.int64)
+    groups = first, np.arange(len(first), len(whitened), dtype=np.int64)
+    steps = _steps(before[best], pulled_before[best]), _steps(held[-1] - before[best], pulled[-1] - pulled_before[best])
+    used = whitened * inside[:, None]
+    left = [used[rows] - (jacobian[rows] @ step) * inside[rows, None] for rows, step in zip(groups, steps, strict=True)]
+    share = (np.concatenate(left) ** 2).sum(axis=0) / np.maximum((used**2).sum(axis=0), 1e-300)
+    return groups if share.min() < SPLIT_LEFT else None
+
+
+def same(apart: Array, covariance: Array) -> bool:
+    """Tell whether two answers `apart` (k,) are one, by the sum (k, k) of their covariances."""
+    return misfit_probability(float(apart @ solve(covariance, apart)) / len(apart), float(len(apart))) > BY_CHANCE
+
+
+def alike(one: Array, two: Array) -> bool:
+    """Tell whether the lengths (m,) that an answer leaves of its own samples are as small as another's (n,)."""
+    return median(two) <= ALIKE * median(one)
+
+
+def rows_told(rows: Ints) -> str:
+    """Return which rows a group has, in words."""
+    return f"{len(rows)}, between rows {rows.min()} and {rows.max()}"
+
+
+def _sums(whitened: Array, jacobian: Array, inside: Bools) -> tuple[Array, Array]:
+    """Return each sample's information (n, k, k) and gradient (n, k); nothing of one outside."""
+    used = jacobian * inside[:, None, None]
+    return np.einsum("nij,nik->njk", used, used), np.einsum("nij,ni->nj", used, whitened)
+
+
+def _gain(held: Array, pulled: Array) -> Array:
+    """Return by how much fits of their own lower the squares, shape (g,), of groups with such sums."""
+    return np.einsum("gi,gi->g", pulled, _steps(held, pulled))
+
+
+def _steps(held: Array, pulled: Array) -> Array:
+    """Return the steps (..., k) to fits of their own; a direction that a part leaves open is not moved in."""
+    k = held.shape[-1]
+    ridge = 1e-9 * np.einsum("...ii->...", held) / k + 1e-12
+    return solve(held + ridge[..., None, None] * np.eye(k), pulled[..., None])[..., 0]
