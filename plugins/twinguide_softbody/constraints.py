@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from twinguide.embedding import embed
 from twinguide.errors import CaseError
@@ -31,6 +32,9 @@ STRAIN = 0.25  # 1 sigma of a tissue's strain: what two points may differ by, ov
 CONTRADICTION = 16.27  # squared deviations that one of 1000 triples of normal errors exceeds (chi-square, 3)
 FARTHEST_M = 0.1  # from where the CT shows it: no organ of a patient at rest moves so far
 JUMP_M = 0.02  # from one input to the next: 1.2 m/s at 60 Hz; a cough moves the liver by a tenth of that
+AGREE = 3  # inputs until a jump that stays is believed
+TOGETHER = 3  # points at least that jump as one
+SLID_M = 0.005  # by which a point may slide over the body and still be the same: short against how its motion varies
 
 
 class _Body:
@@ -232,27 +236,55 @@ def contradictions(points: Sequence[Points]) -> list[tuple[int, int]]:
 
 
 class Steadiness:
-    """Tell a jump of points that drive from motion: a jump that stays is believed after three inputs that agree."""
+    """Tell jumps of points that drive from motion: a jump that stays is believed after three inputs that agree.
+
+    A point is known again by its place at rest. Most points together are not an organ's deformation: they are believed
+    once the target is with them, as in a patient who moves.
+    """
 
     def __init__(self) -> None:
-        self._last: Array | None = None
-        self._new: Array | None = None
-        self._agree = 0
+        self._rest = np.zeros((0, 3))
+        self._last = self._new = np.full((1, 3), np.nan)  # the last row is of those that are not known
+        self._agree = np.zeros(1)
 
-    def jumped(self, mean: Array) -> str:
-        """Say how far points [m], shape (..., 3), have jumped since the last that were believed; nothing if steady."""
-        if self._last is None or self._last.shape != mean.shape or self._near(mean, self._last):
-            self._last, self._new, self._agree = mean, None, 0
-            return ""
-        self._agree = self._agree + 1 if self._new is not None and self._near(mean, self._new) else 1
-        self._new = mean
-        if self._agree >= 3:
-            self._last, self._new, self._agree = mean, None, 0
-            return ""
-        return f"jumped by {_farthest(mean, self._last) * 1e3:.0f} mm"
+    def knows(self, rest: Array) -> NDArray[np.bool_]:
+        """Tell which points, (k, 3) [m] at rest, were in the last input."""
+        return self._found(rest) < len(self._rest)
 
-    def _near(self, a: Array, b: Array) -> bool:
-        return _farthest(a, b) < JUMP_M
+    def jumps(self, rest: Array, mean: Array, own: Array, along: Array | None = None) -> Array:
+        """Return how far points [m], (k, 3), have jumped since they were last believed, (k,); 0 where they have not.
+
+        `own` [m], (k, 3), is what stands for the last of those that are not known, `along` where the target's motion
+        alone would have them.
+        """
+        at = self._found(rest)
+        last = np.where((at < len(self._rest))[:, None], self._last[at], own)
+        agree = np.where(_near(mean, self._new[at]), self._agree[at] + 1, 1)
+        steady, stayed = _near(mean, last), agree >= AGREE
+        if along is not None and most_of(stayed & ~steady):
+            apart = np.median((mean - along)[stayed & ~steady], axis=0)
+            stayed &= np.linalg.norm(apart) < JUMP_M
+        believed = steady | stayed
+        self._rest, none = rest, np.full((1, 3), np.nan)
+        self._last = np.concatenate([np.where(believed[:, None], mean, last), none])
+        self._new = np.concatenate([np.where(believed[:, None], np.nan, mean), none])
+        self._agree = np.append(np.where(believed, 0.0, agree), 0.0)
+        return np.where(believed, 0.0, np.linalg.norm(mean - last, axis=1))
+
+    def _found(self, rest: Array) -> NDArray[np.intp]:
+        """Return each point's row in the last input; one more than there are for those that were not in it."""
+        if not len(self._rest):
+            return np.zeros(len(rest), dtype=np.intp)
+        return np.asarray(KDTree(self._rest).query(rest, distance_upper_bound=SLID_M)[1], dtype=np.intp)
+
+
+def most_of(which: NDArray[np.bool_]) -> bool:
+    """Tell whether so many points are meant that they can no longer be single ones that erred."""
+    return bool(which.sum() >= TOGETHER and which.mean() > 0.5)
+
+
+def _near(a: Array, b: Array) -> NDArray[np.bool_]:
+    return np.linalg.norm(a - b, axis=1) < JUMP_M
 
 
 def _farthest(a: Array, b: Array) -> float:

@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from .body import Array
-from .constraints import FREE_SIGMA_M, Points
+from .constraints import FREE_SIGMA_M, SLID_M, Points
 from .error import Point
 from .response import Response
 
@@ -27,7 +27,6 @@ DELAY = 96  # steps for the rest, 1.1 s at 90 Hz: several times what a worker th
 REST = 2.0  # as long as it worked
 SIZE = 20_000
 WITHOUT_COMPILER = 8  # times as long
-SLID_M = 0.005  # by which a probe may slide and still be the same point: short against how the columns vary
 WIDER = 1.5  # or be as much wider
 SPARE = 8  # points kept that are not in use
 TELLS_M = 1e-4  # of motion at a point, from which its force tells how soft it is: columns are 0.02 mm off the solution

@@ -141,10 +141,11 @@ class SoftBody:
             return self.rigid(self.last, "the drive is not finite")
         if np.linalg.norm(displacement) > constraints.FARTHEST_M:
             return self.rigid(self.last, f"a drive of {np.linalg.norm(displacement) * 1e3:.0f} mm is no organ's")
-        jumped = self._steady.jumped(displacement)
-        if jumped:
-            return self.rigid(self.last, f"the drive {jumped}")
-        self.last = np.array(displacement, dtype=np.float64)
+        drive = np.array(displacement, dtype=np.float64)[None]
+        jumped_m = float(self._steady.jumps(np.zeros((1, 3)), drive, drive)[0])
+        if jumped_m > 0:
+            return self.rigid(self.last, f"the drive jumped by {1e3 * jumped_m:.0f} mm")
+        self.last = drive[0]
         left_out = self._take(self.last, covariance, list((measured or {}).values()))
         if self._learning.tick():
             self._hold()
@@ -194,6 +195,11 @@ class SoftBody:
             dent_m = float(np.linalg.norm(dents[~self._found[1:]]))
         sigma = self._errors.sigma(drive, solver_m=dent_m) + np.linalg.norm(missing, axis=1) / CHI_95
         return Frame(self.body.vertices + displacement, sigma, "rigid", reason, 0.0, 1.0)
+
+    def carried(self, places: Array) -> Array:
+        """Return where the last solution has places of the body at rest [m], shape (k, 3)."""
+        weights = constraints.point_weights(self.body.vertices, self.body.elements, places)
+        return places + weights @ (self._pursuit.pose - self.body.vertices)
 
     def effects(self) -> Array:
         """Return what one sigma of each unknown does to the last step [m], shape (unknowns, n, 3).

@@ -15,8 +15,9 @@ from twinguide.clock import MS
 from twinguide.errors import TwinGuideError
 from twinguide.messages import Boundary, Displacement, Inbox, Message, Registration, Solution
 
-from .constraints import Points, Steadiness, Surroundings, check_shapes, points_of
+from .constraints import Surroundings
 from .materials import Mixture, mix, tissue_of
+from .measured import Measured
 from .organ import Frame, SoftBody
 from .plugin import CONTRACT, SoftbodyOptions
 
@@ -35,10 +36,7 @@ class Softbody:
         self._of, self._target_of = ctx.case.organ, ctx.case.plan.target_structure
         self._ahead_ns = round(ctx.options.ahead_ms * MS)
         self._body = load(ctx)
-        self._measured: dict[str, Boundary] = {}
-        self._steady: dict[str, Steadiness] = {}
-        self._points: dict[str, Points] = {}
-        self._left_out: dict[str, str] = {}  # what of the measured cannot be used, and why
+        self._measured = Measured(self._body, ctx.case.structures, ctx.log)
         self._image_from_reference: tuple[Array, Array] | None = None  # rotation, shape (3, 3), translation [m], (3,)
         self._last = np.zeros(3)  # [m], in image: what is shown on where a displacement cannot be used
 
@@ -49,7 +47,7 @@ class Softbody:
         if registration is not None:
             self._register(registration)
         for boundary in inbox.of(Boundary):
-            self._measure(boundary)
+            self._measured.take(boundary)
         newest = [d for d in inbox.of(Displacement) if d.of == self._target_of]
         if newest:
             # What was passed over counts as missed. In lockstep no time passes in a step: the same bits every run.
@@ -63,49 +61,7 @@ class Softbody:
         except TwinGuideError as error:
             self._image_from_reference = None
             self._ctx.log.warning("registration %d passed over: %s", registration.version, error)
-        self._steady.clear()
-        for name, boundary in self._measured.items():
-            self._place(boundary)
-            if name in self._points:  # what a later message is measured against
-                self._steady[name] = Steadiness()
-                self._steady[name].jumped(self._points[name].mean - self._points[name].rest)
-
-    def _measure(self, boundary: Boundary) -> None:
-        """Take measured points of the organ or of what it holds; other structures' are passed over."""
-        if boundary.of not in self._ctx.case.structures:
-            return
-        name = boundary.name
-        self._measured[name] = boundary
-        self._place(boundary)
-        if name in self._points:
-            points = self._points[name]
-            jumped = self._steady.setdefault(name, Steadiness()).jumped(points.mean - points.rest)
-            if jumped:
-                del self._measured[name]  # should it stay, then it comes again
-                self._leave_out(name, jumped)
-        elif name not in self._left_out:
-            self._steady.pop(name, None)  # taken back
-
-    def _place(self, boundary: Boundary) -> None:
-        """Turn measured points into the image; what cannot be used is left out."""
-        self._left_out.pop(boundary.name, None)
-        if self._image_from_reference is None or not boundary.rest.shape[:1] > (0,):
-            self._points.pop(boundary.name, None)
-            return
-        turn, shift = self._image_from_reference
-        try:
-            rest, mean, covariance = (a.numpy() for a in (boundary.rest, boundary.mean, boundary.covariance))
-            check_shapes(rest, mean, covariance)
-            body = self._body.body
-            placed = (mean @ turn.T + shift, turn @ covariance @ turn.T)
-            self._points[boundary.name] = points_of(body.vertices, body.elements, rest, *placed, boundary.radius_m)
-        except (TwinGuideError, ValueError) as error:
-            self._leave_out(boundary.name, str(error))
-
-    def _leave_out(self, name: str, why: str) -> None:
-        self._points.pop(name, None)
-        self._left_out[name] = f"{name} left out: {why}"
-        self._ctx.log.warning("boundary condition %s", self._left_out[name])
+        self._measured.register(self._image_from_reference)
 
     def _solve(self, displacement: Displacement, begun_ns: int, *, kept_up: bool) -> Solution:
         valid_ns = displacement.t_ns + self._ahead_ns
@@ -136,12 +92,13 @@ class Softbody:
         if self._image_from_reference is None:
             return self._body.rigid(self._last, "not registered")
         turn = self._image_from_reference[0]
-        frame = self._body.step(turn @ wanted[0], turn @ wanted[1] @ turn.T, self._points)
+        measured = self._measured
+        frame = self._body.step(turn @ wanted[0], turn @ wanted[1] @ turn.T, measured.points)
         self._last = self._body.last
-        if not self._left_out:
+        if not measured.left_out:
             return frame
         level = "rigid" if frame.level == "rigid" else "partial"
-        return replace(frame, level=level, reason=", ".join(filter(None, (frame.reason, *self._left_out.values()))))
+        return replace(frame, level=level, reason=", ".join(filter(None, (frame.reason, *measured.left_out.values()))))
 
 
 def load(ctx: Context) -> SoftBody:

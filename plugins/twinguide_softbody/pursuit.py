@@ -30,12 +30,13 @@ class Pursuit:
     def __init__(self, solver: Solver, targets: Callable[[Array], Array], fast: Reduced | None = None) -> None:
         self._solver, self._targets, self._fast = solver, targets, fast
         self._most = max(1, WORK // len(solver.body.elements))
-        self._pose, self._at, self._leap = solver.body.vertices, np.zeros((1, 3)), LEAP_M
+        self.pose = solver.body.vertices  # [m], shape (n, 3): the last sound one
+        self._at, self._leap = np.zeros((1, 3)), LEAP_M
         self._under_way = True
 
     def exchange(self, points: Points | None) -> None:
         """Take other measured points, each from where the pose has it."""
-        places = np.zeros((0, 3)) if points is None else points.weights @ self._pose - points.rest
+        places = np.zeros((0, 3)) if points is None else points.weights @ self.pose - points.rest
         self._at = np.concatenate([self._at[:1], places])
 
     def follow(self, drive: Array) -> tuple[Solved, str]:
@@ -46,7 +47,7 @@ class Pursuit:
             solved, reached = self._step(drive)
             taken += 1
         if not self._sound(solved):
-            self._solver.reset(self._pose)
+            self._solver.reset(self.pose)
             self._under_way, self._leap = True, max(self._leap / 2, LEAST_LEAP_M)
             return solved, f"a volume ratio of {solved.smallest_j:.2f}"
         if not reached:
@@ -68,7 +69,7 @@ class Pursuit:
                 fast.leave()
             solved = self._solver.step(self._targets(at))
         if self._sound(solved):
-            self._pose, self._at = solved.positions, at
+            self.pose, self._at = solved.positions, at
         return solved, reached
 
     @staticmethod

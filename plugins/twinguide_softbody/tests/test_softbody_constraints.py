@@ -108,20 +108,44 @@ def test_far_points_may_differ_by_what_tissue_strains():
     )
 
 
+def far(steady, *means, rest=(0.0,), own=0.0, along=None):
+    """Say how far points on a line [m] have jumped."""
+    rest, mean = (np.array([[x, 0.0, 0.0] for x in v]) for v in (rest, means))
+    axis = np.array([1.0, 0.0, 0.0])
+    return steady.jumps(rest, mean, rest + own * axis, None if along is None else rest + along * axis).round(6).tolist()
+
+
 def test_a_jump_is_told_and_believed_once_three_inputs_agree():
     steady = Steadiness()
-    assert steady.jumped(np.zeros(3)) == ""
-    assert steady.jumped(np.array([0.0, 0.0, 0.015])) == ""
-    jumped = np.array([0.1, 0.0, 0.015])
-    assert "100 mm" in steady.jumped(jumped)
-    assert "100 mm" in steady.jumped(jumped)
-    assert steady.jumped(jumped) == ""
-    assert steady.jumped(jumped) == ""
+    told = [far(steady, x)[0] for x in (0.0, 0.015, 0.115, 0.115, 0.115, 0.115)]
+    assert told == [0.0, 0.0, 0.1, 0.1, 0.0, 0.0]
 
 
-def test_a_single_wild_input_leaves_no_trace():
+def test_a_single_wild_input_leaves_no_trace_and_what_is_no_number_never_agrees():
     steady = Steadiness()
-    steady.jumped(np.zeros(3))
-    assert steady.jumped(np.full(3, 1.0))
-    assert steady.jumped(np.zeros(3)) == ""
-    assert steady.jumped(np.full(3, 1.0))
+    told = [far(steady, x)[0] for x in (0.0, 1.0, 0.0, 1.0, 0.0)]
+    assert told == [0.0, 1.0, 0.0, 1.0, 0.0]
+    assert all(np.isnan(far(steady, np.nan)[0]) for _ in range(5))
+    assert far(steady, 0.0) == [0.0]
+
+
+def test_each_point_is_known_again_by_its_place_at_rest_whatever_the_count():
+    steady = Steadiness()
+    assert far(steady, 0.0, 0.05, rest=(0.0, 0.05)) == [0.0, 0.0]
+    assert far(steady, 0.05, 0.1, 0.1, rest=(0.05, 0.0, 0.1)) == [0.0, 0.1, 0.0]  # the second is the first of before
+    assert far(steady, 0.1, rest=(0.0,)) == [0.1]
+    assert far(steady, 0.1, 0.05, rest=(0.0, 0.05)) == [0.0, 0.0]  # agreed on; the other comes anew
+
+
+def test_a_point_that_is_new_is_measured_against_where_the_body_has_it():
+    assert far(Steadiness(), 0.01, 0.03, rest=(0.0, 0.05), own=0.005) == [0.0, 0.025]
+
+
+def test_most_points_together_are_believed_only_once_the_target_is_with_them():
+    rest, moved = (0.0, 0.05, 0.1, 0.15), (0.04, 0.09, 0.14, 0.15)
+    for along, told in ((0.0, [0.04, 0.04, 0.04, 0.0]), (0.03, [0.0] * 4)):
+        steady = Steadiness()
+        far(steady, *rest, rest=rest)
+        for _ in range(4):
+            last = far(steady, *moved, rest=rest, along=along)
+        assert last == told

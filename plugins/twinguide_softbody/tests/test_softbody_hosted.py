@@ -132,7 +132,7 @@ def test_bad_points_lower_the_level_and_say_so_and_it_recovers(hosted):
     moved = drive + np.array([0.0, 0.001, 0.002])
     seen[10:80, 0] = moved[10:80]
     seen[20, 0] += np.array([0.0, 0.0, 0.1])  # jumps 10 cm for one message
-    seen[30:40, 1] = moved[30:40] + np.array([0.0, 0.05, 0.0])  # contradicts its neighbour
+    seen[30:40, 1] = moved[30:40] + np.array([0.0, 0.05, 0.0])  # comes far off the body, contradicts its neighbour
     seen[50, 0, 2] = np.nan
     found, refused = hosted(drive, seen)
     by_step = {k: (solution.level, solution.reason) for k, (solution, _, _) in enumerate(found)}
@@ -143,7 +143,7 @@ def test_bad_points_lower_the_level_and_say_so_and_it_recovers(hosted):
     assert by_step[21][0] == "full"
     for k in range(31, 40):
         assert by_step[k][0] == "partial"
-        assert "contradict" in by_step[k][1]
+        assert ("jumped" if k < 32 else "contradict") in by_step[k][1]  # three agree, and still it cannot be
     assert by_step[41][0] == "full"
     # What is not finite does not leave the part that would say it: the newest sound one stands.
     assert len(refused) == 1

@@ -155,7 +155,7 @@ def test_a_measured_point_draws_the_body_to_where_it_was_seen(made):
 def test_of_two_that_contradict_each_other_the_surer_stands_and_the_level_falls(made):
     part, _, shared = made
     step(part, registration(), displacement([0.0, 0.0, 0.0]))
-    here, there = (in_reference(CORNER + np.array([0.0, y, 0.0])) for y in (0.004, -0.03))
+    here, there = (in_reference(CORNER + np.array([0.0, y, 0.0])) for y in (0.004, -0.015))
     messages = [boundary(CORNER, here), boundary(CORNER, there, sigma=0.001, name="drifted")]
     (solution,) = step(part, *messages, displacement([0.0, 0.0, 0.0], t_ns=20 * MS))
     assert solution.level == "partial"
@@ -170,7 +170,8 @@ FAR = CORNER + np.array([0.0, 0.0, 0.15])
     ("bad", "told"),
     [
         (boundary(CORNER, np.full(3, np.nan)), "finite"),
-        (boundary(CORNER + 1.0, CORNER), "outside"),
+        (boundary(CORNER + 1.0, in_reference(CORNER + 1.0)), "outside"),
+        (boundary(CORNER + 1.0, in_reference(CORNER)), "1732 mm away from where they rest"),
         (boundary(CORNER, in_reference(FAR)), "150 mm away"),
         (
             Boundary(
@@ -212,6 +213,78 @@ def test_a_measured_point_that_jumps_is_left_out_until_three_messages_agree(made
     (solution,) = step(part, boundary(CORNER, away, count=0), displacement([0.0, 0.0, 0.0], t_ns=40 * MS))
     (solution,) = step(part, boundary(CORNER, near), displacement([0.0, 0.0, 0.0], t_ns=50 * MS))
     assert solution.level == "full"  # a point that comes anew has not jumped
+
+
+EDGE = np.array([[0.12, 0.12, z] for z in (0.12, 0.08, 0.04, 0.0)])
+
+
+def edge(moved, rest=EDGE):
+    """Measured points of an edge, each moved [m] along y."""
+    mean = rest + np.outer(moved, [0.0, 1.0, 0.0])
+    wired = [Array.of(points) for points in (rest, mean @ TURN.T + [0.1, 0.2, 0.3])]
+    covariance = Array.of(np.tile(np.eye(3) * 0.0005**2, (len(rest), 1, 1)))
+    return Boundary(of="liver", name="surface", rest=wired[0], mean=wired[1], covariance=covariance)
+
+
+def at_edge(body, shared):
+    where = [np.linalg.norm(body.vertices - place, axis=1).argmin() for place in EDGE]
+    return (shared["vertices"][-1] - body.vertices)[where, 1]
+
+
+def test_a_jump_does_not_hide_behind_a_changed_count_of_points(made):
+    part, body, shared = made
+    step(part, registration(), edge([0.001, 0.001], EDGE[:2]), displacement([0.0, 0.0, 0.0]))
+    # One more point, in another order; the first of before is 3 cm away, and so is the new one: neither drags the body.
+    wild = edge([0.001, 0.031, 0.031], EDGE[[1, 0, 3]])
+    for k, (message, left) in enumerate([(wild, "2 of 3"), (edge([0.031], EDGE[:1]), "surface"), (wild, "1 of 3")]):
+        (solution,) = step(part, message, displacement([0.0, 0.0, 0.0], t_ns=(20 + k) * MS))
+        assert solution.level == "partial"
+        assert re.search(f"{left}.* left out: jumped by 3[01] mm", solution.reason)
+        assert (np.abs(at_edge(body, shared)[1:]) < 0.01).all()
+        if k < 2:
+            assert abs(at_edge(body, shared)[0]) < 0.01  # then three have agreed on the first
+
+
+def test_a_point_that_is_no_number_leaves_the_others_in_use(made):
+    part, body, shared = made
+    step(part, registration(), displacement([0.0, 0.0, 0.0]))
+    for k, seen in enumerate([0.004, np.nan, 0.004]):
+        (solution,) = step(part, edge([0.004, seen], EDGE[:2]), displacement([0.0, 0.0, 0.0], t_ns=(20 + k) * MS))
+        assert ("1 of 2 points of surface left out: not finite" in solution.reason) == np.isnan(seen)
+        assert solution.level == ("partial" if np.isnan(seen) else "full")
+        assert at_edge(body, shared)[0] == pytest.approx(0.004, abs=3e-4)
+
+
+def test_points_that_jump_together_wait_for_the_target_or_a_registration(made):
+    part, body, shared = made
+    still = [displacement([0.0, 0.0, 0.0], t_ns=k * MS) for k in range(10, 40)]
+    step(part, registration(), edge([0.0] * 4), still[0])
+    for k in range(5):
+        (solution,) = step(part, edge([0.03] * 4), still[1 + k])
+        assert solution.level == "partial"
+        assert "surface left out: jumped by 30 mm together: register anew" in solution.reason
+        assert (np.abs(at_edge(body, shared)) < 1e-3).all()
+    # A registration that says that the reference was moved: the points are where they were.
+    moved = PoseWire.of(
+        Transform.of("reference", "image", TURN, TURN @ [0.0, 0.03, 0.0] + [0.1, 0.2, 0.3]), np.zeros((6, 6))
+    )
+    step(part, Registration(version=2, state="confirmed", reference_from_image=moved), edge([0.03] * 4))
+    (solution,) = step(part, edge([0.03] * 4), still[10])
+    assert solution.level == "full"
+    assert (np.abs(at_edge(body, shared)) < 1e-3).all()
+
+
+def test_a_patient_who_moves_with_target_and_points_is_followed_after_three_inputs(made):
+    part, body, shared = made
+    step(part, registration(), edge([0.0] * 4), displacement([0.0, 0.0, 0.0]))
+    y = TURN @ [0.0, 0.06, 0.0]  # half of it at the time of use
+    levels = []
+    for k in range(5):
+        (solution,) = step(part, edge([0.03] * 4), displacement(y, t_ns=(20 + k) * MS))
+        levels.append(solution.level)
+    assert levels[:2] == ["rigid", "rigid"]
+    assert levels[-1] == "full"
+    np.testing.assert_allclose(at_edge(body, shared), 0.03, atol=1e-3)
 
 
 def test_a_late_solution_says_so_where_time_is_real(monkeypatch):
