@@ -17,6 +17,7 @@ CHUNK = 128  # nodes: 6 kB of Krylov vectors, small against a first-level cache,
 LATTICE = 128  # most nodes of the coarse lattice: its dense inverse (0.6 MB) must not leave the second-level cache,
 TO_ONE = 15  # and its product must stay cheap beside the matrix's: so many nodes at least to one of the lattice,
 SMALL, TO_ONE_SMALL = 64, 5  # except in small bodies, where a lattice of 64 costs nothing
+WINDOW = 256  # elements among which blocks are mixed: their nodes stay in the first-level cache
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
@@ -94,7 +95,7 @@ def layout(body: Body, held: Flags, *, matrix: bool = True) -> Layout:
     chunk_of = np.repeat(np.arange(len(chunk_start) - 1), np.diff(chunk_start)).astype(np.int32)
     share = weights[order] * ~held[order, None]
     elements, gradients = _ascending(place[body.elements].astype(np.int32), body.gradients)
-    along = np.argsort(elements[:, :4].min(axis=1), kind="stable")
+    along = _apart(np.argsort(elements[:, :4].min(axis=1), kind="stable"))
     mu, lame = body.lame
     data = np.column_stack([gradients[:, 1:].reshape(-1, 9), body.volumes, mu, lame])[along]
     connectivity = np.ascontiguousarray(elements[along])
@@ -137,6 +138,16 @@ def _ascending(elements: Indices, gradients: Array) -> tuple[Indices, Array]:
         return elements, gradients
     order = np.argsort(elements, axis=1)
     return np.take_along_axis(elements, order, 1), np.take_along_axis(gradients, order[:, :, None], 1)
+
+
+def _apart(along: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return elements that are ordered along their nodes so that the sixteen of a block are sixteen places apart.
+
+    Neighbours share nodes, and a sum into a node waits for the one before.
+    """
+    whole = len(along) // WINDOW * WINDOW
+    mixed = along[:whole].reshape(-1, 16, WINDOW // 16).transpose(0, 2, 1).ravel()
+    return np.concatenate([mixed, along[whole:]])
 
 
 def _cells(vertices: Array, held: Flags) -> tuple[Indices, Indices, Array]:

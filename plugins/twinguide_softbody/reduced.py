@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from twinguide.errors import CaseError
 
 from . import native
-from .body import Array, Body, Springs
+from .body import Array, Body, Springs, points
 from .layout import Layout, layout
 from .machine import aligned
 from .quasistatic import Solved, Solver
@@ -29,14 +30,16 @@ BEYOND = 1.6  # how far outside the range the check is calibrated
 OFF_M = 2e-4  # [m]: how far a target may lie off the family
 LEAST_J = 0.05  # below, the full solver with its line search is to say what happens
 STEPS, SETTLED_M = 4, 1e-6
+NEAR_M = 1e-3  # a step below hardly turns the next: strains of 1 %, of which its remainder is the square
+ROW = 16  # bytes of a node's displacement and force in kernels/reduced.c
 MOST_MODES = 32  # as in kernels/reduced.c
 SWEEP_FLOOR_M = 1e-9  # [m]: sweeps below are rounding and say nothing about the ratio
 
 _SIZES = ("modes", "points", "nodes", "elements", "element_nodes", "touched", "threads", "steps")
 _POINTERS = (
-    *("gradient", "point", "linear", "modes_at", "rest", "order", "conn16", "data16", "incident_start", "incident"),
+    *("gradient", "point", "linear", "modes_at", "rest", "order", "conn16", "data16"),
     *("load", "inverse", "touched_node", "touched_start", "touched_row", "touched_weight"),
-    *("u", "pulled", "element_force", "least", "partial"),
+    *("outer", "at", "force", "least", "partial"),
 )
 
 
@@ -45,7 +48,8 @@ class _System(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int32) for name in _SIZES),
-        ("settled", ctypes.c_double),
+        *((name, ctypes.c_double) for name in ("settled", "near")),
+        ("middle", ctypes.c_double * 3),
         *((name, ctypes.c_void_p) for name in _POINTERS),
     ]
 
@@ -123,7 +127,7 @@ class Reduced:
         share, off = self._drive.coordinates(targets)
         if np.abs(share).max(initial=0.0) <= NEAR and off <= OFF_M:
             solved = self._reduced(targets)
-            sound = bool(np.isfinite(solved.positions).all()) and solved.smallest_j > LEAST_J
+            sound = isfinite(solved.solver_error_m) and solved.smallest_j > LEAST_J  # the error heeds every vertex
             if sound:
                 self._left = solved.positions
             if sound and solved.converged and solved.solver_error_m <= self._accept:
@@ -176,30 +180,28 @@ class Reduced:
         count = -(-len(r.weights) // 16) * 16
         for name, size in zip(_SIZES, (modes, count, n, m, nodes, 0, threads, STEPS), strict=True):
             setattr(self._system, name, size)
-        self._system.settled = SETTLED_M
+        self._system.settled, self._system.near = SETTLED_M, NEAR_M
         gradient, point = np.zeros((count, 1 + modes, 9)), np.ones((count, 3))
         gradient[: len(r.weights)], point[:, 0] = r.gradient, 0.0
         point[: len(r.weights)] = np.column_stack([r.weights, r.moduli])
         self._set("gradient", gradient.reshape(-1, 16, 1 + modes, 9).transpose(0, 2, 3, 1), np.float32)
         self._set("point", point.reshape(-1, 16, 3).transpose(0, 2, 1), np.float32)
-        filled = -(-3 * n // 16) * 16
-        at = np.zeros((filled, 1 + modes))
-        at[: 3 * n] = np.concatenate([r.mean[None], r.modes]).reshape(1 + modes, -1).T
-        self._set("modes_at", at.reshape(-1, 16, 1 + modes).transpose(0, 2, 1), np.float32)
+        at = np.zeros((-(-n // 16) * 16, 1 + modes, 3))
+        at[:n] = np.concatenate([r.mean[None], r.modes]).transpose(1, 0, 2)
+        self._set("modes_at", at.reshape(-1, 16, 1 + modes, 3).transpose(0, 2, 1, 3), np.float32)
         self._rest = body.vertices
         self._set("rest", body.vertices, np.float64)
         self._set("order", lay.order, np.int32)
-        connectivity, data = lay.blocks(16)
-        self._set("conn16", connectivity, np.int32)
-        self._set("data16", data, np.float32)
-        self._set("incident_start", lay.incident_start, np.int32)
-        self._set("incident", lay.incident, np.int32)
-        full = connectivity.shape[0] * 16
+        self._system.middle[:] = body.vertices.mean(axis=0).tolist()
+        rows = np.minimum(np.arange(-(-m // 16) * 16), m - 1)  # filled up by the last, without forces
+        law = _by_edges(lay)[rows]
+        law[m:, :8] = 0.0
+        self._set("conn16", ROW * lay.connectivity[rows].reshape(-1, 16, nodes).transpose(0, 2, 1), np.int32)
+        self._set("data16", law.reshape(-1, 16, 9).transpose(0, 2, 1), np.float32)
         for name, shape in (
-            ("u", (filled + 1,)),  # one more: a row is read as four
-            ("pulled", (n, 3)),
-            ("element_force", (full * nodes * 3 + 1,)),
-            ("least", (full // 16,)),
+            ("at", (n, 4)),
+            ("force", (threads, n, 4)),
+            ("least", (threads, 16)),
         ):
             self._set(name, np.zeros(shape), np.float32)
         self._set("partial", np.zeros((threads, 4)), np.float64)
@@ -217,6 +219,7 @@ class Reduced:
         self._weight = np.tensordot(r.modes, body.weight[lay.order], axes=([1, 2], [0, 1]))
         self._set("linear", drawn.T @ shape, np.float64)
         self._set("load", body.weight[lay.order], np.float32)
+        self._set("outer", np.pad(body.weight[lay.order], ((0, 0), (0, 1))), np.float32)
         own = self._own.copy()
         by_node = weights.tocsc()
         counts = np.diff(by_node.indptr)
@@ -225,7 +228,7 @@ class Reduced:
         )
         inverse = np.linalg.inv(own)
         inverse[held[lay.order]] = 0.0
-        self._set("inverse", inverse.reshape(n, 9), np.float32)
+        self._set("inverse", np.pad(inverse.reshape(n, 9), ((0, 1), (0, 0))), np.float32)  # a column is read as four
         touched = np.flatnonzero(counts)
         self._system.touched = len(touched)
         self._set("touched_node", touched, np.int32)
@@ -238,6 +241,16 @@ class Reduced:
         kept[...] = values
         self._kept[name] = kept
         setattr(self._system, name, kept.ctypes.data)
+
+
+def _by_edges(lay: Layout) -> Array:
+    """Return what `edge_forces` of kernels/reduced.c takes of each element's quadrature points, (m, 9)."""
+    g, (volume, mu, lame) = lay.data[:, :9].reshape(-1, 3, 3), lay.data[:, 9:].T
+    share = volume / len(points(lay.connectivity.shape[1]).share)
+    between, det = -(share * mu)[:, None, None] * (g @ g.transpose(0, 2, 1)), np.linalg.det(g)
+    i, j = np.triu_indices(3)
+    both, area = lame + mu, share * det  # p = both (J - 1) - mu; V cof F g_i = V det g a_i
+    return np.column_stack([between[:, i, j], -both * det * area, (both + mu) * area, det])
 
 
 def _at(array: NDArray[Any]) -> ctypes.c_void_p:

@@ -8,6 +8,7 @@ solutions (ECSW: Farhat 2015; non-negative least squares: Lawson & Hanson 1974).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -43,11 +44,16 @@ class Drive:
 
     def coordinates(self, targets: Array) -> tuple[Array, float]:
         """Return the shares, shape (p,), nearest to `targets`, and how far [m] the farthest target lies off them."""
-        flat = self.directions.reshape(len(self.directions), -1)
         gap = (targets - self.rest).ravel()
-        share = np.asarray(np.linalg.solve(flat @ flat.T, flat @ gap), dtype=np.float64)
-        off = (gap - share @ flat).reshape(-1, 3)
+        share = self._onto @ gap
+        off = (gap - share @ self.directions.reshape(len(share), -1)).reshape(-1, 3)
         return share, float(np.sqrt((off**2).sum(axis=1).max(initial=0.0)))
+
+    @cached_property
+    def _onto(self) -> Array:
+        """What takes targets less `rest` to shares: the directions' pseudo-inverse, (p, 3 k)."""
+        flat = self.directions.reshape(len(self.directions), -1)
+        return np.asarray(np.linalg.solve(flat @ flat.T, flat), dtype=np.float64)
 
     def samples(self, count: int) -> Array:
         """Return shares to solve for: none, each alone, all corners, then `count` of Halton's sequence."""

@@ -1,9 +1,6 @@
 /* The CPU's library: the one physics text in SIMD blocks, and the linear algebra about it. Built by `native.py`. */
 #include <stdint.h>
 #include <stdlib.h>
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
 #ifdef _OPENMP
 #include <omp.h>
 #endif

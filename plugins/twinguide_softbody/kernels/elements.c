@@ -45,7 +45,7 @@ INLINE void tangent_block(const System *s, const float *u, int64_t block, int no
     float16 at[30], out[405];
     const int pairs = nodes * (nodes - 1) / 2;
     const int32_t *conn = s->conn16 + block * nodes * W16;
-    for (int a = 0; a < nodes; a++) lanes_of_rows(u, 4, conn + a * W16, at + 3 * a);
+    for (int a = 0; a < nodes; a++) lanes_of_rows(u, 16, conn + a * W16, at + 3 * a);
     element_tangent_f32(nodes, material, (const float16 *)(s->data16 + block * 12 * W16), at, out);
     rows_of_lanes16(out, 9 * pairs, s->element_blocks + block * W16 * 9 * pairs);
 }

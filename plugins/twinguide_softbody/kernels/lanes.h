@@ -16,6 +16,7 @@ INLINE float16 load16(const float *from) {
 }
 
 #if defined(__AVX512F__)
+#include <immintrin.h>
 #if defined(__clang__)
 #define SHUFFLE(a, b, places, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
@@ -31,6 +32,13 @@ typedef int64_t Places8 __attribute__((vector_size(64)));
         const __typeof__(v[0]) a = v[i], b = v[i + s];                                                                 \
         v[i] = SHUFFLE(a, b, Places##width, low), v[i + s] = SHUFFLE(a, b, Places##width, high);                       \
     }
+
+/* Of the quarters of two vectors: their lower or upper pairs, lane beside lane, and their lower or upper halves. */
+#define QUARTERS(a, b, which) SHUFFLE(a, b, Places16, which(0), which(4), which(8), which(12))
+#define LOW_PAIRS(k) k, k + 16, k + 1, k + 17
+#define HIGH_PAIRS(k) k + 2, k + 18, k + 3, k + 19
+#define LOW_HALVES(k) k, k + 1, k + 16, k + 17
+#define HIGH_HALVES(k) k + 2, k + 3, k + 18, k + 19
 
 INLINE void transpose16(float16 *v) {
     STAGE(v, 16, 8, LIST(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
@@ -71,20 +79,42 @@ INLINE void transpose8(double8 *v) {
 INLINE void rows_of_lanes16(float16 *from, int size, float *to) { ROWS_OF_LANES(16, from, size, to); }
 INLINE void rows_of_lanes8(double8 *from, int size, double *to) { ROWS_OF_LANES(8, from, size, to); }
 
-/* at[3][16] of rows from[][stride] at sixteen places; a float beyond the last row is read. */
-INLINE void lanes_of_rows(const float *from, int stride, const int32_t *place, float16 *at) {
+/* The row at a place, which is told in `unit` bytes. */
+#define ROW(from, unit, place) ((__typeof__(from))((uintptr_t)(from) + unit * (uintptr_t)(uint32_t)(place)))
+
+/* at[3][16] of rows from[][4] at sixteen places. */
+INLINE void lanes_of_rows(const float *from, int unit, const int32_t *place, float16 *at) {
 #if defined(__AVX512F__)
-    float16 r[4], half[4];
-    for (int l = 0; l < 16; l++) __builtin_memcpy((float *)r + 4 * l, from + stride * (int64_t)place[l], 16);
-    for (int k = 0; k < 2; k++) { /* x and y, then z, of eight places */
-        half[k] = SHUFFLE(r[2 * k], r[2 * k + 1], Places16, 0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
-        half[2 + k] = SHUFFLE(r[2 * k], r[2 * k + 1], Places16, 2, 6, 10, 14, 18, 22, 26, 30, 3, 7, 11, 15, 19, 23, 27, 31);
+    float16 r[4]; /* every fourth place side by side; then four by four in each quarter */
+    for (int l = 0; l < 4; l++) { /* not by way of memory: a load that spans two stores waits for both */
+        __m512 some = _mm512_castps128_ps512(_mm_loadu_ps(ROW(from, unit, place[l])));
+        some = _mm512_insertf32x4(some, _mm_loadu_ps(ROW(from, unit, place[l + 4])), 1);
+        some = _mm512_insertf32x4(some, _mm_loadu_ps(ROW(from, unit, place[l + 8])), 2);
+        r[l] = (float16)_mm512_insertf32x4(some, _mm_loadu_ps(ROW(from, unit, place[l + 12])), 3);
     }
-    at[0] = SHUFFLE(half[0], half[1], Places16, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
-    at[1] = SHUFFLE(half[0], half[1], Places16, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-    at[2] = SHUFFLE(half[2], half[3], Places16, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+    const float16 low = QUARTERS(r[0], r[1], LOW_PAIRS), more = QUARTERS(r[2], r[3], LOW_PAIRS);
+    const float16 high = QUARTERS(r[0], r[1], HIGH_PAIRS), rest = QUARTERS(r[2], r[3], HIGH_PAIRS);
+    at[0] = QUARTERS(low, more, LOW_HALVES), at[1] = QUARTERS(low, more, HIGH_HALVES);
+    at[2] = QUARTERS(high, rest, LOW_HALVES);
 #else
     for (int l = 0; l < 16; l++)
-        for (int i = 0; i < 3; i++) at[i][l] = from[stride * (int64_t)place[l] + i];
+        for (int i = 0; i < 3; i++) at[i][l] = ROW(from, unit, place[l])[i];
+#endif
+}
+
+/* Add f[3][16] to rows to[][4] at sixteen places, one after the other; the fourth float is nobody's. */
+INLINE void add_lanes(const float16 *f, int unit, const int32_t *place, float *to) {
+#if defined(__AVX512F__)
+    const float16 low = QUARTERS(f[0], f[1], LOW_PAIRS), more = QUARTERS(f[2], f[2], LOW_PAIRS);
+    const float16 high = QUARTERS(f[0], f[1], HIGH_PAIRS), rest = QUARTERS(f[2], f[2], HIGH_PAIRS);
+    const float16 r[4] = {QUARTERS(low, more, LOW_HALVES), QUARTERS(low, more, HIGH_HALVES),
+                          QUARTERS(high, rest, LOW_HALVES), QUARTERS(high, rest, HIGH_HALVES)};
+    _Pragma("GCC unroll 16") for (int l = 0; l < 16; l++) {
+        float *row = ROW(to, unit, place[l]);
+        _mm_storeu_ps(row, _mm_loadu_ps(row) + _mm512_extractf32x4_ps((__m512)r[l % 4], l / 4));
+    }
+#else
+    for (int l = 0; l < 16; l++)
+        for (int i = 0; i < 3; i++) ROW(to, unit, place[l])[i] += f[i][l];
 #endif
 }

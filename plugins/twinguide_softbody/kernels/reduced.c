@@ -1,8 +1,8 @@
 /* The reduced body: Newton's method on a few modes over sampled points, then the full body's imbalance of the result.
  *
  * x = rest + mean + V q. At a sampled point grad u = H_0 + sum_j q_j H_j, so a mode's force is the point's stress by H_j
- * and never touches the mesh. The check that follows does: every element's force in float32, each node's sum in one
- * order. Only for neo_hookean. Built by `native.py` as a library of its own.
+ * and never touches the mesh. The check that follows does: every element's force in float32, added to its nodes in
+ * one order. Only for neo_hookean. Built by `native.py` as a library of its own.
  */
 #include <math.h>
 #include <stdint.h>
@@ -16,6 +16,8 @@
 #define MOST_MODES 32
 
 typedef float float16 __attribute__((vector_size(64), aligned(64)));
+typedef int32_t int16 __attribute__((vector_size(64), aligned(64)));
+typedef double double4 __attribute__((vector_size(32)));
 typedef double double8 __attribute__((vector_size(64), aligned(64)));
 #define real float16
 #define scalar float
@@ -30,24 +32,30 @@ typedef double double8 __attribute__((vector_size(64), aligned(64)));
 
 typedef struct {
     int32_t modes, points, nodes, elements, element_nodes, touched, threads, steps;
-    double settled;        /* [m]: Newton stops below */
+    double settled, near;  /* [m]: Newton stops below a step of, and keeps its tangent below */
+    double middle[3];      /* of the body, [m]: positions in float32 are told from there */
     const float *gradient; /* [points / 16][1 + modes][9][16], 1/m: of the mean displacement, then of each mode */
     const float *point;    /* [points / 16][3][16]: weight times volume [m3], mu, lambda [Pa] */
     const double *linear;  /* [modes][modes], N/m: what the springs add to the tangent */
-    const float *modes_at; /* [3 nodes / 16][1 + modes][16]: the mean displacement, then each mode */
+    const float *modes_at; /* [nodes / 16][1 + modes][16][3]: the mean displacement, then each mode */
     const double *rest;    /* [nodes][3], m, as the body has them */
     const int32_t *order;  /* [nodes]: the body's node at each place; all but `rest` lies by places */
-    const int32_t *conn16; /* [elements / 16][element_nodes][16] */
-    const float *data16;   /* [elements / 16][12][16] */
-    const int32_t *incident_start, *incident;
-    const float *load;    /* [nodes][3], N */
-    const float *inverse; /* [nodes][9], m/N: of each node's own block at rest; 0 where held */
+    const int32_t *conn16; /* [elements / 16][element_nodes][16]: where a node's row of 16 bytes begins */
+    const float *data16;   /* [elements / 16][9][16], as edge_forces takes them */
+    const float *load;     /* [nodes][3], N */
+    const float *inverse;  /* [nodes][9], m/N: of each node's own block at rest; 0 where held */
     const int32_t *touched_node, *touched_start, *touched_row;
     const float *touched_weight;
-    float *u, *pulled, *element_force; /* work: [3 nodes, filled up], [nodes][3], [elements filled up][element_nodes][3] */
-    float *least;                      /* [elements / 16]: smallest J of each block */
-    double *partial;                   /* [threads][4] */
+    float *outer;          /* [nodes][4], N: the load; each frame adds what the springs pull to the nodes touched */
+    float *at, *force;     /* work: [nodes][4], [threads][nodes][4] */
+    float16 *least;        /* [threads]: smallest J, by lanes */
+    double *partial;       /* [threads][4] */
 } Reduced;
+
+INLINE float16 lower(float16 a, float16 b) {
+    const int16 which = a < b;
+    return (float16)((which & (int16)a) | (~which & (int16)b));
+}
 
 INLINE double sum16(float16 v) {
     double sum = 0;
@@ -69,8 +77,8 @@ INLINE void stress_change(const Moduli_f32 *k, const float16 *e, float16 *p) {
         }
 }
 
-/* Add one block's forces and tangent on the modes; lower the smallest J. */
-INLINE void reduced_block(const Reduced *s, int block, const float *q, float16 *force, float16 *tangent, float *least) {
+/* Add one block's forces on the modes and, where asked for, their tangent. */
+INLINE void reduced_block(const Reduced *s, int block, const float *q, float16 *force, float16 *tangent) {
     const int modes = s->modes;
     const float16 *h = (const float16 *)(s->gradient + (int64_t)block * (1 + modes) * 144);
     const float16 *data = (const float16 *)(s->point + (int64_t)block * 48);
@@ -81,14 +89,17 @@ INLINE void reduced_block(const Reduced *s, int block, const float *q, float16 *
     Stress_f32 stress;
     Moduli_f32 moduli;
     stress_f32(at, data[1], data[2], NEO_HOOKEAN, &stress);
-    moduli_f32(at, data[1], data[2], NEO_HOOKEAN, &moduli);
-    for (int l = 0; l < 16; l++) *least = stress.j[l] < *least ? stress.j[l] : *least;
-    for (int j = 0, row = 0; j < modes; row += ++j) {
+    for (int j = 0; j < modes; j++) {
         const float16 *e = h + 9 * (1 + j);
-        float16 p[9], sum = stress.p[0] * e[0];
+        float16 sum = stress.p[0] * e[0];
         for (int c = 1; c < 9; c++) sum += stress.p[c] * e[c];
         force[j] += data[0] * sum;
-        stress_change(&moduli, e, p);
+    }
+    if (!tangent) return;
+    moduli_f32(at, data[1], data[2], NEO_HOOKEAN, &moduli);
+    for (int j = 0, row = 0; j < modes; row += ++j) {
+        float16 p[9], sum;
+        stress_change(&moduli, h + 9 * (1 + j), p);
         for (int c = 0; c < 9; c++) p[c] *= data[0];
         for (int i = 0; i <= j; i++) {
             const float16 *other = h + 9 * (1 + i);
@@ -99,8 +110,8 @@ INLINE void reduced_block(const Reduced *s, int block, const float *q, float16 *
     }
 }
 
-/* Solve the symmetric t d = g in place by Cholesky; 0 where t is not positive definite. */
-static int reduced_solve(int n, double t[MOST_MODES][MOST_MODES], double *g) {
+/* Cholesky's factor of the symmetric t, in place; 0 where t is not positive definite. */
+static int reduced_factor(int n, double t[MOST_MODES][MOST_MODES]) {
     for (int j = 0; j < n; j++) {
         for (int i = j; i < n; i++) {
             double sum = t[i][j];
@@ -113,6 +124,10 @@ static int reduced_solve(int n, double t[MOST_MODES][MOST_MODES], double *g) {
                 return 0;
         }
     }
+    return 1;
+}
+
+static void reduced_solve(int n, double t[MOST_MODES][MOST_MODES], double *g) {
     for (int i = 0; i < n; i++) {
         for (int k = 0; k < i; k++) g[i] -= t[i][k] * g[k];
         g[i] /= t[i][i];
@@ -121,111 +136,154 @@ static int reduced_solve(int n, double t[MOST_MODES][MOST_MODES], double *g) {
         for (int k = i + 1; k < n; k++) g[i] -= t[k][i] * g[k];
         g[i] /= t[i][i];
     }
-    return 1;
 }
 
-/* Newton on the modes q under their loads [N]; out: steps, the last step [m], smallest J. */
+/* Newton on the modes q under their loads [N]; out: steps, the last step [m].
+ * The tangent, most of the work, serves a further step where the last one was short. */
 EXPORT void reduced_newton(const Reduced *s, const double *load, double *q, double *out) {
     const int n = s->modes;
-    double moved = 1e300;
-    float least = 0;
+    double moved = 1e300, t[MOST_MODES][MOST_MODES];
     int step = 0;
     for (; step < s->steps && moved > s->settled; step++) {
-        float16 force[MOST_MODES] = {{0}}, tangent[MOST_MODES * (MOST_MODES + 1) / 2] = {{0}};
+        const int renew = moved > s->near;
+        float16 force[MOST_MODES] = {{0}}, tangent[MOST_MODES * (MOST_MODES + 1) / 2];
         float at[MOST_MODES];
-        double g[MOST_MODES], t[MOST_MODES][MOST_MODES];
+        double g[MOST_MODES];
         for (int j = 0; j < n; j++) at[j] = (float)q[j];
-        least = 1e30f;
-        for (int b = 0; b < s->points / 16; b++) reduced_block(s, b, at, force, tangent, &least);
+        for (int k = 0; renew && k < n * (n + 1) / 2; k++) tangent[k] = (float16){0};
+        for (int b = 0; b < s->points / 16; b++) reduced_block(s, b, at, force, renew ? tangent : 0);
         for (int j = 0; j < n; j++) {
             g[j] = load[j] - sum16(force[j]);
             for (int i = 0; i < n; i++) g[j] -= s->linear[n * j + i] * q[i];
-            for (int i = 0; i <= j; i++) t[j][i] = s->linear[n * j + i] + sum16(tangent[j * (j + 1) / 2 + i]);
+            for (int i = 0; renew && i <= j; i++) t[j][i] = s->linear[n * j + i] + sum16(tangent[j * (j + 1) / 2 + i]);
         }
-        if (!reduced_solve(n, t, g)) break;
+        if (renew && !reduced_factor(n, t)) break;
+        reduced_solve(n, t, g);
         moved = 0;
         for (int j = 0; j < n; j++) q[j] += g[j], moved += g[j] * g[j];
         moved = sqrt(moved);
     }
-    out[0] = step, out[1] = moved, out[2] = least;
+    out[0] = step, out[1] = moved;
 }
 
-INLINE void full_block(const Reduced *s, int64_t block, int nodes) {
-    float16 at[30], f[30], energy, j[4];
-    float least = 1e30f;
+/* Forces f[4][3] [N] on corners at[4][3] [m], and J: element.h's Neo-Hookean law, P = mu F + p cof F, told by edges.
+ * Of e_i = x_i - x_0 and areas a_1 = e_2 x e_3, cyclic: f_i = sum_j K_ij e_j + (k_1 det e + k_0) a_i, half the products
+ * that F takes. data: K_11, K_12, K_13, K_22, K_23, K_33 [N/m], k_1, k_0, and det g = 1 / det e at rest [1/m3]. */
+INLINE float16 edge_forces(const float16 *data, const float16 *at, float16 *f) {
+    float16 e[9], a[9];
+    for (int k = 0; k < 9; k++) e[k] = at[3 + k] - at[k % 3];
+    for (int i = 0; i < 3; i++) {
+        const float16 *b = e + 3 * ((i + 1) % 3), *c = e + 3 * ((i + 2) % 3);
+        for (int k = 0; k < 3; k++) a[3 * i + k] = b[(k + 1) % 3] * c[(k + 2) % 3] - b[(k + 2) % 3] * c[(k + 1) % 3];
+    }
+    const float16 det = e[0] * a[0] + e[1] * a[1] + e[2] * a[2], pressure = data[6] * det + data[7];
+    for (int k = 0; k < 3; k++) {
+        f[3 + k] = data[0] * e[k] + data[1] * e[3 + k] + data[2] * e[6 + k] + pressure * a[k];
+        f[6 + k] = data[1] * e[k] + data[3] * e[3 + k] + data[4] * e[6 + k] + pressure * a[3 + k];
+        f[9 + k] = data[2] * e[k] + data[4] * e[3 + k] + data[5] * e[6 + k] + pressure * a[6 + k];
+        f[k] = -(f[3 + k] + f[6 + k] + f[9 + k]);
+    }
+    return det * data[8];
+}
+
+/* Add one block's forces to its nodes, force[nodes][4], and lower the smallest J. */
+INLINE void full_block(const Reduced *s, int64_t block, int nodes, float *force, float16 *least) {
+    float16 x[30], f[30] = {{0}};
     const int32_t *conn = s->conn16 + block * nodes * 16;
-    for (int a = 0; a < nodes; a++) lanes_of_rows(s->u, 3, conn + a * 16, at + 3 * a);
-    element_force_f32(nodes, NEO_HOOKEAN, (const float16 *)(s->data16 + block * 192), at, &energy, j, f);
-    rows_of_lanes16(f, 3 * nodes, s->element_force + block * 16 * 3 * nodes);
-    for (int k = 0; k < (nodes == 4 ? 1 : 4); k++)
-        for (int l = 0; l < 16; l++) least = j[k][l] < least ? j[k][l] : least;
-    s->least[block] = least;
+    for (int a = 0; a < nodes; a++) lanes_of_rows(s->at, 1, conn + a * 16, x + 3 * a);
+    for (int point = 0; point < (nodes == 4 ? 1 : 4); point++) {
+        float16 corners[12], forces[12];
+        to_corners_f32(nodes, point, x, corners);
+        *least = lower(edge_forces((const float16 *)(s->data16 + block * 144), corners, forces), *least);
+        from_corners_f32(nodes, point, forces, f);
+    }
+    for (int a = 0; a < nodes; a++) add_lanes(f + 3 * a, 1, conn + a * 16, force);
+}
+
+/* All positions of modes q: x[nodes][3] [m] as the body has them, at[nodes][4] by places and about the body's middle. */
+INLINE void expand(const Reduced *s, const float *q, double *x) {
+#pragma omp for schedule(static)
+    for (int b = 0; b < (s->nodes + 15) / 16; b++) {
+        const float16 *v = (const float16 *)(s->modes_at + (int64_t)b * 48 * (1 + s->modes));
+        float16 sum[3] = {v[0], v[1], v[2]};
+        for (int j = 0; j < s->modes; j++)
+            for (int c = 0; c < 3; c++) sum[c] += q[j] * v[3 * (1 + j) + c];
+        const float *const u = (const float *)sum;
+        for (int l = 0; l < 16 && 16 * b + l < s->nodes; l++) {
+            const int64_t i = 16 * (int64_t)b + l, to = 3 * (int64_t)s->order[i];
+            for (int c = 0; c < 3; c++) {
+                x[to + c] = s->rest[to + c] + u[3 * l + c];
+                s->at[4 * i + c] = (float)(x[to + c] - s->middle[c]);
+            }
+        }
+    }
+}
+
+/* Every element's forces, each thread's to its own force[nodes][4], which begins as 0. */
+INLINE void all_forces(const Reduced *s) {
+#pragma omp for schedule(static)
+    for (int t = 0; t < s->threads; t++) {
+        const int64_t blocks = (s->elements + 15) / 16;
+        float *force = s->force + 4 * (int64_t)s->nodes * t;
+        float16 least = s->least[t] = (float16){0} + 1e30f;
+        __builtin_memset(force, 0, 16 * (size_t)s->nodes);
+        for (int64_t b = blocks * t / s->threads; b < blocks * (t + 1) / s->threads; b++)
+            if (s->element_nodes == 4)
+                full_block(s, b, 4, force, &least);
+            else
+                full_block(s, b, 10, force, &least);
+        s->least[t] = least;
+    }
+}
+
+INLINE double4 wide(float4 a) { return __builtin_convertvector(a, double4); }
+
+/* Sums of a sweep's squares, of the imbalance's and of the forces', each thread's over its own nodes. */
+INLINE void imbalance(const Reduced *s) {
+#pragma omp for schedule(static)
+    for (int t = 0; t < s->threads; t++) {
+        double4 sweep = {0}, left = {0}, acting = {0};
+        const int64_t from = (int64_t)s->nodes * t / s->threads, to = (int64_t)s->nodes * (t + 1) / s->threads;
+        for (int64_t i = from; i < to; i++) {
+            const float *d = s->inverse + 9 * i;
+            float4 f = load4(s->force + 4 * i);
+            for (int o = 1; o < s->threads; o++) f += load4(s->force + 4 * ((int64_t)s->nodes * o + i));
+            const float4 r = f + load4(s->outer + 4 * i);
+            const float4 z = load4(d) * r[0] + load4(d + 3) * r[1] + load4(d + 6) * r[2];
+            acting += wide(f * f), sweep += wide(z * z);
+            if (d[0] > 0) left += wide(r * r);
+        }
+        double *sum = s->partial + 4 * t; /* the fourth lanes hold what nobody asked for */
+        sum[0] = sweep[0] + sweep[1] + sweep[2], sum[1] = left[0] + left[1] + left[2];
+        sum[2] = acting[0] + acting[1] + acting[2];
+    }
 }
 
 /* The positions [m] of modes q and, where `check`, how far one sweep of Jacobi's method would move them.
  * pull [rows][3]: the springs' forces [N]. out: rms of the sweep [m], norms of imbalance and forces [N], smallest J. */
 EXPORT void reduced_expand(const Reduced *s, const double *q, const float *pull, int check, double *x, double *out) {
-    const int blocks = (3 * s->nodes + 15) / 16;
+    float at[MOST_MODES];
+    for (int j = 0; j < s->modes; j++) at[j] = (float)q[j];
     for (int k = 0; check && k < s->touched; k++) {
+        const int64_t to = s->touched_node[k];
         float sum[3] = {0};
         for (int e = s->touched_start[k]; e < s->touched_start[k + 1]; e++)
             for (int i = 0; i < 3; i++) sum[i] += s->touched_weight[e] * pull[3 * s->touched_row[e] + i];
-        for (int i = 0; i < 3; i++) s->pulled[3 * (int64_t)s->touched_node[k] + i] = sum[i];
+        for (int i = 0; i < 3; i++) s->outer[4 * to + i] = s->load[3 * to + i] + sum[i];
     }
 #pragma omp parallel num_threads(s->threads) if (s->threads > 1)
     {
-#pragma omp for schedule(static)
-        for (int b = 0; b < blocks; b++) {
-            const float16 *v = (const float16 *)(s->modes_at + (int64_t)b * 16 * (1 + s->modes));
-            float16 sum = v[0];
-            for (int j = 0; j < s->modes; j++) sum += (float)q[j] * v[1 + j];
-            *(float16 *)(s->u + 16 * (int64_t)b) = sum;
-        }
-#pragma omp for schedule(static)
-        for (int i = 0; i < s->nodes; i++) {
-            const int64_t to = 3 * (int64_t)s->order[i];
-            for (int c = 0; c < 3; c++) x[to + c] = s->rest[to + c] + s->u[3 * (int64_t)i + c];
-        }
+        expand(s, at, x);
         if (check) {
-#pragma omp for schedule(static)
-            for (int b = 0; b < (s->elements + 15) / 16; b++)
-                if (s->element_nodes == 4)
-                    full_block(s, b, 4);
-                else
-                    full_block(s, b, 10);
-#pragma omp for schedule(static)
-            for (int t = 0; t < s->threads; t++) {
-                double sweep = 0, left = 0, acting = 0;
-                const int from = (int64_t)s->nodes * t / s->threads, to = (int64_t)s->nodes * (t + 1) / s->threads;
-                for (int i = from; i < to; i++) {
-                    const float *d = s->inverse + 9 * (int64_t)i, *load = s->load + 3 * (int64_t)i;
-                    const float *pulled = s->pulled + 3 * (int64_t)i;
-                    const int end = s->incident_start[i + 1], free = d[0] > 0;
-                    float4 even = {0}, odd = {0}; /* the fourth lanes, the next corner's, are dropped */
-                    int k = s->incident_start[i];
-                    for (; k + 2 <= end; k += 2) {
-                        even += load4(s->element_force + 3 * (int64_t)s->incident[k]);
-                        odd += load4(s->element_force + 3 * (int64_t)s->incident[k + 1]);
-                    }
-                    if (k < end) even += load4(s->element_force + 3 * (int64_t)s->incident[k]);
-                    even += odd;
-                    const float r[3] = {even[0] + load[0] + pulled[0], even[1] + load[1] + pulled[1],
-                                        even[2] + load[2] + pulled[2]};
-                    acting += even[0] * even[0] + even[1] * even[1] + even[2] * even[2];
-                    left += free * (r[0] * r[0] + r[1] * r[1] + r[2] * r[2]);
-                    for (int c = 0; c < 3; c++) {
-                        const float z = d[c] * r[0] + d[3 + c] * r[1] + d[6 + c] * r[2];
-                        sweep += z * z;
-                    }
-                }
-                s->partial[4 * t] = sweep, s->partial[4 * t + 1] = left, s->partial[4 * t + 2] = acting;
-            }
+            all_forces(s);
+            imbalance(s);
         }
     }
     double sum[3] = {0};
-    for (int t = 0; check && t < s->threads; t++)
-        for (int k = 0; k < 3; k++) sum[k] += s->partial[4 * t + k];
     float least = 1e30f;
-    for (int b = 0; check && b < (s->elements + 15) / 16; b++) least = s->least[b] < least ? s->least[b] : least;
+    for (int t = 0; check && t < s->threads; t++) {
+        for (int k = 0; k < 3; k++) sum[k] += s->partial[4 * t + k];
+        for (int l = 0; l < 16; l++) least = s->least[t][l] < least ? s->least[t][l] : least;
+    }
     out[0] = sqrt(sum[0] / s->nodes), out[1] = sqrt(sum[1]), out[2] = sqrt(sum[2]), out[3] = least;
 }
