@@ -66,7 +66,11 @@ class Attachment:
         arrays.set("spring_start", self.weights.indptr, np.int32)
         arrays.set("spring_node", self.weights.indices, np.int32)
         arrays.set("spring_weight", self.weights.data, np.float64)
-        arrays.set("pull", np.zeros((count, 3)), np.float64)
+        by_node = self.weights.tocsc()
+        arrays.set("spring_row", by_node.indptr, np.int32)
+        arrays.set("spring_of", by_node.indices, np.int32)
+        arrays.set("spring_share", by_node.data, np.float64)
+        arrays.set("pull", np.zeros((count, 4)), np.float64)
         arrays.set("spring_stiffness", np.zeros((count, 9)), np.float64)
         _set_wide(arrays, lay, sp.csr_matrix(sp.vstack([one.moved for one in rows])))
         self.coarse = np.zeros((3 * lay.lattice.count,) * 2)  # what low-rank springs add to the coarse matrix [N/m]

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-from typing import Any, Protocol
+import math
+import re
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,27 +21,11 @@ from twinguide.compute import array_module
 from . import backends, native
 from .body import Array
 from .layout import Layout
-from .machine import Arrays, Host, Memory, System
+from .machine import MOST_WIDE, Arrays, Host, Memory, System
 
 THREADS = 64  # to a block: most kernels hold a few dozen registers, and small bodies should still fill the device
-SEGMENTS, LAST = 1024, 32  # as in system.h
-_SCALARS = 8
-
-
-class Launcher(Protocol):
-    """Memory, and the means to run a kernel over `count` items."""
-
-    memory: Memory
-
-    def system(self, system: System) -> object:
-        """Return the system where the kernels can read it."""
-        ...
-
-    def launch(
-        self, name: str, system: object, count: int, pointers: tuple[int, int, int], x: float, y: float, k: int
-    ) -> None:
-        """Run a kernel."""
-        ...
+SEGMENTS, LAST, ROWS = 1024, 32, 12  # as in system.h
+SCALARS = 32  # as in cuda.cu
 
 
 class Shim:
@@ -46,67 +33,106 @@ class Shim:
 
     def __init__(self) -> None:
         self._library = native.library("shim.c", ())
+        self._captured: list[tuple[Any, ...]] | None = None
         self.memory: Memory = Host()
 
     def system(self, system: System) -> System:
-        """Return the system itself."""
-        return system
+        """Return a copy of the system, as a device has it."""
+        return System.from_buffer_copy(system)
 
     def launch(
         self, name: str, system: object, count: int, pointers: tuple[int, int, int], x: float, y: float, k: int
     ) -> None:
         """Run every thread of a kernel in turn."""
+        if self._captured is not None:
+            self._captured.append((name, system, count, pointers, x, y, k))
+            return
         assert isinstance(system, System)
         a, b, c = (ctypes.c_void_p(p) for p in pointers)
         run = getattr(self._library, f"run_{name}")
         run(ctypes.byref(system), ctypes.c_int(count), a, b, c, ctypes.c_double(x), ctypes.c_double(y), ctypes.c_int(k))
 
+    def capture(self, flow: Callable[[], None]) -> object:
+        """Return the kernels that `flow` launches."""
+        self._captured = captured = []
+        try:
+            flow()
+        finally:
+            self._captured = None
+        return captured
+
+    def replay(self, captured: Any) -> None:  # noqa: ANN401
+        """Run what was captured."""
+        for kernel in captured:
+            self.launch(*kernel)
+
 
 class Device:
-    """A CUDA device through CuPy, on the stream that is current."""
+    """A CUDA device through CuPy; everything on one stream, so that no kernel meets what another still writes."""
 
     def __init__(self, cupy: Any) -> None:  # noqa: ANN401
-        self._cupy = cupy
-        options = ("--std=c++14", f"-I{native.KERNELS}")
-        self._module = cupy.RawModule(code=(native.KERNELS / "cuda.cu").read_text(), options=options)
-        self._kernels: dict[str, Any] = {}
-        self.memory: Memory = DeviceMemory(cupy)
+        text = (native.KERNELS / "cuda.cu").read_text()
+        module = cupy.RawModule(code=text, options=("--std=c++14", f"-I{native.KERNELS}"))
+        names = re.findall(r"^KERNEL\((\w+)\)", text, re.MULTILINE)
+        self._kernels = {name: module.get_function(name) for name in names}
+        for kernel in self._kernels.values():
+            _ = kernel.num_regs  # loads it: a kernel may be captured only where nothing is left to load
+        self._stream = cupy.cuda.Stream(non_blocking=True)
+        self.memory: Memory = DeviceMemory(cupy, self._stream)
 
     def system(self, system: System) -> object:
         """Copy the system to the device."""
-        return self._cupy.asarray(np.frombuffer(bytes(system), np.uint8))
+        return self.memory.take(np.frombuffer(bytes(system), np.uint8), np.uint8)
 
     def launch(
         self, name: str, system: object, count: int, pointers: tuple[int, int, int], x: float, y: float, k: int
     ) -> None:
         """Queue a kernel; nothing waits."""
-        kernel = self._kernels.get(name) or self._kernels.setdefault(name, self._module.get_function(name))
         a, b, c = (np.uintp(p) for p in pointers)
         arguments = (system, np.int32(count), a, b, c, np.float64(x), np.float64(y), np.int32(k))
-        kernel((-(-count // THREADS),), (THREADS,), arguments)
+        with self._stream:
+            self._kernels[name]((-(-count // THREADS),), (THREADS,), arguments)
+
+    def capture(self, flow: Callable[[], None]) -> object:
+        """Return a CUDA graph of what `flow` launches."""
+        with self._stream:
+            self._stream.begin_capture()
+            try:
+                flow()
+            finally:
+                graph = self._stream.end_capture()
+        return graph
+
+    def replay(self, captured: Any) -> None:  # noqa: ANN401
+        """Launch the graph; nothing waits."""
+        captured.launch(self._stream)
 
 
 class DeviceMemory:
-    """A device's memory."""
+    """A device's memory, by way of one stream."""
 
-    def __init__(self, cupy: Any) -> None:  # noqa: ANN401
-        self._cupy = cupy
+    def __init__(self, cupy: Any, stream: Any) -> None:  # noqa: ANN401
+        self._cupy, self._stream = cupy, stream
+        self._pinned = importlib.import_module("cupyx").empty_pinned  # what is copied to it is not copied twice
 
     def take(self, values: NDArray[Any], kind: type) -> Any:  # noqa: ANN401
-        """Return a copy of `values` on the device; at least one item, so that it has an address."""
-        return self._cupy.asarray(np.ascontiguousarray(values, dtype=kind))
+        """Return a copy of `values` on the device."""
+        with self._stream:
+            array = self._cupy.empty(values.shape, kind)
+        self.write(array, values)
+        return array
 
     def pointer(self, array: Any) -> int:  # noqa: ANN401
-        """Return the address of an array."""
+        """Return the address of an array; 0 of one that is empty."""
         return int(array.data.ptr)
 
     def write(self, array: Any, values: NDArray[Any]) -> None:  # noqa: ANN401
-        """Copy values of the CPU into an array."""
-        array[...] = self._cupy.asarray(values, dtype=array.dtype)
+        """Copy values of the CPU into an array, which holds them in one piece."""
+        array.set(np.ascontiguousarray(np.broadcast_to(values, array.shape), array.dtype), self._stream)
 
     def read(self, array: Any) -> NDArray[Any]:  # noqa: ANN401
-        """Return a copy of an array on the CPU."""
-        return array.get()
+        """Return a copy of an array on the CPU: wait for all that is queued."""
+        return array.get(self._stream, out=self._pinned(array.shape, array.dtype))
 
 
 def device(backend: backends.Backend) -> Device | None:
@@ -116,66 +142,78 @@ def device(backend: backends.Backend) -> Device | None:
 
 
 class Cuda:
-    """Passes over one body by CUDA's kernels; the same calls as `machine.Native`, arrays in the launcher's memory."""
+    """Passes over one body by CUDA's kernels; the same calls as `machine.Native`, arrays in the launcher's memory.
 
-    def __init__(self, lay: Layout, material: str, launcher: Launcher) -> None:
-        self._launcher, self._lay = launcher, lay
+    While a frame is `queueing` (`queued.py`) its kernels are captured alone, and what they find is known to them alone.
+    """
+
+    def __init__(self, lay: Layout, material: str, launcher: Shim | Device) -> None:
+        self._launcher = launcher
         self.arrays = Arrays(lay, material, 1, launcher.memory)
         self._host = backends.on_cpu(lay, material, 1)  # the coarse factor is the worker's, on the CPU
-        n, m = len(lay.order), len(lay.connectivity)
-        self._n, self._m = n, m
-        for name, size in (("product", max(3 * n, m)), ("sums", 2 * (SEGMENTS + LAST)), ("scalars", _SCALARS)):
+        self._n, self._m = n, m = len(lay.order), len(lay.connectivity)
+        sizes = {"product": m + 4 * n + 3 * MOST_WIDE, "sums": ROWS * (SEGMENTS + LAST), "scalars": SCALARS}
+        for name, size in sizes.items():
             self.arrays.set(name, np.zeros(size), np.float64)
-        self._held = launcher.memory.take(lay.held, np.uint8)
-        self._chunk_of = launcher.memory.take(lay.chunk_of, np.int32)
+        self.arrays.set("held", lay.held, np.uint8)
+        self.arrays.set("chunk_of", lay.chunk_of, np.int32)
+        self._last = self.arrays["sums"][ROWS * SEGMENTS :]
         self._raw, self._system = b"", None
+        self._matrix = self.arrays.zeros(0)  # work of `prepare_wide`
+        self._captured: dict[object, object] = {}
+        self.queueing = False
+
+    def replay(self, key: object, flow: Callable[[], None]) -> None:
+        """Run what `flow` launches; under a key it is captured once, until an address changes."""
+        self._follow_system()
+        if key not in self._captured:
+            self.queueing = True
+            try:
+                self._captured[key] = self._launcher.capture(flow)
+            finally:
+                self.queueing = False
+        self._launcher.replay(self._captured[key])
 
     def evaluate(self, u: Array, force: Array) -> tuple[float, float]:
         """Write the elements' forces at displacements u; return energy [J] and smallest J."""
-        self._run("force_elements", self._m, u)
-        self._run("gather_forces", self._n, None, force)
-        energy = self._total(self._m)
-        self._run("least_segments", SEGMENTS, k=self._m)
-        least = self._read("sums")[:SEGMENTS].min()
-        return energy, float(least)
+        self.run("force_elements", self._m, u)
+        self.run("gather_forces", self._n, None, force)
+        if self.queueing:
+            return math.nan, math.nan
+        self._sum("sum_pose", 2, least=1.0)
+        last = self.arrays.memory.read(self._last)
+        return float(last[LAST : 2 * LAST].sum()), float(last[:LAST].min())
 
     def balance(
         self, u: Array, element: Array, targets: Array, share: float, right: Array
     ) -> tuple[float, float, float, float]:
         """Write what is out of balance; return energy [J] of springs and load, and squares of the three forces."""
-        springs, size, energy = self.arrays.system.springs, 3 * self._n, 0.0
-        self._run("load_nodes", size, None, right, x=share)
-        work = self._dot(right, u)
-        if springs:
-            asked = self.arrays.memory.take(targets, np.float64)
-            self._run("spring_pulls", springs, u, right, asked)
-            energy = self._total(springs)
-            self._run("pull_nodes", 1, None, right)
-        outer, inner = self._dot(right, right), self._dot(element, element)
-        self._run("hold", size, self._held, right, element)
-        return energy - work, self._dot(right, right), inner, outer
+        asked = targets if self.queueing else self.arrays.memory.take(targets, np.float64)
+        self.run("spring_pulls", self.arrays.system.springs, u, None, asked)
+        self.run("balance_nodes", self._n, u, right, element, x=share)
+        self._sum("sum_pose", 7, least=1.0)
+        sums = self._sums(7)
+        return sums[2] - sums[3], sums[6], sums[4], sums[5]
 
     def tangent(self, u: Array) -> None:
         """Assemble the matrix [N/m] and the nodes' part of its preconditioner at displacements u."""
         system = self.arrays.system
-        self._run("tangent_elements", self._m, u)
-        self._run("gather_uppers", system.uppers)
-        self._run("gather_diagonals", self._n)
-        self._run("touch", system.touched)
-        self._run("invert_diagonals", self._n, self._held)
+        self.run("tangent_elements", self._m, u)
+        self.run("gather_uppers", system.uppers)
+        self.run("gather_diagonals", self._n)
+        self.run("touch", system.touched)
+        self.run("invert_diagonals", self._n)
         self.prepare_wide()
 
     def prepare_wide(self) -> None:
-        """Write (1 + S w D^-1 w')^-1 S of the springs over many nodes: a small matter, the host's."""
-        system, host = self.arrays.system, self._host.arrays
-        if not system.wide:
-            return
-        host.system.wide = system.wide
-        for name in ("wide_start", "wide_node", "wide_weight", "wide_stiffness", "wide_inner"):
-            host.set(name, self._read(name), self.arrays[name].dtype.type)
-        host.write("inverse", self._read("inverse"))
-        self._host.prepare_wide()
-        self.arrays.write("wide_inner", host["wide_inner"])
+        """Write (1 + S w D^-1 w')^-1 S of the springs over many nodes."""
+        wide = self.arrays.system.wide
+        if not self.queueing:
+            self._follow_system()
+        self.run("wide_system", 18 * wide**2, None, self._matrix)
+        for k in range(wide):
+            self.run("wide_eliminate", 6 * wide**2, None, self._matrix, k=k)
+        self.run("wide_inverse", 3 * wide**2, self._matrix)
 
     def solve(
         self, right: Array, d: Array, most: int, relative: float, absolute: float = 0.0
@@ -185,69 +223,86 @@ class Cuda:
         All iterations are queued at once: the device decides which of them move, nothing waits for the host.
         """
         n = self._n
-        self._run("size_of", n, right)
-        self._run("least_segments", SEGMENTS, k=n)
-        self._run("begin", 1)
-        self._run("start", n, right)
+        self._sum("dot_rows", 1, right, right, y=3.0 * n)
+        self.run("begin", 1)
+        self.run("start", n, right)
         for _ in range(most + 1):
             self._iteration(most, relative, absolute)
-        self._run("finish", n, None, d)
-        rz, first, _, _, _, negative, count, scale = self._read("scalars").tolist()
+        self.run("resume", 1)
+        self.run("finish", n, None, d)
+        if self.queueing:
+            return 0, math.nan, math.nan, False
+        rz, first, _, _, negative, count, scale = self.arrays.memory.read(self.arrays["scalars"])[:7].tolist()
         return int(count), scale * max(first, 0.0) ** 0.5, scale * max(rz, 0.0) ** 0.5, bool(negative)
 
     def _iteration(self, most: int, relative: float, absolute: float) -> None:
         system, n = self.arrays.system, self._n
-        self._run("descend", n)
-        self._run("restrict_chunks", 8 * system.chunks)
-        self._run("restrict_lattice", system.lattice)
-        self._run("sum_segments", SEGMENTS, k=n)
-        self._run("sum_last", LAST)
-        self._run("wide_points", system.wide)
-        self._run("wide_draw", 3 * system.wide)
-        self._run("coarse_rows", 3 * system.lattice)
-        self._run("weigh", 1, x=relative, y=absolute, k=most)
-        self._run("turn", n, self._chunk_of)
-        self._run("wide_points", system.wide, k=1)
-        self._run("forward", n)
-        self._run("sum_segments", SEGMENTS, y=1, k=n)
-        self._run("sum_last", LAST, y=1)
-        self._run("stride", 1)
+        self.run("descend", n)
+        self.run("restrict_chunks", 8 * system.chunks)
+        self.run("restrict_lattice", system.lattice)
+        self.run("coarse_rows", 3 * system.lattice)
+        self.run("wide_points", system.wide)
+        self.run("wide_draw", 3 * system.wide)
+        self._sum("sum_segments", 1, y=n + 3.0 * (system.lattice + system.wide))
+        self.run("weigh", 1, x=relative, y=absolute, k=most)
+        self.run("turn", n)
+        self.run("wide_points", system.wide, k=1)
+        self.run("forward", n)
+        self._sum("sum_segments", 1, y=n, k=1)
+        self.run("stride", 1)
 
     def coarse_inverse(self, values: NDArray[np.float32], added: Array, work: Array, out: NDArray[np.float32]) -> bool:
         """Write (P'KP + added)^-1 [m/N] on the CPU; false where it is not positive definite."""
         return self._host.coarse_inverse(values, added, work, out)
 
-    def dots(self, rows: Array, v: Array, out: Array) -> None:
-        """Write the dot products of v with each of `rows`, (count, n, 3)."""
-        out[...] = [self._dot(row, v) for row in rows]
+    def dots(self, rows: Array, v: Array, out: Array, first: int = 0) -> None:
+        """Write the dot products of v with each of `rows`, (count, n, 3); queued, into the sums from `first` on."""
+        self._sum("dot_rows", len(rows), rows, v, y=3.0 * self._n, k=first)
+        if not self.queueing:
+            out[...] = self._sums(len(rows))
 
     def rms(self, v: Array) -> float:
         """Return the root of the mean squared length of v's rows."""
-        return float(np.sqrt(self._dot(v, v) / self._n))
+        self._sum("dot_rows", 1, v, v, y=3.0 * self._n)
+        return math.sqrt(self._sums(1)[0] / self._n)
 
     def combine(self, base: Array, rows: Array, share: Array, out: Array) -> None:
-        """Write base plus share times rows, (count, n, 3)."""
+        """Write base plus share times rows, (count, n, 3); of none a copy."""
+        if not len(share):
+            self.run("add_scaled", 3 * self._n, base, out, base)
         for j, factor in enumerate(share):
-            self._run("add_scaled", 3 * self._n, out if j else base, out, rows[j], x=float(factor))
+            self.run("add_scaled", 3 * self._n, out if j else base, out, rows[j], x=float(factor))
 
     def spring_points(self, v: Array, out: Array) -> None:
         """Write the springs' weighted means of v, (springs, 3), to the CPU."""
         if self.arrays.system.springs:
-            self._run("spring_pulls", self.arrays.system.springs, v)
-            out[...] = self._read("pull")
+            self.run("spring_pulls", self.arrays.system.springs, v)
+            if not self.queueing:
+                out[...] = self.arrays.memory.read(self.arrays["pull"])[:, :3]
 
-    def _dot(self, first: Array, second: Array) -> float:
-        self._run("product_of", 3 * self._n, first, second)
-        return self._total(3 * self._n)
+    def _sum(
+        self, name: str, rows: int, a: Array | None = None, b: Array | None = None, *,
+        y: float = 0.0, k: int = 0, least: float = 0.0,
+    ) -> None:  # fmt: skip
+        """Sum by the kernel `name` into rows from `k` on, of which the first is the smallest where `least`."""
+        self.run(name, rows * SEGMENTS, a, b, y=y, k=k)
+        self.run("sum_last", rows * LAST, x=least, k=k)
 
-    def _total(self, count: int) -> float:
-        self._run("sum_segments", SEGMENTS, k=count)
-        return float(self._read("sums")[:SEGMENTS].sum())
+    def _sums(self, rows: int) -> list[float]:
+        """Return the first sums on the CPU, NaN while they are queued."""
+        if self.queueing:
+            return [math.nan] * rows
+        return self.arrays.memory.read(self._last).reshape(ROWS, LAST)[:rows].sum(axis=1).tolist()
 
-    def _read(self, name: str) -> NDArray[Any]:
-        return self.arrays.memory.read(self.arrays[name])
+    def _follow_system(self) -> None:
+        """Let the device see the system as it stands; what was captured before it changed is void."""
+        raw = bytes(self.arrays.system)
+        if raw != self._raw:
+            self._raw, self._system = raw, self._launcher.system(self.arrays.system)
+            self._captured.clear()
+            self._matrix = self.arrays.zeros(18 * self.arrays.system.wide**2)
 
-    def _run(
+    def run(
         self,
         name: str,
         count: int,
@@ -259,11 +314,11 @@ class Cuda:
         y: float = 0.0,
         k: int = 0,
     ) -> None:
+        """Launch a kernel over `count` items."""
         if not count:
             return
-        raw = bytes(self.arrays.system)
-        if raw != self._raw:
-            self._raw, self._system = raw, self._launcher.system(self.arrays.system)
+        if not self.queueing:
+            self._follow_system()
         where = self.arrays.memory.pointer
         pointers = (0 if a is None else where(a), 0 if b is None else where(b), 0 if c is None else where(c))
         self._launcher.launch(name, self._system, count, pointers, x, y, k)

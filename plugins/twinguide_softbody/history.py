@@ -23,56 +23,69 @@ class History:
     def __init__(self, machine: Machine, n: int) -> None:
         self._machine = machine
         zeros = machine.arrays.zeros
-        self._moves, self._answers, self._move = zeros(KEPT, n, 3), zeros(KEPT, n, 3), zeros(n, 3)
-        self._less, self._work = np.array([-1.0]), np.zeros((KEPT, KEPT))
+        self.moves, self.answers, self._move = zeros(KEPT, n, 3), zeros(KEPT, n, 3), zeros(n, 3)
+        self._less, self._work, self._none = np.array([-1.0]), np.zeros((KEPT, KEPT)), np.zeros(0)
         self._stiffness = np.zeros((0, 3, 3))
         self._points = self._pulls = np.zeros((KEPT, 0, 3))
         self._dots = np.zeros((2, KEPT))
-        self._count = self._at = 0
+        self.forget()
 
     def forget(self) -> None:
         """Start anew."""
-        self._count = self._at = 0
+        self.at, self._count = 0, 0  # the row that the next change takes; rows that hold one
+        self.basis = np.zeros((KEPT, KEPT))  # moves'basis are orthonormal in K: Galerkin's choice is basis basis' D'r
+        self.known = False
 
     def attach(self, stiffness: Array) -> None:
         """Learn how the known directions move springs of a stiffness [N/m], (k, 3, 3)."""
         self._stiffness = stiffness
         self._points, self._pulls = np.zeros((2, KEPT, len(stiffness), 3))
         for k in range(self._count):
-            self._see(k)
-
-    def _see(self, k: int) -> None:
-        self._machine.spring_points(self._moves[k], self._points[k])
-        np.einsum("kij,kj->ki", self._stiffness, self._points[k], out=self._pulls[k])
+            self._machine.spring_points(self.moves[k], self._points[k])
+            self._pull(k)
+        self._prepare()
 
     def push(self, before: Array, after: Array, force_before: Array, force_after: Array) -> None:
         """Keep a change of positions [m] with that of the elements' forces [N], all (n, 3)."""
         self._machine.combine(after, before[None], self._less, self._move)
         if self._machine.rms(self._move) < STILL:
             return
-        move, answer, dot = self._moves[self._at], self._answers[self._at], self._dots
-        move[...] = self._move
+        move, answer, dots = self.moves[self.at], self.answers[self.at], self._dots
+        self._machine.combine(self._move, self.moves, self._none, move)
         self._machine.combine(force_before, force_after[None], self._less, answer)
-        self._machine.dots(self._answers, move, dot[0])
-        self._machine.dots(self._moves, answer, dot[1])
-        self._work[self._at] = self._work[:, self._at] = (dot[0] + dot[1]) / 2
-        self._see(self._at)
-        self._at = (self._at + 1) % KEPT
+        self._machine.dots(self.answers, move, dots[0])
+        self._machine.dots(self.moves, answer, dots[1])
+        self._machine.spring_points(move, self._points[self.at])
+        self.learn(dots, self._points[self.at])
+
+    def learn(self, dots: Array, points: Array) -> None:
+        """Take in row `at`: answers'move and moves'answer [J], (2, KEPT), and how it moves the springs [m], (k, 3)."""
+        self._work[self.at] = self._work[:, self.at] = (dots[0] + dots[1]) / 2
+        self._points[self.at] = points
+        self._pull(self.at)
+        self.at = (self.at + 1) % KEPT
         self._count = min(self._count + 1, KEPT)
+        self._prepare()
 
     def guess(self, u: Array, right: Array, out: Array) -> bool:
         """Write u plus the best known change for the imbalance `right` [N]; false where nothing is known."""
-        if not self._count:
+        if not self.known:
             return False
+        rows, basis, dots = self.moves[: self._count], self.basis[: self._count], self._dots[0, : self._count]
+        self._machine.dots(rows, right, dots)
+        self._machine.combine(u, rows, basis @ (basis.T @ dots), out)
+        return True
+
+    def _pull(self, k: int) -> None:
+        np.einsum("kij,kj->ki", self._stiffness, self._points[k], out=self._pulls[k])
+
+    def _prepare(self) -> None:
         known = slice(0, self._count)
-        self._machine.dots(self._moves[known], right, self._dots[0, known])
         springs = np.tensordot(self._points[known], self._pulls[known], axes=([1, 2], [1, 2]))
         matrix = self._work[known, known] + springs
         scale = np.sqrt(np.maximum(np.diag(matrix), 0))
-        if not (scale > 0).all():
-            return False
-        values, vectors = np.linalg.eigh(matrix / scale[:, None] / scale)
-        kept = values > LEAST * values[-1]
-        part = vectors[:, kept] @ ((vectors[:, kept].T @ (self._dots[0, known] / scale)) / values[kept])
-        self._machine.combine(u, self._moves[known], part / scale, out)
-        return True
+        self.known = bool(self._count) and bool((scale > 0).all())
+        if self.known:
+            values, vectors = np.linalg.eigh(matrix / scale[:, None] / scale)
+            kept = np.where(values > LEAST * values[-1], values, np.inf)
+            self.basis[known, known] = vectors / np.sqrt(kept) / scale[:, None]

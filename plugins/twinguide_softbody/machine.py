@@ -82,7 +82,8 @@ _POINTERS = (
     *("wide_chunk_weight", "wide_inner"),
     *("spring_start", "spring_node", "spring_weight", "spring_stiffness", "load", "pull"),
     *("x", "r", "z", "p", "q", "restricted", "partial"),
-    *("coarse_right", "coarse_left", "wide_row", "product", "sums", "scalars", "wide_seen", "wide_pull"),
+    *("coarse_right", "coarse_left", "wide_row", "spring_row", "spring_of", "spring_share", "chunk_of", "held"),
+    *("product", "sums", "scalars", "wide_seen", "wide_pull"),
 )
 
 

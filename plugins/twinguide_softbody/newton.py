@@ -6,6 +6,7 @@ falls to the forces' own rounding while the matrix and its Krylov space move hal
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,15 @@ class Balance:
         return self.left / self.acting if self.acting > 0 else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a frame took, and leaves."""
+
+    iterations: int
+    missing: float  # [m], rms
+    again: bool  # a second direction was taken
+
+
 class Newton:
     """One body's pose, and the moves that bring it into balance; arrays (n, 3), float64, in the layout's order."""
 
@@ -44,10 +54,11 @@ class Newton:
         self.machine = machine
         self.coarse, self.history = Coarse(machine), History(machine, n)
         zeros = machine.arrays.zeros
-        self.u, self._force, self._right = zeros(n, 3), zeros(n, 3), zeros(n, 3)
-        self._new_u, self._new_force, self._new_right = zeros(n, 3), zeros(n, 3), zeros(n, 3)
+        poses = zeros(2, 3, -(-n // 8) * 8, 3)  # each in one piece, and each of its arrays on a boundary of 64 bytes
+        self.u, self._force, self._right = (poses[0, k, :n] for k in range(3))
+        self._new_u, self._new_force, self._new_right = (poses[1, k, :n] for k in range(3))
         self._old_u, self._old_force, self.direction = zeros(n, 3), zeros(n, 3), zeros(1, n, 3)
-        self._length = np.zeros(1)
+        self._length, self._none = np.zeros(1), np.zeros(0)
         self._inner = (0.0, 1.0)  # energy [J] and smallest J of the elements at u
         self.balance = Balance(0.0, 1.0, 0.0, 0.0)
         self.attach(attachment)
@@ -79,9 +90,19 @@ class Newton:
         self._targets, self._share = targets, share
         self.balance = self._balanced(self.u, self._force, self._inner, self._right)
 
+    def frame(self, targets: Array, variant: object, flow: Callable[[], Tally]) -> Tally:
+        """Follow targets by `flow`, the same moves for the same `variant`, and learn from it."""
+        del variant  # of no matter where every move is decided as it is made
+        self.begin()
+        self.load(targets)
+        tally = flow()
+        self.end()
+        return tally
+
     def begin(self) -> None:
         """Remember the pose, for `end` to learn from."""
-        self._old_u[...], self._old_force[...] = self.u, self._force
+        self.machine.combine(self.u, self.direction, self._none, self._old_u)
+        self.machine.combine(self._force, self.direction, self._none, self._old_force)
 
     def end(self) -> None:
         """Learn from what changed since `begin`."""
@@ -108,8 +129,12 @@ class Newton:
             length /= 2
         return count, 0.0
 
-    def missing(self, most: int) -> float:
-        """Return the rms [m] of the move that `most` more iterations would make: what is seen of the solver's error."""
+    def missing(self, most: int, enough: float = 0.0) -> float:
+        """Return the rms [m] of the move that `most` more iterations would make: what is seen of the solver's error.
+
+        What follows in a frame is done only where that is above `enough` [m].
+        """
+        del enough  # the caller's to decide, who knows what is returned
         self.machine.solve(self._right, self.direction[0], most, 0.0)
         return self.machine.rms(self.direction[0])
 

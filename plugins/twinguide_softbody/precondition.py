@@ -41,7 +41,7 @@ class Coarse:
         self._adopt(self._factor())
 
     def tick(self, attachment: Attachment) -> None:
-        """Count one step, after its matrix was assembled: hand over a pose, or take over its factor."""
+        """Count one step that was taken: hand over its matrix, or take over the factor."""
         self._steps += 1
         if self._steps % EVERY == 0:
             self._drop()

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from twinguide.errors import CaseError
 
 from .attachment import Attachment, difference, on_lattice
-from .backends import Backend, machine_for
+from .backends import Backend, machine_for, newton_on
 from .body import Array, Body, Springs, stiffness_of
 from .layout import Layout, layout
 from .machine import MATERIALS, Machine, default_threads
-from .newton import Newton
+from .newton import Tally
 
 Material = Literal["neo_hookean", "corotational", "linear"]
 ITERATIONS = 8  # of conjugate gradients a step: 0.01 mm left by targets that jitter by 0.3 mm, 0.001 by smooth ones
@@ -79,7 +79,7 @@ class Solver:
         # the energy [sqrt(J)] that moving the body by QUIET stores: where directions need no further refining
         self._quiet = QUIET * float(np.sqrt(np.mean(body.young_pa) * np.cbrt(body.volumes.sum())))
         self._rest = np.ascontiguousarray(body.vertices[self._layout.order])
-        self._newton = Newton(self._layout, self._machine, self._attached(springs))
+        self._newton = newton_on(self._machine, self._layout, self._attached(springs))
         self._factored, self._age = False, KEPT
 
     @property
@@ -162,20 +162,34 @@ class Solver:
 
     def step(self, targets: Array) -> Solved:
         """Follow the targets by one frame: one direction, a second where the first leaves too much."""
-        newton = self._newton
-        newton.begin()
-        newton.load(self._displaced(targets))
+        newton, moved = self._newton, self._displaced(targets)
+        if not self._factored:
+            newton.assemble()
+            newton.coarse.refresh(newton.attachment)
+            self._factored, self._age = True, 0
+        fresh = self._age >= KEPT
+        tally = newton.frame(moved, fresh, lambda: self._directions(fresh=fresh))
+        self._age = 1 if fresh or tally.again else self._age + 1
+        newton.coarse.tick(newton.attachment)
+        left = SEEN * tally.missing
+        return self._solved(tally.iterations, left <= SETTLED, left)
+
+    def _directions(self, *, fresh: bool) -> Tally:
+        """Take a direction of the matrix, a `fresh` one or that of the last steps; a second of its own if need be.
+
+        A matrix that is a few steps old turns a direction by less than the iterations leave.
+        """
+        newton, total, missing, again = self._newton, 0, np.inf, False
         newton.guess()
-        total, left = 0, np.inf
         for again in (False, True):
-            self._renew(at_once=again)
+            if fresh or again:
+                newton.assemble()
             count, _ = newton.iterate(ITERATIONS, 0.0, self._quiet)
             total += count
-            left = SEEN * newton.missing(PROBE)
-            if left <= SETTLED:
+            missing = newton.missing(PROBE, SETTLED / SEEN)
+            if missing <= SETTLED / SEEN:
                 break
-        newton.end()
-        return self._solved(total, left <= SETTLED, left)
+        return Tally(total, missing, again)
 
     def _attached(self, springs: Springs, old: Attachment | None = None) -> Attachment:
         known = None if old is None else old.rows
@@ -183,22 +197,6 @@ class Solver:
         self._springs = springs
         self._points = attachment.weights @ self._rest
         return attachment
-
-    def _renew(self, *, at_once: bool) -> None:
-        """Let the matrix follow the pose every few steps, and the coarse factor by the worker; now where there is none.
-
-        A matrix that is a few steps old turns a direction by less than the iterations leave.
-        """
-        newton = self._newton
-        self._age += 1
-        if at_once or self._age >= KEPT:
-            newton.assemble()
-            self._age = 0
-        if self._factored:
-            newton.coarse.tick(newton.attachment)
-        else:
-            newton.coarse.refresh(newton.attachment)
-            self._factored = True
 
     def _settle(self, tolerance: float) -> tuple[int, bool]:
         """Take directions until the residual is below `tolerance`; return iterations and whether it got there."""

@@ -6,7 +6,8 @@
 #define W8 8   /* elements side by side in float64 */
 #define W16 16 /* and in float32 */
 #define SEGMENTS 1024 /* CUDA: partial sums of a first round */
-#define LAST 32       /* and of a second */
+#define LAST 32       /* and of a second, */
+#define ROWS 12       /* of so many sums at once */
 #define MOST_WIDE 32 /* springs over many nodes: each step eliminates 3 of them densely */
 
 typedef struct {
@@ -42,15 +43,19 @@ typedef struct {
     const int32_t *spring_start, *spring_node;
     const double *spring_weight, *spring_stiffness; /* [entries], [springs][9] */
     const double *load;                             /* [n][3] */
-    double *pull;                                   /* [springs][3] */
+    double *pull;                                   /* [springs][4]: force or place, energy */
     /* work */
     float *x, *r, *z, *p, *q; /* [n][4] */
     float *restricted;        /* [chunks][8][4] */
     double *partial;          /* [chunks][2] */
     float *coarse_right, *coarse_left; /* [threads][3 lattice], [3 lattice] */
     /* work of CUDA alone */
-    const int32_t *wide_row; /* node -> entries of wide_at */
-    double *product, *sums;  /* [max(n, elements)], [2][SEGMENTS + LAST] */
+    const int32_t *wide_row;               /* node -> entries of wide_at */
+    const int32_t *spring_row, *spring_of; /* node -> springs, in order, */
+    const double *spring_share;            /* and their weights */
+    const int32_t *chunk_of;               /* [n] */
+    const uint8_t *held;                   /* [n] */
+    double *product, *sums;                /* [elements] and [4][n]; [ROWS][SEGMENTS], [ROWS][LAST] */
     double *scalars;         /* as enumerated in cuda.cu */
     float *wide_seen, *wide_pull; /* [wide][3] */
 } System;
