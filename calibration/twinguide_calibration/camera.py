@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide_calibration.boards import BoardView, Camera, board_pose
+from twinguide_calibration.parts import birge_ratio
 from twinguide_calibration.refused import CalibrationRefused
 
 Array = NDArray[np.float64]
@@ -30,6 +31,9 @@ RMS_MAX_PX = 1.0
 FOCAL_SIGMA_MAX = 0.01  # of the focal length: beyond it the board was not tilted enough
 COVERED_LEAST = 0.4  # of the picture's area: below it the distortion near the rim is not known
 OPEN = 1e-12  # of the largest eigenvalue: what the pictures leave open
+WORTH_TELLING = 2.0  # times the deviations were widened
+CONTRADICT = "earlier and later pictures contradict one another"
+CHANGED = "Did zoom, focus or camera change, or is the lens wider than 120 deg?"
 CELLS = 8  # a side, in which coverage is counted
 FINISHED = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 100, 1e-9)
 
@@ -83,8 +87,10 @@ def calibrate_camera(views: Sequence[BoardView], size: tuple[int, int], rms_max_
             f"{len(outside)} of {len(rows)} pictures do not agree with the others",
             "Check that the board is flat and its layout right, none blurred, and that zoom and focus stood still.",
         )
-    rms, sigma = _errors(solved, [views[row] for row in kept])
-    _check(solved.camera, sigma, rms, rms_max_px)
+    rms, sigma, widening = _errors(solved, [views[row] for row in kept])
+    _check(solved.camera, sigma, rms, rms_max_px, widening)
+    if widening > WORTH_TELLING:
+        notes.append(f"{CONTRADICT}: their deviations were widened {widening:.1f} times. {CHANGED}")
     covered = _covered([views[row] for row in kept], size)
     if covered < COVERED_LEAST:
         notes.append(f"corners were seen in {100 * covered:.0f} % of the picture: beyond, the distortion is a guess")
@@ -194,29 +200,34 @@ def _linear(view: BoardView, camera: Camera, pose: Array) -> tuple[Array, Array]
     return residual, np.asarray(derivative, dtype=np.float64)[:, :15]
 
 
-def _errors(solved: _Solved, views: Sequence[BoardView]) -> tuple[float, Array]:
-    """Return the rms residual [px] and 1 sigma of fx, fy, cx, cy and the distortion, shape (9,).
+def _errors(solved: _Solved, views: Sequence[BoardView]) -> tuple[float, Array, float]:
+    """Return the rms residual [px], 1 sigma of fx, fy, cx, cy and the distortion, shape (9,), and its widening.
 
     OpenCV's own deviations come from a pseudo-inverse that drops what the pictures leave open, as the focal length of a
-    board never tilted; here that is infinite.
+    board never tilted; here that is infinite. Where parts of the pictures contradict one another, as under a lens of
+    another kind or a zoom that moved, they are widened by as much.
     """
-    information, squares, count = np.zeros((9, 9)), 0.0, 0
-    for view, pose in zip(views, solved.poses, strict=True):
+    held, pulled = np.zeros((len(views), 9, 9)), np.zeros((len(views), 9))
+    squares, count = 0.0, 0
+    for i, (view, pose) in enumerate(zip(views, solved.poses, strict=True)):
         residual, jacobian = _linear(view, solved.camera, pose)
         outer, inner = jacobian[:, :6], jacobian[:, 6:]
         across = np.linalg.lstsq(outer, inner, rcond=None)[0]  # what the pose takes over
         left = inner - outer @ across
-        information += left.T @ left
+        held[i], pulled[i] = left.T @ left, left.T @ residual
         squares, count = squares + float(residual @ residual), count + len(residual)
+    information = held.sum(axis=0)
     scale = 1.0 / np.sqrt(np.maximum(np.diag(information), 1e-300))
     values, vectors = np.linalg.eigh(information * np.outer(scale, scale))
+    rms = float(np.sqrt(2.0 * squares / count))
     if values[0] < OPEN * values[-1]:
-        return float(np.sqrt(2.0 * squares / count)), np.full(9, np.inf)
-    variance = squares / max(count - 9 - 6 * len(views), 1) * ((vectors**2 / values).sum(axis=1)) * scale**2
-    return float(np.sqrt(2.0 * squares / count)), np.sqrt(variance)
+        return rms, np.full(9, np.inf), 1.0
+    variance = squares / max(count - 9 - 6 * len(views), 1)
+    widening = float(np.sqrt(birge_ratio(held, pulled, variance, 2)))
+    return rms, widening * np.sqrt(variance * (vectors**2 / values).sum(axis=1)) * scale, widening
 
 
-def _check(camera: Camera, sigma: Array, rms: float, rms_max_px: float) -> None:
+def _check(camera: Camera, sigma: Array, rms: float, rms_max_px: float, widening: float) -> None:
     if rms > rms_max_px:
         raise CalibrationRefused(
             f"the corners are {rms:.2f} px rms from where the camera puts them (at most {rms_max_px:g})",
@@ -226,8 +237,11 @@ def _check(camera: Camera, sigma: Array, rms: float, rms_max_px: float) -> None:
     unsure = max(float(sigma[0]) / fx, float(sigma[1]) / fy)
     if unsure > FOCAL_SIGMA_MAX:
         raise CalibrationRefused(
-            f"the focal length is unknown by {100 * unsure:.1f} % (1 sigma; at most {100 * FOCAL_SIGMA_MAX:g} %)",
-            "Tilt the board by 30 deg and more, about both axes, and take more pictures.",
+            f"the focal length is unknown by {100 * unsure:.1f} % (1 sigma; at most {100 * FOCAL_SIGMA_MAX:g} %)"
+            + f": {CONTRADICT}" * (widening > WORTH_TELLING),
+            CHANGED
+            if widening > WORTH_TELLING
+            else "Tilt the board by 30 deg and more, about both axes, and take more pictures.",
         )
     if not (0.0 < cx < camera.size[0] and 0.0 < cy < camera.size[1]) or not 0.5 < fx / fy < 2.0:
         raise CalibrationRefused(

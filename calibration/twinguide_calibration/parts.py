@@ -9,7 +9,7 @@ from twinguide_calibration.linear import solve
 from twinguide_calibration.rigid import Array, Bools, Ints
 from twinguide_calibration.weights import median, serial_inflation
 
-PARTS, IN_PART = 5, 12  # of a recording, each with so many samples at least, compared with one another
+PARTS, IN_PART = (2, 3, 5), 12  # of a recording, each with so many samples at least, compared with one another
 BY_CHANCE = 1e-3  # parts that differ so much so seldom: more than noise
 PLACES = 40  # tried, at which a recording may fall in two
 SPLIT_LEFT = 0.25  # of a component's squares: two fits halve what one leaves, which noise and slow errors do not
@@ -19,21 +19,31 @@ ALIKE = 2.0  # times the scatter of the others: samples as close to an answer of
 def spread_inflation(whitened: Array, jacobian: Array, inside: Bools, variance: float) -> float:
     """Return by how much a covariance is to be widened, at least 1, so that parts of a recording agree within it.
 
-    The larger of what correlation in time costs (`serial_inflation`) and, where chance does not explain it, the ratio
-    by which the answers of five parts scatter more than their covariances say (Birge 1932): errors that follow the
-    pose come back with it, which residuals in their order do not show. `whitened` (n, m) residuals of `variance`,
-    `jacobian` (n, m, k).
+    The larger of what correlation in time costs (`serial_inflation`) and `birge_ratio`: errors that follow the pose
+    come back with it, which residuals in their order do not show. `whitened` (n, m) residuals of `variance`, `jacobian`
+    (n, m, k).
     """
-    serial = serial_inflation(whitened, inside)
-    count = min(PARTS, len(whitened) // IN_PART)
-    if count < 2:
-        return serial
     held, pulled = _sums(whitened, jacobian, inside)
-    edges = np.linspace(0, len(held), count + 1).astype(np.int64)
-    held, pulled = np.add.reduceat(held, edges[:-1]), np.add.reduceat(pulled, edges[:-1])
-    freedom = (count - 1) * held.shape[1]
-    ratio = float(_gain(held, pulled).sum()) / freedom / max(variance, 1e-300)
-    return max(serial, ratio) if misfit_probability(ratio, freedom) < BY_CHANCE else serial
+    return max(serial_inflation(whitened, inside), birge_ratio(held, pulled, variance, IN_PART))
+
+
+def birge_ratio(held: Array, pulled: Array, variance: float, in_part: int) -> float:
+    """Return the ratio by which the answers of parts scatter more than they should; 1 where chance explains it.
+
+    `held` (n, k, k) and `pulled` (n, k) are the samples' information and gradient at the answer of all, where their
+    noise has `variance`. The largest of 2, 3 and 5 parts, each of `in_part` samples or more, counts (Birge 1932).
+    """
+    largest = 1.0
+    for count in PARTS:
+        if len(held) < count * in_part:
+            break
+        edges = np.linspace(0, len(held), count + 1).astype(np.int64)
+        gain = _gain(np.add.reduceat(held, edges[:-1]), np.add.reduceat(pulled, edges[:-1]))
+        freedom = (count - 1) * held.shape[1]
+        ratio = float(gain.sum()) / freedom / max(variance, 1e-300)
+        if misfit_probability(ratio, freedom) < BY_CHANCE:
+            largest = max(largest, ratio)
+    return largest
 
 
 def two_groups(whitened: Array, jacobian: Array, inside: Bools, least: int) -> tuple[Ints, Ints] | None:

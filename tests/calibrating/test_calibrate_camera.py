@@ -96,6 +96,16 @@ def test_a_board_that_is_not_the_one_seen_is_refused(run, tmp_path, pictures, bo
     assert (code, says in text) == (1, True), text
 
 
+def test_a_board_found_in_few_of_many_pictures_is_taken_to_be_another(run, tmp_path):
+    folder = written(tmp_path / "p", "whole")
+    for i in range(5, 9):
+        cv2.imwrite(str(folder / f"{i}.png"), np.full(SIZE[::-1], 128, dtype=np.uint8))
+    for i in range(2):
+        (folder / f"{i}.png").unlink()
+    code, text = run("calibrate", "camera", folder, "--board", BOARD, "--out", tmp_path / "c.toml")
+    assert (code, "it is in 3 of 7" in text, "Check --board" in text) == (1, True, True), text
+
+
 def test_no_result_is_written_among_the_pictures_that_the_next_run_would_read(run, pictures):
     before = sorted(pictures.iterdir())
     code, text = run("calibrate", "camera", pictures, "--board", BOARD, "--out", pictures / "deep" / "c.toml")

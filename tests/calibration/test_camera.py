@@ -73,6 +73,22 @@ def test_a_picture_that_does_not_belong_is_left_out(shift):
     assert np.abs((values(fit) - TRUE) / fit.sigma)[:4].max() < 4.0  # one in 4,000 of four
 
 
+def zoomed(share, aside_px=0.0):
+    """Return views of which half were taken with a longer lens, or one that sits aside."""
+    made, shift = views(count=16), np.array([aside_px, 0.0])
+    seen = [v.pixels + ((v.pixels - K[:2, 2]) * share + shift) * (i >= 8) for i, v in enumerate(made)]
+    return [BoardView(view.ids, pixels, view.points) for view, pixels in zip(made, seen, strict=True)]
+
+
+@pytest.mark.parametrize(("share", "aside_px"), [(0.03, 0.0), (0.0, 13.0)])
+def test_a_lens_that_moved_between_the_pictures_is_told_and_counted_in(share, aside_px):
+    fit = calibrate_camera(zoomed(share, aside_px), SIZE)
+    assert "contradict one another" in " ".join(fit.notes)
+    either = TRUE[:4] * [1 + share, 1 + share, 1, 1] + [0.0, 0.0, aside_px, 0.0]
+    assert (np.abs(values(fit)[:4] - (TRUE[:4] + either) / 2.0) < 2.0 * fit.sigma[:4]).all()
+    assert (np.abs(either - TRUE[:4]) / 2.0 < 4.0 * fit.sigma[:4]).all()
+
+
 def test_two_bad_pictures_do_not_hide_each_other():
     made = views(seed=3, count=16)
     for row, seed in ((3, 1), (9, 2)):
@@ -96,6 +112,7 @@ REFUSED = {
         lambda: views(board=POINTS * [1.0, 1.25, 1.0]),
         "px rms|no camera|do not agree|unknown",
     ),
+    "two cameras": (lambda: zoomed(0.0, 60.0), "contradict one another. Did zoom"),
     "hopeless corners": (lambda: views(sigma=6.0), "px rms|do not agree|unknown"),
     "nothing": (lambda: [], "got 0 of 0"),
 }

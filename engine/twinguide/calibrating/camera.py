@@ -16,7 +16,7 @@ from twinguide.errors import CalibrationError
 
 try:
     from twinguide_calibration.boards import Board, BoardView, Camera, board_of, find_board
-    from twinguide_calibration.camera import CameraFit, calibrate_camera
+    from twinguide_calibration.camera import VIEWS_LEAST, CameraFit, calibrate_camera
     from twinguide_calibration.reading.pictures import Picture, read_pictures
 except ImportError as error:
     raise CalibrationError(
@@ -33,10 +33,9 @@ def camera(path: Path, board_text: str, name: str, rms_max_px: float) -> Outcome
     with refusals():
         board = board_of(board_text)
         seen, size, pictures = _views(path, board)
-        if not seen:
-            raise CalibrationError(
-                f"pictures of {board.name}", f"it is in none of {pictures}", path.name, "Check --board and the light."
-            )
+        if len(seen) < min(VIEWS_LEAST, pictures):
+            found = f"it is in {len(seen) or 'none'} of {pictures}"
+            raise CalibrationError(f"pictures of {board.name}", found, path.name, "Check --board and the light.")
         fit = calibrate_camera([view for _, view in seen], size, rms_max_px)
     names = tuple(picture for picture, _ in seen)
     rejected: list[int] = fit.rejected.tolist()
