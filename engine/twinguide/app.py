@@ -11,11 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from twinguide.bus.finite import first_flaw
 from twinguide.calibrating.guided import GuidedPivot
 from twinguide.case import Case
 from twinguide.clock import MS, SECOND, Clock, ClockReal, ClockVirtual
-from twinguide.composing import RANK
+from twinguide.composing import finding_fault
 from twinguide.errors import HeadsetError, ScenarioError
 from twinguide.frames import Transform
 from twinguide.guarding import Guarded
@@ -24,7 +23,7 @@ from twinguide.hosting.plan import PartPlan, RunPlan
 from twinguide.hosting.session import Session
 from twinguide.ledger import Ledger
 from twinguide.loop import STAGES, Loop
-from twinguide.messages import Exposure, Finding, PoseWire
+from twinguide.messages import Exposure, PoseWire
 from twinguide.person import Person, keyboard
 from twinguide.preparing import Run, Say, check_known, check_phase, make_folder, prepare_case
 from twinguide.promptness import first_in_line, quiet_collector
@@ -103,7 +102,7 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool, hands: H
         workflow=workflow,
         ledger=Ledger(STAGES),
         head_covariance=_head_covariance(scenario),
-        guidance=[_guarded(p, session, "assess", _finding_fault) for p in _declared(run) if isinstance(p, Guidance)],
+        guidance=[_guarded(p, session, "assess", finding_fault) for p in _declared(run) if isinstance(p, Guidance)],
         overlays=[_guarded(p, session, "marks", mark_fault) for p in _declared(run) if isinstance(p, Overlay)],
         draw_every=(scenario.loop.draw_every_before, scenario.loop.draw_every)
         if scenario.clock == "virtual"
@@ -215,15 +214,6 @@ def _pivot(run: Run, twin: Twin) -> GuidedPivot | None:
     wanted = {name: tool for name, tool in run.scenario.tools.items() if tool.calibrate == "pivot"}
     tools = {name: "stage" if tool.controller else "tracker" for name, tool in wanted.items()}
     return GuidedPivot(tools, twin.bodies.swung, twin.bodies.calibrate, run.out / "calibration") if tools else None
-
-
-def _finding_fault(said: object) -> str:
-    """Return why something that guidance said cannot be shown, or nothing."""
-    if not isinstance(said, Finding):
-        return f"wanted a Finding, got {type(said).__name__}"
-    if said.severity not in RANK:
-        return f"unknown severity {said.severity!r}"
-    return first_flaw(said)
 
 
 def _guarded(part: Guidance | Overlay, session: Session, method: str, flaw: Callable[[Any], str]) -> Guarded[Any]:

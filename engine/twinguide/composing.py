@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import msgspec
+
+from twinguide.bus.finite import first_flaw
 from twinguide.frames import p95_from_covariance
 from twinguide.messages import Finding
 from twinguide.render.catalogue import text
@@ -12,6 +15,17 @@ from twinguide.scene import PanelRow, TwinView
 MINUTE_NS = 60_000_000_000
 TELL_VERIFIED_MIN, VERIFY_AGAIN_MIN = 5.0, 15.0  # since landmarks were verified: told, and asked for anew
 RANK = {"warning": 0, "caution": 1, "advisory": 2}
+
+
+def finding_fault(said: object) -> str:
+    """Return why something that guidance said cannot be shown, or nothing; one such thing must not end the run."""
+    if not isinstance(said, Finding):
+        return f"wanted a Finding, got {type(said).__name__}"
+    try:  # as it travels: some 2 us, and nothing passes here that the recording would refuse, its whole frame with it
+        msgspec.msgpack.decode(msgspec.msgpack.encode(said), type=Finding)
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
+        return f"wanted a Finding of plain text and numbers, float(...) of NumPy's; got {said.name!r}: {error}"
+    return first_flaw(said)
 
 
 def ranked(findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from twinguide.composing import MINUTE_NS, panel_of, ranked
+from twinguide.composing import MINUTE_NS, finding_fault, panel_of, ranked
 from twinguide.frames import Transform
 from twinguide.messages import Finding, Registration, WorkflowState
 from twinguide.scene import Point, Status, ToolView, TwinView
@@ -117,3 +117,25 @@ def test_a_hidden_target_has_no_number():
 def test_a_finding_without_a_unit_is_told_by_its_text_alone():
     said = Finding(name="unchecked", value=1.0, sigma=0.0, unit="", severity="caution", text="not checked: pleura")
     assert "caution: not checked: pleura" in rows(twin(), [said])
+
+
+GOOD = {"name": "depth", "value": 1.0, "sigma": 0.0, "unit": "mm", "severity": "advisory", "text": "depth"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"value": None}, {"value": np.float64(1.0)}, {"value": np.int64(1)}, {"value": float("nan")}, {"value": True},
+        {"sigma": "0.1"}, {"text": None}, {"name": 3}, {"severity": "loud"}, {"severity": []}, {"lower95": "near"},
+        {"value": 10**40}, {"text": "\ud800"},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_finding_that_could_not_be_ranked_or_recorded_is_named(wrong):
+    assert finding_fault(Finding(**GOOD | wrong))
+
+
+def test_a_good_finding_has_no_fault_and_anything_else_has():
+    assert finding_fault(Finding(**GOOD)) == ""
+    assert finding_fault(Finding(**GOOD | {"value": 3, "lower95": 1.5, "of": "liver"})) == ""
+    assert "wanted a Finding, got str" in finding_fault("too deep")

@@ -93,6 +93,12 @@ FAULTY = (
     Ring(np.zeros(3), np.array([0.0, 0.0, 1.0]), float("inf"), WHITE),
     Ellipsoid(np.zeros(3), np.full((3, 3), np.nan), WHITE),
     Label(np.zeros(2), "text"),
+    Label(np.zeros(3), None),
+    Label(np.zeros(3), "text", of=["liver"]),
+    Line(np.zeros((2, 3)), (1.0,)),
+    Line(np.zeros((2, 3)), ((1.0, 1.0), 1.0, 1.0)),
+    Line(np.zeros((2, 3)), WHITE, width_px=None),
+    Ring(np.zeros(3), np.array([0.0, 0.0, 1.0]), 0.01, (np.nan, 0.0, 0.0)),
 )
 
 

@@ -231,10 +231,10 @@ def _tool(out: FrameMarks, tool: ToolView, twin: TwinView, place: Field) -> None
 
 
 SHAPES: dict[type, dict[str, tuple[int, ...]]] = {
-    Line: {"points": (-1, 3)},
-    Ring: {"centre": (3,), "normal": (3,), "radius_m": ()},
-    Ellipsoid: {"centre": (3,), "covariance": (3, 3), "scale": ()},
-    Label: {"position": (3,)},
+    Line: {"points": (-1, 3), "colour": (3,), "width_px": ()},
+    Ring: {"centre": (3,), "normal": (3,), "radius_m": (), "colour": (3,)},
+    Ellipsoid: {"centre": (3,), "covariance": (3, 3), "scale": (), "colour": (3,)},
+    Label: {"position": (3,), "colour": (3,)},
 }
 
 
@@ -242,11 +242,17 @@ def mark_fault(mark: object) -> str:
     """Return why a mark cannot be drawn, or nothing; a plugin's mistake must not end the frame."""
     if type(mark) not in SHAPES:
         return f"wanted a Line, Ring, Ellipsoid or Label, got {type(mark).__name__}"
+    for name in ("of", "text"):
+        if not isinstance(getattr(mark, name, ""), str):
+            return f"{type(mark).__name__}.{name}: wanted text, got {getattr(mark, name)!r}"
     for name, shape in SHAPES[type(mark)].items():
         value: object = getattr(mark, name)
-        if shape and not isinstance(value, np.ndarray):
+        if shape and name != "colour" and not isinstance(value, np.ndarray):
             return f"{type(mark).__name__}.{name}: wanted an array of shape {shape}, got {type(value).__name__}"
-        numbers = np.asarray(value)
+        try:
+            numbers = np.asarray(value)
+        except ValueError:  # rows of different lengths
+            return f"{type(mark).__name__}.{name}: wanted shape {shape}, got {value!r}"
         sizes = zip(shape, numbers.shape, strict=False)
         if numbers.ndim != len(shape) or any(wanted not in (-1, found) for wanted, found in sizes):
             return f"{type(mark).__name__}.{name}: wanted shape {shape}, got {numbers.shape}"
