@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.calibrating.result import PivotResult
-from twinguide.clock import SECOND
+from twinguide.clock import MS, SECOND
+from twinguide.errors import BusError, FrameError, TwinGuideError
 from twinguide.frames import Pose, Transform
 from twinguide.history import PoseHistory
 from twinguide.messages import Exposure, PoseWire
@@ -28,6 +30,8 @@ IN_HAND = {
     "verify": ("pointer",),
     "guide": ("needle",),
 }  # a tool laid down is not lost
+AHEAD_NS = 100 * MS  # what a mapped clock may be wrong by
+SLOW_NS = SECOND  # within which a reference that is pushed slowly is noticed
 LEVER_M = 0.15  # from the reference body to what hangs on it: a turn of the body is a step out there
 NO_COVARIANCE = np.zeros((6, 6))
 
@@ -52,15 +56,19 @@ class Bodies:
         self._tools = dict(scenario.tools)
         self._roles = {tool.role: name for name, tool in scenario.tools.items()}
         patient_side = {n: t for n, t in scenario.tools.items() if t.role != "headset"}
-        self._histories = {n: PoseHistory(static=t.role == "reference") for n, t in patient_side.items()}
+        capacity = max(128, round(2 * exposure_hz))
+        static = {name: tool.role == "reference" for name, tool in patient_side.items()}
+        self._histories = {name: PoseHistory(static=rests, capacity=capacity) for name, rests in static.items()}
         self._presence = {name: Presence() for name in patient_side}
         self.untracked = any(tool.fixed for tool in patient_side.values())  # the headset's room is the reference
         self._controllers: dict[str, HandName] = {n: t.controller for n, t in patient_side.items() if t.controller}
+        self._seen_by_camera = [name for name in patient_side if name not in self._controllers]
         turn, shift = np.radians(scenario.headset.controller_sigma_deg), scenario.headset.controller_sigma_mm * 1e-3
         self._controller_covariance = np.diag([turn**2] * 3 + [shift**2] * 3)
         self._stream = Stream(round(SECOND / exposure_hz))
+        self._exposed_ns = -1  # the newest exposure
         self._bump_m = scenario.registration.bump_mm * 1e-3
-        self._bumped = ""
+        self._bumped = self._shifted = ""
         still = Pose(Transform.of("stage", "tracker"), 0, NO_COVARIANCE)
         self._stage_from_tracker: Pose | None = still if self.untracked else None
         self._stage_reason = ""
@@ -83,36 +91,70 @@ class Bodies:
     # ---- what arrives -----------------------------------------------------------------------------------------------
 
     def take(self, exposure: Exposure, now_ns: int) -> None:
-        """Take one exposure of the camera at `now_ns` [ns]; raise FrameError or BusError where a pose is unusable."""
+        """Take one exposure of the camera at `now_ns` [ns]; one that is not newer than the last says nothing.
+
+        A tool whose pose cannot be used counts as not seen, and FrameError or BusError tells of it when all are taken.
+        Raise BusError, and take nothing, where it is stamped later than it came.
+        """
+        if exposure.t_ns > now_ns + AHEAD_NS:
+            ahead = f"{(exposure.t_ns - now_ns) / SECOND:.1f} s after it"
+            raise BusError("an exposure from before it came", ahead, "exposure", "Map its clock to the host's.")
+        if exposure.t_ns <= self._exposed_ns:
+            return
+        self._exposed_ns = exposure.t_ns
         if self._stream.silence(now_ns) >= SILENT_PERIODS:
             for name, presence in self._presence.items():
                 if not self._histories[name].static and name not in self._controllers:
                     presence.gone("tracker silent")  # a hand moves on meanwhile: it is shown when seen anew
         self._stream.heard_ns = now_ns
-        for name, history in self._histories.items():
-            wire = exposure.tools.get(name)
-            if name in self._controllers:
-                continue  # the headset sees it, not the tracker
-            if wire is None:
-                self._presence[name].missed(exposure.lost.get(name, "not in view"))
-            else:
-                history.add(exposure.t_ns, wire)
-                self._presence[name].seen()
+        unusable: TwinGuideError | None = None
+        for name in self._seen_by_camera:
+            try:
+                self._take_tool(name, exposure)
+            except TwinGuideError as error:
+                self._presence[name].missed("unusable pose")
+                unusable = error
         self._look_for_bump()
+        if unusable:
+            raise unusable
+
+    def _take_tool(self, name: str, exposure: Exposure) -> None:
+        wire = exposure.tools.get(name)
+        if wire is None:
+            self._presence[name].missed(exposure.lost.get(name, "not in view"))
+            return
+        if (wire.target, wire.source) != ("tracker", name):
+            raise FrameError(f"tracker_from_{name}", f"{wire.target}_from_{wire.source}", "exposure")
+        self._histories[name].add(exposure.t_ns, wire)
+        self._presence[name].seen()
 
     def _look_for_bump(self) -> None:
-        """Tell a bump, a step of the reference alone, from a moved camera, a step that all bodies share."""
-        name = self._roles.get("reference")
-        if name is None or self._histories[name].step_m(LEVER_M) < self._bump_m:
+        """Tell a bump, a step of the reference alone, from a moved camera, a step that all bodies share at once."""
+        history = self._histories.get(self._roles.get("reference", ""))
+        if history is None:
             return
-        others = [self._histories[n].step_m(0.0) for n, t in self._tools.items() if t.role == "surrogate"]
-        shared = bool(others) and min(others) > 0.5 * self._bump_m
-        self._bumped = "the tracker was moved" if shared else "the reference was bumped"
-        self._histories[name].clear()
+        if history.step_m(LEVER_M) >= self._bump_m:
+            others = [self._histories[n].step_m(0.0) for n, t in self._tools.items() if t.role == "surrogate"]
+            if others and min(others) > 0.5 * self._bump_m:
+                self._shifted = "the tracker was moved"
+                for moved in self._histories.values():
+                    moved.clear()
+                return
+            self._bumped = "the reference was bumped"
+        elif history.step_m(LEVER_M, SLOW_NS) >= self._bump_m:
+            self._bumped = "the reference was moved"
+        else:
+            return
+        history.clear()
 
     def take_bump(self) -> str:
         """Return why the reference can no longer be trusted, once; nothing while it can."""
         reason, self._bumped = self._bumped, ""
+        return reason
+
+    def take_shift(self) -> str:
+        """Return that all bodies have moved alike, once: the camera has, the patient has not."""
+        reason, self._shifted = self._shifted, ""
         return reason
 
     def follow(self, stage_from_tracker: Pose | None, reason: str = "") -> None:
@@ -189,14 +231,14 @@ class Bodies:
         return Touch(tips, turn @ one @ turn.T, common, self._surrogate_motion(since_ns))
 
     def _surrogate_motion(self, since_ns: int) -> float:
-        """Return how far the surrogate wandered [m]: its smoothed first third against its last."""
+        """Return how far the surrogate wandered [m]: its smoothed first third against its last; infinite if unseen."""
         name = self._roles.get("surrogate")
         if name is None:
             return 0.0
         position = self._histories[name].samples(since_ns)[0][:, :3, 3]
         third = len(position) // 3
         if not third:
-            return 0.0
+            return inf
         return float(np.linalg.norm(position[:third].mean(axis=0) - position[-third:].mean(axis=0)))
 
     # ---- at display time --------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from math import isfinite, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.clock import MS
+from twinguide.clock import MS, SECOND
 from twinguide.errors import BusError, FrameError
 from twinguide.frames import EYE, Pose, Transform, rotation_from_quaternion, rotation_from_vector
 from twinguide.messages import Displacement, PoseWire
@@ -19,7 +19,12 @@ from twinguide.scene import Point
 Array = NDArray[np.float64]
 LINE_WINDOW_NS = 250 * MS  # long against the noise, short against the change of a hand's speed
 STATIC_WINDOW_NS = 1000 * MS
+BUMP_NS = 50 * MS  # of newest samples, against twice as long before
+RECENT = 6  # samples of a static body that tell whether it still rests
+MOVING = 60.0  # Mahalanobis distance [1] of their mean from that of a second; chance alone: 5e-11 (chi2, 6 degrees)
+TURN_RAD = 0.3  # within a line's samples: up to here sine and angle agree to 2 %
 ACCELERATION = np.array([0.3, 0.3, 0.3, 0.03, 0.03, 0.03])  # 1 sigma of a careful hand [rad/s2, m/s2]
+SPEED = np.array([1.0, 1.0, 1.0, 0.2, 0.2, 0.2])  # 1 sigma of a hand of which nobody knows it [rad/s, m/s]
 LEFT_OUT = np.diag((0.5 * ACCELERATION) ** 2)  # what a steady acceleration adds to the variance in a second, grows ^4
 
 
@@ -29,7 +34,7 @@ class PoseHistory:
     A moving tool between two samples is interpolated; past its newest it is carried on along a line fitted to the last
     250 ms, whose variance grows with the horizon (linear regression: Draper & Smith 1998, eq. 1.4.7) and with the
     acceleration that a line leaves out. A static one is the mean of the last second: its noise falls with the number
-    of samples, and a step of it shows in `step_m`.
+    of samples, and a step of it shows in `step_m`. While it moves it is carried on like the others.
     """
 
     def __init__(self, *, static: bool = False, capacity: int = 128) -> None:
@@ -55,7 +60,7 @@ class PoseHistory:
         return int(self._times[(self._count - 1) % len(self._times)]) if self._count else 0
 
     def add(self, t_ns: int, wire: PoseWire) -> None:
-        """Take a sample; one that is older than the newest is passed over.
+        """Take a sample; one that is not newer than the newest is passed over.
 
         Raise FrameError or BusError where it is not rigid and finite.
         """
@@ -83,19 +88,24 @@ class PoseHistory:
             return None
         if self.static:
             self._settled = self._settled or self._mean()
-            return self._settled
+            if self._settled is not None:
+                return self._settled
         if t_ns < self.newest_ns:
             return self._between(t_ns)
         self._line = self._line or self._fit()
         return self._line.at(t_ns, self._frames, sigma_ns)
 
-    def _mean(self) -> Pose:
+    def _mean(self) -> Pose | None:
+        """Return the mean of the last second; None where the newest samples have left it: it would lag behind."""
         slots = self._since(self.newest_ns - STATIC_WINDOW_NS)
         base, n = self._matrices[slots[-1]], len(slots)
-        transform = Transform.unchecked(
-            *self._frames, _moved(base, _delta(base, self._matrices[slots].sum(axis=0) / n))
-        )
-        return Pose(transform, self.newest_ns, self._covariances[slots].sum(axis=0) / n**2, "exact")
+        mean, covariance = _delta(base, self._matrices[slots].sum(axis=0) / n), self._covariances[slots].sum(axis=0) / n
+        if n > 2 * RECENT:
+            left = _delta(base, self._matrices[slots[-RECENT:]].sum(axis=0) / RECENT) - mean
+            spread = covariance * (1.0 / RECENT - 1.0 / n) + np.diag(np.full(6, 1e-12))
+            if left @ np.linalg.solve(spread, left) > MOVING:
+                return None
+        return Pose(Transform.unchecked(*self._frames, _moved(base, mean)), self.newest_ns, covariance / n, "exact")
 
     def _between(self, t_ns: int) -> Pose:
         slots = self._since(0)
@@ -113,9 +123,9 @@ class PoseHistory:
         quality = "exact" if share in (0.0, 1.0) else "interpolated"
         return Pose(Transform.unchecked(*self._frames, _moved(base, delta)), t_ns, covariance, quality)
 
-    def _fit(self) -> _Line:
-        """Fit a line to the last samples; fewer than four tell no speed."""
-        slots = self._since(self.newest_ns - LINE_WINDOW_NS)
+    def _fit(self, window_ns: int = LINE_WINDOW_NS) -> _Line:
+        """Fit a line to the last samples, of a shorter time where they turn far; fewer than four tell no speed."""
+        slots = self._since(self.newest_ns - window_ns)
         base, n = self._matrices[slots[-1]].copy(), len(slots)
         covariance = self._covariances[slots].sum(axis=0) / n
         if n < 4:
@@ -129,6 +139,8 @@ class PoseHistory:
         speed = _delta(
             base, base + np.tensordot(centred, matrices, axes=1) / spread
         )  # deltas are linear in the samples
+        if window_ns == LINE_WINDOW_NS and sqrt(float(speed[:3] @ speed[:3])) * window_ns > TURN_RAD * SECOND:
+            return self._fit(LINE_WINDOW_NS // 3)
         return _Line(self.newest_ns, centre, base, mean, speed, covariance, 1.0 / n, 1.0 / spread)
 
     def samples(self, since_ns: int) -> tuple[Array, Array]:
@@ -136,19 +148,30 @@ class PoseHistory:
         slots = self._since(since_ns)
         return self._matrices[slots], self._covariances[slots]
 
-    def step_m(self, lever_m: float) -> float:
-        """Return how far the last three samples lie from the six before them [m]; 0 while there are fewer.
+    def step_m(self, lever_m: float, within_ns: int = 0) -> float:
+        """Return how far the last 50 ms, three samples at least, lie from twice as many before them [m].
 
-        The largest of the body's origin and three points at `lever_m` [m] from it, so that a turn counts as well.
-        Medians ride over a single outlier; what was bumped stays away.
+        Those are the samples just before, or, with a time `within_ns` [ns], the oldest of it: a slow push shows there.
+        0 while there are fewer. The largest of the body's origin and three points at `lever_m` [m] from it, so that a
+        turn counts as well. Medians ride over a single outlier; what was bumped stays away.
         """
-        if len(self) < 9:
+        slots = self._since(self.newest_ns - within_ns if within_ns else 0)
+        new = max(3, int((self._times[slots] > self.newest_ns - BUMP_NS).sum()))
+        if len(slots) < 3 * new:
             return 0.0
-        m = self._matrices[np.arange(self._count - 9, self._count) % len(self._times)]
-        points = m[:, :3] @ _origin_and_levers(lever_m)
-        before, after = np.sort(points[:6], axis=0), np.sort(points[6:], axis=0)
-        steps = after[1] - (before[2] + before[3]) / 2.0  # medians, at a fifth of np.median's time
+        old = slots[: 2 * new] if within_ns else slots[-3 * new : -new]
+        steps = _median(self._corners(slots[-new:], lever_m)) - _median(self._corners(old, lever_m))
         return sqrt(float((steps * steps).sum(axis=0).max()))
+
+    def _corners(self, slots: NDArray[np.intp], lever_m: float) -> Array:
+        """Return the body's origin and a point on each of its axes [m], as columns, shape (n, 3, 4)."""
+        return self._matrices[slots][:, :3] @ _origin_and_levers(lever_m)
+
+
+def _median(values: Array) -> Array:
+    """Return the median along the first axis, at a fifth of np.median's time."""
+    ordered, n = np.sort(values, axis=0), len(values)
+    return (ordered[(n - 1) // 2] + ordered[n // 2]) / 2.0
 
 
 @cache
@@ -177,7 +200,9 @@ class _Line:
         ahead = (t_ns - self.newest_ns) * 1e-9 - self.centre_s
         matrix = self.base if self.speed is None else _moved(self.base, self.mean + ahead * self.speed)
         covariance = self.covariance * (self.gain + ahead**2 * self.growth) + LEFT_OUT * ahead**4
-        if sigma_ns and self.speed is not None:
+        if self.speed is None:
+            covariance += np.diag((SPEED * ahead) ** 2)
+        elif sigma_ns:
             covariance += np.outer(self.speed, self.speed) * (sigma_ns * 1e-9) ** 2
         return Pose(Transform.unchecked(*frames, matrix), t_ns, covariance, "predicted")
 
@@ -214,11 +239,12 @@ class DisplacementHistory:
             return
         times, mean, covariance = message.times_ns, message.mean.numpy(), message.covariance.numpy()
         n = len(times)
+        where = f"displacement of {message.of}"
         if n < 2 or list(times) != sorted(set(times)) or mean.shape != (n, 3) or covariance.shape != (n, 3, 3):
             got = f"{n} times, mean {mean.shape}, covariance {covariance.shape}"
-            raise BusError(
-                "a trajectory: ascending times (n >= 2), (n, 3), (n, 3, 3)", got, f"displacement of {message.of}"
-            )
+            raise BusError("a trajectory: ascending times (n >= 2), (n, 3), (n, 3, 3)", got, where)
+        if covariance.diagonal(axis1=1, axis2=2).min() < 0.0:
+            raise BusError("covariances", f"a variance of {covariance.diagonal(axis1=1, axis2=2).min():g} m2", where)
         self.newest = message
         self._times, self._rows = times, np.hstack([mean, covariance.reshape(-1, 9)])
 

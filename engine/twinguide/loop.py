@@ -57,7 +57,6 @@ class Loop:
     draw_every: tuple[int, int] = (1, 1)  # before guidance, and in it
     frames: int = 0
     stopping: str = ""  # why the loop is to end
-    overlay_on: bool = True
     _bad: dict[str, str] = field(default_factory=dict[str, str])  # part -> what was wrong with its last bad message
     _scene: Scene | None = None  # of the last frame
 
@@ -86,7 +85,7 @@ class Loop:
         if self.rehearsal:
             self.rehearsal.watch(view, findings)
         panel = said.panel if said else panel_of(view, findings, self.twin.training_progress, self._faults(timing))
-        on, starting = self.wearer.tracked and self.overlay_on, flow.step == "setup"
+        on, starting = self.wearer.tracked and flow.overlay_on, flow.step == "setup"
         scene = self._scene = Scene(view, findings, marks, panel, self.frames, overlay_on=on, start_screen=starting)
         self.ledger.lap(3)
 
@@ -142,14 +141,17 @@ class Loop:
             try:
                 # when it was sent: the loop's own delay is nobody's silence
                 self.twin.take(header.source, message, min(header.t_pub_ns, self.session.now_ns()))
+                self._bad.pop(header.source, None)
                 if isinstance(message, Exposure):
                     self.wearer.take(message)
             except Exception as error:  # a part's bad message must not end the frame
                 self._bad[header.source] = f"{header.source}: unusable {type(message).__name__}: {error}"
                 log.debug("unusable message", exc_info=error)
-            bumped = self.twin.bodies.take_bump()
-            if bumped:
-                self.workflow.void(bumped, self.session.now_ns(), moved=True)
+            shifted, bumped = self.twin.bodies.take_shift(), self.twin.bodies.take_bump()
+            if shifted and self.wearer.follows:  # the camera was moved: it is the room that is to be found again
+                self.wearer.lose(shifted, self.session.now_ns())
+            elif shifted or bumped:
+                self.workflow.void(bumped or shifted, self.session.now_ns(), moved=True)
 
     def _follow_wearer(self, t_display_ns: int, now_ns: int) -> None:
         """Hang the twin on the headset's room; guidance is suspended by a jump of it, and waits until it is found."""
@@ -166,8 +168,6 @@ class Loop:
         self.workflow.update(now_ns, all_trained=self.twin.all_trained, settled=settled)
 
     def _obey(self, command: Command, now_ns: int) -> None:
-        if command.kind == "overlay":
-            self.overlay_on = not self.overlay_on
         self.session.publish(self.workflow.command(command, now_ns))
 
     def _follow_hands(self, t_display_ns: int, now_ns: int) -> None:

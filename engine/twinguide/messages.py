@@ -73,12 +73,12 @@ class PoseWire(msgspec.Struct, frozen=True):
         )
 
     def covariance_array(self) -> NDArray[np.float64]:
-        """Return the covariance, shape (6, 6); raise BusError where it is none, or not finite."""
-        c = self.covariance.numpy()
+        """Return the covariance, shape (6, 6); raise BusError where it is none."""
+        c, where = self.covariance.numpy(), f"{self.target}_from_{self.source}"
         if c.shape != (6, 6) or not np.isfinite(c).all():
-            raise BusError(
-                "a finite covariance of shape (6, 6)", f"shape {c.shape}", f"{self.target}_from_{self.source}"
-            )
+            raise BusError("a finite covariance of shape (6, 6)", f"shape {c.shape}", where)
+        if c.diagonal().min() < 0.0:
+            raise BusError("a covariance", f"a variance of {c.diagonal().min():g}", where)
         return c
 
 
@@ -340,7 +340,7 @@ class Shown(Message, frozen=True, kw_only=True, tag="twinguide.shown/1"):
     entry: Vec3 | None
     findings: tuple[Finding, ...]
     text: tuple[str, ...]
-    stage_us: dict[str, int]  # wall time by loop stage; zero in a virtual run
+    stage_us: dict[str, int]  # wall time by loop stage, in a virtual run too
     input_age_ms: dict[str, float]
     drawn: bool = True
     gate_open: bool = False

@@ -61,9 +61,14 @@ def prepare_case(run: Run) -> Case:
 
 
 def check_known(scenario: Scenario, case: Case, say: Callable[[str], None]) -> None:
-    """Raise CaseError for a registration of another case, or one that has used every landmark that could prove it."""
+    """Raise CaseError where a registration could not be made and proven on the case's landmarks.
+
+    One that is brought must be this case's, and leave a landmark that it has not used.
+    """
     known = scenario.registration.known
     if known is None:
+        if scenario.mode == "guide":
+            _check_landmarks(case)
         return
     where = "[registration] calibration"
     if known.case_hash and known.case_hash != case.content_hash:
@@ -74,6 +79,16 @@ def check_known(scenario: Scenario, case: Case, say: Callable[[str], None]) -> N
     if set(case.landmarks) <= set(known.landmarks):
         got = f"none: it has used {', '.join(case.landmarks) or 'nothing, and the case has none'}"
         raise CaseError("a landmark that the registration has not used", got, where, "Leave one out and register anew.")
+
+
+def _check_landmarks(case: Case) -> None:
+    kinds = [mark.kind for mark in case.landmarks.values()]
+    fiducials, proofs = kinds.count("fiducial"), kinds.count("verification")
+    if fiducials < 3 or not proofs:
+        raise CaseError(
+            "3 or more landmarks of kind fiducial, and one of kind verification that the fit does not use",
+            f"{fiducials} and {proofs}", f"{case.title}: [[landmarks]]", "Mark more of them in case.toml.",
+        )  # fmt: skip
 
 
 def check_phase(phase: str, motions: list[str], say: Callable[[str], None]) -> None:

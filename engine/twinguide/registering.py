@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ class Touch:
     tips: NDArray[np.float64]  # (n, 3)
     covariance: NDArray[np.float64]  # (3, 3) [m2], of one sample
     common: NDArray[np.float64]  # (3, 3) [m2], that averaging does not reduce: tip calibration, reference
-    surrogate_motion_m: float
+    surrogate_motion_m: float  # infinite where it was not seen
 
 
 def landmark_of(name: str, touch: Touch, *, touch_sigma_m: float, still_m: float) -> Landmark:
@@ -36,6 +37,10 @@ def landmark_of(name: str, touch: Touch, *, touch_sigma_m: float, still_m: float
     if len(touch.tips) < 8:
         raise RegistrationRefused(
             "8 or more sightings of the pointer while touching", str(len(touch.tips)), name, "Turn it to the camera."
+        )
+    if not isfinite(touch.surrogate_motion_m):
+        raise RegistrationRefused(
+            "the chest marker in view", "not seen", name, "Turn it to the camera and touch again."
         )
     if touch.surrogate_motion_m > still_m:
         raise RegistrationRefused(

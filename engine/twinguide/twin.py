@@ -18,6 +18,7 @@ from twinguide.bodies import Bodies, Sighting
 from twinguide.case import Case
 from twinguide.clock import MS, SECOND
 from twinguide.deformation import Deformation
+from twinguide.errors import FrameError
 from twinguide.frames import Pose, p95_from_covariance, p95_from_covariances, points_covariance
 from twinguide.history import DisplacementHistory
 from twinguide.messages import (
@@ -55,6 +56,7 @@ class _Frame:
     motion: Point
     fault: str  # what the motion model says against itself
     seen: Sighting
+    room: str  # why the headset's room is not known well enough
 
 
 class Twin:
@@ -99,7 +101,11 @@ class Twin:
                     sigma = self._bulk(message.sigma) if message.sigma is not None else None
                     self._deformation.take(message, vertices, sigma)
             case Calibration() if message.name == "stage_from_tracker" and self._stage_is_told:
-                self.bodies.follow(message.pose.pose(message.t_ns))
+                pose = message.pose.pose(message.t_ns)
+                if (pose.transform.target, pose.transform.source) != ("stage", "tracker"):
+                    got = f"{pose.transform.target}_from_{pose.transform.source}"
+                    raise FrameError("stage_from_tracker", got, "calibration")
+                self.bodies.follow(pose)
             case Training():
                 self.training[source] = message
             case Gate():
@@ -144,14 +150,15 @@ class Twin:
         t_ns, now_ns = timing.t_display_ns, timing.t_wake_ns
         seen, pose = self.bodies.at(timing), self._pose_of(registration)
         moved = self._displacement.at(t_ns, timing.sigma_ns)
-        frame = _Frame(pose, moved or (STILL if self.bodies.placed else UNKNOWN), self._fault(moved), seen)
-        gate_open = self._gate.open and now_ns - self._gate_heard_ns < GATE_FRESH_NS and not frame.fault
+        motion, fault = moved or (STILL if self.bodies.placed else UNKNOWN), self._fault(moved)
+        gate_open = self._gate.open and now_ns - self._gate_heard_ns < GATE_FRESH_NS and not fault
         target = entry = None
         self._deformation.forget_before(t_ns - SOLUTION_FRESH_NS)
         if pose is not None:
             plan = self._case.plan
-            target = _carried(pose, plan.target, frame.motion, self._deformation.target_covariance)
+            target = _carried(pose, plan.target, motion, self._deformation.target_covariance)
             entry = pose.transform.apply(plan.entry)
+        frame = _Frame(pose, motion, fault, seen, self._room_fault(seen.stage_from_reference, target))
         target_p95 = p95_from_covariance(target.covariance) if target else None
         tools, lost = self.bodies.tools_at(timing, seen, entry, workflow.step)
         return TwinView(
@@ -168,7 +175,7 @@ class Twin:
             target_status=self._status(self._target_trust, target_p95, frame, registration, moves=True),
             workflow=workflow,
             gate_open=gate_open,
-            gate_reason=self._gate_reason(now_ns, frame.fault),
+            gate_reason=self._gate_reason(now_ns, fault),
             gate_seconds=self._gate.seconds_left,
             stage_reason=self.bodies.stage_reason,
         )
@@ -190,6 +197,13 @@ class Twin:
         if not newest.in_model:
             return f"out of model: {newest.reason}"
         return "" if moved is not None else "motion unknown"
+
+    def _room_fault(self, stage_from_reference: Pose | None, target: Point | None) -> str:
+        """Tell where the room's own error is more than the target may be off by; it is in none of the structures'."""
+        if stage_from_reference is None or target is None:
+            return ""
+        p95 = p95_from_covariance(stage_from_reference.point_covariance(target.position))
+        return f"the room is known to {p95 * 1e3:.1f} mm only" if p95 > self._target_trust.tolerance_m else ""
 
     def _pose_of(self, registration: Registration) -> Pose | None:
         if registration.version != self._registered[0]:
@@ -229,7 +243,7 @@ class Twin:
     ) -> Status:
         if p95 is None or registration.state in ("absent", "void", "suspended"):
             return Status("hidden", registration.reason or registration.state)
-        seen, fault = frame.seen, frame.seen.unseen or (frame.fault if moves else "")
+        seen, fault = frame.seen, frame.seen.unseen or frame.room or (frame.fault if moves else "")
         status = trust.judge(p95, seen.silence, seen.horizon_ns, seen.period_ns, fault)
         if registration.state != "confirmed" and status.state != "hidden":
             reason = text("not_verified" if registration.state == "made" else "not_confirmed")

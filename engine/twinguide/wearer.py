@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from twinguide.clock import MS, SECOND
 from twinguide.frames import Pose, Transform
 from twinguide.messages import Exposure
 from twinguide.staging import Staging
 from twinguide.trust import HeadWatch
 from twinguide.xr.base import Headset, HeadsetEvent
+
+AWAY_NS = 300 * MS  # without tracking, after which a headset may have been put off or found another place
 
 
 class Wearer:
@@ -17,6 +20,7 @@ class Wearer:
         self._jump = ""
         self.head = Transform.of("stage", "headset")  # the newest known
         self.tracked = False
+        self._seen_ns: int | None = None  # when the head was last tracked
 
     def take(self, exposure: Exposure) -> None:
         """Learn from an exposure how the headset's room lies to the tracker."""
@@ -26,19 +30,24 @@ class Wearer:
     def look(self, t_display_ns: int) -> None:
         """Ask where the head will be at a display time [ns]; where it is not tracked, nothing can be laid over."""
         head = self._headset.head(t_display_ns)
-        self.tracked = head is not None
-        if head is not None:
-            self.head = head
-            jump = self._watch.jumped(t_display_ns, head)
-            if jump:
-                self._lose(jump, t_display_ns)
+        was, self.tracked = self.tracked, head is not None
+        if head is None:
+            return
+        away_ns = 0 if was or self._seen_ns is None else t_display_ns - self._seen_ns
+        self.head, self._seen_ns = head, t_display_ns
+        jump = self._watch.jumped(t_display_ns, head)
+        if away_ns > AWAY_NS:
+            jump = f"the headset was not tracked for {away_ns / SECOND:.1f} s"
+        if jump:
+            self.lose(jump, t_display_ns)
 
     def react(self, event: HeadsetEvent) -> None:
         """Follow what the headset tells of its room."""
         if event.kind == "space_changed":
-            self._lose(f"the headset has lost its place: {event.reason}", event.t_ns)
+            self.lose(f"the headset has lost its place: {event.reason}", event.t_ns)
 
-    def _lose(self, reason: str, since_ns: int) -> None:
+    def lose(self, reason: str, since_ns: int) -> None:
+        """Take the room for lost from `since_ns` [ns] on."""
         self._jump = reason
         if self._staging:
             self._staging.restart(since_ns)

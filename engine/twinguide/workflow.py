@@ -62,7 +62,7 @@ class Workflow:
         self._answered: dict[str, Ack] = {}
         self._placed = False
         self._settled = True  # whether the headset knows where it is
-        self.trained = not trains
+        self.trained, self.overlay_on = not trains, True
         self.step: Step = "setup"
         self.registration = Registration(version=0, state="absent", reason="not registered yet")
         self._version = 0
@@ -95,7 +95,7 @@ class Workflow:
                 self._change_registration(t_ns, state="confirmed", reason="")
                 self._go("guide" if self.trained else "train", t_ns)
             case "overlay", _:
-                pass  # the loop's own
+                self.overlay_on = not self.overlay_on
             case "reject" | "train" | "verify", _ if self._placed:
                 return "a rehearsal has no registration and no breathing"
             case "verify", "train" | "guide" if self._checks:
@@ -169,7 +169,7 @@ class Workflow:
 
     def update(self, t_ns: int, *, all_trained: bool, settled: bool = True) -> None:
         """Go on where the time, the training, or a headset that has found its place again allows it."""
-        if settled != self._settled:
+        if settled != self._settled or (settled and self.registration.state == "suspended"):
             self._settled = settled
             self._settle(t_ns)
         if self.step == "calibrate" and self._pivot and self._pivot.update(t_ns):
@@ -203,11 +203,11 @@ class Workflow:
     def suspend(self, reason: str, t_ns: int) -> None:
         """Hide the overlay until the wearer confirms again; registration and training are kept.
 
-        Where the headset's place is followed, the overlay is shown again, unconfirmed, once that is found.
+        It is shown again, unconfirmed, once the headset's place is found; at once where that is given, not followed.
         """
         if self.registration.state == "confirmed" and self.step != "review":
             self._change_registration(t_ns, state="suspended", reason=reason)
-            self._go("confirm", t_ns)
+            self._go("confirm", t_ns, reason)
 
     def _settle(self, t_ns: int) -> None:
         """Show the overlay again, unconfirmed, once it has a place, for the wearer to look at; or wait for that."""

@@ -3,8 +3,9 @@ import pytest
 
 from twinguide.bodies import Bodies
 from twinguide.clock import MS, SECOND
+from twinguide.errors import BusError, FrameError
 from twinguide.frames import Pose, Transform
-from twinguide.messages import Exposure, PoseWire
+from twinguide.messages import Array, Exposure, PoseWire
 from twinguide.scenario import HeadsetSettings, Scenario, Tool
 from twinguide.xr.base import HANDS, FrameTiming, Hand
 
@@ -65,7 +66,51 @@ def test_a_step_of_the_reference_alone_is_a_bump_and_told_once(bodies):
 def test_a_step_that_all_bodies_share_is_the_cameras(bodies):
     see(bodies, 12)
     see(bodies, 3, first=12, moved=PLACES, by=(0.01, 0.0, 0.0))
-    assert bodies.take_bump() == "the tracker was moved"
+    assert (bodies.take_shift(), bodies.take_bump()) == ("the tracker was moved", "")
+
+
+def test_a_reference_that_is_pushed_slowly_has_moved(bodies):
+    see(bodies, 60)
+    for k in range(60, 100):
+        see(bodies, 1, first=k, moved=("patient",), by=(0.0005 * (k - 60), 0.0, 0.0))
+    assert bodies.take_bump() == "the reference was moved"
+
+
+def test_an_exposure_from_the_future_is_refused_and_leaves_the_next_ones_alone(bodies):
+    see(bodies, 12)
+    with pytest.raises(BusError, match="3600"):
+        bodies.take(Exposure(t_ns=3600 * SECOND + 12 * PERIOD, sigma_t_ns=0, tools={}), 12 * PERIOD)
+    now = see(bodies, 6, first=13)
+    assert bodies.at(frame(now)).horizon_ns == 45 * MS
+
+
+def test_exposures_that_repeat_one_stamp_are_silence(bodies):
+    last = see(bodies, 12)
+    same = PoseWire.of(Transform.of("tracker", "patient"), SIGMA)
+    for k in range(1, 7):
+        bodies.take(Exposure(t_ns=last, sigma_t_ns=0, tools={"patient": same}), last + k * PERIOD)
+    assert bodies.at(frame(last + 6 * PERIOD)).silence == pytest.approx(6.0)
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        PoseWire("tracker", "patient", (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0), Array.of(SIGMA)),
+        PoseWire("polaris", "patient", (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0), Array.of(SIGMA)),
+    ],
+    ids=["no rotation", "another frame"],
+)
+def test_an_unusable_pose_is_told_counts_as_not_seen_and_costs_no_other_tool(bodies, wire):
+    now = see(bodies, 12)
+    for _ in range(4):
+        now += PERIOD
+        needle = PoseWire.of(Transform.of("tracker", "needle", None, np.array(PLACES["needle"])), SIGMA)
+        with pytest.raises(FrameError):
+            bodies.take(Exposure(t_ns=now, sigma_t_ns=0, tools={"patient": wire, "needle": needle}), now)
+    seen = bodies.at(frame(now))
+    assert seen.unseen == "reference: unusable pose"
+    assert seen.silence == pytest.approx(4.0)
+    assert bodies.swung("needle", 0)[0] == now
 
 
 def test_a_reference_out_of_view_is_silent_though_the_camera_is_not(bodies):
@@ -107,6 +152,12 @@ def test_a_touch_has_the_noise_of_one_sample_and_apart_what_no_averaging_reduces
     # the reference is the mean of 60 samples, its turn acts over the way from its origin to the tip
     reference = np.array([one + 2 * tilt, one + tilt, one + tilt]) / 60
     np.testing.assert_allclose(np.diag(touch.common), 0.5e-3**2 + reference, rtol=1e-9)
+
+
+def test_a_touch_without_a_sight_of_the_chest_proves_no_breath_hold():
+    needle = Tool(role="pointer", tip_mm=(0.0, 0.0, -100.0))
+    bodies = bodies_of(patient=Tool(role="reference"), chest=Tool(role="surrogate"), needle=needle)
+    assert bodies.touch(0, see(bodies, 30, without=("chest",))).surrogate_motion_m == np.inf
 
 
 def test_without_a_camera_a_controller_is_seen_by_the_headset_and_its_error_is_not_averaged():

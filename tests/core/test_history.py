@@ -74,6 +74,55 @@ def test_a_step_shows_at_the_third_sample_and_a_single_outlier_does_not():
     assert history.step_m(0.15) == pytest.approx(0.007)
 
 
+@pytest.mark.parametrize("hz", [20, 60, 400])
+def test_a_slow_push_shows_within_a_second_at_every_rate(hz):
+    period, history = SECOND // hz, PoseHistory(static=True, capacity=800)
+    for k in range(2 * hz):
+        history.add(k * period, wire(k * period, noise=(0.02 * max(0.0, k / hz - 1.0), 0.0, 0.0)))
+    assert history.step_m(0.15, SECOND) > 0.01
+
+
+def test_a_static_body_that_moves_is_followed_without_a_lag_and_one_that_rests_is_averaged():
+    rng, history = np.random.default_rng(5), PoseHistory(static=True)
+    for k in range(120):
+        t = k * PERIOD
+        way = 0.01 * max(0.0, (t - SECOND) / SECOND)  # [m], 10 mm/s after a second of rest
+        history.add(t, wire(t, noise=rng.normal(0, 1e-4, 3) + np.array([way, 0.0, 0.0])))
+        if k == 59:
+            assert history.at(t).quality == "exact"
+    pose = history.at(120 * PERIOD)
+    assert pose.quality == "predicted"
+    off = pose.transform.translation - (0.01, 0.0, 0.0)
+    assert np.linalg.norm(off) < 4 * np.sqrt(np.trace(pose.covariance[3:, 3:]))
+    assert np.linalg.norm(off) < 0.0005
+
+
+def test_a_speed_that_three_samples_do_not_tell_is_in_the_covariance():
+    history = PoseHistory()
+    for k in range(3):
+        history.add(k * SECOND // 10, wire(k * SECOND // 10, velocity=(0.05, 0.0, 0.0)))
+    pose = history.at(2 * SECOND // 10 + 60 * MS)
+    assert np.sqrt(pose.covariance[3, 3]) > 0.05 * 0.06  # at least what the hand has moved on
+
+
+def test_a_tool_that_turns_fast_is_carried_on_to_where_it_is():
+    history = PoseHistory()
+    for k in range(60):
+        history.add(k * PERIOD, wire(k * PERIOD, turn_rate=3.0))
+    t = 59 * PERIOD + 45 * MS
+    off = rotation_from_vector(np.array([0.0, 0.0, 3.0 * t * 1e-9])).T @ history.at(t).transform.rotation
+    assert abs(off[1, 0]) < 0.01  # rad; of 0.13 since the newest sample
+
+
+def test_a_variance_below_zero_is_refused():
+    history = PoseHistory()
+    with pytest.raises(BusError, match="covariance"):
+        history.add(0, PoseWire.of(Transform.of("tracker", "needle"), -np.eye(6)))
+    rows = Array.of(np.zeros((2, 3))), Array.of(np.stack([-np.eye(3) * 1e-8] * 2))
+    with pytest.raises(BusError, match="variance"):
+        DisplacementHistory().add(Displacement(of="liver", times_ns=(0, PERIOD), mean=rows[0], covariance=rows[1]))
+
+
 def test_a_late_or_repeated_sample_is_passed_over():
     history = PoseHistory()
     history.add(2 * PERIOD, wire(2 * PERIOD))

@@ -200,6 +200,21 @@ def test_a_bump_voids_everything_and_a_headset_jump_only_suspends():
     assert p.flow.state.touched == ()
 
 
+def test_after_a_jump_in_a_room_that_is_given_the_overlay_is_shown_unconfirmed_to_be_looked_at():
+    p = Procedure().to_guide()
+    p.flow.suspend("the headset's place jumped by 20 mm", p.t)
+    p.flow.update(p.t, all_trained=True)
+    assert (p.flow.step, p.flow.registration.state) == ("confirm", "verified")
+    assert p.flow.state.note == "the headset's place jumped by 20 mm"
+
+
+def test_an_overlay_put_off_twice_by_one_command_stays_off():
+    p = Procedure()
+    for _ in range(2):
+        p.flow.command(Command(id="one", kind="overlay"), p.t)
+    assert not p.flow.overlay_on
+
+
 def test_after_a_jump_the_overlay_is_confirmed_once_the_headsets_place_is_found_not_before():
     p = Procedure().to_guide()
     p.flow.suspend("the headset's place jumped by 20 mm", p.t)

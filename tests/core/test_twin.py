@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from twinguide.clock import MS, SECOND
+from twinguide.errors import FrameError
+from twinguide.frames import Transform
+from twinguide.messages import Array, Calibration, Displacement, Exposure, PoseWire, Registration, WorkflowState
+from twinguide.scenario import Scenario, Tool
+from twinguide.twin import Twin
+from twinguide.xr.base import FrameTiming
+
+SIGMA = np.diag([1e-4] * 3 + [1e-4] * 3) ** 2
+NOW = SECOND
+
+
+def shown(case, room_sigma_m):
+    """Return the view of a twin that is seen, registered and breathing, in a room known to `room_sigma_m` [m]."""
+    twin = Twin(
+        case, Scenario(title="t", case="c", parts={}, tools={"patient": Tool(role="reference")}), lambda ref: None
+    )
+    seen = {"patient": PoseWire.of(Transform.of("tracker", "patient"), SIGMA)}
+    for k in range(6):
+        twin.take("tracker", Exposure(t_ns=NOW - (5 - k) * 16 * MS, sigma_t_ns=0, tools=seen), NOW)
+    room = PoseWire.of(Transform.of("stage", "tracker"), np.diag([0.0] * 3 + [room_sigma_m**2] * 3))
+    twin.take("room", Calibration(name="stage_from_tracker", pose=room), NOW)
+    times, still = (NOW, NOW + 300 * MS), np.stack([np.eye(3) * 1e-8] * 2)
+    rest = Displacement(of="liver", times_ns=times, mean=Array.of(np.zeros((2, 3))), covariance=Array.of(still))
+    twin.take("breathing", rest, NOW)
+    pose = PoseWire.of(Transform.of("reference", "image"), SIGMA * 0.01)
+    registration = Registration(version=1, state="confirmed", reference_from_image=pose)
+    timing = FrameTiming(NOW + 40 * MS, SECOND // 90, True, t_wake_ns=NOW)
+    return twin.at(timing, registration, WorkflowState(step="guide", waits_for="", version=1))
+
+
+def test_in_a_room_that_is_known_well_the_target_is_valid(demo_case):
+    assert shown(demo_case, 0.0005).target_status.state == "valid"
+
+
+def test_where_the_room_is_known_worse_than_the_target_may_be_off_nothing_is_unmarked(demo_case):
+    view = shown(demo_case, 0.02)
+    states = {structure.status.state for structure in view.structures.values()} | {view.target_status.state}
+    assert states == {"degraded"}
+    assert view.target_status.reason.startswith("the room is known to 5")  # 2.7955 * 20 mm
+
+
+def test_a_room_told_in_another_frame_is_refused_where_it_comes(demo_case):
+    twin = Twin(demo_case, Scenario(title="t", case="c", parts={}, tools={}), lambda ref: None)
+    pose = PoseWire.of(Transform.of("stage", "polaris"), SIGMA)
+    with pytest.raises(FrameError, match="stage_from_polaris"):
+        twin.take("room", Calibration(name="stage_from_tracker", pose=pose), NOW)
