@@ -213,8 +213,8 @@ EXPORT void conjugate_gradients(const System *s, const double *right, double *d,
             if (wide) {
                 gather_wide(s, s->p, seen);
                 for (int j = 0; j < s->wide; j++) {
-                    float4 t = apply_block(s->wide_stiffness + 9 * j, seen + 3 * j);
-                    for (int i = 0; i < 3; i++) pulls[3 * j + i] = t[i];
+                    const float *v = s->wide_stiffness + 9 * j, *t = seen + 3 * j;
+                    for (int i = 0; i < 3; i++) pulls[3 * j + i] = v[i] * t[0] + v[3 + i] * t[1] + v[6 + i] * t[2];
                 }
             }
 #pragma omp for schedule(static)

@@ -51,48 +51,42 @@ def write_case(folder):
 
 
 @pytest.fixture(scope="module")
-def hosted(tmp_path_factory):
+def hosted(asked, tmp_path_factory):
     """Run the part on a drive [m], (steps, 3), and what is seen [m], (steps, points, 3); answer (Solution, vertices).
 
     The fast path's model is trained before, on few samples.
     """
     base = tmp_path_factory.mktemp("hosted")
     case = write_case(base)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patched.setattr(fastpath, "SAMPLES", 8)
-        patched.setattr(fastpath, "MODES", 12)
-        asked = []
-        patched.setattr(fastpath, "train_apart", asked.append)
-        load(SimpleNamespace(case=Case.load(case), options=SoftbodyOptions(**OPTIONS), real_time=False))
-        fastpath.train(asked[0])
+    load(SimpleNamespace(case=Case.load(case), options=SoftbodyOptions(**OPTIONS), real_time=False))
+    fastpath.train(asked[0])
 
-        def run(drive, seen, registered_at=0):
-            script = base / "script.npz"
-            np.savez(script, drive=drive, seen=seen, rest=REST)
-            told = {"path": str(script)}
-            parts = (
-                PartPlan("touch", "inside", told),
-                PartPlan("drive", "inside", told),
-                PartPlan("softbody", "process", OPTIONS),
-            )
-            plan = RunPlan(
-                run_id="levels", seed=1, clock="virtual", parts=parts, case_folder=str(case), record=False,
-                plugin_files=(str(TOLD),), start_deadline_s=120.0,  # it may have to compile the kernels
-            )  # fmt: skip
-            pose = PoseWire.of(Transform.of("reference", "image"), np.zeros((6, 6)))
-            found = []
-            with Session(plan, Registry.load([TOLD])) as session:
-                for k in range(len(drive) - 1):
-                    if k == registered_at:
-                        session.publish(Registration(version=1, state="confirmed", reference_from_image=pose))
-                    session.advance(round((k + 0.5) * PERIOD_NS))
-                    new = [m for _, m in session.drain() if isinstance(m, Solution)]
-                    found += [(m, session.bulk(m.vertices), session.bulk(m.sigma)) for m in new]
-                refused = [(r.part, r.reason) for r in session.refusals]
-            return found, refused
+    def run(drive, seen, registered_at=0):
+        script = base / "script.npz"
+        np.savez(script, drive=drive, seen=seen, rest=REST)
+        told = {"path": str(script)}
+        parts = (
+            PartPlan("touch", "inside", told),
+            PartPlan("drive", "inside", told),
+            PartPlan("softbody", "process", OPTIONS),
+        )
+        plan = RunPlan(
+            run_id="levels", seed=1, clock="virtual", parts=parts, case_folder=str(case), record=False,
+            plugin_files=(str(TOLD),), start_deadline_s=120.0,  # it may have to compile the kernels
+        )  # fmt: skip
+        pose = PoseWire.of(Transform.of("reference", "image"), np.zeros((6, 6)))
+        found = []
+        with Session(plan, Registry.load([TOLD])) as session:
+            for k in range(len(drive) - 1):
+                if k == registered_at:
+                    session.publish(Registration(version=1, state="confirmed", reference_from_image=pose))
+                session.advance(round((k + 0.5) * PERIOD_NS))
+                new = [m for _, m in session.drain() if isinstance(m, Solution)]
+                found += [(m, session.bulk(m.vertices), session.bulk(m.sigma)) for m in new]
+            refused = [(r.part, r.reason) for r in session.refusals]
+        return found, refused
 
-        yield run
+    return run
 
 
 def still(steps):

@@ -1,7 +1,5 @@
 """The element text on every machine: against its own energy, against each other, and run twice."""
 
-import platform
-
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -23,17 +21,6 @@ MACHINES = [
     pytest.param(Jit, id="numba"),
     pytest.param(lambda lay, material, threads: Cuda(lay, material, Shim()), marks=compiled, id="cuda-text"),
 ]
-
-
-def narrow(lay, material, threads):
-    """The C text as a processor without registers of 64 bytes has it."""
-    machine = Native(lay, material, threads)
-    machine._library = native.library(extra=("-mno-avx512f",))
-    return machine
-
-
-x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="a compiler's flag of x86")
-NARROW = pytest.param(narrow, marks=[compiled, x86], id="c-narrow")
 
 
 def body_of(order: int, n: int = 2) -> Body:
@@ -127,14 +114,10 @@ def test_the_matrix_is_the_slope_of_all_forces(make, order, material):
     np.testing.assert_allclose(product[free], slope[free], atol=3e-6 * np.abs(slope).max())
 
 
-@compiled
-@pytest.mark.parametrize("material", MATERIALS)
-@pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("make", [*MACHINES[1:], NARROW])
-def test_machines_agree(make, order, material):
+def agree(one, other, order: int, material: str) -> None:
     answers = []
-    for one in (Native, make):
-        lay, machine, attachment, u = prepared(one, order, material, n=3)
+    for make in (one, other):
+        lay, machine, attachment, u = prepared(make, order, material, n=3)
         force, right, d = np.zeros_like(u), np.zeros_like(u), np.zeros_like(u)
         energies = machine.evaluate(u, force)
         balance = machine.balance(u, force, np.full((3, 3), 2e-3), 0.7, right)
@@ -151,6 +134,25 @@ def test_machines_agree(make, order, material):
         mine, theirs = answers[0][k], answers[1][k]
         np.testing.assert_allclose(theirs, mine, rtol=0, atol=tolerance * np.abs(mine).max())
     assert abs(answers[0][6] - answers[1][6]) <= 2
+
+
+@compiled
+@pytest.mark.parametrize("material", MATERIALS)
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("make", MACHINES[1:])
+def test_machines_agree(make, order, material):
+    agree(Native, make, order, material)
+
+
+@pytest.mark.parametrize("material", MATERIALS)
+@pytest.mark.parametrize("order", [1, 2])
+def test_registers_of_either_width_agree_with_numba(width, order, material):
+    def made(lay, material, threads):
+        machine = Native(lay, material, threads)
+        machine._library = native.library(extra=width)
+        return machine
+
+    agree(Jit, made, order, material)
 
 
 @compiled

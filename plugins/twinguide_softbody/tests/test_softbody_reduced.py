@@ -6,10 +6,10 @@ from scipy.optimize import nnls
 from twinguide.errors import CaseError
 from twinguide_softbody import native
 from twinguide_softbody.body import Body, Springs
-from twinguide_softbody.mesh import block
+from twinguide_softbody.mesh import block, quadratic
 from twinguide_softbody.quasistatic import Solver
-from twinguide_softbody.reduced import ACCEPT_M, Reduced
-from twinguide_softbody.reduction import Drive, nonnegative, principal, settled, stress
+from twinguide_softbody.reduced import ACCEPT_M, Calibration, Model, Reduced
+from twinguide_softbody.reduction import Drive, Reduction, nonnegative, principal, settled, stress
 
 pytestmark = pytest.mark.skipif(native.compiler() is None, reason="the fast path needs a C compiler")
 RANGE = np.diag([0.008, 0.010, 0.015])
@@ -78,6 +78,33 @@ def test_the_check_alone_would_refuse_what_lies_far_outside(held, reduced):
     error = rms(solved.positions, truth(held, np.array([2.5, -2.0, 2.0])))
     assert error > ACCEPT_M
     assert solved.solver_error_m > ACCEPT_M or not solved.converged
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_the_check_finds_the_full_bodys_imbalance_and_its_smallest_volume(width, order):
+    vertices, tetrahedra = quadratic(*block(3, 0.1)) if order == 2 else block(3, 0.1)
+    young = 5000.0 * np.random.default_rng(1).uniform(0.5, 2.0, len(tetrahedra))
+    body = Body(vertices + 0.3, tetrahedra, young, np.full(len(tetrahedra), 0.45), 1000.0, (0.0, 0.0, -3.0))
+    drawn = np.flatnonzero(vertices[:, 0] > 0.099)
+    rows = sp.csr_matrix((np.ones(len(drawn)), (np.arange(len(drawn)), drawn)), shape=(len(drawn), len(vertices)))
+    springs, fixed = Springs(rows, np.tile(100.0 * np.eye(3), (len(drawn), 1, 1))), vertices[:, 0] < 1e-9
+    x, y, z = vertices.T / 0.1
+    modes = x[:, None] * np.stack([np.stack(c, 1) for c in ((y * z, x, y), (z, x * y, z * z), (x, z, x * y))])
+    drive = Drive(body.vertices[drawn], 0.005 * modes[:, drawn])
+    none = Reduction(drive, 0 * vertices, modes, np.zeros((1, 4, 9)), np.ones(1), np.ones((1, 2)))
+    solver = Solver(body, springs, fixed, backend="cpu")
+    reduced = Reduced(solver, body, springs, fixed, drive, model=Model(none, Calibration(1.0, 0.0, 0)), threads=2)
+    reduced._library = native.library("reduced.c", width)
+    targets = drive.targets(np.array([1.0, -0.4, 0.6])) + 1e-3  # what the modes cannot follow, the springs pull at
+    solved = reduced._reduced(targets)  # sampled points without stiffness: the springs alone move the modes
+    newton = solver._newton
+    newton.place(solved.positions[solver.layout.order] - solver._rest)
+    newton.load(targets - drive.rest)
+    # float32 of positions within 0.1 m of the middle, over edges of 33 mm, is 1e-6 of their strains, of 0.1
+    assert reduced._out[1] == pytest.approx(newton.balance.left, rel=1e-4)
+    assert reduced._out[2] == pytest.approx(np.linalg.norm(newton._force), rel=1e-4)
+    assert solved.smallest_j == pytest.approx(newton.balance.smallest_j, rel=1e-5)
+    assert 0.1 < solved.smallest_j < 0.99
 
 
 def test_targets_that_are_no_numbers_leave_the_model_usable(held, reduced):
