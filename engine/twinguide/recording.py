@@ -29,6 +29,7 @@ SYNC_S = 0.25  # at most this much is lost to a kill -9 or a power cut
 CHUNK_BYTES = 64 * 1024
 RESERVE_BYTES = 4 * 1024 * 1024  # freed when the disk is full: room for the recording's end, summary and report
 RUN_METADATA = "twinguide.run"
+NO_SCHEMA = 0  # as MCAP has it
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -118,12 +119,13 @@ class Recorder:
         self.written += 1
 
     def _schema(self, tag: str) -> int:
-        if tag not in self._catalogue.types:
-            return 0  # MCAP's "no schema"
-        if tag not in self._schemas:
-            schema = json.dumps(self._catalogue.schema(tag)).encode()
+        if tag not in self._schemas and tag in self._catalogue.types:
+            try:
+                schema = json.dumps(self._catalogue.schema(tag)).encode()
+            except TypeError:  # a field that JSON cannot tell, as keys that are no text
+                return self._schemas.setdefault(tag, NO_SCHEMA)
             self._schemas[tag] = self._writer.register_schema(tag, "jsonschema", schema)
-        return self._schemas[tag]
+        return self._schemas.get(tag, NO_SCHEMA)
 
     def _count_gap(self, header: Header) -> None:
         boot, newest = self._newest.get(header.source, (header.boot, header.seq - 1))

@@ -115,6 +115,9 @@ def test_a_slot_left_half_written_is_not_read(tmp_path):
         {"shape": (-1, 4)},
         {"dtype": "O"},
         {"dtype": "nonsense"},
+        {"dtype": "f8,"},
+        {"dtype": "f4\x00"},
+        {"shape": (0, 10**30)},
     ],
 )
 def test_an_impossible_reference_is_refused(tmp_path, change):
@@ -126,9 +129,10 @@ def test_an_impossible_reference_is_refused(tmp_path, change):
 def test_a_missing_ring_is_nothing_and_a_file_of_another_kind_is_refused(tmp_path):
     ref = BulkRef("r", 0, 0, "<f8", (1,))
     assert RingReader(tmp_path).read(ref) is None
-    (tmp_path / "r").write_bytes(bytes(4096))
-    with pytest.raises(BusError, match="another kind"):
-        RingReader(tmp_path).read(ref)
+    for content in (bytes(4096), bytes(8), b""):
+        (tmp_path / "r").write_bytes(content)
+        with pytest.raises(BusError, match="another kind"):
+            RingReader(tmp_path).read(ref)
 
 
 def test_a_larger_array_gets_a_larger_ring_and_files_are_private(tmp_path):

@@ -125,6 +125,22 @@ def test_metadata_of_the_run_comes_back(tmp_path):
     assert recording.damage == []
 
 
+class Gridded(Message, frozen=True, kw_only=True, tag="acme.gridded/1"):
+    cells: dict[tuple[int, int], float]
+    extra: msgspec.msgpack.Ext | None = None
+
+
+def test_a_type_that_no_json_schema_can_tell_is_kept_all_the_same(tmp_path):
+    catalogue = Catalogue([Gridded])
+    recorder = Recorder(tmp_path, catalogue)
+    for seq in (1, 2):
+        told = Gridded(t_ns=seq, cells={(1, seq): 0.5})
+        recorder.write("v1/stream/acme/grid", header(seq, "acme.gridded/1"), catalogue.encode(told))
+    recorder.close()
+    assert recorder.failed == ""
+    assert [r.message.cells for r in Recording(tmp_path, catalogue)] == [{(1, 1): 0.5}, {(1, 2): 0.5}]
+
+
 def test_a_second_recorder_continues_in_the_next_segment(tmp_path):
     for _ in range(3):
         record_gates(tmp_path, 10).close()

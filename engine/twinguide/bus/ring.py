@@ -80,8 +80,8 @@ class RingReader:
         memory, slots, capacity = ring
         try:
             dtype = np.dtype(ref.dtype)
-        except TypeError as error:
-            raise BusError("a numeric dtype", ref.dtype, ref.ring) from error
+        except (TypeError, ValueError, SyntaxError) as error:
+            raise BusError("a numeric dtype", repr(ref.dtype), ref.ring) from error
         count = prod(ref.shape)
         fits = dtype.kind in "biuf" and min(ref.shape, default=0) >= 0 and count * dtype.itemsize <= capacity
         if not fits or not 0 <= ref.slot < slots:
@@ -89,7 +89,10 @@ class RingReader:
         start, stamp = HEAD + ref.slot * (HEAD + capacity), 2 * ref.version + 2
         if _counter.unpack_from(memory, start)[0] != stamp:
             return None
-        copy = np.frombuffer(memory, dtype, count, start + HEAD).reshape(ref.shape).copy()
+        try:
+            copy = np.frombuffer(memory, dtype, count, start + HEAD).reshape(ref.shape).copy()
+        except (ValueError, OverflowError) as error:  # nothing, of a shape that no array has
+            raise BusError("an array's shape", str(ref.shape), ref.ring) from error
         return copy if _counter.unpack_from(memory, start)[0] == stamp else None
 
     def _open(self, name: str) -> tuple[mmap.mmap, int, int] | None:
@@ -103,9 +106,11 @@ class RingReader:
             return None
         try:
             memory = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
+            magic, slots, capacity = _head.unpack_from(memory, 0)
+        except (OSError, ValueError, struct.error) as error:  # a folder; nothing in it; less than a head
+            raise BusError("a ring", f"a file of another kind: {error}", str(self._folder / name)) from error
         finally:
             os.close(fd)
-        magic, slots, capacity = _head.unpack_from(memory, 0)
         if magic != MAGIC or len(memory) != HEAD + slots * (HEAD + capacity):
             raise BusError("a ring", "a file of another kind", str(self._folder / name))
         if len(self._maps) >= READERS_OPEN:  # rings of earlier lives of a part

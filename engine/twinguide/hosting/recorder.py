@@ -8,9 +8,10 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import get_args
+from typing import Any, cast, get_args
 
 import msgspec
 import zmq
@@ -44,7 +45,7 @@ class RecorderHost:
         self._recorder.metadata(about(spec, registry))
         self._rings = RingReader(rings_folder(Path(spec.folder)))
         kinds = {d.message: d.tag for d in permissions.topics.values()}
-        self._bulky = {tag: names for kind, tag in kinds.items() if (names := bulk_fields(kind))}
+        self._bulky = {tag for kind, tag in kinds.items() if holds_bulk(kind)}
         self._newest: dict[str, Packet] = {}  # topic -> the newest packet that refers to bulk not copied yet
         topics: dict[type[Message], str] = {DoneMark: f"sync/{RECORDER}/done"}
         topics[Health] = topic_name("health", RECORDER, "health")
@@ -107,17 +108,16 @@ class RecorderHost:
                 continue
             del self._newest[topic]
             message = message_from_packet(packet, self._catalogue)
-            if isinstance(message, Message):
-                for name in self._bulky[packet.header.tag]:
-                    self._copy(topic, packet.header, getattr(message, name))
+            for ref in bulk_in(message):
+                self._copy(topic, packet.header, ref)
 
-    def _copy(self, topic: str, header: Header, ref: BulkRef | None) -> None:
+    def _copy(self, topic: str, header: Header, ref: BulkRef) -> None:
         try:
-            values = self._rings.read(ref) if ref is not None else None
+            values = self._rings.read(ref)
         except BusError as error:
             logging.warning("%s: %s", topic, error)
             return
-        if ref is not None and values is not None:
+        if values is not None:
             self._recorder.write_bulk(topic, header, ref, values)
 
     def _tell_health(self) -> None:
@@ -146,13 +146,29 @@ def about(spec: ChildSpec, registry: Registry) -> dict[str, object]:
     return {**run, **plan.about}
 
 
-def bulk_fields(kind: type[Message]) -> list[str]:
-    """Return the fields of a message type that refer to bulk."""
-    return [
-        field.name
-        for field in msgspec.structs.fields(kind)
-        if field.type is BulkRef or BulkRef in get_args(field.type)
-    ]  # fmt: skip
+def holds_bulk(told: Any, around: tuple[Any, ...] = ()) -> bool:  # noqa: ANN401 - any annotation
+    """Return whether a type may refer to bulk: itself, in a container, or in a field; `around` are those it lies in."""
+    if told is BulkRef or told in around:
+        return told is BulkRef
+    within: tuple[Any, ...] = (*around, told)
+    if isinstance(told, type) and issubclass(told, msgspec.Struct):
+        return any(holds_bulk(field.type, within) for field in msgspec.structs.fields(told))
+    return any(holds_bulk(one, within) for one in get_args(told))
+
+
+def bulk_in(value: object) -> Iterator[BulkRef]:
+    """Yield every reference to bulk that a message holds, in its fields' order."""
+    inner: Iterable[object] = ()
+    if isinstance(value, BulkRef):
+        yield value
+    elif isinstance(value, msgspec.Struct):
+        inner = (getattr(value, name) for name in value.__struct_fields__)
+    elif isinstance(value, dict):
+        inner = cast("dict[object, object]", value).values()
+    elif isinstance(value, (tuple, list)):
+        inner = cast("Iterable[object]", value)
+    for one in inner:
+        yield from bulk_in(one)
 
 
 def run_recorder(spec: ChildSpec, registry: Registry) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +70,15 @@ class Remote:
             self._link.send(packet)
         self._link.control(Control("", "launch"))
 
-    def wait_ready(self, receive: Callable[[], None], states: dict[str, PartState]) -> None:
-        """Wait until each part can be stepped, or was given up, or its time to begin is over."""
+    def wait_ready(
+        self, receive: Callable[[], None], states: dict[str, PartState], names: Iterable[str] | None = None
+    ) -> None:
+        """Wait until each part, or each named one, can be stepped, or was given up, or its time to begin is over."""
+        names = self._names if names is None else names
         until = time.monotonic() + self._plan.start_deadline_s + 1.0
         while time.monotonic() < until and self._link is not None and not self._link.dead():
             receive()
-            if all(self._settled(name, states.get(name)) for name in self._names):
+            if all(self._settled(name, states.get(name)) for name in names):
                 return
             self._link.wait(0.1)
 
@@ -99,6 +102,8 @@ class Remote:
                     self.wait_ready(receive, states)  # virtual time can wait, and no step is left out
             elif not self._connected and self._link.up(0):
                 self._join(t_ns)
+            elif self._plan.virtual and self._plan.record and not self._recorder.alive:
+                self.wait_ready(receive, states, (RECORDER,))  # what was published meanwhile would never be kept
         except BusError as error:
             self._give_up(states, str(error))
 
