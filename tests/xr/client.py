@@ -15,11 +15,23 @@ from twinguide.xr.openxr import HeadsetOpenXR, OpenXROptions
 from twinguide.xr.probe import probe
 
 COLOURS = ((0.8, 0.2, 0.4, 1.0), (0.2, 0.6, 1.0, 1.0))
+BOARDS = np.random.default_rng(1).integers(0, 256, (2, 8, 8, 3))  # eye, row from the top, column: display-encoded
 PATIENCE_S = 25.0
 
 
 def tell(kind, **content):
     print(json.dumps({"kind": kind, **content}), flush=True)
+
+
+def paint(eye, framebuffer):
+    framebuffer.clear(*COLOURS[eye])
+
+
+def paint_board(eye, framebuffer):
+    width, height = framebuffer.width // 8, framebuffer.height // 8
+    for row, column in np.ndindex(8, 8):
+        patch = (column * width, (7 - row) * height, width, height)
+        framebuffer.clear(*BOARDS[eye, row, column] / 255, 1.0, viewport=patch)
 
 
 class Told:
@@ -28,7 +40,7 @@ class Told:
     def __init__(self, blend_preference=("alpha", "additive", "opaque"), **options):
         self.headset = HeadsetOpenXR(ClockReal(), blend_preference, OpenXROptions(**options))
         self.headset.start()
-        self.events, self.timings, self.met = [], [], []
+        self.events, self.timings, self.met, self.paint = [], [], [], paint
 
     @property
     def states(self):
@@ -44,7 +56,7 @@ class Told:
         each(self.headset, timing)
         if timing.should_render:
             for eye, framebuffer in self.headset.eyes():
-                framebuffer.clear(*COLOURS[eye])
+                self.paint(eye, framebuffer)
         self.headset.end_frame()
         return timing
 
@@ -128,13 +140,35 @@ def poses():
     tell("result", **seen, later=later)
 
 
+def ready(layer):
+    """Tell the test that it is time to act: now, or once the call that it named is about to reach the runtime."""
+
+    def tell_and_wait():
+        tell("ready")
+        sys.stdin.readline()
+
+    if layer:
+        layer.before[os.environ["AT"]] = tell_and_wait
+    else:
+        tell("ready")
+
+
+def layer_if_named():
+    if "AT" not in os.environ:
+        return None
+    from layer import Layer
+
+    return Layer()
+
+
 def survive():
     """Run through whatever the test does to the runtime, until frames are shown again."""
+    layer = layer_if_named()
     told = Told(hang_after_s=0.4)
     context = told.headset.ctx
     buffer = context.buffer(np.arange(8, dtype=np.float32).tobytes())  # GL that lives on through the loss
     told.rendered(5)
-    tell("ready")
+    ready(layer)
     told.until(lambda: any(event.kind == "recovered" for event in told.events))
     told.rendered(10)
     lost, recovered = (next(e for e in told.events if e.kind == kind) for kind in ("lost", "recovered"))
@@ -157,9 +191,10 @@ def survive():
 
 def lost_at_stop():
     """Stop while the runtime is away."""
+    layer = layer_if_named()
     told = Told()
     told.rendered(5)
-    tell("ready")
+    ready(layer)
     told.until(lambda: any(event.kind == "lost" for event in told.events))
     told.stop()
     tell("result")
@@ -222,10 +257,11 @@ def events():
 
 
 def picture():
-    """Show two colours until told to end by a line on standard input."""
+    """Show two boards of colours until told to end by a line on standard input."""
     told = Told()
+    told.paint = paint_board
     told.rendered(5)
-    tell("ready", size=told.headset.info.view_size)
+    tell("ready", size=told.headset.info.view_size, boards=BOARDS.tolist())
     told.until(lambda: select.select([sys.stdin], [], [], 0)[0])
     told.stop()
     tell("result")

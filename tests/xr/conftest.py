@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CLIENT = Path(__file__).with_name("client.py")
+LIMIT_S = 60.0  # of a client: one whose loop a runtime has stopped would never tell it
 
 
 @pytest.fixture(scope="session")
@@ -84,6 +85,8 @@ class Client:
         self.errors = deque(maxlen=40)
         self._drain = threading.Thread(target=lambda: self.errors.extend(self.process.stderr))
         self._drain.start()
+        self._limit = threading.Timer(LIMIT_S, self.process.kill)
+        self._limit.start()
 
     def expect(self, kind):
         for line in self.process.stdout:
@@ -103,6 +106,7 @@ class Client:
         return told
 
     def end(self):
+        self._limit.cancel()
         self.process.kill()
         self.process.wait()
         self._drain.join()

@@ -1,7 +1,8 @@
 """An OpenXR API layer in Python: what Debian's Monado drivers cannot do, offered between the loader and the runtime.
 
-It offers the blend modes of see-through displays (and hands OPAQUE on to the runtime), counts haptic pulses, and puts
-events of its own before the runtime's. The process is started with XR_ENABLE_API_LAYERS naming it.
+It offers the blend modes of see-through displays (and hands OPAQUE on to the runtime), counts haptic pulses, puts
+events of its own before the runtime's, and lets a test act when a call is about to reach the runtime. The process is
+started with XR_ENABLE_API_LAYERS naming it.
 """
 
 import ctypes
@@ -11,6 +12,7 @@ import xr  # noqa: TID253 - a layer is written in terms of it
 
 NAME = "XR_APILAYER_TWINGUIDE_test"
 OFFERED = (1, 2, 3)  # opaque, additive, alpha blend
+OF_A_FRAME = ("xrBeginFrame", "xrAcquireSwapchainImage", "xrWaitSwapchainImage", "xrReleaseSwapchainImage")
 
 
 class Layer(xr.DynamicApiLayerBase):
@@ -19,6 +21,7 @@ class Layer(xr.DynamicApiLayerBase):
         self.ended, self.pulses, self.layer_flags = [], 0, []
         self._events = deque()
         self._session = None
+        self.before = {}  # name of a call -> what to do once, before its next one
         # Kept as attributes: C calls them for as long as the process lives.
         self._get = xr.PFN_xrGetInstanceProcAddr(self._get_instance_proc_addr)
         self._create = xr.PFN_xrCreateApiLayerInstance(self._create_instance)
@@ -27,6 +30,7 @@ class Layer(xr.DynamicApiLayerBase):
             b"xrEndFrame": xr.PFN_xrEndFrame(self._end_frame),
             b"xrApplyHapticFeedback": xr.PFN_xrApplyHapticFeedback(self._haptic),
             b"xrPollEvent": xr.PFN_xrPollEvent(self._poll),
+            **{name.encode(): self._passing(name) for name in OF_A_FRAME},
         }
         self._next = {}
 
@@ -42,7 +46,8 @@ class Layer(xr.DynamicApiLayerBase):
         below = xr.ApiLayerCreateInfo.from_buffer_copy(layer_info.contents)
         below.next_info = following.next
         result = following.next_create_api_layer_instance(info, ctypes.byref(below), instance)
-        self._next_get = following.next_get_instance_proc_addr
+        get = following.next_get_instance_proc_addr
+        self._next_get = type(get)(ctypes.cast(get, ctypes.c_void_p).value)  # a copy: the loader's memory is not kept
         if result == 0:
             made = ctypes.cast(instance, ctypes.POINTER(xr.Instance)).contents
             for name, own in self._own.items():
@@ -58,6 +63,16 @@ class Layer(xr.DynamicApiLayerBase):
         ctypes.memmove(function, ctypes.byref(own), ctypes.sizeof(xr.PFN_xrVoidFunction))
         return 0
 
+    def _passing(self, name):
+        def call(*arguments):
+            self._prepare(name)
+            return self._next[name.encode()](*arguments)
+
+        return getattr(xr, f"PFN_{name}")(call)
+
+    def _prepare(self, name):
+        self.before.pop(name, lambda: None)()
+
     def _blend_modes(self, instance, system, configuration, capacity, count, modes):
         count[0] = len(OFFERED)
         for i in range(min(capacity, len(OFFERED))):
@@ -65,6 +80,7 @@ class Layer(xr.DynamicApiLayerBase):
         return 0
 
     def _end_frame(self, session, info):
+        self._prepare("xrEndFrame")
         asked = info.contents._environment_blend_mode
         if info.contents.layer_count:
             self.ended.append(int(asked))

@@ -4,6 +4,7 @@ import time
 import numpy as np
 import pytest
 
+LAYER = {"XR_ENABLE_API_LAYERS": "XR_APILAYER_TWINGUIDE_test"}
 VALIDATION = {"XR_ENABLE_API_LAYERS": "XR_APILAYER_LUNARG_core_validation", "XR_CORE_VALIDATION_EXPORT_TYPE": "text"}
 
 
@@ -49,12 +50,24 @@ def test_head_eyes_and_controllers_stand_where_the_runtime_puts_them(monado, run
     assert told["later"][-1:] == ["b"]
 
 
-def test_frames_go_on_while_the_runtime_is_dead_and_the_session_is_rebuilt(monado_own, run_client):
-    monado_own.start()
-    client = run_client("survive", monado_own)
+def act_at(call, service, client, how):
+    """Send the runtime a signal once the client is ready: in the middle of a call, where one is named."""
     client.expect("ready")
-    monado_own.send(signal.SIGKILL)
+    service.send(how)
+    if call:
+        client.go_on()
     client.expect("lost")
+
+
+def layer_at(call):
+    return {**LAYER, "AT": call} if call else {}
+
+
+@pytest.mark.parametrize("call", ["", "xrReleaseSwapchainImage"])
+def test_frames_go_on_while_the_runtime_is_dead_and_the_session_is_rebuilt(monado_own, run_client, call):
+    monado_own.start()
+    client = run_client("survive", monado_own, **layer_at(call))
+    act_at(call, monado_own, client, signal.SIGKILL)
     time.sleep(1.0)
     monado_own.start()
     told = client.result()
@@ -67,12 +80,17 @@ def test_frames_go_on_while_the_runtime_is_dead_and_the_session_is_rebuilt(monad
     assert told["states"][-1] == "exiting"
 
 
-def test_a_hanging_runtime_does_not_stop_the_loop(monado_own, run_client):
+@pytest.mark.parametrize(
+    "call",
+    [
+        *("", "xrBeginFrame", "xrAcquireSwapchainImage", "xrWaitSwapchainImage", "xrReleaseSwapchainImage"),
+        "xrEndFrame",
+    ],
+)
+def test_a_hanging_runtime_does_not_stop_the_loop(monado_own, run_client, call):
     monado_own.start()
-    client = run_client("survive", monado_own)
-    client.expect("ready")
-    monado_own.send(signal.SIGSTOP)
-    client.expect("lost")
+    client = run_client("survive", monado_own, **layer_at(call))
+    act_at(call, monado_own, client, signal.SIGSTOP)
     time.sleep(1.0)
     monado_own.send(signal.SIGCONT)
     told = client.result()
@@ -83,12 +101,11 @@ def test_a_hanging_runtime_does_not_stop_the_loop(monado_own, run_client):
     assert told["states"][-1] == "exiting"
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_stopping_without_a_runtime_ends_cleanly(monado_own, run_client, how):
+@pytest.mark.parametrize(("how", "call"), [(signal.SIGKILL, ""), (signal.SIGSTOP, ""), (signal.SIGSTOP, "xrEndFrame")])
+def test_stopping_without_a_runtime_ends_cleanly(monado_own, run_client, how, call):
     monado_own.start()
-    client = run_client("lost_at_stop", monado_own)
-    client.expect("ready")
-    monado_own.send(how)
+    client = run_client("lost_at_stop", monado_own, **layer_at(call))
+    act_at(call, monado_own, client, how)
     client.result()
 
 
@@ -116,7 +133,7 @@ def test_core_validation_listens(monado, run_client, tmp_path):
     [("alpha,additive,opaque", "alpha", 3, 2), ("additive,opaque", "additive", 2, 0), ("opaque", "opaque", 1, 0)],
 )
 def test_the_preferred_blend_mode_that_is_offered_is_submitted(monado, run_client, preferred, chosen, number, flags):
-    told = run_client("blend", monado, BLEND=preferred, XR_ENABLE_API_LAYERS="XR_APILAYER_TWINGUIDE_test").result()
+    told = run_client("blend", monado, BLEND=preferred, **LAYER).result()
     assert told["chosen"] == chosen
     assert set(told["ended"]) == {number}
     assert len(told["ended"]) >= 8
@@ -125,7 +142,7 @@ def test_the_preferred_blend_mode_that_is_offered_is_submitted(monado, run_clien
 
 
 def test_a_moved_space_and_a_session_about_to_be_lost_are_told(monado, run_client):
-    told = run_client("events", monado, XR_ENABLE_API_LAYERS="XR_APILAYER_TWINGUIDE_test").result()
+    told = run_client("events", monado, **LAYER).result()
     assert told["changed"] == ["the runtime moved its stage space"]
     assert told["kinds"] == ["space_changed", "lost", "recovered", "space_changed", "stopping"]
 
@@ -137,9 +154,10 @@ def test_the_compositor_shows_each_eye_its_own_picture(monado_tool, monado_prefi
             try:
                 service.start()
                 client = run_client("picture", service)
-                width, height = client.expect("ready")["size"]
-                colours = np.array([(204, 51, 102), (51, 153, 255)], np.uint8)  # display-encoded, as cleared
-                expected = np.broadcast_to(np.repeat(colours, width, axis=0), (height, 2 * width, 3))
+                ready = client.expect("ready")
+                width, height = ready["size"]
+                boards = np.concatenate(np.array(ready["boards"], np.uint8), axis=1)  # side by side
+                expected = boards.repeat(height // 8, axis=0).repeat(width // 8, axis=1)
                 for _ in range(100):  # the compositor's first pictures wait for its shaders
                     picture = read_xwd(screen.read_bytes())
                     if np.array_equal(picture, expected):

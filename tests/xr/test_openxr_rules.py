@@ -2,12 +2,15 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 
 from twinguide.clock import MS, SECOND, ClockReal, ClockVirtual
-from twinguide.errors import HeadsetError
+from twinguide.errors import HeadsetError, RenderError, RuntimeLost
+from twinguide.render.context import create_context
 from twinguide.xr.deadline import Caller
 from twinguide.xr.openxr import HeadsetOpenXR
+from twinguide.xr.openxr_graphics import GL_RGBA8, GL_SRGB8_ALPHA8, ContextEgl
 from twinguide.xr.openxr_input import PROFILES, bindings
 from twinguide.xr.openxr_runtime import RuntimeTime, choose_blend_mode
 
@@ -59,6 +62,42 @@ def test_a_call_that_hangs_does_not_hold_its_caller():
     with pytest.raises(ZeroDivisionError):
         caller.submit(lambda: 1 // 0).result(5)
     caller.close()
+
+
+@pytest.fixture
+def contexts():
+    """The loop's GL context, current here, and a runtime's beside it, current in a thread of its own."""
+    try:
+        ctx = create_context()
+    except RenderError as error:
+        pytest.skip(str(error))
+    egl, caller = ContextEgl(), Caller("runtime")
+    caller.submit(egl.enter).result(5)
+    yield ctx, egl, caller
+    caller.submit(egl.leave).result(5)
+    caller.close()
+    ctx.release()
+
+
+@pytest.mark.parametrize("internal_format", [GL_SRGB8_ALPHA8, GL_RGBA8])
+def test_a_picture_reaches_the_runtimes_image_bit_for_bit(contexts, internal_format):
+    ctx, egl, caller = contexts
+    size = (61, 37)
+    drawn = np.random.default_rng(1).integers(0, 256, (37, 61, 4), dtype=np.uint8)  # alpha too: the room shows through
+    image = ctx.texture(size, 4, internal_format=internal_format)
+    picture = ctx.texture(size, 4, drawn.tobytes(), internal_format=GL_SRGB8_ALPHA8)
+    fence = egl.fence()
+    caller.submit(lambda: (egl.await_fence(fence), egl.copy(picture.glo, image.glo, size))).result(5)
+    seen = ctx.framebuffer([image]).read(components=4, alignment=1)
+    np.testing.assert_array_equal(np.frombuffer(seen, np.uint8).reshape(drawn.shape), drawn)
+    assert ctx.error == "GL_NO_ERROR"
+
+
+def test_a_picture_that_gl_does_not_copy_is_a_loss_and_not_an_empty_image(contexts):
+    ctx, egl, caller = contexts
+    picture = ctx.texture((8, 8), 4)
+    with pytest.raises(RuntimeLost, match="GL error"):
+        caller.submit(lambda: egl.copy(picture.glo, picture.glo + 1000, (8, 8))).result(5)
 
 
 def test_a_virtual_clock_is_refused():

@@ -1,12 +1,14 @@
 """A headset through OpenXR. A runtime that goes away or hangs costs pictures, never the loop.
 
-Every call that may block for long is made by a `Caller`, with a deadline. What OpenXR ties to the GL context (begin,
-images, end) runs in the loop's thread.
+No call of OpenXR is made in the loop's thread. The loop draws into textures of its own; a `Caller` waits for the
+runtime, copies them into its images and ends the frame, beside the loop and in another GL context.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -28,9 +30,11 @@ from twinguide.xr.base import (
     HeadsetInfo,
     Meanwhile,
     View,
+    eye_framebuffers,
+    release_eyes,
 )
 from twinguide.xr.openxr_connection import GONE, Connection
-from twinguide.xr.openxr_graphics import ContextEgl
+from twinguide.xr.openxr_graphics import GL_SRGB8_ALPHA8, ContextEgl
 from twinguide.xr.openxr_session import Frame, Session
 from twinguide.xr.pacing import Pacer, Punctuality
 
@@ -68,10 +72,15 @@ class HeadsetOpenXR:
         self.options = options or OpenXROptions()
         self._info = HeadsetInfo("", "", "opaque", (0, 0), period_ns=round(SECOND / self.options.rate_hz))
         self._counts = FrameCounts()
-        self._events: list[HeadsetEvent] = []
-        self._egl: ContextEgl | None = None
+        self._events: deque[HeadsetEvent] = deque()
+        self._ctx: moderngl.Context | None = None
+        self._egl: ContextEgl | None = None  # for the runtime
+        self._eyes: list[moderngl.Framebuffer] = []
+        self._drawn = 0  # eyes of this frame
         self._connection: Connection | None = None
         self._frame: Frame | None = None
+        self._handed: Future[int] | None = None  # when the last frame of the runtime was ended [ns]
+        self._handed_ns = self._handover_ns = 0  # since when that is under way, and how long it took last
         self._timing = FrameTiming(0, self._info.period_ns, False)
         self._pacer: Pacer | None = None  # paces while there is no runtime, or it does not want frames yet
         self._punctuality = Punctuality()
@@ -86,7 +95,7 @@ class HeadsetOpenXR:
     @property
     def ctx(self) -> moderngl.Context | None:
         """The GL context, from `start` to `stop`; it outlives every runtime."""
-        return self._egl.ctx if self._egl else None
+        return self._ctx
 
     @property
     def counts(self) -> FrameCounts:
@@ -96,8 +105,11 @@ class HeadsetOpenXR:
     def start(self) -> None:
         """Make the GL context, connect to the runtime and make a session; raise HeadsetError with the remedy."""
         o = self.options
-        self._egl = ContextEgl(create_context())
-        connection = Connection(self._egl, self._clock, o.application, self._blend_preference, o.hang_after_s)
+        self._ctx = create_context()
+        self._egl = ContextEgl()
+        connection = Connection(
+            self._egl, self._clock, o.application, self._blend_preference, o.hang_after_s, self._events.append
+        )
         try:
             self._describe(connection.open())
         except HeadsetError:
@@ -106,20 +118,17 @@ class HeadsetOpenXR:
         self._connection = connection
 
     def _describe(self, session: Session) -> None:
-        runtime = session.runtime
-        self._info = HeadsetInfo(
-            runtime.system_name,
-            runtime.name,
-            session.blend_mode,
-            runtime.view_size,
-            session.space,
-            self._info.period_ns,
-        )
+        """Take what a session tells of itself, and make pictures of its size."""
+        runtime, before = session.runtime, self._info
+        size, mode = runtime.view_size, session.blend_mode
+        self._info = HeadsetInfo(runtime.system_name, runtime.name, mode, size, session.space, before.period_ns)
+        if self._ctx is not None and size != before.view_size:
+            release_eyes(self._eyes)
+            self._eyes = eye_framebuffers(self._ctx, size, GL_SRGB8_ALPHA8)
 
     def _lose(self, error: Exception) -> None:
-        self._frame = self._pacer = self._blind = None
-        if self._connection is not None:
-            self._events += self._connection.lose(error)
+        self._frame = self._handed = self._pacer = self._blind = None
+        self._started().lose(error)
 
     @property
     def _session(self) -> Session | None:
@@ -131,17 +140,16 @@ class HeadsetOpenXR:
 
     def poll(self) -> list[HeadsetEvent]:
         """Return what changed since the last call."""
-        events, self._events = self._events, []
-        return events
+        return [self._events.popleft() for _ in range(len(self._events))]
 
     def wait_frame(self, meanwhile: Meanwhile | None = None) -> FrameTiming:
         """Wait until the runtime wants the next frame, or for the nominal period where it wants none."""
         connection = self._started()
-        self._frame = None
+        self._frame, self._drawn = None, 0
         if self._blind is not None:
             self._lose(self._blind)
         if connection.lost:
-            self._events += connection.recover(self.options.retry_s)
+            connection.recover(self.options.retry_s)
         try:
             self._frame = self._next_frame(connection, meanwhile)
         except GONE as error:
@@ -158,24 +166,18 @@ class HeadsetOpenXR:
         return self._connection
 
     def _next_frame(self, connection: Connection, meanwhile: Meanwhile | None) -> Frame | None:
-        """Follow the session's events, then return its next frame, begun; None where it wants none."""
-        session = self._session
-        while session is not None:
-            answer, connection.late_answer = connection.late_answer, None
-            if not isinstance(answer, Turn):
-                due_ns = self._timing.t_wake_ns + self._timing.period_ns
-                answer = connection.ask(lambda: _turn(session), meanwhile, due_ns)
-            if answer.frame is not None:
-                session.begin_frame(answer.frame)
-                return answer.frame
-            for event in answer.events:
-                self._events.append(event)
-                session.follow(event)
-                if event.state == "exiting":
-                    self._events.append(HeadsetEvent("stopping", event.t_ns, "the runtime ended the session"))
-            if not session.running:
-                return None
-        return None
+        """Return the session's next frame, once the last one was ended; None where it wants none."""
+        session, handed = self._session, self._handed
+        frame, connection.late_frame = connection.late_frame, None
+        if session is None or frame is not None:
+            return frame
+        due_ns = self._timing.t_wake_ns + self._timing.period_ns
+        frame = connection.ask(lambda: session.turn(handed), meanwhile, due_ns)
+        if handed is not None:
+            self._handed, ended_ns = None, handed.result()
+            self._handover_ns = ended_ns - self._handed_ns
+            self._count(ended_ns)
+        return frame
 
     def _pace(self, meanwhile: Meanwhile | None) -> FrameTiming:
         if self._pacer is None:
@@ -191,7 +193,7 @@ class HeadsetOpenXR:
             self._events.append(HeadsetEvent("recovered", frame.woken_ns, f"{self._info.runtime} was opened anew"))
             # A new runtime may place its spaces elsewhere, and nobody can tell from here.
             self._events.append(HeadsetEvent("space_changed", frame.woken_ns, "the runtime was opened anew"))
-        connection.period_ns = frame.period_ns
+        connection.pace_ns = max(frame.period_ns, frame.woken_ns - (self._timing.t_wake_ns or frame.woken_ns))
         if frame.period_ns != self._info.period_ns:
             self._info = replace(self._info, period_ns=frame.period_ns)
         since_last = frame.t_display_ns - self._timing.t_display_ns
@@ -219,8 +221,8 @@ class HeadsetOpenXR:
 
     def views(self) -> tuple[View, View]:
         """Return both eyes at the frame's display time; the last known ones while untracked or lost."""
-        if self._session is not None and self._frame is not None:
-            self._views = self._session.views() or self._views
+        if self._frame is not None:
+            self._views = self._frame.views or self._views
         return self._views or _unknown_views(self._info.view_size)
 
     def hands(self) -> Mapping[HandName, Hand]:
@@ -228,28 +230,37 @@ class HeadsetOpenXR:
         return {name: Hand() for name in HANDS} if self._frame is None else self._frame.hands
 
     def eyes(self) -> Iterator[tuple[int, moderngl.Framebuffer]]:
-        """Yield each eye with the image to draw into."""
-        if self._session is None or self._frame is None:
-            return
-        try:
-            yield from self._session.eyes()
-        except GONE as error:
-            self._lose(error)
+        """Yield each eye with the picture to draw into; it may be read until the next frame."""
+        for eye, framebuffer in enumerate(self._eyes if self._frame else ()):
+            yield eye, framebuffer
+            self._drawn = eye + 1
 
     def end_frame(self) -> int:
-        """Hand the frame to the runtime; return when it is seen [ns], periods later than promised where it is late."""
+        """Hand the frame to the runtime; return when it is seen [ns], periods later than promised where it is late.
+
+        The frame is ended beside the loop, taken to last as long as the last one's end. What it came to is counted, and
+        enters how unsure display times are, with the next frame.
+        """
         frame, self._frame = self._frame, None
-        if self._session is not None and frame is not None:
-            try:
-                self._session.end_frame(frame)
-            except GONE as error:
-                self._lose(error)
-        now, timing = self._clock.now_ns(), self._timing
-        if now > timing.t_wake_ns + timing.period_ns:
+        session, self._handed_ns = self._session, self._clock.now_ns()
+        if session is None or frame is None or self._egl is None:
+            self._count(self._handed_ns)
+            return self._timing.t_display_ns + self._late_ns(self._handed_ns)
+        eyes = self._eyes if self._drawn == len(self._eyes) and frame.located else ()
+        pictures, drawn = [eye.color_attachments[0].glo for eye in eyes], self._egl.fence() if eyes else 0
+        self._handed = self._started().tell(lambda: session.end_frame(frame, pictures, drawn))
+        return self._timing.t_display_ns + self._late_ns(self._handed_ns + self._handover_ns)
+
+    def _late_ns(self, ended_ns: int) -> int:
+        """Return how much later than promised this frame is seen where it is ended at a time [ns]."""
+        timing = self._timing
+        return max(0, -((timing.t_display_ns - ended_ns) // timing.period_ns)) * timing.period_ns
+
+    def _count(self, ended_ns: int) -> None:
+        """Take when the last frame was ended [ns]."""
+        if ended_ns > self._timing.t_wake_ns + self._timing.period_ns:
             self._counts = replace(self._counts, late=self._counts.late + 1)
-        late_ns = max(0, -((timing.t_display_ns - now) // timing.period_ns)) * timing.period_ns
-        self._punctuality.ended(late_ns)
-        return timing.t_display_ns + late_ns
+        self._punctuality.ended(self._late_ns(ended_ns))
 
     def haptic(self, hand: HandName, seconds: float, amplitude: float) -> None:
         """Shake a controller; not waited for, and nothing where it cannot."""
@@ -261,39 +272,27 @@ class HeadsetOpenXR:
 
     def stop(self) -> None:
         """Leave the session in order, as far as the runtime answers, and release the GL context."""
-        if self._connection is None:
+        connection, session = self._connection, self._session
+        if connection is None:
             return
-        session = self._session
         if session is not None and session.running:
             try:
-                session.request_exit()
+                connection.ask(session.request_exit)
             except GONE as error:
                 self._lose(error)
             deadline = self._clock.now_ns() + round(EXIT_S * SECOND)
             while self._session is session and session.state != "exiting" and self._clock.now_ns() < deadline:
                 self.wait_frame()
                 self.end_frame()
-        self._end(self._connection)
+        self._end(connection)
         self._connection = None
 
     def _end(self, connection: Connection) -> None:
-        if connection.close() and self._egl is not None:
-            self._egl.ctx.release()
-        self._egl = None
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What one call beside the loop brought: events to follow, or else a frame, or neither."""
-
-    events: list[HeadsetEvent]
-    frame: Frame | None = None
-
-
-def _turn(session: Session) -> Turn:
-    """Return the events that wait, or else the session's next frame where it wants frames."""
-    events = session.poll()
-    return Turn(events) if events or not session.running else Turn([], session.wait())
+        connection.close()
+        release_eyes(self._eyes)
+        if self._ctx is not None:
+            self._ctx.release()
+        self._ctx = self._egl = None
 
 
 def _unknown_views(size: tuple[int, int]) -> tuple[View, View]:

@@ -1,4 +1,4 @@
-"""The life of a runtime: opened, lost, hung, found again. The GL context and the caller's loop outlive it."""
+"""The life of a runtime: opened, lost, hung, found again. The loop and the GL context that it draws in outlive it."""
 
 from __future__ import annotations
 
@@ -13,50 +13,60 @@ from twinguide.xr.base import BlendMode, HeadsetEvent, Meanwhile
 from twinguide.xr.deadline import Caller
 from twinguide.xr.openxr_graphics import ContextEgl
 from twinguide.xr.openxr_runtime import Runtime, headset_error, xr
-from twinguide.xr.openxr_session import Session
+from twinguide.xr.openxr_session import Frame, Session
 
 T = TypeVar("T")
 OPEN_S = 10.0  # a runtime that has not answered by then at the start will not
-HANG_PERIODS = 5
+HANG_FRAMES = 5
 GONE = (xr.XrException, RuntimeLost)
 
 
 class Connection:
-    """One runtime after the other, each with a session on the same GL context.
+    """One runtime after the other, each with a session of its own, called by one thread that alone may hang.
 
-    `session` is None while there is none. `ask` and `look` make calls that may hang. A call of OpenXR outside of these
-    that raises one of `GONE` is reported with `lose`; `recover`, called once a frame, then brings the runtime back.
+    `session` is None while there is none. `ask`, `look` and `tell` make its calls. Where one raises one of `GONE`, that
+    is reported with `lose`; `recover`, called once a frame, then brings the runtime back. A call that hangs is waited
+    for: a process can have but one runtime at a time. `report` takes what the headset is to tell.
     """
 
     def __init__(
-        self, egl: ContextEgl, clock: Clock, application: str, blend_preference: Sequence[BlendMode], hang_s: float
+        self,
+        egl: ContextEgl,
+        clock: Clock,
+        application: str,
+        blend_preference: Sequence[BlendMode],
+        hang_s: float,
+        report: Callable[[HeadsetEvent], None],
     ) -> None:
         self._egl, self._clock, self._application, self._hang_s = egl, clock, application, hang_s
-        self._blend_preference = blend_preference
-        self.period_ns = 0  # as the runtime last told it: a slow one is not a hung one
+        self._blend_preference, self._report = blend_preference, report
+        self.pace_ns = 0  # from the last frame to this one: a slow runtime, or machine, is not a hung one
         self._caller, self._looker = Caller("openxr"), Caller("openxr-look")  # for a pose is asked for during a wait
         self._hung: list[Future[Any]] = []  # calls that have not answered by their deadline
-        self._opening: Future[Runtime] | None = None
+        self._opening: Future[Session] | None = None
         self._retry_ns = 0
         self.session: Session | None = None
         self.lost = False
         self.restarted = False  # a session was opened anew and has not shown a frame yet
-        self.late_answer: Any = None  # what a call answered after its deadline
+        self.late_frame: Frame | None = None  # what was answered after the deadline
 
     def open(self) -> Session:
         """Connect and make a session; raise HeadsetError, with the remedy, where it cannot."""
-        opening = self._caller.submit(lambda: Runtime.open(self._application))
+        opening = self._caller.submit(self._open)
         try:
-            self.session = self._make_session(opening.result(OPEN_S))
+            self.session = opening.result(OPEN_S)
         except TimeoutError as error:
+            self._hung.append(opening)
             raise HeadsetError(
                 "an answer of the OpenXR runtime", f"none in {OPEN_S:.0f} s", next_step="Restart the runtime."
             ) from error
         return self.session
 
-    def _make_session(self, runtime: Runtime) -> Session:
+    def _open(self) -> Session:
+        self._egl.enter()
+        runtime = Runtime.open(self._application)
         try:
-            return Session(runtime, self._egl, self._clock, self._blend_preference)
+            return Session(runtime, self._egl, self._clock, self._blend_preference, self._report)
         except (xr.XrException, HeadsetError) as error:
             runtime.close()
             raise headset_error("an OpenXR session on this GL context", error) from error
@@ -67,7 +77,7 @@ class Connection:
         Until the answer is due [ns] or has come, `meanwhile` is done.
         """
         self._caller.hush()
-        future, since_ns = self._caller.submit(call), self._clock.now_ns()
+        future, since_ns = self._caller.submit(call, rings=True), self._clock.now_ns()
         if meanwhile:
             meanwhile(min(due_ns, since_ns + round(self._deadline_s * SECOND)), self._caller.bell)
         return self._answer(future, since_ns)
@@ -76,9 +86,13 @@ class Connection:
         """Return what a call answers that may be made while another is waited for; raise RuntimeLost as `ask`."""
         return self._answer(self._looker.submit(call), self._clock.now_ns())
 
+    def tell(self, call: Callable[[], T]) -> Future[T]:
+        """Make a call, after those made before, that nobody waits for."""
+        return self._caller.submit(call)
+
     @property
     def _deadline_s(self) -> float:
-        return max(self._hang_s, HANG_PERIODS * self.period_ns / SECOND)
+        return max(self._hang_s, HANG_FRAMES * min(self.pace_ns / SECOND, self._hang_s))
 
     def _answer(self, future: Future[T], since_ns: int) -> T:
         try:
@@ -87,55 +101,56 @@ class Connection:
             self._hung.append(future)
             raise RuntimeLost("an answer of the runtime", f"none in {self._deadline_s:g} s") from error
 
-    def tell(self, call: Callable[[], object]) -> None:
-        """Make a call whose end nobody waits for."""
-        if not self.lost:
-            self._caller.submit(call)
-
-    def lose(self, error: Exception) -> list[HeadsetEvent]:
+    def lose(self, error: Exception) -> None:
         """Take note of the loss; give the session back unless the runtime still holds a call."""
-        events: list[HeadsetEvent] = []
         if not self.lost:
-            events.append(HeadsetEvent("lost", self._clock.now_ns(), f"{type(error).__name__}: {error}"))
+            self._report(HeadsetEvent("lost", self._clock.now_ns(), f"{type(error).__name__}: {error}"))
         self.lost = True
-        with contextlib.suppress(RuntimeLost):
-            if not self._hung:
-                self.ask(lambda: None)  # a pulse may still be under way: nothing is destroyed beneath it
         if not self._hung:
             self._close_session()
-        return events
 
-    def recover(self, retry_s: float) -> list[HeadsetEvent]:
-        """Take up what hung, or open the runtime again, at most every `retry_s` [s]; return what was regained."""
+    def recover(self, retry_s: float) -> None:
+        """Take up what hung, or open the runtime again, at most every `retry_s` [s]."""
         if self._hung:
             if not all(hung.done() for hung in self._hung):
-                return []
+                return
             hung, self._hung = self._hung, []
-            if not any(call.exception() for call in hung):
-                self.late_answer, self.lost = hung[-1].result(), False  # the last asked for may be a frame
-                return [HeadsetEvent("recovered", self._clock.now_ns(), "the runtime answers again")]
+            if self.session is not None and not any(call.exception() for call in hung):
+                answers = (call.result() for call in hung)
+                self.late_frame = next((answer for answer in answers if isinstance(answer, Frame)), None)
+                self.lost = False
+                self._report(HeadsetEvent("recovered", self._clock.now_ns(), "the runtime answers again"))
+                return
             self._close_session()
-        if self._opening is None and self._clock.now_ns() >= self._retry_ns:
-            self._opening = self._caller.submit(lambda: Runtime.open(self._application))
-        if self._opening is not None and self._opening.done():
+        elif self._opening is None and self._clock.now_ns() >= self._retry_ns:
+            self._opening = self._caller.submit(self._open)
+        elif self._opening is not None and self._opening.done():
             opening, self._opening = self._opening, None
             try:
-                self.session = self._make_session(opening.result())
+                self.session = opening.result()
                 self.lost, self.restarted = False, True
             except HeadsetError:  # not back yet
                 self._retry_ns = self._clock.now_ns() + round(retry_s * SECOND)
-        return []
 
     def _close_session(self) -> None:
-        if self.session is not None:
-            self.session.close()
-            self.session = None
+        """Close the session once all that was told before is done: nothing is destroyed beneath a call."""
+        session, self.session = self.session, None
+        if session is not None:
+            with contextlib.suppress(RuntimeLost):
+                self.ask(session.close)
 
-    def close(self) -> bool:
-        """End the session; return False where the runtime still holds a call, and with it the GL context."""
+    def close(self) -> None:
+        """End the session; a call that hangs keeps what it needs, of which nothing is the loop's."""
+        if self._opening is not None:
+            try:
+                self.session = self._opening.result(self._deadline_s)
+            except HeadsetError:
+                self.session = None
+            except TimeoutError:
+                self._hung.append(self._opening)
+        if not self._hung:
+            self._close_session()
+        if not self._hung:
+            self._caller.submit(self._egl.leave)
         self._caller.close()
         self._looker.close()
-        if self._hung:
-            return False
-        self._close_session()
-        return True

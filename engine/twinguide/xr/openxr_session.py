@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from twinguide.clock import Clock
 from twinguide.errors import RuntimeLost
 from twinguide.frames import Transform
 from twinguide.xr.base import EYE_FRAMES, BlendMode, Hand, HandName, HeadsetEvent, View
-from twinguide.xr.openxr_graphics import ContextEgl, EyeTarget, require_gl
+from twinguide.xr.openxr_graphics import ContextEgl, Swapchain, require_gl
 from twinguide.xr.openxr_input import ControllerInput
 from twinguide.xr.openxr_runtime import BLEND_MODES, STEREO, Runtime, choose_blend_mode, transform_of, xr
-
-if TYPE_CHECKING:
-    import moderngl
 
 TRACKED = xr.SpaceLocationFlags.ALL.value  # orientation and position, both valid and tracked
 VALID = (xr.ViewStateFlags.ORIENTATION_VALID_BIT | xr.ViewStateFlags.POSITION_VALID_BIT).value
@@ -41,18 +39,26 @@ class Frame:
     woken_ns: int
     should_render: bool
     head: Transform | None
-    located: Sequence[xr.View] | None  # None where the runtime has no pose at all
+    located: Sequence[xr.View]  # as last known; empty where the runtime has had no pose at all
+    views: tuple[View, View] | None
     hands: Mapping[HandName, Hand]
 
 
 class Session:
-    """A session that renders from one EGL context. Raises what OpenXR raises: the headset decides what is lost.
+    """A session that works in one EGL context and one thread, which makes it and makes every call of it.
 
-    `wait` and `locate_head` may run on another thread than the rest, one at a time; they touch no GL.
+    Only `locate_head` may run on another thread. Raises what OpenXR raises: the headset decides what is lost.
     """
 
-    def __init__(self, runtime: Runtime, egl: ContextEgl, clock: Clock, preferred: Sequence[BlendMode]) -> None:
-        self.runtime, self._egl, self._clock = runtime, egl, clock
+    def __init__(
+        self,
+        runtime: Runtime,
+        egl: ContextEgl,
+        clock: Clock,
+        preferred: Sequence[BlendMode],
+        tell: Callable[[HeadsetEvent], None],
+    ) -> None:
+        self.runtime, self._egl, self._clock, self._tell = runtime, egl, clock, tell
         self.blend_mode: BlendMode = choose_blend_mode(runtime.blend_modes, preferred)
         self.state, self.running = "unknown", False
         require_gl(runtime)
@@ -61,59 +67,54 @@ class Session:
         self._session = xr.create_session(
             runtime.instance, xr.SessionCreateInfo(system_id=runtime.system, next=pointer)
         )
-        egl.restore()
         spaces = {int(kind) for kind in xr.enumerate_reference_spaces(self._session)}
         kind = xr.ReferenceSpaceType
         self._space_kind = kind.STAGE if kind.STAGE.value in spaces else kind.LOCAL
         self.space: Literal["stage", "local"] = "stage" if self._space_kind is kind.STAGE else "local"
         self._stage, self._view = (self._reference_space(chosen) for chosen in (self._space_kind, kind.VIEW))
         self._input = ControllerInput(runtime, self._session)
-        self._eyes = [EyeTarget(self._session, egl, runtime.view_size) for _ in EYE_FRAMES]
-        self._located: Sequence[xr.View] | None = None
-        self._drawn = 0
+        self._eyes = [Swapchain(self._session, egl, runtime.view_size) for _ in EYE_FRAMES]
+        self._located: Sequence[xr.View] = ()
 
     def _reference_space(self, kind: Any) -> xr.Space:  # noqa: ANN401 - an xr.ReferenceSpaceType
         return xr.create_reference_space(self._session, xr.ReferenceSpaceCreateInfo(reference_space_type=kind))
 
     # ---- events and state ------------------------------------------------------------------------------------------
 
-    def poll(self) -> list[HeadsetEvent]:
-        """Return every event that waits; raise RuntimeLost where one announces the loss."""
-        events: list[HeadsetEvent] = []
+    def _follow_events(self) -> None:
+        """Tell every event that waits and answer it; raise RuntimeLost where one announces the loss."""
         while True:
             try:
                 buffer = xr.poll_event(self.runtime.instance)
             except xr.EventUnavailable:
-                return events
+                return
             kind = EVENTS.get(int(buffer.type))
             if kind is not None:
-                told = ctypes.cast(ctypes.byref(buffer), ctypes.POINTER(kind)).contents
-                events += self._translate(told)
+                self._follow(ctypes.cast(ctypes.byref(buffer), ctypes.POINTER(kind)).contents)
 
-    def _translate(self, told: Any) -> list[HeadsetEvent]:  # noqa: ANN401 - one of EVENTS' structures
+    def _follow(self, told: Any) -> None:  # noqa: ANN401 - one of EVENTS' structures
         now = self._clock.now_ns()
         if isinstance(told, xr.EventDataInstanceLossPending):
             raise RuntimeLost("an OpenXR runtime", "the runtime announced its end")
-        if isinstance(told, xr.EventDataReferenceSpaceChangePending):
-            if int(told.reference_space_type) != self._space_kind.value:
-                return []
+        if isinstance(told, xr.EventDataSessionStateChanged):
+            self._become(xr.SessionState(int(told.state)).name.lower(), now)
+        elif int(told.reference_space_type) == self._space_kind.value:
             t_ns = self.runtime.time.to_host(int(told.change_time)) if told.change_time > 0 else now
-            return [HeadsetEvent("space_changed", t_ns, f"the runtime moved its {self.space} space")]
-        state = xr.SessionState(int(told.state)).name.lower()
-        return [HeadsetEvent("session_state", now, state=state)]
+            self._tell(HeadsetEvent("space_changed", t_ns, f"the runtime moved its {self.space} space"))
 
-    def follow(self, event: HeadsetEvent) -> None:
+    def _become(self, state: str, now_ns: int) -> None:
         """Answer a change of state as OpenXR demands; raise RuntimeLost where the session is to be rebuilt."""
-        if event.kind != "session_state":
-            return
-        self.state = event.state
-        if event.state == "ready":
+        self.state = state
+        self._tell(HeadsetEvent("session_state", now_ns, state=state))
+        if state == "ready":
             xr.begin_session(self._session, xr.SessionBeginInfo(STEREO))
             self.running = True
-        elif event.state == "stopping":
+        elif state == "stopping":
             self.running = False
             xr.end_session(self._session)
-        elif event.state == "loss_pending":
+        elif state == "exiting":
+            self._tell(HeadsetEvent("stopping", now_ns, "the runtime ended the session"))
+        elif state == "loss_pending":
             raise RuntimeLost("an OpenXR session", "the runtime announced that it is lost")
 
     def request_exit(self) -> None:
@@ -122,10 +123,22 @@ class Session:
 
     # ---- one frame -------------------------------------------------------------------------------------------------
 
-    def wait(self) -> Frame:
-        """Block until the next frame should be made, then ask for every pose at its display time."""
+    def turn(self, handed: Future[int] | None) -> Frame | None:
+        """Follow what the runtime tells, then return the next frame, begun; None where the session wants none.
+
+        `handed` is the last frame's `end_frame`, made before: what failed there is raised here.
+        """
+        if handed is not None:
+            handed.result()
+        self._follow_events()
+        return self._begin_frame() if self.running else None
+
+    def _begin_frame(self) -> Frame:
+        """Block until the next frame should be made, begin it and ask for every pose at its display time."""
         state = xr.wait_frame(self._session, xr.FrameWaitInfo())
         woken = self._clock.now_ns()
+        with contextlib.suppress(xr.FrameDiscarded):  # one was begun before and never ended: the runtime dropped it
+            xr.begin_frame(self._session, xr.FrameBeginInfo())
         period = max(int(state.predicted_display_period), 1)
         t_display = self.runtime.time.display(int(state.predicted_display_time), period, woken)
         display_xr = int(state.predicted_display_time)
@@ -133,11 +146,11 @@ class Session:
             display_xr = self.runtime.time.to_xr(t_display)
         info = xr.ViewLocateInfo(STEREO, display_xr, self._stage)
         view_state, located = xr.locate_views(self._session, info)
-        known = int(view_state.view_state_flags) & VALID == VALID
+        if int(view_state.view_state_flags) & VALID == VALID:
+            self._located = located
         head, hands = self._head_at(display_xr), self._input.read(self._stage, display_xr)
-        return Frame(
-            display_xr, t_display, period, woken, bool(state.should_render), head, located if known else None, hands
-        )
+        render = bool(state.should_render)
+        return Frame(display_xr, t_display, period, woken, render, head, self._located, self._views(), hands)
 
     def _head_at(self, time: int) -> Transform | None:
         location = xr.locate_space(self._view, self._stage, time)
@@ -149,17 +162,8 @@ class Session:
         """Return `stage_from_headset` at `t_ns` [ns]; None where it is not tracked."""
         return self._head_at(self.runtime.time.to_xr(t_ns))
 
-    def begin_frame(self, frame: Frame) -> None:
-        """Begin the frame that `wait` told of."""
-        self._located = frame.located or self._located
-        self._drawn = 0
-        with contextlib.suppress(xr.FrameDiscarded):  # one was begun before and never ended: the runtime dropped it
-            xr.begin_frame(self._session, xr.FrameBeginInfo())
-        self._egl.restore()
-
-    def views(self) -> tuple[View, View] | None:
-        """Return both eyes as last located; None before the first."""
-        if self._located is None:
+    def _views(self) -> tuple[View, View] | None:
+        if not self._located:
             return None
         left, right = (self._as_view(eye, view) for eye, view in enumerate(self._located[:2]))
         return left, right
@@ -169,27 +173,25 @@ class Session:
         angles = (float(fov.angle_left), float(fov.angle_right), float(fov.angle_up), float(fov.angle_down))
         return View(transform_of(view.pose, EYE_FRAMES[eye]), angles, *self.runtime.view_size)
 
-    def eyes(self) -> Iterator[tuple[int, moderngl.Framebuffer]]:
-        """Yield each eye with the swapchain image to draw into."""
-        for eye, target in enumerate(self._eyes):
-            with target.image() as framebuffer:
-                yield eye, framebuffer
-            self._drawn = eye + 1
+    def end_frame(self, frame: Frame, pictures: Sequence[int], drawn: int) -> int:
+        """Hand over both eyes' pictures, or none where there are none; return when that was done [ns].
 
-    def end_frame(self, frame: Frame) -> None:
-        """Hand over the layer of both eyes, or none where they were not drawn."""
+        Pictures are GL textures, each as large as a view, drawn once the fence `drawn` is passed; frames that were
+        never located have none.
+        """
         layers: list[Any] = []
-        layer = self._layer()  # must outlive the call: the list holds only its address
-        if layer is not None:
+        layer = self._layer(frame.located)  # must outlive the call: the list holds only its address
+        if pictures:
+            self._egl.await_fence(drawn)
+            for eye, picture in zip(self._eyes, pictures, strict=True):
+                eye.show(picture)
             layers.append(ctypes.byref(layer))
         mode = BLEND_MODES[self.blend_mode]
         xr.end_frame(self._session, xr.FrameEndInfo(frame.display_xr, mode, layers=layers))
-        self._egl.restore()
+        return self._clock.now_ns()
 
-    def _layer(self) -> xr.CompositionLayerProjection | None:
-        if self._drawn < len(self._eyes) or self._located is None:
-            return None
-        pairs = zip(self._located, self._eyes, strict=False)
+    def _layer(self, located: Sequence[xr.View]) -> xr.CompositionLayerProjection:
+        pairs = zip(located, self._eyes, strict=False)
         eyes = [xr.CompositionLayerProjectionView(view.pose, view.fov, eye.sub_image()) for view, eye in pairs]
         flags = xr.CompositionLayerFlags.NONE
         if self.blend_mode == "alpha":  # without it the layer would cover the room where nothing is drawn
@@ -201,10 +203,7 @@ class Session:
         self._input.pulse(hand, seconds, amplitude)
 
     def close(self) -> None:
-        """Give back GL objects, session and instance; quiet where the runtime is gone."""
-        for eye in self._eyes:
-            eye.release()
+        """Give back session and instance; quiet where the runtime is gone."""
         with contextlib.suppress(xr.XrException):  # gone with its runtime
             xr.destroy_session(self._session)
         self.runtime.close()
-        self._egl.restore()

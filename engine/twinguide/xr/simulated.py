@@ -22,6 +22,8 @@ from twinguide.xr.base import (
     HeadsetInfo,
     Meanwhile,
     View,
+    eye_framebuffers,
+    release_eyes,
 )
 from twinguide.xr.pacing import Pacer
 from twinguide.xr.scripted import HandSource, HeadSource, HeadSway
@@ -93,7 +95,6 @@ class HeadsetSimulated:
         self._newest: tuple[int, Transform] | None = None
         self._ctx: moderngl.Context | None = None
         self._framebuffers: list[moderngl.Framebuffer] = []
-        self._attachments: list[moderngl.Texture | moderngl.Renderbuffer] = []
         self.pulses: list[tuple[int, HandName, float, float]] = []  # (time [ns], hand, seconds [s], amplitude)
 
     @property
@@ -121,10 +122,7 @@ class HeadsetSimulated:
         from twinguide.render.context import create_context
 
         ctx = self._ctx = create_context()
-        for _ in EYE_FRAMES:
-            colour, depth = ctx.texture(self.options.size, 4), ctx.depth_renderbuffer(self.options.size)
-            self._attachments += [colour, depth]
-            self._framebuffers.append(ctx.framebuffer([colour], depth))
+        self._framebuffers = eye_framebuffers(ctx, self.options.size)
 
     def poll(self) -> list[HeadsetEvent]:
         """Return the session's state once, then every space change and loss whose time has come."""
@@ -204,10 +202,7 @@ class HeadsetSimulated:
 
     def stop(self) -> None:
         """Release the framebuffers and the GL context."""
-        for owned in (*self._framebuffers, *self._attachments):
-            owned.release()
-        self._framebuffers.clear()
-        self._attachments.clear()
+        release_eyes(self._framebuffers)
         if self._ctx is not None:
             self._ctx.release()
             self._ctx = None
