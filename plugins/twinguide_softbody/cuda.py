@@ -29,10 +29,10 @@ SCALARS = 32  # as in cuda.cu
 
 
 class Shim:
-    """The kernels' text on the CPU, built by the C compiler; raises NoCompiler without one."""
+    """The kernels' text on the CPU, by its first thread first or last; raises NoCompiler without a C compiler."""
 
-    def __init__(self) -> None:
-        self._library = native.library("shim.c", ())
+    def __init__(self, *, backwards: bool = False) -> None:
+        self._library = native.library("shim.c", ("-DBACKWARDS=1",) if backwards else ())
         self._captured: list[tuple[Any, ...]] | None = None
         self.memory: Memory = Host()
 

@@ -37,6 +37,17 @@ class Balance:
         return self.left / self.acting if self.acting > 0 else 0.0
 
 
+def floor(smallest_j: float) -> float:
+    """Return what a step may not bring the smallest J down to; as `judge` of cuda.cu."""
+    return min(LEAST_J, 0.2 * smallest_j)
+
+
+def better(new: Balance, old: Balance) -> bool:
+    """Tell whether a step lowers the energy, but for rounding, or halves the imbalance; as `judge` of cuda.cu."""
+    slack = 1e-10 * abs(old.energy) + 1e-18
+    return new.energy <= old.energy + slack or new.left < 0.5 * old.left
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
     """What a frame took, and leaves."""
@@ -141,11 +152,10 @@ class Newton:
     def _take(self) -> bool:
         """Make the new displacements the pose, if they invert nothing and do not raise the energy."""
         inner = self.machine.evaluate(self._new_u, self._new_force)
-        if not inner[1] > min(LEAST_J, 0.2 * self._inner[1]):
+        if not inner[1] > floor(self._inner[1]):
             return False
         new = self._balanced(self._new_u, self._new_force, inner, self._new_right)
-        slack = 1e-10 * abs(self.balance.energy) + 1e-18
-        if not (new.energy <= self.balance.energy + slack or new.left < 0.5 * self.balance.left):
+        if not better(new, self.balance):
             return False
         self.u, self._new_u = self._new_u, self.u
         self._force, self._new_force = self._new_force, self._force

@@ -1,9 +1,10 @@
 /* The CUDA kernels: the same element text, one thread per element, node or block; no atomics, no shared memory, no
  * order that depends on the hardware. Each is a plain loop body, so that `shim.c` can run this very text on a CPU.
  *
- * All take (system, count, three pointers, two numbers, one integer); thread i of `count` does the i-th item. Sums go in
- * two rounds: SEGMENTS strided partial sums, then LAST of those; who needs the sum adds the LAST in order. What is
- * decided is decided here, by kernels of one thread: where SKIP is set the others return at once.
+ * All take (system, count, three pointers, two numbers, one integer); thread i of `count` does the i-th item. Sums go
+ * in two rounds: SEGMENTS strided partial sums, then LAST of those; who needs the sum adds the LAST in order. Long sums
+ * are unrolled: a thread waits for memory once in eight items. What is decided is decided by kernels of one thread:
+ * where SKIP is set the others return at once.
  */
 #ifndef KERNEL
 #ifdef __CUDACC_RTC__
@@ -105,6 +106,7 @@ KERNEL(invert_diagonals) { ITEM; invert_diagonal(s, i, s->held); }
 KERNEL(sum_segments) { /* product[y] */
     ITEM;
     double total = 0;
+#pragma unroll 8
     for (int j = i; j < (int)y; j += SEGMENTS) total += s->product[j];
     s->sums[k * SEGMENTS + i] = total;
 }
@@ -129,6 +131,7 @@ KERNEL(dot_rows) { /* (row, segment): a[rows][size]' b[size], y = size */
     const int size = (int)y;
     const double *row = (const double *)a + (int64_t)(i / SEGMENTS) * size, *v = (const double *)b;
     double total = 0;
+#pragma unroll 8
     for (int j = i % SEGMENTS; j < size; j += SEGMENTS) total += row[j] * v[j];
     s->sums[k * SEGMENTS + i] = total;
 }
@@ -161,7 +164,7 @@ KERNEL(spring_pulls) {
     s->pull[4 * (int64_t)i + 3] = energy;
 }
 
-KERNEL(balance_nodes) { /* a = u, c = the elements' forces: b = what is out of balance under x of the load; four products */
+KERNEL(balance_nodes) { /* a = u, c = the elements' forces: b = what is out of balance under x of the load */
     ITEM;
     const double *u = (const double *)a, *element = (const double *)c;
     double *right = (double *)b, *out = s->product + s->elements + i, work = 0, inner = 0, outer = 0, left = 0;
@@ -313,7 +316,8 @@ KERNEL(finish) { /* b = d[n][3] */
  * positive semidefinite, so that no order is to be sought -- */
 KERNEL(wide_system) { /* (row, column): b[3 wide][6 wide] = 1 + S B | S */
     ITEM;
-    const int size = 3 * s->wide, row = i / (2 * size), column = i % (2 * size), spring = row / 3, at = column % size / 3;
+    const int size = 3 * s->wide, row = i / (2 * size), column = i % (2 * size);
+    const int spring = row / 3, at = column % size / 3;
     const float *stiffness = s->wide_stiffness + 9 * spring + 3 * (row % 3);
     double sum = column < size ? row == column : spring == at ? stiffness[column % 3] : 0;
     int l = s->wide_start[at];
@@ -336,7 +340,7 @@ INLINE void over_pivot(const double *matrix, int width, int k, int column, doubl
     const double over = 1 / (m[0] * c[0] + m[1] * c[1] + m[2] * c[2]);
     for (int j = 0; j < 3; j++) out[j] = over * (c[j] * v[0] + c[3 + j] * v[width] + c[6 + j] * v[2 * width]);
 }
-KERNEL(wide_eliminate) { /* (spring, column): the k-th pivot from all other rows; what is right of it alone is written */
+KERNEL(wide_eliminate) { /* (spring, column): the k-th pivot from all other rows, right of its own columns */
     ITEM;
     const int width = 6 * s->wide, spring = i / width, column = i % width;
     double *matrix = (double *)b, *row = matrix + 3 * (int64_t)spring * width, v[3];

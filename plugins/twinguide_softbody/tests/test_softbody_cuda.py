@@ -11,16 +11,16 @@ import scipy.sparse as sp
 from twinguide_softbody import native, quasistatic
 from twinguide_softbody.attachment import Attachment
 from twinguide_softbody.body import Body, Springs, joined
-from twinguide_softbody.cuda import Cuda, Shim
+from twinguide_softbody.cuda import LAST, ROWS, SCALARS, Cuda, Shim
 from twinguide_softbody.layout import layout
 from twinguide_softbody.machine import Host, Native
 from twinguide_softbody.mesh import block
-from twinguide_softbody.newton import Newton
+from twinguide_softbody.newton import LEAST_J, Balance, Newton, better, floor
 from twinguide_softbody.precondition import EVERY
 from twinguide_softbody.quasistatic import Solver
 
 pytestmark = pytest.mark.skipif(native.compiler() is None, reason="no C compiler on this machine")
-LEARNT = 18  # of the scalars, as in cuda.cu
+LEAST, ENERGY, LEFT, TAKEN, LEARNT = 8, 9, 10, 14, 18  # of the scalars, as in cuda.cu
 
 
 class Counting(Host):
@@ -173,6 +173,60 @@ def test_a_device_decides_by_itself_as_the_cpu_does_from_its_numbers(monkeypatch
     assert (a.iterations, a.converged, a.smallest_j) == (b.iterations, b.converged, b.smallest_j)
     assert b.solver_error_m == pytest.approx(a.solver_error_m, rel=1e-12)
     assert b.residual == pytest.approx(a.residual, rel=1e-12)
+
+
+def test_a_candidate_is_judged_as_on_the_cpu():
+    rng, machine, said = np.random.default_rng(0), Cuda(layout(BODY, BODY.vertices[:, 0] < 1e-9), "linear", Shim()), []
+    for _ in range(300):
+        old = Balance(rng.normal(), rng.choice([1e-3, 0.05, 0.9]), rng.uniform(), 1.0)
+        energy = old.energy + rng.choice([-1e-3, 0, 5e-11 * abs(old.energy), 1e-9, np.nan])
+        new = Balance(energy, old.smallest_j * rng.choice([0.1, 0.25, 1]), old.left * rng.choice([0.4, 0.6, 1]), 1.0)
+        scalars, sums = np.zeros(SCALARS), np.zeros((ROWS, LAST))
+        scalars[LEAST], scalars[ENERGY], scalars[LEFT] = old.smallest_j, old.energy, old.left
+        sums[0], sums[1, 3], sums[6, 0] = new.smallest_j, new.energy, new.left**2
+        machine.arrays.write("scalars", scalars)
+        machine._last[...] = sums.ravel()
+        machine.run("judge", 1, x=LEAST_J, k=5)
+        said.append(bool(new.smallest_j > floor(old.smallest_j)) and bool(better(new, old)))
+        assert (machine.arrays["scalars"][TAKEN] == 5) == said[-1]
+    assert 50 < sum(said) < 250
+
+
+def test_a_first_direction_that_curves_down_is_offered_as_it_is():
+    lay, found = layout(BODY, BODY.vertices[:, 0] < 1e-9), []
+    squeezed, right = np.ascontiguousarray(BODY.vertices[lay.order] * [0.0, -0.7, 0.0]), None
+    for machine in (Native(lay, "neo_hookean", 1), Cuda(lay, "neo_hookean", Shim())):
+        Attachment(lay, SPRINGS, machine.arrays)
+        machine.tangent(squeezed)
+        right = downwards(lay, machine) if right is None else right
+        d = np.zeros_like(right)
+        count, _, _, negative = machine.solve(right, d, 8, 0.0)
+        assert (count, negative) == (0, True)
+        found.append(d)
+    assert np.abs(found[0]).max() > 0.01
+    np.testing.assert_allclose(found[1], found[0], rtol=0, atol=1e-6 * np.abs(found[0]).max())  # float32
+
+
+def downwards(lay, machine) -> np.ndarray:
+    """Forces whose first direction is the matrix's lowest eigenvector: the nodes' own blocks times that."""
+    free, count = np.repeat(lay.held == 0, 3), len(lay.order)
+    values = machine.arrays["values"][: len(lay.pattern.column)].reshape(-1, 3, 3).transpose(0, 2, 1)
+    matrix = sp.bsr_matrix((values, lay.pattern.column, lay.pattern.row_start)).toarray()[free][:, free]
+    lowest = np.zeros(3 * count)
+    lowest[free] = np.linalg.eigh(matrix)[1][:, 0]
+    smoother = np.where((lay.held == 0)[:, None, None], machine.arrays["inverse"][:count].reshape(-1, 3, 3), np.eye(3))
+    return np.ascontiguousarray(np.linalg.solve(smoother, lowest.reshape(-1, 3, 1))[:, :, 0])
+
+
+def test_no_kernel_hangs_on_the_order_of_its_threads(monkeypatch):
+    solvers = [solver(monkeypatch, by_text(Shim(backwards=backwards))) for backwards in (False, True)]
+    for one in solvers:
+        one.solve(REST)
+    for frame in range(10):  # with a line search in the sixth
+        rough = np.array([0.0, 0.09, -0.09]) if frame == 5 else 0.0
+        a, b = (one.step(REST + path(frame) + rough) for one in solvers)
+        np.testing.assert_array_equal(a.positions, b.positions)
+        assert a.residual == b.residual
 
 
 def test_what_was_captured_is_void_with_other_springs(monkeypatch):
