@@ -136,12 +136,24 @@ def test_a_missing_ring_is_nothing_and_a_file_of_another_kind_is_refused(tmp_pat
 
 
 def test_a_larger_array_gets_a_larger_ring_and_files_are_private(tmp_path):
-    shelf, reader = RingShelf(tmp_path / "rings", "part", 1), RingReader(tmp_path / "rings")
-    small, large = shelf.write("v", np.zeros(3)), shelf.write("v", np.ones(10_000))
+    shelf, early, late = RingShelf(tmp_path / "rings", "part", 1), *(RingReader(tmp_path / "rings") for _ in range(2))
+    small = shelf.write("v", np.zeros(3))
+    assert early.read(small).sum() == 0
+    large = shelf.write("v", np.ones(10_000))
     assert small.ring != large.ring
-    assert reader.read(small).sum() == 0
-    assert reader.read(large).sum() == 10_000
+    assert early.read(small).sum() == 0  # it has the ring open
+    assert late.read(small) is None  # gone, as if overwritten
+    assert early.read(large).sum() == late.read(large).sum() == 10_000
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "rings").iterdir()} == {0o600}
+
+
+def test_arrays_that_grow_leave_one_ring_and_seldom_ask_for_another(tmp_path):
+    shelf, reader = RingShelf(tmp_path / "rings", "part", 1), RingReader(tmp_path / "rings")
+    shelf.write("other", np.zeros(3))
+    refs = [shelf.write("v", np.full((n, 3), float(n))) for n in range(1000, 3000, 100)]
+    assert reader.read(refs[-1])[0, 0] == 2900.0
+    assert len(list((tmp_path / "rings").iterdir())) == 2
+    assert len({ref.ring for ref in refs}) == 4  # 1000, 1500, 2250, 3375 rows
 
 
 def test_objects_are_not_shared(tmp_path):

@@ -120,7 +120,10 @@ class RingReader:
 
 
 class RingShelf:
-    """The rings that one part writes, made when first used and made anew for larger arrays."""
+    """The rings that one part writes, made when first used and made anew, half as large again, for larger arrays.
+
+    The one replaced is removed: who has it open reads it still, to others what lay there is as good as overwritten.
+    """
 
     def __init__(self, folder: Path, part: str, boot: int) -> None:
         self._folder, self._stem = folder, f"{part}-{boot}"
@@ -133,6 +136,9 @@ class RingShelf:
         if writer is None or values.nbytes > writer.capacity:
             self._made += 1
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            writer = RingWriter(self._folder / f"{self._stem}-{ring}-{self._made}", values.nbytes)
-            self._writers[ring] = writer
+            capacity = max(values.nbytes, writer.capacity * 3 // 2 if writer else 0)
+            larger = RingWriter(self._folder / f"{self._stem}-{ring}-{self._made}", capacity)
+            if writer:
+                (self._folder / writer.name).unlink(missing_ok=True)
+            self._writers[ring] = writer = larger
         return writer.write(values)
