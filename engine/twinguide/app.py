@@ -241,13 +241,15 @@ def _give_pictures(loop: Loop, run: Run, case: Case, stack: ExitStack) -> None:
     from twinguide.render.meshes import surfaces_of
     from twinguide.render.pipeline import Renderer
 
-    assert loop.headset.ctx is not None
-    opaque = loop.headset.info.blend_mode == "opaque"  # a rehearsal's patient has a skin, a real one needs none drawn
-    loop.renderer = Renderer(loop.headset.ctx, surfaces_of(case), show_skin=opaque)
+    headset, every = loop.headset, loop.draw_every[1]
+    assert headset.ctx is not None
+    opaque = headset.info.blend_mode == "opaque"  # a rehearsal's patient has a skin, a real one needs none drawn
+    loop.renderer = Renderer(headset.ctx, surfaces_of(case), show_skin=opaque)
     stack.callback(loop.renderer.release)
     virtual = run.scenario.clock == "virtual"
-    fps = run.scenario.loop.rate_hz / loop.draw_every[1]
-    loop.footage = Footage(run.out, loop.headset.info.view_size, fps, threaded=not virtual)
+    loop.footage = Footage(
+        run.out, headset.info.view_size, lambda: SECOND / (headset.info.period_ns * every), threaded=not virtual
+    )
     stack.callback(lambda: [loop.session.publish(p) for p in loop.footage.close()] if loop.footage else None)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import logging
 import queue
 import threading
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.uint8]
 STILL_DELAY_NS = 500 * MS  # into a step, so that its text and marks stand
 STILL_EVERY_NS = 10 * SECOND
+END = "no more pictures are kept"
+log = logging.getLogger(__name__)
 
 
 class Footage:
@@ -35,12 +38,14 @@ class Footage:
     frame that finds it busy is left out of the video, never out of the headset; `left_out` counts them.
     """
 
-    def __init__(self, folder: Path, size: tuple[int, int], fps: float, *, threaded: bool) -> None:
+    def __init__(self, folder: Path, size: tuple[int, int], fps: Callable[[], float], *, threaded: bool) -> None:
+        """Take each eye's size [px]; `fps` [1/s] is asked at the first frame: before it, a runtime has not told it."""
         self._stills = folder / "stills"
         self._stills.mkdir(parents=True, exist_ok=True)
-        width, height = size
-        self._pair = np.zeros((height, 2 * width, 3), dtype=np.uint8)
-        self._video = VideoWriter(folder / "stereo.webm", 2 * width, height, fps)
+        self._size = width, height = size
+        self._pair = np.zeros((height - height % 2, 2 * width, 3), dtype=np.uint8)  # a video's height is even
+        self._path, self._fps = folder / "stereo.webm", fps
+        self._video: VideoWriter | None = None
         self._step, self._due_ns, self._count = "", 0, 0
         self.left_out = 0
         self.fault = ""  # why no more pictures are kept
@@ -53,8 +58,11 @@ class Footage:
 
     def take(self, eye: int, framebuffer: moderngl.Framebuffer) -> None:
         """Read one eye's pixels."""
-        width = self._pair.shape[1] // 2
-        self._pair[:, eye * width : (eye + 1) * width] = read_pixels(framebuffer)
+        if framebuffer.size != self._size:  # a lost runtime came back as another headset
+            self.fault = self.fault or f"{END}: wanted views of {self._size}, got {framebuffer.size} pixels"
+            return
+        width = self._size[0]
+        self._pair[:, eye * width : (eye + 1) * width] = read_pixels(framebuffer)[: len(self._pair)]
 
     def keep(self, scene: Scene) -> list[Picture]:
         """Hand the pair to the video, and return the stills that have been written since the last call."""
@@ -87,22 +95,28 @@ class Footage:
             self._write(*taken)
 
     def _write(self, pair: Pixels, t_ns: int, still: str) -> None:
-        """Encode a pair, and as a still if it has a name; a full disk ends the pictures, not the run."""
+        """Encode a pair, and as a still if it has a name; a full disk, say, ends the pictures, not the run."""
         if self.fault:
             return
         try:
+            if self._video is None:
+                self._video = VideoWriter(self._path, pair.shape[1], pair.shape[0], self._fps())
             self._video.write(pair)
             if still:
                 save_png(pair, self._stills / still)
                 self._written.append(Picture(t_ns=t_ns, name=still, sha256=picture_hash(pair)))
-        except (OSError, RecordingError) as error:
-            self.fault = f"no more pictures are kept: {error}"
+        except Exception as error:  # whatever it was: the thread must live to be joined
+            log.exception("a frame could not be kept")
+            self.fault = f"{END}: {error or type(error).__name__}"
 
     def close(self) -> list[Picture]:
         """Finish the video; return the stills written last, and in virtual time the digest of all as one more."""
         if self._queue and self._thread:
             self._queue.put(None)
             self._thread.join()
-        with contextlib.suppress(OSError, RecordingError):  # `fault` has said it already
-            self._video.close()
+        try:
+            if self._video:
+                self._video.close()
+        except (OSError, RecordingError) as error:
+            self.fault = self.fault or f"{END}: {error}"
         return self._told() + ([] if self._queue else [Picture(name="stereo.webm", sha256=self.digest.hexdigest())])

@@ -1,6 +1,7 @@
 """What is left on disk: a video that plays, the same bytes for the same pictures, and stills of a case."""
 
 import hashlib
+import threading
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -114,7 +115,7 @@ def test_looking_at_a_point_puts_it_straight_ahead():
 
 @pytest.mark.parametrize("threaded", [False, True])
 def test_a_still_is_kept_once_a_step_has_stood_and_told_of(scene_of, tmp_path, threaded):
-    footage = Footage(tmp_path, (64, 64), 30.0, threaded=threaded)
+    footage = Footage(tmp_path, (64, 64), lambda: 30.0, threaded=threaded)
     scene = scene_of()
     told = []
     for tenth in range(100):  # ten seconds: in real time the encoder may leave out any one frame
@@ -127,3 +128,28 @@ def test_a_still_is_kept_once_a_step_has_stood_and_told_of(scene_of, tmp_path, t
     kept = np.asarray(Image.open(tmp_path / "stills" / stills[0].name))
     assert picture_hash(kept) == stills[0].sha256
     assert not footage.fault
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_a_fault_of_any_kind_ends_the_pictures_and_is_told(scene_of, tmp_path, threaded):
+    footage = Footage(tmp_path, (64, 64), lambda: 1 / 0, threaded=threaded)
+    for _ in range(20):  # more than the encoder's queue takes
+        footage.keep(scene_of())
+        time.sleep(0.001 * threaded)
+    closing = threading.Thread(target=footage.close, daemon=True)
+    closing.start()
+    closing.join(20.0)
+    assert not closing.is_alive()
+    assert footage.fault == "no more pictures are kept: division by zero"
+
+
+def test_a_view_of_odd_height_loses_a_row_and_one_of_another_size_ends_the_pictures(scene_of, canvas_of, tmp_path):
+    footage = Footage(tmp_path, (64, 65), lambda: 30.0, threaded=False)
+    footage.take(0, canvas_of((64, 65)).framebuffer)
+    footage.keep(scene_of())
+    assert not footage.fault
+    footage.take(1, canvas_of((64, 90)).framebuffer)
+    assert "got (64, 90)" in footage.fault
+    footage.close()
+    with av.open(str(tmp_path / "stereo.webm")) as video:
+        assert (video.streams.video[0].width, video.streams.video[0].height) == (128, 64)
