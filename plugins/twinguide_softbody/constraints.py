@@ -12,12 +12,11 @@ the measurement its variance is e c, which must be what is known of the organ's 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
 from twinguide.embedding import embed
 from twinguide.errors import CaseError
@@ -32,9 +31,10 @@ STRAIN = 0.25  # 1 sigma of a tissue's strain: what two points may differ by, ov
 CONTRADICTION = 16.27  # squared deviations that one of 1000 triples of normal errors exceeds (chi-square, 3)
 FARTHEST_M = 0.1  # from where the CT shows it: no organ of a patient at rest moves so far
 JUMP_M = 0.02  # from one input to the next: 1.2 m/s at 60 Hz; a cough moves the liver by a tenth of that
-AGREE = 3  # inputs until a jump that stays is believed
-TOGETHER = 3  # points at least that jump as one
 SLID_M = 0.005  # by which a point may slide over the body and still be the same: short against how its motion varies
+
+ROUNDING = 1e-6  # of a covariance's size: float32's
+WHERE = "a boundary condition"
 
 
 class _Body:
@@ -82,6 +82,12 @@ class Surroundings:
     log_sigma: float = 0.7
     turn_sigma: float = 2.2
 
+    def __post_init__(self) -> None:
+        """Refuse what is not a number, or below 0."""
+        for field in fields(self):
+            if not 0.0 <= getattr(self, field.name) < np.inf:
+                raise CaseError(f"{field.name} of 0 or more", f"{getattr(self, field.name)}", "the surroundings")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Points:
@@ -91,6 +97,11 @@ class Points:
     rest: Array
     mean: Array
     covariance: Array
+
+    def of(self, which: NDArray[np.intp]) -> Points:
+        """Return the points of these numbers."""
+        rows = sp.csr_matrix(sp.csr_matrix(self.weights)[which])
+        return Points(rows, self.rest[which], self.mean[which], self.covariance[which])
 
 
 def surroundings(vertices: Array, tetrahedra: Indices, young_pa: float, held: Surroundings) -> list[Held]:
@@ -145,25 +156,53 @@ def points_of(
 
     Raises CaseError where the arrays do not fit, are not finite, or lie far from the body.
     """
+    points = placed(vertices, tetrahedra, rest, mean, covariance, radius_m)
+    for bad, why in faults(points):
+        if bad.any():
+            fix = "Give what was measured in image, in metres."
+            raise CaseError("points that can be used", f"{int(bad.sum())} of {len(bad)}: {why}", WHERE, fix)
+    return points
+
+
+def placed(
+    vertices: Array, tetrahedra: Indices, rest: Array, mean: Array, covariance: Array, radius_m: float
+) -> Points:
+    """Return points as `points_of` does, whatever `mean` and `covariance` are; the rest is refused alike."""
     rest, mean, covariance = (np.asarray(a, dtype=np.float64) for a in (rest, mean, covariance))
     check_shapes(rest, mean, covariance)
-    count = len(rest)
-    if not (np.isfinite(rest).all() and np.isfinite(mean).all() and np.isfinite(covariance).all()):
-        raise CaseError("finite points and covariances", "some that are not", "a boundary condition")
-    if count and np.linalg.eigvalsh(covariance).min() < -1e-12:
-        raise CaseError("covariances that are positive", "a negative variance", "a boundary condition")
-    if radius_m > 0 and count:
+    if not np.isfinite(rest).all():
+        raise CaseError("finite places at rest", "some that are not", WHERE)
+    if not 0.0 <= radius_m <= float(np.ptp(vertices, axis=0).max()):
+        raise CaseError("a radius of 0 to the body's size", f"{radius_m:g} m", WHERE, "Give it in metres.")
+    if radius_m > 0 and len(rest):
         weights = sp.csr_matrix(np.stack([patch_weights(vertices, centre, radius_m) for centre in rest]))
     else:
         weights = point_weights(vertices, tetrahedra, rest)
     off = np.linalg.norm(weights @ vertices - rest, axis=1)
-    if count and off.max() > JUMP_M:
+    if off.max(initial=0.0) > JUMP_M:
         got = f"point {int(off.argmax())} {off.max() * 1e3:.0f} mm outside"
-        raise CaseError("points on the body at rest", got, "a boundary condition", "Give `rest` in image, in metres.")
-    if count and _farthest(mean, rest) > FARTHEST_M:
-        got = f"{_farthest(mean, rest) * 1e3:.0f} mm away"
-        raise CaseError(f"points within {FARTHEST_M * 1e3:.0f} mm of their rest", got, "a boundary condition")
+        raise CaseError("points on the body at rest", got, WHERE, "Give `rest` in image, in metres.")
     return Points(weights, rest, mean, covariance)
+
+
+def faults(points: Points) -> list[tuple[NDArray[np.bool_], str]]:
+    """Return which points, (k,), cannot be used, each with the reason."""
+    numbers = np.concatenate([points.mean, points.covariance.reshape(-1, 9)], axis=1)
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(numbers).all(axis=1))
+    wrong = finite & ~is_covariance(points.covariance)
+    away = np.where(finite, np.linalg.norm(points.mean - points.rest, axis=1), 0.0)
+    far = away > FARTHEST_M
+    most = f"{1e3 * away.max(initial=0.0):.0f} mm away from where they rest"
+    return [(~finite, "not finite"), (wrong, "a covariance with a negative variance or no symmetry"), (far, most)]
+
+
+def is_covariance(c: Array) -> NDArray[np.bool_]:
+    """Tell which finite matrices [m2], (..., 3, 3), may be covariances: symmetric, and of no negative variance."""
+    c = np.where(np.isfinite(c), c, 0.0)
+    size = np.abs(c).max(axis=(-2, -1))
+    skew = np.abs(c - np.swapaxes(c, -2, -1)).max(axis=(-2, -1))
+    least = np.linalg.eigvalsh(c).min(axis=-1)
+    return (skew <= ROUNDING * size) & (least >= -ROUNDING * size)
 
 
 def check_shapes(rest: Array, mean: Array, covariance: Array) -> None:
@@ -171,7 +210,7 @@ def check_shapes(rest: Array, mean: Array, covariance: Array) -> None:
     count = len(rest) if rest.ndim else 0
     if rest.shape != (count, 3) or mean.shape != (count, 3) or covariance.shape != (count, 3, 3):
         got = f"{rest.shape}, {mean.shape}, {covariance.shape}"
-        raise CaseError("points (k, 3), (k, 3) and covariances (k, 3, 3)", got, "a boundary condition")
+        raise CaseError("points (k, 3), (k, 3) and covariances (k, 3, 3)", got, WHERE)
 
 
 def pressed(vertices: Array, tetrahedra: Indices, tip: Array, radius_m: float, sigma_m: float) -> Points | None:
@@ -180,6 +219,8 @@ def pressed(vertices: Array, tetrahedra: Indices, tip: Array, radius_m: float, s
     The patch is held along the normal to `sigma_m` [m] and slides along the skin: a wet probe does not hold. None
     where the tip does not touch.
     """
+    if not (np.isfinite(tip).all() and radius_m > 0):
+        raise CaseError("a finite tip and a radius above 0", f"{tip} and {radius_m:g} m", "a pressed probe")
     faces = boundary(tetrahedra)
     areas, centres = face_areas(vertices, faces), vertices[faces].mean(axis=1)
     distance = np.linalg.norm(centres - tip, axis=1)
@@ -233,59 +274,3 @@ def contradictions(points: Sequence[Points]) -> list[tuple[int, int]]:
     score = np.einsum("kx,kx->k", apart, np.linalg.solve(total, apart[..., None])[..., 0])
     pairs = zip(i[score > CONTRADICTION].tolist(), j[score > CONTRADICTION].tolist(), strict=True)
     return [(a, b) if trace[a] <= trace[b] else (b, a) for a, b in pairs]
-
-
-class Steadiness:
-    """Tell jumps of points that drive from motion: a jump that stays is believed after three inputs that agree.
-
-    A point is known again by its place at rest. Most points together are not an organ's deformation: they are believed
-    once the target is with them, as in a patient who moves.
-    """
-
-    def __init__(self) -> None:
-        self._rest = np.zeros((0, 3))
-        self._last = self._new = np.full((1, 3), np.nan)  # the last row is of those that are not known
-        self._agree = np.zeros(1)
-
-    def knows(self, rest: Array) -> NDArray[np.bool_]:
-        """Tell which points, (k, 3) [m] at rest, were in the last input."""
-        return self._found(rest) < len(self._rest)
-
-    def jumps(self, rest: Array, mean: Array, own: Array, along: Array | None = None) -> Array:
-        """Return how far points [m], (k, 3), have jumped since they were last believed, (k,); 0 where they have not.
-
-        `own` [m], (k, 3), is what stands for the last of those that are not known, `along` where the target's motion
-        alone would have them.
-        """
-        at = self._found(rest)
-        last = np.where((at < len(self._rest))[:, None], self._last[at], own)
-        agree = np.where(_near(mean, self._new[at]), self._agree[at] + 1, 1)
-        steady, stayed = _near(mean, last), agree >= AGREE
-        if along is not None and most_of(stayed & ~steady):
-            apart = np.median((mean - along)[stayed & ~steady], axis=0)
-            stayed &= np.linalg.norm(apart) < JUMP_M
-        believed = steady | stayed
-        self._rest, none = rest, np.full((1, 3), np.nan)
-        self._last = np.concatenate([np.where(believed[:, None], mean, last), none])
-        self._new = np.concatenate([np.where(believed[:, None], np.nan, mean), none])
-        self._agree = np.append(np.where(believed, 0.0, agree), 0.0)
-        return np.where(believed, 0.0, np.linalg.norm(mean - last, axis=1))
-
-    def _found(self, rest: Array) -> NDArray[np.intp]:
-        """Return each point's row in the last input; one more than there are for those that were not in it."""
-        if not len(self._rest):
-            return np.zeros(len(rest), dtype=np.intp)
-        return np.asarray(KDTree(self._rest).query(rest, distance_upper_bound=SLID_M)[1], dtype=np.intp)
-
-
-def most_of(which: NDArray[np.bool_]) -> bool:
-    """Tell whether so many points are meant that they can no longer be single ones that erred."""
-    return bool(which.sum() >= TOGETHER and which.mean() > 0.5)
-
-
-def _near(a: Array, b: Array) -> NDArray[np.bool_]:
-    return np.linalg.norm(a - b, axis=1) < JUMP_M
-
-
-def _farthest(a: Array, b: Array) -> float:
-    return float(np.linalg.norm(a - b, axis=-1).max())

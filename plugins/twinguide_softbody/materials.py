@@ -80,6 +80,7 @@ BY_ROLE: Mapping[str, str] = {
     "vessel": "vessel",
     "bile": "gallbladder",
     "cyst": "fluid",
+    **dict.fromkeys(("bone", "pleura", "skin", "other"), "parenchyma"),  # if such a thing reaches into the organ
 }
 
 
@@ -89,13 +90,16 @@ def tissue_of(role: str, young_pa: float = 0.0, young_sigma_pa: float = 0.0, poi
     A case that tells a modulus and no spread gets the literature's relative spread. Raises CaseError for a modulus
     that no tissue has.
     """
-    known = LITERATURE[BY_ROLE.get(role, "parenchyma")]
+    if role not in BY_ROLE:
+        raise CaseError(f"a role of {', '.join(BY_ROLE)}", repr(role), "a tissue", "Or build a Tissue of your own.")
+    known = LITERATURE[BY_ROLE[role]]
     if young_pa == 0.0:
         return known
     spread = young_sigma_pa or young_pa * known.young_sigma_pa / known.young_pa
     if not (LEAST_PA <= young_pa <= MOST_PA and 0.0 <= spread <= 3 * young_pa and 0.0 <= poisson < 0.5):
         got = f"E = {young_pa:g} +- {spread:g} Pa, nu = {poisson:g}"
-        raise CaseError(f"a modulus of {LEAST_PA:g} to {MOST_PA:g} Pa, nu below 0.5", got, f"a {role}", FIX)
+        wanted = f"a modulus of {LEAST_PA:g} to {MOST_PA:g} Pa, a spread of three times that at most, nu in 0..0.5"
+        raise CaseError(wanted, got, f"the tissue {role!r}", FIX)
     return Tissue(young_pa, spread, poisson, "the case")
 
 
@@ -126,9 +130,11 @@ def mix(
     Raises CaseError where fractions do not fit the mesh or lie outside 0..1. Where they sum to more than 1, as where
     two surfaces overlap, they are scaled down.
     """
-    names = [name for name in fractions if name in tissues]
+    names = list(fractions)
     for name in names:
-        f = fractions[name]
+        f = np.asarray(fractions[name])
+        if name not in tissues:
+            raise CaseError(f"a tissue for {name}", f"tissues for {', '.join(tissues) or 'nothing'}", "the mixture")
         if f.shape != (count,) or not np.isfinite(f).all() or f.min() < -1e-6 or f.max() > 1 + 1e-6:
             got = f"shape {f.shape}, {f.min():g} to {f.max():g}"
             raise CaseError(f"{count} volume fractions in 0..1", got, f"fraction of {name}", "Import the case again.")

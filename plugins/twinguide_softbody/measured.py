@@ -1,121 +1,125 @@
-"""What measures the organ besides its target: points of messages, brought into the image; why some are left out.
-
-A point is known again by where it is at rest, as a message may have other points than the last one of its name. One
-that is new is measured against where the body itself has it: a jump does not hide behind a changed count.
-"""
+"""What is believed of measured points: each by itself, against where it was last or, if it is new, the body has it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from logging import Logger
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
-from twinguide.errors import TwinGuideError
-from twinguide.messages import Boundary
+from twinguide.errors import CaseError
 
-from .constraints import FARTHEST_M, Points, Steadiness, check_shapes, most_of, points_of
-from .organ import SoftBody
+from .body import Array
+from .constraints import JUMP_M, SLID_M, Points, faults
 
-Array = NDArray[np.float64]
-Placing = tuple[Array, Array]  # image_from_reference: rotation, shape (3, 3), and translation [m], shape (3,)
+AGREE = 3  # inputs until a jump that stays is believed
+TOGETHER = 3  # points at least that jump as one
+Mask = NDArray[np.bool_]
 
 
-@dataclass(slots=True, eq=False)
-class _Seen:
-    """A message: `rest` [m] in image, (k, 3), the others in reference; how far each jumped [m], (k,), once known."""
+class Steadiness:
+    """Tell jumps of points that drive from motion: a jump that stays is believed after three inputs that agree.
 
-    rest: Array
-    mean: Array
-    covariance: Array
-    radius_m: float
-    jumps: Array | None = None
+    A point is known again by its place at rest. Most points together are not an organ's deformation: they are believed
+    once the target is with them, as in a patient who moves.
+    """
+
+    def __init__(self) -> None:
+        self._rest = np.zeros((0, 3))
+        self._last = self._new = np.full((1, 3), np.nan)  # the last row is of those that are not known
+        self._agree = np.zeros(1)
+
+    def jumps(self, rest: Array, mean: Array, own: Array, along: Array | None = None) -> Array:
+        """Return how far points [m], (k, 3), have jumped since they were last believed, (k,); 0 where they have not.
+
+        `own` [m], (k, 3), is what stands for the last of those that are not known, `along` where the target's motion
+        alone would have them.
+        """
+        at = self._found(rest)
+        last = np.where((at < len(self._rest))[:, None], self._last[at], own)
+        agree = np.where(_near(mean, self._new[at]), self._agree[at] + 1, 1)
+        steady, stayed = _near(mean, last), agree >= AGREE
+        if along is not None and most_of(stayed & ~steady):
+            apart = np.median((mean - along)[stayed & ~steady], axis=0)
+            stayed &= np.linalg.norm(apart) < JUMP_M
+        believed = steady | stayed
+        self._rest, none = rest, np.full((1, 3), np.nan)
+        self._last = np.concatenate([np.where(believed[:, None], mean, last), none])
+        self._new = np.concatenate([np.where(believed[:, None], np.nan, mean), none])
+        self._agree = np.append(np.where(believed, 0.0, agree), 0.0)
+        return np.where(believed, 0.0, np.linalg.norm(mean - last, axis=1))
+
+    def _found(self, rest: Array) -> NDArray[np.intp]:
+        """Return each point's row in the last input; one more than there are for those that were not in it."""
+        if not len(self._rest):
+            return np.zeros(len(rest), dtype=np.intp)
+        return np.asarray(KDTree(self._rest).query(rest, distance_upper_bound=SLID_M)[1], dtype=np.intp)
 
 
 class Measured:
-    """The points in use by the name of what measures, and why others are not; none of other structures."""
+    """Judge measured points, whose names are those of what measures: what is not believed is left out, and said.
 
-    def __init__(self, body: SoftBody, structures: Collection[str], log: Logger) -> None:
-        self._body, self._structures, self._log = body, structures, log
-        self._seen: dict[str, _Seen] = {}
+    The same `Points` given again are no new input.
+    """
+
+    def __init__(self, vertices: Array) -> None:
+        self._vertices = vertices
         self._steady: dict[str, Steadiness] = {}
-        self._placing: Placing | None = None
-        self.points: dict[str, Points] = {}
-        self.left_out: dict[str, str] = {}
+        self._known: dict[str, tuple[Points, Points | None, str]] = {}  # as given, what is believed, why not all
 
-    def register(self, placing: Placing | None) -> None:
-        """Place all points anew; by None, as nobody is registered, none."""
-        self._placing = placing
-        for name in self._seen:
-            self._place(name)
+    def forget(self) -> None:
+        """Believe nothing of what was: points are placed anew, and are to be where the body has them."""
+        self._steady.clear()
+        self._known.clear()
 
-    def take(self, boundary: Boundary) -> None:
-        """Take a message for the older ones of its name; without points it takes them back."""
-        name = boundary.name
-        if boundary.of not in self._structures:
-            return
-        for kept in (self._seen, self.points, self.left_out):
-            kept.pop(name, None)
-        if not boundary.rest.shape[:1] > (0,):
-            self._steady.pop(name, None)
-            return
-        try:
-            wired = (a.numpy() for a in (boundary.rest, boundary.mean, boundary.covariance))
-            rest, mean, covariance = (np.where(np.isfinite(a), a, np.nan) for a in wired)
-            check_shapes(rest, mean, covariance)
-        except (TwinGuideError, TypeError) as error:
-            self._leave_out(name, name, str(error))
-            return
-        self._seen[name] = _Seen(rest, mean, covariance, boundary.radius_m)
-        self._place(name)
+    def believed(self, given: Mapping[str, Points], pose: Array, target: Array) -> tuple[list[Points], list[str]]:
+        """Return the points that are believed, and why others are not.
 
-    def _place(self, name: str) -> None:
-        """Bring a message's points into the image, but for those that cannot be used."""
-        self.left_out.pop(name, None)
-        self.points.pop(name, None)
-        if self._placing is None:
-            return
-        seen, (turn, shift) = self._seen[name], self._placing
-        mean, covariance = seen.mean @ turn.T + shift, turn @ seen.covariance @ turn.T
-        bad = self._faults(name, seen, np.linalg.norm(mean - seen.rest, axis=1))
-        use = ~np.any([where for where, _ in bad], axis=0)
-        if not use.all():
-            which = name if not use.any() else f"{int((~use).sum())} of {len(use)} points of {name}"
-            self._leave_out(name, which, ", ".join(why for where, why in bad if where.any()))
-        if not use.any():
-            return
-        body, parts = self._body.body, (seen.rest[use], mean[use], covariance[use])
-        try:
-            self.points[name] = points_of(body.vertices, body.elements, *parts, seen.radius_m)
-        except TwinGuideError as error:
-            self._leave_out(name, name, str(error))
+        `pose` [m], (n, 3), is where the body was last, `target` [m], (3,), how far the target has moved. Raises
+        CaseError for points of another body.
+        """
+        for name in self._known.keys() - given.keys():
+            del self._steady[name], self._known[name]
+        for name, points in given.items():
+            if name not in self._known or self._known[name][0] is not points:
+                self._known[name] = (points, *self._judged(name, points, pose, target))
+        kept = [self._known[name] for name in given]
+        return [one for _, one, _ in kept if one is not None and len(one.rest)], [why for _, _, why in kept if why]
 
-    def _faults(self, name: str, seen: _Seen, away: Array) -> list[tuple[NDArray[np.bool_], str]]:
-        """Return which points, (k,), cannot be used, and why; `away` [m], (k,), is how far from rest they are."""
-        sound = np.isfinite(seen.rest).all(axis=1) & np.isfinite(away) & np.isfinite(seen.covariance).all(axis=(1, 2))
-        if seen.jumps is None:
-            seen.jumps = np.zeros(len(sound))
-            seen.jumps[sound] = self._jumps(name, seen.rest[sound], seen.mean[sound])
-        far = sound & (away > FARTHEST_M)
-        jumped = sound & ~far & (seen.jumps > 0)
-        why = f"jumped by {1e3 * seen.jumps[jumped].max(initial=0):.0f} mm"
+    def _judged(self, name: str, points: Points, pose: Array, target: Array) -> tuple[Points | None, str]:
+        _check(name, points, len(pose))
+        bad = faults(points)
+        steady = self._steady.setdefault(name, Steadiness())
+        own = points.rest + points.weights @ (pose - self._vertices)
+        jumps = steady.jumps(points.rest, points.mean, own, points.rest + target)
+        jumped = ~np.any([where for where, _ in bad], axis=0) & (jumps > 0)
+        why = f"jumped by {1e3 * jumps[jumped].max(initial=0):.0f} mm"
         if most_of(jumped):
             why += " together: register anew if the reference or what measures was moved"
-        most = 1e3 * away[far].max(initial=0)
-        return [(~sound, "not finite"), (far, f"{most:.0f} mm away from where they rest"), (jumped, why)]
+        bad.append((jumped, why))
+        left_out = np.any([where for where, _ in bad], axis=0)
+        if not left_out.any():
+            return points, ""
+        which = name if left_out.all() else f"{left_out.sum()} of {len(left_out)} points of {name}"
+        told = f"{which} left out: {', '.join(why for where, why in bad if where.any())}"
+        return None if left_out.all() else points.of(np.flatnonzero(~left_out)), told
 
-    def _jumps(self, name: str, rest: Array, mean: Array) -> Array:
-        """Return how far points [m], (k, 3), have jumped since they were last believed, (k,); 0 where not."""
-        assert self._placing is not None
-        turn, shift = self._placing
-        steady = self._steady.setdefault(name, Steadiness())
-        own, new = mean.copy(), ~steady.knows(rest)
-        own[new] = (self._body.carried(rest[new]) - shift) @ turn
-        return steady.jumps(rest, mean, own, (rest + self._body.last - shift) @ turn)
 
-    def _leave_out(self, name: str, which: str, why: str) -> None:
-        told = f"{which} left out: {why}"
-        self.left_out[name] = ", ".join(filter(None, (self.left_out.get(name), told)))
-        self._log.warning("boundary condition %s", told)
+def most_of(which: Mask) -> bool:
+    """Tell whether so many points are meant that they can no longer be single ones that erred."""
+    return bool(which.sum() >= TOGETHER and which.mean() > 0.5)
+
+
+def _check(name: str, points: Points, count: int) -> None:
+    """Refuse points of another body, and such as are none."""
+    wanted, shape = (len(points.rest), count), points.weights.shape
+    sums = np.asarray(points.weights.sum(axis=1)).ravel()
+    if shape != wanted or np.abs(sums - 1.0).max(initial=0.0) > 1e-3:
+        got = f"weights of shape {shape}" if shape != wanted else "weights that do not sum to 1"
+        fix = "Make them by points_of, of this body's vertices and tetrahedra."
+        raise CaseError(f"weights {wanted} of this body's vertices", got, f"measured points {name!r}", fix)
+
+
+def _near(a: Array, b: Array) -> Mask:
+    return np.linalg.norm(a - b, axis=1) < JUMP_M

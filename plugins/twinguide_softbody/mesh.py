@@ -17,7 +17,7 @@ from .body import EDGES
 Array = NDArray[np.float64]
 Indices = NDArray[np.int32]
 LEAST_QUALITY = 1e-3  # below, one sliver spoils the whole matrix's condition
-WHERE, FIX = "the body", "Import the case again."
+WHERE, FIX = "the body", "Mend the mesh, or import the case again."
 # Six paths from a cell's corner to the opposite one, an axis at a time (Kuhn 1960): every face meets its neighbour's.
 KUHN = ((0, 1, 2), (1, 2, 0), (2, 0, 1), (0, 2, 1), (1, 0, 2), (2, 1, 0))
 
@@ -27,8 +27,11 @@ def check_mesh(vertices: Array, tetrahedra: Indices) -> None:
     if vertices.ndim != 2 or vertices.shape[1] != 3 or tetrahedra.ndim != 2 or tetrahedra.shape[1] not in (4, 10):
         got = f"{vertices.shape}, {tetrahedra.shape}"
         raise CaseError("vertices (n, 3) and tetrahedra (m, 4 or 10)", got, WHERE, FIX)
+    if tetrahedra.dtype.kind not in "iu":
+        raise CaseError("tetrahedra of whole numbers, from 0 on", f"{tetrahedra.dtype}", WHERE, FIX)
     if not len(tetrahedra) or tetrahedra.min() < 0 or tetrahedra.max() >= len(vertices):
-        raise CaseError("tetrahedra that name its vertices", f"{len(tetrahedra)} of them, some do not", WHERE, FIX)
+        got = f"{tetrahedra.min()} to {tetrahedra.max()}, of {len(vertices)}" if len(tetrahedra) else "none"
+        raise CaseError("tetrahedra that name its vertices", got, WHERE, FIX)
     if not np.isfinite(vertices).all():
         bad = int(np.flatnonzero(~np.isfinite(vertices).all(axis=1))[0])
         raise CaseError("finite vertices", f"vertex {bad}: {vertices[bad].tolist()}", WHERE, FIX)
@@ -47,7 +50,8 @@ def _check_shapes(vertices: Array, tetrahedra: Indices) -> None:
     q = quality(vertices, tetrahedra)
     worst = int(np.argmin(q))
     if q[worst] <= 0:
-        raise CaseError("tetrahedra of positive volume", f"{int((q <= 0).sum())} inverted, first {worst}", WHERE, FIX)
+        got = f"{int((q <= 0).sum())} flat or inverted, first {worst}"
+        raise CaseError("tetrahedra of positive volume", got, WHERE, FIX)
     if q[worst] < LEAST_QUALITY:
         got = f"{int((q < LEAST_QUALITY).sum())} slivers, {q[worst]:.1e} at {worst}"
         raise CaseError(f"a quality of {LEAST_QUALITY} at least", got, WHERE, FIX)

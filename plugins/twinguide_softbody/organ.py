@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import scipy.sparse as sp
 
+from twinguide.errors import CaseError
+
 from . import constraints, mesh
 from .bias import mesh_error
 from .body import Array, Body, Springs, joined
-from .constraints import Points, Steadiness, Surroundings
+from .constraints import Points, Surroundings
 from .error import CHI_95, ErrorModel, Point
 from .layout import layout
 from .learning import Learning, Touch
 from .materials import Mixture
+from .measured import Measured, Steadiness
 from .pursuit import Pursuit
 from .quasistatic import Solver
 from .response import Response, surface_springs
@@ -68,8 +71,11 @@ class SoftBody:
         reduced: Literal["off", "auto"] = "off",
         waits: bool = True,
     ) -> None:
+        vertices, tetrahedra = np.asarray(vertices, dtype=np.float64), np.asarray(tetrahedra)
         mesh.check_mesh(vertices, tetrahedra)
         mesh.check_stiffness(mixture.young_pa)
+        target = np.asarray(target, dtype=np.float64)
+        _check(vertices, tetrahedra, mixture, (target, patch_radius_m), reduced)
         self.body = Body(vertices, tetrahedra, mixture.young_pa, mixture.poisson)
         own_pa = mixture.tissues[0].young_pa
         held = held or Surroundings()
@@ -86,7 +92,7 @@ class SoftBody:
         self._energy = constraints.energy_scale(compliance)
         self._covariance = np.eye(3) * constraints.LEAST_SIGMA_M**2
         self._points: Points | None = None
-        self._steady = Steadiness()
+        self._steady, self._measured = Steadiness(), Measured(vertices)
         self.last = np.zeros(3)  # [m], the drive that was last believed
         self._solver = Solver(self.body, self._springs(), material=material, backend=backend)
         bias = mesh_error(response, self.body, self._held, (target, reach_m), self.spring, columns)
@@ -135,27 +141,35 @@ class SoftBody:
         """Move the target by a displacement [m], shape (3,), of covariance [m2], shape (3, 3); heed measured points.
 
         A drive that is not finite, that no organ follows or that jumps leaves the body where it was last believed, as
-        a rigid one.
+        a rigid one; measured points alike are left out. The same `Points` given again are no new measurement. Raises
+        CaseError for arrays of other shapes and for points of another body.
         """
+        displacement, covariance = (np.asarray(a, dtype=np.float64) for a in (displacement, covariance))
+        if displacement.shape != (3,) or covariance.shape != (3, 3):
+            got = f"{displacement.shape}, {covariance.shape}"
+            raise CaseError("a displacement (3,) [m] and its covariance (3, 3) [m2]", got, "the drive")
         if not (np.isfinite(displacement).all() and np.isfinite(covariance).all()):
             return self.rigid(self.last, "the drive is not finite")
+        if not constraints.is_covariance(covariance):
+            return self.rigid(self.last, "the drive's covariance has a negative variance or no symmetry")
         if np.linalg.norm(displacement) > constraints.FARTHEST_M:
             return self.rigid(self.last, f"a drive of {np.linalg.norm(displacement) * 1e3:.0f} mm is no organ's")
-        drive = np.array(displacement, dtype=np.float64)[None]
+        drive = displacement.copy()[None]
         jumped_m = float(self._steady.jumps(np.zeros((1, 3)), drive, drive)[0])
         if jumped_m > 0:
             return self.rigid(self.last, f"the drive jumped by {1e3 * jumped_m:.0f} mm")
         self.last = drive[0]
-        left_out = self._take(self.last, covariance, list((measured or {}).values()))
+        believed, told = self._measured.believed(measured or {}, self._pursuit.pose, self.last)
+        told += self._take(self.last, covariance, believed)
         if self._learning.tick():
             self._hold()
         solved, why = self._pursuit.follow(self._whole_drive())
         if why:
-            return self.rigid(self.last, why)
+            return self.rigid(self.last, ", ".join([why, *told]))
         term, bounded = self._bounds(solved.positions)
         sigma = self._errors.sigma(self._drive(), solver_m=solved.solver_error_m, term=term)
-        level = "partial" if left_out else solved.level
-        reason = ", ".join(filter(None, (left_out, bounded)))
+        level = "partial" if told else solved.level
+        reason = ", ".join([*told, *([bounded] if bounded else [])])
         return Frame(solved.positions, sigma, level, reason, solved.residual, solved.smallest_j)
 
     def _bounds(self, positions: Array) -> tuple[Array | None, str]:
@@ -188,7 +202,7 @@ class SoftBody:
         and what it has are not independent, and a sum of lengths holds whatever they have in common.
         """
         drive = self._drive()
-        drive[0] = displacement
+        drive[0] = displacement = displacement if np.isfinite(displacement).all() else self.last
         missing, dent_m = self._errors.moved(drive) - displacement, 0.0
         if self._points is not None:  # of points that nobody has learnt yet: no vertex is dented deeper
             dents = self._points.mean - self._points.rest - displacement
@@ -196,10 +210,9 @@ class SoftBody:
         sigma = self._errors.sigma(drive, solver_m=dent_m) + np.linalg.norm(missing, axis=1) / CHI_95
         return Frame(self.body.vertices + displacement, sigma, "rigid", reason, 0.0, 1.0)
 
-    def carried(self, places: Array) -> Array:
-        """Return where the last solution has places of the body at rest [m], shape (k, 3)."""
-        weights = constraints.point_weights(self.body.vertices, self.body.elements, places)
-        return places + weights @ (self._pursuit.pose - self.body.vertices)
+    def forget(self) -> None:
+        """Measure points by where the body has them from now on, not by where they were: they are placed anew."""
+        self._measured.forget()
 
     def effects(self) -> Array:
         """Return what one sigma of each unknown does to the last step [m], shape (unknowns, n, 3).
@@ -217,8 +230,8 @@ class SoftBody:
         """Return the drive [m], shape (k, 3): of the target and of each measured point of which something is known."""
         return self._whole_drive()[self._found]
 
-    def _take(self, displacement: Array, covariance: Array, measured: Sequence[Points]) -> str:
-        """Take the frame's springs; return which points were left out, because a surer one contradicts them."""
+    def _take(self, displacement: Array, covariance: Array, measured: Sequence[Points]) -> list[str]:
+        """Take the frame's springs; return which points were left out, and why."""
         worse: set[int] = set()
         if measured:
             own = Points(self._patch_row, self._centre, self._centre + displacement, covariance[None])
@@ -228,8 +241,7 @@ class SoftBody:
         beyond = set([i for i in range(total) if i not in worse][MOST_POINTS:])
         self._attach(_joined(measured, worse | beyond), covariance)
         told = [f"{len(worse)} measured points contradict surer ones"] if worse else []
-        told += [f"{len(beyond)} measured points beyond {MOST_POINTS}"] if beyond else []
-        return ", ".join(told)
+        return told + ([f"{len(beyond)} measured points beyond {MOST_POINTS}"] if beyond else [])
 
     def _attach(self, points: Points | None, covariance: Array) -> None:
         """Exchange the springs where points came or went, stiffen them where they are sure otherwise than before."""
@@ -265,6 +277,27 @@ class SoftBody:
         return ends
 
 
+def _check(
+    vertices: Array, tetrahedra: mesh.Indices, mixture: Mixture, patch: tuple[Array, float], reduced: str
+) -> None:
+    """Refuse what does not fit a sound mesh."""
+    where, (target, radius_m), size = "the soft body", patch, float(np.ptp(vertices, axis=0).max())
+    if tetrahedra.shape[1] != 4:
+        fix = "Leave the midside nodes out: the mesh's error is stated."
+        raise CaseError("tetrahedra of 4 nodes", f"{tetrahedra.shape[1]}", where, fix)
+    if mixture.shares.shape[1:] != (len(tetrahedra),):
+        raise CaseError(f"a mixture of {len(tetrahedra)} tetrahedra", f"{mixture.shares.shape[1]}", where)
+    if target.shape != (3,) or not np.isfinite(target).all():
+        raise CaseError("a finite target of shape (3,)", f"{target.tolist()}", where)
+    off = np.linalg.norm(constraints.point_weights(vertices, tetrahedra, target[None]) @ vertices - target)
+    if off > constraints.JUMP_M:
+        raise CaseError("a target in the body", f"{off * 1e3:.0f} mm outside", where, "Give it in image, in metres.")
+    if not 0.0 < radius_m <= size:
+        raise CaseError(f"a patch of 0 to {size:g} m", f"{radius_m:g} m", where, "Give its radius in metres.")
+    if reduced not in ("off", "auto"):
+        raise CaseError("reduced off or auto", repr(reduced), where)
+
+
 def _joined(measured: Sequence[Points], without: set[int]) -> Points | None:
     """Join measured points, but for those numbered in `without`."""
     if len(measured) < 2 and not without:
@@ -273,11 +306,9 @@ def _joined(measured: Sequence[Points], without: set[int]) -> Points | None:
     kept = [i for i in range(total) if i not in without]
     if not kept:
         return None
-    weights = sp.csr_matrix(sp.vstack([p.weights for p in measured]))[kept]
-    rest, mean, covariance = (
-        np.concatenate([getattr(p, name) for p in measured])[kept] for name in ("rest", "mean", "covariance")
-    )
-    return Points(sp.csr_matrix(weights), rest, mean, covariance)
+    weights = sp.csr_matrix(sp.vstack([p.weights for p in measured]))
+    rest, mean, covariance = (np.concatenate([getattr(p, n) for p in measured]) for n in ("rest", "mean", "covariance"))
+    return Points(weights, rest, mean, covariance).of(np.array(kept))
 
 
 def _moved(a: Points | None, b: Points | None) -> float:

@@ -15,9 +15,8 @@ from twinguide.clock import MS
 from twinguide.errors import TwinGuideError
 from twinguide.messages import Boundary, Displacement, Inbox, Message, Registration, Solution
 
-from .constraints import Surroundings
+from .constraints import Points, Surroundings, check_shapes, placed
 from .materials import Mixture, mix, tissue_of
-from .measured import Measured
 from .organ import Frame, SoftBody
 from .plugin import CONTRACT, SoftbodyOptions
 
@@ -36,7 +35,9 @@ class Softbody:
         self._of, self._target_of = ctx.case.organ, ctx.case.plan.target_structure
         self._ahead_ns = round(ctx.options.ahead_ms * MS)
         self._body = load(ctx)
-        self._measured = Measured(self._body, ctx.case.structures, ctx.log)
+        self._measured: dict[str, Boundary] = {}
+        self._points: dict[str, Points] = {}
+        self._left_out: dict[str, str] = {}  # what of the measured cannot be used at all, and why
         self._image_from_reference: tuple[Array, Array] | None = None  # rotation, shape (3, 3), translation [m], (3,)
         self._last = np.zeros(3)  # [m], in image: what is shown on where a displacement cannot be used
 
@@ -47,7 +48,7 @@ class Softbody:
         if registration is not None:
             self._register(registration)
         for boundary in inbox.of(Boundary):
-            self._measured.take(boundary)
+            self._measure(boundary)
         newest = [d for d in inbox.of(Displacement) if d.of == self._target_of]
         if newest:
             # What was passed over counts as missed. In lockstep no time passes in a step: the same bits every run.
@@ -61,7 +62,33 @@ class Softbody:
         except TwinGuideError as error:
             self._image_from_reference = None
             self._ctx.log.warning("registration %d passed over: %s", registration.version, error)
-        self._measured.register(self._image_from_reference)
+        self._body.forget()
+        for boundary in self._measured.values():
+            self._place(boundary)
+
+    def _measure(self, boundary: Boundary) -> None:
+        """Take measured points of the organ or of what it holds; other structures' are passed over."""
+        if boundary.of in self._ctx.case.structures:
+            self._measured[boundary.name] = boundary
+            self._place(boundary)
+
+    def _place(self, boundary: Boundary) -> None:
+        """Turn measured points into the image; what cannot be used is left out."""
+        name = boundary.name
+        self._points.pop(name, None)
+        self._left_out.pop(name, None)
+        if self._image_from_reference is None or not boundary.rest.shape[:1] > (0,):
+            return
+        turn, shift = self._image_from_reference
+        try:
+            wired = (a.numpy() for a in (boundary.rest, boundary.mean, boundary.covariance))
+            rest, mean, covariance = (np.where(np.isfinite(a), a, np.nan) for a in wired)
+            check_shapes(rest, mean, covariance)
+            moved, body = (mean @ turn.T + shift, turn @ covariance @ turn.T), self._body.body
+            self._points[name] = placed(body.vertices, body.elements, rest, *moved, boundary.radius_m)
+        except (TwinGuideError, TypeError) as error:
+            self._left_out[name] = f"{name} left out: {error}"
+            self._ctx.log.warning("boundary condition %s", self._left_out[name])
 
     def _solve(self, displacement: Displacement, begun_ns: int, *, kept_up: bool) -> Solution:
         valid_ns = displacement.t_ns + self._ahead_ns
@@ -92,13 +119,12 @@ class Softbody:
         if self._image_from_reference is None:
             return self._body.rigid(self._last, "not registered")
         turn = self._image_from_reference[0]
-        measured = self._measured
-        frame = self._body.step(turn @ wanted[0], turn @ wanted[1] @ turn.T, measured.points)
+        frame = self._body.step(turn @ wanted[0], turn @ wanted[1] @ turn.T, self._points)
         self._last = self._body.last
-        if not measured.left_out:
+        if not self._left_out:
             return frame
         level = "rigid" if frame.level == "rigid" else "partial"
-        return replace(frame, level=level, reason=", ".join(filter(None, (frame.reason, *measured.left_out.values()))))
+        return replace(frame, level=level, reason=", ".join(filter(None, (frame.reason, *self._left_out.values()))))
 
 
 def load(ctx: Context) -> SoftBody:
@@ -132,7 +158,7 @@ def mixture_of(case: Case, body: Body, young_pa: float = 0.0) -> Mixture:
     own = tissue_of("organ", young_pa or organ.young_pa, 0.0 if young_pa else organ.young_sigma_pa, organ.poisson)
     inner = {name: case.structures[name] for name in body.fractions if name in case.structures}
     tissues = {n: tissue_of(s.role, s.young_pa, s.young_sigma_pa, s.poisson) for n, s in inner.items()}
-    return mix(own, body.fractions, tissues, len(body.tetrahedra))
+    return mix(own, {name: body.fractions[name] for name in inner}, tissues, len(body.tetrahedra))
 
 
 def at_time(displacement: Displacement, t_ns: int) -> tuple[Array, Array] | None:

@@ -10,7 +10,7 @@ and nothing inverts (`newton.py`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,8 @@ class Solver:
     ) -> None:
         if material not in MATERIALS:
             raise CaseError(f"a material of {', '.join(MATERIALS)}", repr(material), "the solver")
+        if backend not in get_args(Backend):
+            raise CaseError(f"a backend of {', '.join(get_args(Backend))}", repr(backend), "the solver")
         held = np.zeros(len(body.vertices), dtype=bool) if fixed is None else np.asarray(fixed, dtype=bool)
         self.body, self._tolerance = body, tolerance
         self._layout = layout(body, held)

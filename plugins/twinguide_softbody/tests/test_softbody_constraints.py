@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from twinguide.errors import CaseError
 from twinguide_softbody import constraints, mesh
-from twinguide_softbody.constraints import FREE_SIGMA_M, Steadiness, Surroundings
+from twinguide_softbody.constraints import FREE_SIGMA_M, Surroundings
+from twinguide_softbody.measured import Steadiness
 
 VERTICES, TETRAHEDRA = mesh.block(4, 0.1)
 CENTRE = np.array([[0.04, 0.05, 0.06]])

@@ -34,7 +34,6 @@ def test_tissues_mix_by_volume_and_never_exceed_the_whole():
     shares = {
         "tumour": np.array([0.0, 0.5, 1.0, 0.9], dtype=np.float32),
         "cyst": np.array([0.25, 0.0, 0.0, 0.9], dtype=np.float32),
-        "ghost": np.zeros(4, dtype=np.float32),
     }
     mixture = mix(own, shares, {"tumour": tumour, "cyst": cyst}, 4)
     assert mixture.names == ["own", "tumour", "cyst"]

@@ -1,0 +1,190 @@
+"""What a newcomer may give a soft body: refused with a word that helps, or stepped over with the level lowered."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from twinguide.errors import CaseError
+from twinguide_softbody import SoftBody, Surroundings, block, mix, points_of, pressed, quadratic, tissue_of
+
+VERTICES, TETRAHEDRA = block(4, 0.12)
+TARGET, CORNER = np.array([0.06, 0.06, 0.06]), VERTICES[-1:]
+SURE, STILL = np.eye(3) * 1e-7, np.zeros(3)
+
+
+def mixed(count):
+    return mix(tissue_of("organ"), {}, {}, count)
+
+
+def made(vertices=VERTICES, tetrahedra=TETRAHEDRA, mixture=None, target=TARGET, held=None, **options):
+    return SoftBody(vertices, tetrahedra, mixture or mixed(len(TETRAHEDRA)), target, held, **options)
+
+
+@pytest.fixture(scope="module")
+def body():
+    return made()
+
+
+@pytest.fixture
+def settled(body):
+    """The body at rest, all that was before forgotten."""
+    for _ in range(4):
+        body.step(STILL, SURE)
+    return body
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"vertices": 1e3 * VERTICES}, "1 mm to 2 m; got 120 m"),
+        ({"vertices": VERTICES * [1, 1, 0]}, "384 flat or inverted"),
+        ({"tetrahedra": TETRAHEDRA[:, [1, 0, 2, 3]]}, "384 flat or inverted"),
+        ({"tetrahedra": TETRAHEDRA.astype(float)}, "whole numbers"),
+        ({"tetrahedra": TETRAHEDRA + 1}, "got 1 to 125, of 125"),
+        ({"tetrahedra": TETRAHEDRA.astype(np.int64) + 2**32}, "tetrahedra that name"),
+        ({"tetrahedra": TETRAHEDRA[:0]}, "got none"),
+        ({"tetrahedra": quadratic(VERTICES, TETRAHEDRA)[1], "vertices": quadratic(VERTICES, TETRAHEDRA)[0]}, "4 nodes"),
+        ({"mixture": mixed(3)}, "384 tetrahedra; got 3"),
+        ({"target": 1e3 * TARGET}, "in the body; got .* mm outside"),
+        ({"target": np.full(3, np.nan)}, "a finite target"),
+        ({"target": TARGET[None]}, "shape .3,."),
+        ({"patch_radius_m": 12.0}, "got 12 m"),
+        ({"patch_radius_m": -0.01}, "got -0.01 m"),
+        ({"patch_radius_m": np.nan}, "got nan m"),
+        ({"backend": "gpu"}, "backend of auto, cpu, cuda; got .gpu."),
+        ({"material": "rubber"}, "a material of"),
+        ({"reduced": "on"}, "reduced off or auto"),
+    ],
+)
+def test_what_no_body_can_be_made_of_is_refused_with_the_reason(given, told):
+    with pytest.raises(CaseError, match=told):
+        made(**given)
+
+
+@pytest.mark.parametrize("nu", [0.5, 0.6, -0.1, np.nan])
+def test_a_poissons_ratio_that_no_tissue_has_is_refused(nu):
+    with pytest.raises(CaseError, match=r"nu in 0..0.5; got E = 5000 .* nu = "):
+        tissue_of("organ", 5e3, 0.0, nu)
+
+
+@pytest.mark.parametrize("young_pa", [1e-3, 1e9, -5e3, np.nan])
+def test_a_modulus_that_no_tissue_has_is_refused(young_pa):
+    with pytest.raises(CaseError, match=r"in the tissue 'organ'. Give Young's modulus in Pa"):
+        tissue_of("organ", young_pa)
+
+
+def test_a_role_that_is_none_and_a_fraction_without_tissue_are_no_parenchyma():
+    with pytest.raises(CaseError, match=r"tumour, vessel.*; got 'tumor'"):
+        tissue_of("tumor")
+    with pytest.raises(CaseError, match="a tissue for x; got tissues for y"):
+        mix(tissue_of("organ"), {"x": np.zeros(3)}, {"y": tissue_of("tumour")}, 3)
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
+def test_surroundings_below_nothing_are_refused(value):
+    with pytest.raises(CaseError, match="dome of 0 or more"):
+        Surroundings(dome=value)
+
+
+def test_arrays_of_any_kind_and_order_give_the_same_body(body):
+    still = np.array(VERTICES), np.array(TETRAHEDRA)
+    for array in still:
+        array.flags.writeable = False
+    wanted = made().step(np.array([0.0, 0.0, 0.01]), SURE).vertices
+    for vertices, tetrahedra in (
+        still,
+        (np.asfortranarray(VERTICES), np.asfortranarray(TETRAHEDRA)),
+        (VERTICES.tolist(), TETRAHEDRA.tolist()),
+        (VERTICES, TETRAHEDRA.astype(np.uint64)),
+    ):
+        found = made(vertices, tetrahedra).step(np.array([0.0, 0.0, 0.01]), SURE.tolist()).vertices
+        np.testing.assert_array_equal(found, wanted)
+    single = made(VERTICES.astype(np.float32)).step(np.array([0.0, 0.0, 0.01], np.float32), SURE).vertices
+    np.testing.assert_allclose(single, wanted, atol=1e-6)
+
+
+def test_one_tetrahedron_is_a_body():
+    corners = np.array([[0, 0, 0], [0.1, 0, 0], [0, 0.1, 0], [0, 0, 0.1]])
+    frame = made(corners, np.arange(4)[None], mixed(1), np.full(3, 0.02)).step(np.array([0.0, 0.0, 0.004]), SURE)
+    assert frame.level == "full"
+    assert np.isfinite(frame.sigma).all()
+
+
+@pytest.mark.parametrize(
+    ("displacement", "covariance", "told"),
+    [
+        (np.full(3, np.nan), SURE, "not finite"),
+        (STILL, SURE * np.nan, "not finite"),
+        (np.array([0.0, 0.0, 10.0]), SURE, "10000 mm is no organ's"),
+        (np.array([0.0, 0.0, 0.09]), SURE, "jumped by 90 mm"),
+        (STILL, -SURE, "negative variance"),
+        (STILL, SURE + np.diag([1e-6, 0.0], 1), "no symmetry"),
+    ],
+)
+def test_a_drive_that_cannot_be_used_leaves_the_body_rigid_where_it_was(settled, displacement, covariance, told):
+    frame = settled.step(displacement, covariance)
+    assert frame.level == "rigid"
+    assert told in frame.reason
+    np.testing.assert_array_equal(frame.vertices, VERTICES)
+    assert settled.step(STILL, SURE).level == "full"
+
+
+@pytest.mark.parametrize("given", [(np.zeros((1, 3)), SURE), (STILL, np.float64(1e-7)), (STILL, np.full(3, 1e-7))])
+def test_a_drive_of_another_shape_is_refused(settled, given):
+    with pytest.raises(CaseError, match=r"a displacement .3,. .m. and its covariance .3, 3."):
+        settled.step(*given)
+
+
+def corner(moved=(0.0, 0.003, 0.0), covariance=SURE):
+    points = points_of(VERTICES, TETRAHEDRA, CORNER, CORNER, SURE[None])
+    return replace(points, mean=CORNER + moved, covariance=covariance[None])
+
+
+@pytest.mark.parametrize(
+    ("points", "told"),
+    [
+        (corner(moved=(0.0, np.nan, 0.0)), "not finite"),
+        (corner(covariance=-SURE), "negative variance"),
+        (corner(moved=(0.0, 0.09, 0.0)), "jumped by 90 mm"),
+        (corner(moved=(0.0, 0.9, 0.0)), "900 mm away from where they rest"),
+    ],
+)
+def test_points_that_cannot_be_used_are_left_out_by_arrays_alone_too(settled, points, told):
+    for _ in range(5):  # the same points again are no new measurement that agrees
+        frame = settled.step(STILL, SURE, {"probe": points})
+        assert frame.level == "partial"
+        assert frame.reason.startswith("probe left out: ")
+        assert told in frame.reason
+        np.testing.assert_allclose(frame.vertices, VERTICES, atol=1e-6)
+    frame = settled.step(STILL, SURE, {"probe": corner()})
+    assert frame.level == "full"
+    np.testing.assert_allclose(frame.vertices[-1] - VERTICES[-1], [0.0, 0.003, 0.0], atol=2e-4)
+
+
+def test_points_of_another_body_or_of_none_are_refused(settled):
+    vertices, tetrahedra = block(3, 0.12)
+    other = points_of(vertices, tetrahedra, vertices[-1:], vertices[-1:], SURE[None])
+    for points in (other, replace(corner(), weights=0.0 * corner().weights)):
+        with pytest.raises(CaseError, match="this body's vertices"):
+            settled.step(STILL, SURE, {"probe": points})
+
+
+def test_no_points_at_all_are_as_none(settled):
+    none = np.zeros((0, 3))
+    for radius_m in (0.0, 0.01):
+        points = points_of(VERTICES, TETRAHEDRA, none, none, np.zeros((0, 3, 3)), radius_m)
+        frame = settled.step(STILL, SURE, {"probe": points})
+        assert (frame.level, frame.reason) == ("full", "")
+
+
+@pytest.mark.parametrize(("tip", "radius_m"), [(np.full(3, np.nan), 0.02), (TARGET, 0.0), (TARGET, -1.0)])
+def test_a_probe_that_is_none_is_refused(tip, radius_m):
+    with pytest.raises(CaseError, match="a finite tip and a radius above 0"):
+        pressed(VERTICES, TETRAHEDRA, tip, radius_m, 0.001)
+
+
+@pytest.mark.parametrize("radius_m", [np.nan, -0.01, 10.0])
+def test_a_patch_of_no_size_or_in_millimetres_is_refused(radius_m):
+    with pytest.raises(CaseError, match="a radius of 0 to the body's size"):
+        points_of(VERTICES, TETRAHEDRA, CORNER, CORNER, SURE[None], radius_m)
