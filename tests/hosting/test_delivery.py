@@ -164,6 +164,17 @@ def test_folders_of_the_dead_are_removed_and_those_of_the_living_kept(short_path
         folder.remove()
 
 
+def test_a_folder_whose_lock_was_not_held_yet_is_removed_only_when_it_is_old(short_path):
+    begun, old = (short_path / f"twinguide-{name}" for name in ("begun", "old"))
+    for folder in (begun, old):
+        folder.mkdir()
+        (folder / "lock").touch()
+    os.utime(old, (0, 0))
+    make_runtime_folder(short_path).remove()
+    assert begun.exists()
+    assert not old.exists()
+
+
 def test_parts_inside_are_told_of_the_end_and_an_error_of_one_keeps_nothing_from_ending(runs, caplog):
     options = {"heart": {"fault": "raise-at-end", "after": 1000}}
     session = runs(["heart", "heart2"], plugin=FAULTY, placement="inside", options=options)

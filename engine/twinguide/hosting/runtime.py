@@ -16,7 +16,7 @@ from twinguide.errors import BusError
 PREFIX = "twinguide-"
 LOCK = "lock"
 PATH_LIMIT = 80  # characters; a Unix socket's whole address may have 107
-FRESH_S = 60.0  # a folder without a lock may belong to a run that is just beginning
+FRESH_S = 60.0  # a folder whose lock was never held may belong to a run that is just beginning
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ def make_runtime_folder(base: Path | None = None) -> RuntimeFolder:
         raise BusError(f"a path of at most {PATH_LIMIT} characters for sockets", str(path), next_step="Set TMPDIR.")
     fd = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(fd, fcntl.LOCK_EX)
+    os.write(fd, b"held")
     return RuntimeFolder(path, fd)
 
 
@@ -58,7 +59,7 @@ def _remove_stale(base: Path) -> None:
             if path.stat().st_uid != os.getuid() or path.is_symlink():
                 continue
             lock = path / LOCK
-            if not lock.exists():
+            if not lock.exists() or lock.stat().st_size == 0:
                 if time.time() - path.stat().st_mtime > FRESH_S:
                     shutil.rmtree(path, ignore_errors=True)
                 continue
