@@ -41,7 +41,7 @@ def scene_of(case: Case):
     scene = case_scene(case, "Guidance")
     way = case.plan.target - case.plan.entry
     tip = Point(case.plan.entry + 0.5 * way, np.eye(3) * 0.0004**2)
-    needle = ToolView("needle", Status("valid"), tip, way / np.linalg.norm(way))
+    needle = ToolView("needle", Status("valid"), tip, way / np.linalg.norm(way), "needle")
     target = Point(case.plan.target, np.diag([0.001, 0.0015, 0.0008]) ** 2)
     rows = (("normal", "Target error 95 % 2.1 mm"), ("caution", "Portal vein: 6.2 mm, at least 4.1 mm"))
     return replace(

@@ -317,6 +317,7 @@ class StructureRecord(msgspec.Struct, frozen=True):
     silence: float  # in the stream's own periods
     horizon_ms: float
     p95_mm: float
+    role: str = ""  # of a tool that is shown: "needle", ...
 
 
 class Shown(Message, frozen=True, kw_only=True, tag="twinguide.shown/1"):

@@ -57,6 +57,7 @@ class ToolView:
     status: Status
     tip: Point
     direction: Array  # (3,) unit, in reference, from handle to tip
+    role: str  # the scenario's: "needle", "pointer", ...; its name is anybody's choice
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +80,11 @@ class TwinView:
     gate_reason: str = ""
     gate_seconds: float = 0.0  # left of an open gate, as predicted
     stage_reason: str = ""  # why there is no `stage_from_reference`; nothing: the reference is not seen
+
+    @property
+    def needle(self) -> ToolView | None:
+        """The tool of role needle, where it is seen."""
+        return next((tool for tool in self.tools.values() if tool.role == "needle"), None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

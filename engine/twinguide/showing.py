@@ -38,6 +38,7 @@ def shown_of(
     moved = twin.displacement
     statuses = {name: view.status for name, view in twin.structures.items()} | {"target": twin.target_status}
     tools = {name: view.status for name, view in twin.tools.items()} | dict(twin.lost)
+    roles = {name: tool.role for name, tool in twin.tools.items()}
     return Shown(
         t_ns=twin.t_display_ns,
         frame=scene.frame,
@@ -45,7 +46,7 @@ def shown_of(
         stage_from_head=PoseWire.of(stage_from_head, head_covariance),
         stage_from_view=(_wire(views[0]), _wire(views[1])),
         structures={name: _record(status) for name, status in statuses.items()},
-        tools={name: _record(status) for name, status in tools.items()},
+        tools={name: _record(status, roles.get(name, "")) for name, status in tools.items()},
         target=vec(target.position) if target else None,
         target_covariance=Array.of(target.covariance) if target else None,
         target_displacement=vec(moved.position) if moved else None,
@@ -78,9 +79,9 @@ def _in_stage(twin: TwinView, head: Pose) -> tuple[NDArray[np.float64], NDArray[
     return place, covariance + head.point_covariance(head.transform.inverse().apply(place))
 
 
-def _record(status: Status) -> StructureRecord:
+def _record(status: Status, role: str = "") -> StructureRecord:
     silence = min(status.silence, 1e6)  # infinite before the first sample; MessagePack readers differ on infinities
-    return StructureRecord(status.state, status.reason, silence, status.horizon_ns / MS, status.p95_m * 1e3)
+    return StructureRecord(status.state, status.reason, silence, status.horizon_ns / MS, status.p95_m * 1e3, role)
 
 
 def _wire(view: View) -> PoseWire:

@@ -46,4 +46,4 @@ def tool_view(name: str, tool: Tool, pose: Pose, status: Status, entry: Array | 
         status = Status("degraded", reason, status.silence, status.horizon_ns, p95)
     else:
         status = Status(status.state, status.reason, status.silence, status.horizon_ns, p95)
-    return ToolView(name, status, Point(position, covariance), direction)
+    return ToolView(name, status, Point(position, covariance), direction, tool.role)

@@ -37,7 +37,7 @@ class Puncture:
     def assess(self, twin: TwinView) -> list[Finding]:
         """Return the frame's findings; those of the plan stay, those of the needle need needle and target."""
         findings = list(self._plan_findings)
-        needle = twin.tools.get(self._options.needle)
+        needle = twin.needle
         if needle is None or twin.target is None or twin.target_status.state == "hidden":
             return findings
         findings.extend(self._assess_aim(needle.tip, needle.direction, twin.target, twin.t_display_ns))

@@ -13,7 +13,6 @@ from twinguide import Guidance, hookimpl
 class PunctureOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Limits of the puncture."""
 
-    needle: str = "needle"  # the tool that is guided
     angle_caution_deg: float = 5.0
     organ_before_target_mm: float = 10.0  # tissue that tamponades the track (textbook value for liver biopsy)
     rib_underside_mm: float = 5.0  # extra margin below a rib, where its artery, vein and nerve run (textbook anatomy)

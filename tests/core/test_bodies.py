@@ -52,6 +52,7 @@ def test_a_tool_is_told_in_reference_and_the_room_through_the_reference(bodies):
     seen = bodies.at(frame(see(bodies, 12)))
     tools, lost = tools_at(bodies, 11 * PERIOD)
     np.testing.assert_allclose(tools["needle"].tip.position, [0.0, 0.1, -0.1], atol=1e-12)
+    assert tools["needle"].role == "needle"
     np.testing.assert_allclose(seen.stage_from_reference.transform.translation, [0.0, 1.0, 1.0], atol=1e-12)
     assert (seen.unseen, seen.horizon_ns, lost) == ("", 45 * MS, {})
 

@@ -12,7 +12,7 @@ def twin(
     reason="", progress=(), verified_min=0.0,
 ):  # fmt: skip
     covariance = np.eye(3) * 1e-6
-    needle = ToolView("needle", Status("valid"), Point(np.zeros(3), covariance), np.array([0.0, 0.0, 1.0]))
+    needle = ToolView("needle", Status("valid"), Point(np.zeros(3), covariance), np.array([0.0, 0.0, 1.0]), "needle")
     return TwinView(
         t_display_ns=round((verified_min + 1.0) * MINUTE_NS),
         structures={},

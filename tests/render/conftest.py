@@ -100,7 +100,7 @@ def make_scene(surfaces, **changes):
     twin = TwinView(
         t_display_ns=0,
         structures=structures,
-        tools={"needle": ToolView("needle", Status("valid"), tip, direction)},
+        tools={"needle": ToolView("needle", Status("valid"), tip, direction, "needle")},
         lost={},
         registration=Registration(state="confirmed", version=1),
         reference_from_image=Transform.of("reference", "image"),

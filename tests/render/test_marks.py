@@ -148,6 +148,17 @@ def test_the_path_has_a_tick_every_centimetre(scene_of):
     assert lengths[4] > 1.5 * lengths[3]  # the fiftieth millimetre
 
 
+def test_a_needle_is_drawn_as_one_by_its_role_whatever_its_name(scene_of):
+    needle = scene_of().twin.tools["needle"]
+
+    def strokes(**changes):
+        built = marks.build(scene_of(tools={"trocar": replace(needle, name="trocar", **changes)}), PLACE)
+        return built.lines, built.top_lines
+
+    assert strokes() == (lambda built: (built.lines, built.top_lines))(marks.build(scene_of(), PLACE))
+    assert strokes(role="pointer") != strokes()
+
+
 def test_the_target_s_ring_is_broken_while_the_gate_is_closed(scene_of):
     rings = {
         state: [row for row in marks.build(scene_of(gate_open=state, tools={}), PLACE).top_loops if row[11] == 0.0]

@@ -204,7 +204,9 @@ def test_display_time_motion_moves_the_surface_and_new_vertices_are_taken_once_a
 
 
 def test_a_fourth_to_last_frame_of_the_room_is_found_for_tools_behind_the_wearer(scene_of, eyes_of, picture):
-    behind = ToolView("pointer", Status("valid"), Point(np.array([0.0, 3.0, 3.0]), np.eye(3) * 1e-8), np.eye(3)[2])
+    behind = ToolView(
+        "pointer", Status("valid"), Point(np.array([0.0, 3.0, 3.0]), np.eye(3) * 1e-8), np.eye(3)[2], "pointer"
+    )
     _, (left, _) = eyes_of()
     scene = bare(scene_of)
     twin = replace(scene.twin, tools={"pointer": behind})

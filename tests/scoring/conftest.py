@@ -50,6 +50,7 @@ class Spec:
     said_sigma: float = 1e-3  # [m], the covariance that is shown
     reported_from_true_head: np.ndarray = field(default_factory=lambda: np.eye(4))
     hidden: tuple[float, float] = (0.0, 0.0)  # seconds of guidance in which the target is hidden
+    needle_name: str = "needle"  # its role is what makes it one
     needle_from: float = 0.0  # the needle appears here
     needle_lost: tuple[float, float] = (0.0, 0.0)
     needle_laid_down: float = np.inf
@@ -125,21 +126,25 @@ def shown_at(spec: Spec, frame: int, t_s: float, rng: np.random.Generator) -> Sh
             "target": StructureRecord(target_state, "registration void" if hidden else "", 0.5, 45.0 + frame % 3, 2.1),
             "liver": StructureRecord("valid", "", 0.5, 45.0 + frame % 3, 2.4),
         },
-        tools={"needle": StructureRecord("hidden" if lost else "valid", "", 3.0 if lost else 0.4, 42.0, 1.0)},
+        tools={
+            spec.needle_name: StructureRecord("hidden", "", 3.0, 42.0, 1.0)
+            if lost
+            else StructureRecord("valid", "", 0.4, 42.0, 1.0, role="needle")
+        },
         target=None if hidden else vec(target),
         target_covariance=None if hidden else said,
         target_displacement=vec(moved),
         target_displacement_covariance=said,
         target_stage=None if hidden else vec(STAGE_FROM_REFERENCE.apply(target)),
         target_stage_covariance=None if hidden else said,
-        tips={} if lost else {"needle": vec(true_tip(spec, t_s) + off("needle"))},
-        tip_covariances={} if lost else {"needle": said},
-        directions={} if lost else {"needle": (0.0, -0.6, -0.8)},
+        tips={} if lost else {spec.needle_name: vec(true_tip(spec, t_s) + off("needle"))},
+        tip_covariances={} if lost else {spec.needle_name: said},
+        directions={} if lost else {spec.needle_name: (0.0, -0.6, -0.8)},
         entry=vec(TARGET + np.array([0.0, 0.048, 0.064])),
         findings=(finding,) if 1.0 <= t_s < 1.5 or 2.0 <= t_s < 2.5 else (),
         text=("Guiding",),
         stage_us={name: spec.stage_us + 100 * k for k, name in enumerate(("wait", "twin", "draw"))},
-        input_age_ms={"target": 45.0 + frame % 3, "needle": 0.0 if lost else 42.0},
+        input_age_ms={"target": 45.0 + frame % 3, spec.needle_name: 0.0 if lost else 42.0},
         drawn=frame % 3 == 0,
         gate_open=t_s % 4.0 < 0.8,
     )

@@ -95,6 +95,13 @@ def test_a_needle_on_its_tray_is_no_mark_and_a_lost_one_is(session):
     assert lost["marked_fraction"] == pytest.approx(0.5)
 
 
+def test_a_needle_of_another_name_is_scored_as_the_needle(session):
+    off = {"constant": {"needle": (0.0, 0.0, -1.5e-3)}, "needle_from": 1.0}
+    plain, named = (summary_of(session(name, needle_name=name, **off)) for name in ("needle", "trocar"))
+    assert named["needle_error_mm"] == plain["needle_error_mm"]
+    assert named["needle_error_mm"]["p95"] == pytest.approx(1.5)
+
+
 def test_a_cough_named_in_time_has_its_latency_and_is_not_false(session):
     report = summary_of(session(cough_at=2.0, word_at=2.2))["out_of_model"]
     assert report["false"] == 0

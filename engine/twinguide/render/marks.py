@@ -27,7 +27,7 @@ PATH_COLOUR: Colour = (0.35, 0.92, 1.0)
 TARGET_COLOUR: Colour = (1.0, 0.92, 0.35)
 ERROR_COLOUR: Colour = (1.0, 1.0, 1.0)
 LETTER_COLOUR: Colour = (0.72, 0.78, 0.84)
-TOOL_COLOURS = {"needle": (0.55, 1.0, 0.62)}
+NEEDLE_COLOUR: Colour = (0.55, 1.0, 0.62)
 OTHER_TOOL_COLOUR: Colour = (0.90, 0.72, 1.0)
 SHAFT_M = 0.16  # of a tool's shaft drawn behind its tip
 AHEAD_M = 0.12  # of the needle's axis drawn ahead of its tip, at most
@@ -209,17 +209,18 @@ def _ticks(out: FrameMarks, entry: Array, direction: Array, length: float, place
 
 def _tool(out: FrameMarks, tool: ToolView, twin: TwinView, place: Field) -> None:
     """Draw shaft, tip ring and error of a tool; the tip itself stays free."""
-    colour = TOOL_COLOURS.get(tool.name, OTHER_TOOL_COLOUR)
+    is_needle = tool.role == "needle"
+    colour = NEEDLE_COLOUR if is_needle else OTHER_TOOL_COLOUR
     tip, direction = tool.tip.position, tool.direction
     dash, dashes = (DASH_M, 12.0) if dashed(tool.status.state) else (0.0, 0.0)
     shaft = line(tip - SHAFT_M * direction, tip, colour, 3.2, dash, own=OWN_SHAFT, round=1.0)
-    (out.lines if tool.name != "needle" else out.top_lines).append(shaft)
+    (out.top_lines if is_needle else out.lines).append(shaft)
     sigma = float(np.sqrt(max(0.0, float(np.linalg.eigvalsh(tool.tip.covariance)[2]))))
     radius = max(0.0055, 9.0 * place.metres_per_pixel, ELLIPSOID_95 * sigma + 2.0 * place.metres_per_pixel)
     x, y = radius * place.right, radius * place.up
     out.top_loops.append(ring(tip, x, y, colour, width=2.4, dashes=dashes, own=OWN))
     out.top_loops.append(ellipsoid(tip, tool.tip.covariance, ELLIPSOID_95, ERROR_COLOUR, dashes=dashes, own=OWN))
-    if tool.name == "needle" and twin.target is not None and twin.target_status.state != "hidden":
+    if is_needle and twin.target is not None and twin.target_status.state != "hidden":
         ahead = min(AHEAD_M, float((twin.target.position - tip) @ direction))
         if ahead > radius:
             out.lines.append(line(tip + radius * direction, tip + ahead * direction, colour, 1.4, 0.5 * DASH_M))

@@ -14,7 +14,7 @@ from twinguide.messages import Gate, Shown, Vec3, WorkflowState
 from twinguide.report import page, plots
 from twinguide.report.plots import Span
 from twinguide.scoring import Scores
-from twinguide.scoring.evidence import Evidence
+from twinguide.scoring.evidence import Evidence, needle_of
 from twinguide.scoring.marking import MARKED
 
 Array = NDArray[np.float64]
@@ -72,10 +72,11 @@ def horizon(frames: Sequence[Shown]) -> str:
 def approach(evidence: Evidence, frames: Sequence[Shown]) -> str:
     """Return the needle's way to the target."""
     t_ns = np.array([f.t_ns for f in frames], dtype=np.int64)
-    tip, target = _points([f.tips.get("needle") for f in frames]), _points([f.target for f in frames])
+    needle = needle_of(frames)
+    tip, target = _points([f.tips.get(needle) for f in frames]), _points([f.target for f in frames])
     if not np.isfinite(tip).any():
         return ""
-    entry, along = _points([f.entry for f in frames]), _points([f.directions.get("needle") for f in frames])
+    entry, along = _points([f.entry for f in frames]), _points([f.directions.get(needle) for f in frames])
     path = target - entry
     path /= np.linalg.norm(path, axis=1, keepdims=True)
     depth = np.sum((tip - entry) * path, axis=1)
@@ -115,7 +116,8 @@ def latency(frames: Sequence[Shown], scores: Scores) -> str:
     rows: list[list[object]] = []
     for name, speed in speeds.items():
         if name in ages and speed is not None:
-            found: dict[str, Any] = scores.summary.get(f"{'breathing' if name == 'target' else name}_error_mm") or {}
+            source = {"target": "breathing", needle_of(frames): "needle"}.get(name, name)
+            found: dict[str, Any] = scores.summary.get(f"{source}_error_mm") or {}
             cost = latency_cost_mm(ages[name]["p50"] * 1e6, speed)
             rows.append([name, ages[name]["p50"], ages[name]["p99"], speed * 1e3, cost, found.get("p95")])
     head = (

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from twinguide.messages import Array as WireArray
 from twinguide.messages import Shown, Vec3
-from twinguide.scoring.evidence import Evidence, Times, rotations_from_quaternions
+from twinguide.scoring.evidence import Evidence, Times, needle_of, rotations_from_quaternions
 
 Array = NDArray[np.float64]
 CHI2_95 = 7.814727903251179  # 95 % quantile of chi-square with 3 degrees of freedom
@@ -51,7 +51,8 @@ def series_of(evidence: Evidence) -> Series:
     frames = evidence.guide()
     t_ns = np.array([f.seen_ns or f.t_ns for f in frames], dtype=np.int64)
     target, moved = _points([f.target for f in frames]), _points([f.target_displacement for f in frames])
-    tip = _points([f.tips.get("needle") for f in frames])
+    needle = needle_of(frames)
+    tip = _points([f.tips.get(needle) for f in frames])
     true_target = evidence.true_point("target").at(t_ns)
     true_moved = evidence.true_point("displacement").at(t_ns)
     target_error, breathing_error = target - true_target, moved - true_moved
@@ -63,7 +64,7 @@ def series_of(evidence: Evidence) -> Series:
         registration=ErrorTrack(target_error - breathing_error, unknown),
         needle=ErrorTrack(
             tip - evidence.true_point("needle_tip").at(t_ns),
-            _covariances([f.tip_covariances.get("needle") for f in frames]),
+            _covariances([f.tip_covariances.get(needle) for f in frames]),
         ),
         overlay=ErrorTrack(
             _perceived(evidence, frames, t_ns) - _in_stage(evidence, true_target, t_ns),

@@ -26,6 +26,11 @@ M = TypeVar("M", bound=Message)
 LONGEST_GAP_NS = 100 * MS  # breathing accelerates by 25 mm/s2: a line over 100 ms is off by 0.03 mm
 
 
+def needle_of(frames: Iterable[Shown]) -> str:
+    """Return the name of the tool of role needle; recordings older than the roles in them call it `needle`."""
+    return next((name for f in frames for name, record in f.tools.items() if record.role == "needle"), "needle")
+
+
 @dataclass(frozen=True, eq=False)
 class PointTrack:
     """A true point over time: times [ns], shape (n,), and values [m], shape (n, 3)."""

@@ -52,12 +52,14 @@ def puncture(grids, structures, missing=(), **options):
     return Puncture(SimpleNamespace(options=PunctureOptions(**options), case=case))
 
 
-def twin(tip=(0.0, -0.08, 0.0), direction=(0.0, 1.0, 0.0), moved=(0.0, 0.0, 0.0), target_state="valid", needle=True):
+def twin(
+    tip=(0.0, -0.08, 0.0), direction=(0.0, 1.0, 0.0), moved=(0.0, 0.0, 0.0), target_state="valid", needle="needle"
+):
     at = np.array(moved)
     point = Point(TARGET + at, np.eye(3) * SIGMA**2)
-    tool = ToolView("needle", Status("valid"), Point(np.array(tip), np.eye(3) * SIGMA**2), np.array(direction))
+    tool = ToolView(needle, Status("valid"), Point(np.array(tip), np.eye(3) * SIGMA**2), np.array(direction), "needle")
     return TwinView(
-        t_display_ns=0, structures={}, tools={"needle": tool} if needle else {}, lost={},
+        t_display_ns=0, structures={}, tools={needle: tool} if needle else {}, lost={},
         registration=Registration(version=1, state="confirmed"), stage_from_reference=None,
         reference_from_image=Transform.of("reference", "image"), target=point,
         displacement=Point(at, np.zeros((3, 3))), entry=ENTRY + at,
@@ -67,6 +69,14 @@ def twin(tip=(0.0, -0.08, 0.0), direction=(0.0, 1.0, 0.0), moved=(0.0, 0.0, 0.0)
 
 def by_name(findings, name):
     return [f for f in findings if f.name == name]
+
+
+def test_the_needle_is_known_by_its_role():
+    guide = puncture({}, [])
+    assert guide.assess(twin(needle="trocar")) == guide.assess(twin()) != []
+    scene = twin(needle="trocar")
+    other = replace(scene, tools={"trocar": replace(scene.tools["trocar"], role="pointer")})
+    assert guide.assess(other) == []
 
 
 def test_depth_angle_and_offset_are_those_of_the_geometry():
@@ -113,7 +123,7 @@ def test_what_moves_with_the_organ_is_measured_where_it_has_moved():
 @pytest.mark.parametrize("role", ["vessel", "bile", "pleura"])
 def test_a_plan_through_a_critical_structure_is_vetoed(role):
     guide = puncture({"x": Sphere((0.004, -0.05, 0.0), 0.003)}, [structure("x", role, "critical")])
-    veto = by_name(guide.assess(twin(needle=False)), "plan")[0]
+    veto = by_name(guide.assess(twin(needle="")), "plan")[0]
     assert (veto.of, veto.severity) == ("x", "warning")
     assert veto.value == pytest.approx(1.0, abs=0.01)
 
@@ -157,4 +167,4 @@ def test_what_was_never_segmented_is_named():
 def test_a_hidden_target_or_a_lost_needle_measures_nothing():
     guide = puncture({"vein": Sphere((0.02, -0.03, 0.0), 0.005)}, [structure("vein", "vessel", "critical")])
     assert guide.assess(twin(target_state="hidden")) == []
-    assert guide.assess(twin(needle=False)) == []
+    assert guide.assess(twin(needle="")) == []
