@@ -28,6 +28,7 @@ from twinguide.calibrating.result import (
 )
 from twinguide.errors import CalibrationError, ScenarioError
 from twinguide.frames import vector_from_rotation
+from twinguide.messages import Displacement, Exposure
 from twinguide.registry import Registry
 
 Positive = Annotated[float, Meta(gt=0, le=1e6)]
@@ -248,6 +249,7 @@ def check(scenario: Scenario, registry: Registry, where: str = "the scenario") -
     for name, placement in scenario.parts.items():
         part = registry.part(name)
         convert(placement.options, part.options, f"{where}, [parts.{name}.options]")
+    _check_sources(scenario, registry, where)
     for name, tool in scenario.tools.items():
         if tool.role == "headset" and tool.mount is None:
             raise ScenarioError(
@@ -277,6 +279,17 @@ def check(scenario: Scenario, registry: Registry, where: str = "the scenario") -
     if lacking:
         got = ", ".join(f"{name} ({tool.role})" for name, tool in scenario.tools.items()) or "no tools"
         raise ScenarioError(f"one tool each of role {', '.join(wanted)}", got, f"{where}, [tools]")
+
+
+def _check_sources(scenario: Scenario, registry: Registry, where: str) -> None:
+    """Refuse two sources of what the twin takes from one: its target would jump between both, tools come and go."""
+    for kind, what in ((Exposure, "tracker"), (Displacement, "motion model")):
+        of = [n for n in scenario.parts if any(t.message is kind for t in registry.part(n).publishes.values())]
+        if len(of) > 1:
+            raise ScenarioError(
+                f"one {what} at most, which publishes {kind.__name__}", " and ".join(of), f"{where}, [parts]",
+                "Leave one out; to see tools of two devices as one, let one part read both.",
+            )  # fmt: skip
 
 
 def find(name: str, registry: Registry) -> dict[str, Any]:

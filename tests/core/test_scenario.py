@@ -1,4 +1,5 @@
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 from twinguide.calibrating.result import HandEyeResult, rows_of, stamp, write_result
 from twinguide.errors import PluginError, ScenarioError
 from twinguide.frames import rotation_from_vector
+from twinguide.hookspecs import Sensor, Topic
+from twinguide.messages import Displacement, Exposure, Message
 from twinguide.registry import Registry
 from twinguide.scenario import Scenario, Tool, calibrated, check, convert, find, load, overridden
 from twinguide.staging import mount_of
@@ -69,6 +72,23 @@ def test_an_option_that_a_part_does_not_take_is_named(registry):
     scenario = convert(tomllib.loads(GOOD + "[parts.puncture.options]\nangel_caution_deg = 3.0"), Scenario, "test")
     with pytest.raises(ScenarioError, match="angel_caution_deg"):
         check(scenario, registry)
+
+
+class Still(Message, frozen=True, tag="test.still/1"):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "own", "says"),
+    [(Exposure, "tracker", "one tracker at most"), (Displacement, "breathing", "one motion model at most")],
+)
+def test_two_sources_of_what_the_twin_takes_from_one_are_refused_by_name(registry, kind, own, says):
+    second = Sensor("second", make="x:X", publishes={"still": Topic(Still), "told": Topic(kind)})
+    both = replace(registry, parts={**registry.parts, "second": second})
+    tables = find("liver_puncture", registry)
+    check(overridden(tables, []), both)
+    with pytest.raises(ScenarioError, match=f"{says}.*{own} and second.*Leave one out"):
+        check(overridden(tables, ["parts.second={}"]), both)
 
 
 def test_settings_are_laid_over_a_scenario():
