@@ -31,6 +31,7 @@ RESIDUAL_MAX_PX = 1.0  # rms beyond which a layout, or a camera's model, is wron
 # middle, as the camera's matrix does; `tests/calibration/test_boards.py` measures it.
 HALF = 0.5
 FLAT = 1e-6  # [m] out of the plane: below it a board is flat
+MOST_SQUARES = 100  # a side of a board: more is a slip of the pen, and takes hours to look for
 PRIOR_SIGMA = 0.2  # [rad] how far a pose turns between two pictures
 AMBIGUOUS = 9.0  # chi-square between two poses below which the picture alone does not tell them apart
 STEPS = 30
@@ -331,7 +332,7 @@ def board_of(text: str) -> Board:
             name, side, dictionary = rest
             return single_marker(int(name), _millimetres(side, 1)[0], dictionary)
         columns, rows = (int(word) for word in rest[0].split("x"))
-        if min(columns, rows) < 1 or columns * rows < 2:
+        if min(columns, rows) < 1 or columns * rows < 2 or max(columns, rows) > MOST_SQUARES:
             raise ValueError(f"{columns} x {rows}")
         if kind == "chessboard" and len(rest) == 2:
             return chessboard(columns, rows, _millimetres(rest[1], 1)[0])

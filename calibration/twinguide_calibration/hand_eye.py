@@ -185,16 +185,16 @@ def _solve(problem: _Problem, rows: Ints, n: int, offset: float, p95_max: float,
     inside = np.isin(rows, fit.rejected, invert=True)
     groups = two_groups(final.whitened, final.jacobian, inside, LEAST_GROUP)
     if groups is not None:
-        fit = _one_body(problem, fit, rows, groups)
+        fit = _one_body(problem, fit, rows, groups, p95_max)
     return _gated(fit, len(rows), p95_max)
 
 
-def _one_body(problem: _Problem, fit: HandEyeFit, rows: Ints, groups: tuple[Ints, Ints]) -> HandEyeFit:
+def _one_body(problem: _Problem, fit: HandEyeFit, rows: Ints, groups: tuple[Ints, Ints], p95_max: float) -> HandEyeFit:
     """Refuse a recording in which X changed; tell where only Z did."""
     one, two = (_alone(problem, fit, rows, group) for group in groups)
     first, second = (rows[group] for group in groups)
     left = ((f.rotation_residuals, f.translation_residuals) for f in (one, two))
-    if not all(alike(a[first], b[second]) for a, b in zip(*left, strict=True)):
+    if one.x_p95 > p95_max or not all(alike(a[first], b[second]) for a, b in zip(*left, strict=True)):
         return fit  # wild pairs, each in its own way
     moved, turned = difference(two.x, one.x), difference(two.z, one.z)
     told = f"of {len(rows)} pairs of poses {rows_told(second)}, agree on another"

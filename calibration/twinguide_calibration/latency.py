@@ -172,11 +172,12 @@ def motion_lag(
     best = int(np.argmin(misfit))
     total = float(((values_b - values_b.mean(axis=0)) ** 2).sum())
     explained = 1.0 - float(misfit[best]) / max(total, 1e-300)
-    if best in (0, len(lags) - 1) or explained < LEAST_EXPLAINED:
+    if explained < LEAST_EXPLAINED:
         raise CalibrationRefused(
             f"no lag within {lag_max_s:g} s explains the motion (best {explained:.0%} of it)",
             "Move the body to and fro, quickly and irregularly, in view of both.",
         )
+    _refuse_border(best, len(lags), lag_max_s)
     left = _left_over(times_a, values_a, times_b - lags[best], values_b)
     freedom = max(left.size - (values_a.shape[1] + 1) * values_b.shape[1] - 1, 1)
     lag, sigma = profile_minimum(lags, misfit, freedom)
@@ -215,6 +216,14 @@ def _overlap(times_a: Array, times_b: Array, lag_max_s: float, least: int) -> Bo
             else "Record longer, or search less far.",
         )
     return inside
+
+
+def _refuse_border(best: int, count: int, lag_max_s: float) -> None:
+    if best in (0, count - 1):
+        raise CalibrationRefused(
+            f"the lag is {lag_max_s:g} s or more, where the search ends",
+            "Look farther (--lag-max-ms), or bring both streams onto one clock first.",
+        )
 
 
 def _stream(times: Array, values: Array, what: str) -> tuple[Array, Array, tuple[str, ...]]:
@@ -296,11 +305,12 @@ def pose_lag(
     misfit = np.array([_incongruence(times_a, poses_a, times_b - lag, first, second, angles) for lag in lags])
     best = int(np.argmin(misfit))
     explained = 1.0 - float(misfit[best]) / max(float(angles.var()), 1e-300)
-    if best in (0, len(lags) - 1) or explained < LEAST_EXPLAINED:
+    if explained < LEAST_EXPLAINED:
         raise CalibrationRefused(
             f"no lag within {lag_max_s:g} s makes the two turn alike (best {max(explained, 0.0):.0%} of it)",
             "Are both fixed to one body? Turn it irregularly in view of both.",
         )
+    _refuse_border(best, len(lags), lag_max_s)
     lag, sigma = profile_minimum(lags, misfit * len(times_b), 1.0 * len(times_b))
     return LagFit(lag, sigma, float(np.sqrt(misfit[best])), explained, (*notes_a, *notes_b))
 

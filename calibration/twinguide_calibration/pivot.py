@@ -119,7 +119,7 @@ def _one_tip(fit: PivotFit, state: _State, rotation: Array, translation: Array, 
         for group, turned, moved in ((group, rotation[group], translation[group]) for group in groups)
     )
     first, second = (rows[group] for group in groups)
-    if not alike(one.residuals[first], two.residuals[second]):
+    if one.tip_p95 > p95_max or not alike(one.residuals[first], two.residuals[second]):
         return fit  # wild poses, each in its own way
     told = f"of {len(rows)} poses {rows_told(second)}, agree on another"
     moved = two.tip - one.tip

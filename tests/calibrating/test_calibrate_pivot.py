@@ -126,6 +126,21 @@ def test_a_missing_file_is_one_clear_line(run, tmp_path):
     assert "no such file" in text
 
 
+@pytest.mark.parametrize("value", ["nan", "0", "-1", "inf"])
+def test_a_limit_that_is_none_is_refused(run, sequence, tmp_path, value):
+    file = sequence(tmp_path / "a.igs.mha", {"StylusToTracker": swung()})
+    code, text = run("calibrate", "pivot", file, "--p95-max-mm", value, "--out", tmp_path / "tip.toml")
+    assert (code, "wanted a number above zero" in text) == (2, True)
+
+
+def test_a_recording_is_never_written_over(run, sequence, tmp_path):
+    file = sequence(tmp_path / "a.igs.mha", {"StylusToTracker": swung()})
+    before = file.read_bytes()
+    code, text = run("calibrate", "pivot", file, "--out", file)
+    assert (code, "wanted a result file, .toml" in text) == (2, True)
+    assert file.read_bytes() == before
+
+
 TOLD_OTHERWISE = {
     "inverse poses": (lambda poses: np.linalg.inv(poses), "tool_from_tracker was given"),
     "transposed rotations": (lambda poses: with_turns(poses, turns_of(poses).inv()), "Rotations transposed"),

@@ -145,6 +145,17 @@ def test_a_stream_that_stands_still_has_no_lag(run, sequence, tmp_path):
     assert "little" in text or "hardly" in text or "explain" in text, text
 
 
+@pytest.mark.parametrize("command", ["time", "handeye"])
+def test_an_offset_beyond_the_search_is_told_and_found_by_looking_farther(run, sequence, tmp_path, command):
+    one = sequence(tmp_path / "one.igs.mha", {"HeadToStage": noisy(heads(TIMES), 1)}, TIMES)
+    two = sequence(tmp_path / "two.igs.mha", {"MarkerToTracker": noisy(markers(heads(TIMES)), 2)}, TIMES + 0.06)
+    search = ("calibrate", command, one, two, "--out", tmp_path / "t.toml", "--lag-max-ms")
+    code, text = run(*search, "50")
+    assert (code, "where the search ends" in text, "Look farther" in text) == (1, True, True)
+    code, text = run(*search, "100")
+    assert code == 0, text
+
+
 def test_without_stamps_no_lag_is_guessed(run, tmp_path, together):
     lines = [line for line in together.read_text().splitlines() if "Timestamp" not in line]
     together.write_text("\n".join([*lines, ""]))

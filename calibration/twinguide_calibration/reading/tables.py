@@ -80,6 +80,10 @@ def read_table(path: Path) -> Table:
     """
     lines = _lines(path)
     header = columns_of(path)
+    if all(re.fullmatch(r"[-+.\de]+|nan", name) for name in header):
+        raise CalibrationRefused(
+            f"wanted a header that names the columns; got numbers; in {path.name}", "Such as t_s,x_mm,y_mm,z_mm,..."
+        )
     twice = {name for name in header if header.count(name) > 1}
     if twice:
         raise CalibrationRefused(f"wanted columns with names of their own; got {sorted(twice)} twice; in {path.name}")
@@ -92,7 +96,8 @@ def read_table(path: Path) -> Table:
         rows, notes = rows[:-1], (f"{path.name}: its last row was cut off, left out",)
     elif short:
         got = f"{len(rows[short[0]])} in row {short[0] + 1} of {len(rows)}"
-        raise CalibrationRefused(f"wanted {len(header)} cells a row; got {got}; in {path.name}")
+        remedy = "Write decimal points, not commas." if len(rows[short[0]]) == 2 * len(header) else ""
+        raise CalibrationRefused(f"wanted {len(header)} cells a row; got {got}; in {path.name}", remedy)
     numbers: dict[str, Array] = {}
     text: dict[str, list[str]] = {}
     foreign: list[str] = []
@@ -209,7 +214,8 @@ def _lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise CalibrationRefused(f"wanted a readable text file; got {error}; in {path}") from error
+        remedy = "Save it as UTF-8." if isinstance(error, UnicodeDecodeError) else ""
+        raise CalibrationRefused(f"wanted a readable text file; got {error}; in {path}", remedy) from error
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if not lines:
         raise CalibrationRefused(f"wanted a header and rows; got an empty file; in {path.name}")

@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
+import re
+from math import inf
 from pathlib import Path
 
 import click
 
-FILES = click.Path(path_type=Path)
+
+class _AboveZero(click.ParamType[float]):
+    name = "float"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(click.FLOAT.convert(value, param, ctx))
+        return number if 0.0 < number < inf else self.fail(f"wanted a number above zero; got {value}", param, ctx)
+
+
+class _ResultFile(click.ParamType[Path]):
+    """Where a result goes: anything but a .toml may be a recording, which must not be lost."""
+
+    name = "path"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(str(value))
+        told = f"wanted a result file, .toml; got {path.name}: the picture is written beside it as .png"
+        return path if path.suffix == ".toml" else self.fail(told, param, ctx)
+
+
+class _Frame(click.ParamType[str]):
+    name = "frame"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        told = f"wanted a name of letters, digits and _; got {value!r}"
+        return str(value) if re.fullmatch(r"[A-Za-z]\w*", str(value)) else self.fail(told, param, ctx)
+
+
+FILES, RESULT, FRAME, LIMIT = click.Path(path_type=Path), _ResultFile(), _Frame(), _AboveZero()
 
 
 def kept(outcome: object, out: Path) -> None:
     """Print an outcome, write its result to `out` and its picture beside it."""
     from twinguide.calibrating.outcome import Outcome
     from twinguide.calibrating.result import write_result
-    from twinguide.errors import CalibrationError
 
     assert isinstance(outcome, Outcome)
     picture = out.with_suffix(".png")
-    if picture == out:
-        raise CalibrationError("a result file, .toml", out.name, "--out", "The picture is written beside it as .png.")
     wide = max(len(name) for name, _ in outcome.rows)
     for name, value in outcome.rows:
         click.echo(f"{name:{wide}}  {value}")
@@ -38,8 +65,8 @@ def calibrate() -> None:
 @click.argument("inputs", nargs=-1, required=True, type=FILES)
 @click.option("--tool", default="", help="The track to use: stylus, or tracker_from_stylus.")
 @click.option("--reference", default="", help="The body that carries the divot, if it may move.")
-@click.option("--p95-max-mm", default=0.5, show_default=True, help="Refuse a tip that is less sure.")
-@click.option("--out", type=FILES, default=Path("pivot.toml"), show_default=True, help="The result file.")
+@click.option("--p95-max-mm", type=LIMIT, default=0.5, show_default=True, help="Refuse a tip that is less sure.")
+@click.option("--out", type=RESULT, default=Path("pivot.toml"), show_default=True, help="The result file.")
 def pivot(inputs: tuple[Path, ...], tool: str, reference: str, p95_max_mm: float, out: Path) -> None:
     """Find a tool's tip from INPUTS in which it is swung about a fixed point, one point a recording."""
     from twinguide.calibrating.pivot import pivot as fit
@@ -49,13 +76,15 @@ def pivot(inputs: tuple[Path, ...], tool: str, reference: str, p95_max_mm: float
 
 @calibrate.command()
 @click.argument("inputs", nargs=-1, required=True, type=FILES)
-@click.option("--source", default="image", show_default=True, help="The frame of the first file's points.")
-@click.option("--target", default="reference", show_default=True, help="The frame of the second file's points.")
-@click.option("--sigma-mm", type=float, help="How sure one point is, per axis; else the residuals tell.")
-@click.option("--fre-max-mm", default=3.0, show_default=True, help="Refuse larger residuals (rms).")
+@click.option("--source", type=FRAME, default="image", show_default=True, help="The frame of the first file's points.")
+@click.option(
+    "--target", type=FRAME, default="reference", show_default=True, help="The frame of the second file's points."
+)
+@click.option("--sigma-mm", type=LIMIT, help="How sure one point is, per axis; else the residuals tell.")
+@click.option("--fre-max-mm", type=LIMIT, default=3.0, show_default=True, help="Refuse larger residuals (rms).")
 @click.option("--robust", is_flag=True, help="Leave out wrong pairs, up to nine in ten; needs --sigma-mm.")
 @click.option("--targets", type=FILES, help="Points in the source's frame at which to predict the error.")
-@click.option("--out", type=FILES, default=Path("points.toml"), show_default=True, help="The result file.")
+@click.option("--out", type=RESULT, default=Path("points.toml"), show_default=True, help="The result file.")
 def points(
     inputs: tuple[Path, ...],
     source: str,
@@ -79,8 +108,8 @@ def points(
 @click.argument("input", type=FILES)
 @click.option("--board", required=True, help="Such as charuco:7x5:25/18:4x4_50 or chessboard:8x6:30 (mm).")
 @click.option("--name", default="camera", show_default=True, help="What the camera is called.")
-@click.option("--rms-max-px", default=1.0, show_default=True, help="Refuse larger residuals.")
-@click.option("--out", type=FILES, default=Path("camera.toml"), show_default=True, help="The result file.")
+@click.option("--rms-max-px", type=LIMIT, default=1.0, show_default=True, help="Refuse larger residuals.")
+@click.option("--out", type=RESULT, default=Path("camera.toml"), show_default=True, help="The result file.")
 def camera(input: Path, board: str, name: str, rms_max_px: float, out: Path) -> None:
     """Find a camera's intrinsics and distortion from INPUT, a folder of pictures of a board, or a video."""
     from twinguide.calibrating.camera import camera as fit
@@ -97,13 +126,16 @@ def camera(input: Path, board: str, name: str, rms_max_px: float, out: Path) -> 
 @click.option("--a", default="", help="The first track: stage_from_head, say.")
 @click.option("--b", default="", help="The second track, of the last file: tracker_from_marker, say.")
 @click.option("--offset/--no-offset", default=None, help="Find the clocks' offset too (default: with two files).")
-@click.option("--p95-max-mm", default=10.0, show_default=True, help="Refuse transforms that are less sure.")
-@click.option("--out", type=FILES, default=Path("handeye.toml"), show_default=True, help="The result file.")
-def handeye(inputs: tuple[Path, ...], a: str, b: str, offset: bool | None, p95_max_mm: float, out: Path) -> None:
+@click.option("--lag-max-ms", type=LIMIT, default=300.0, show_default=True, help="How far to look for the offset.")
+@click.option("--p95-max-mm", type=LIMIT, default=10.0, show_default=True, help="Refuse transforms that are less sure.")
+@click.option("--out", type=RESULT, default=Path("handeye.toml"), show_default=True, help="The result file.")
+def handeye(
+    inputs: tuple[Path, ...], a: str, b: str, offset: bool | None, lag_max_ms: float, p95_max_mm: float, out: Path
+) -> None:
     """Find the two fixed transforms x and z of a x = z b from two tracks of INPUTS, one file or two."""
     from twinguide.calibrating.handeye import handeye as fit
 
-    kept(fit(inputs, a, b, offset, p95_max_mm), out)
+    kept(fit(inputs, a, b, offset, lag_max_ms, p95_max_mm), out)
 
 
 @calibrate.command()
@@ -117,8 +149,8 @@ def handeye(inputs: tuple[Path, ...], a: str, b: str, offset: bool | None, p95_m
     show_default=True,
     help="How far both turn, or how b's places follow a's poses: for a body that hardly turns.",
 )
-@click.option("--lag-max-ms", default=500.0, show_default=True, help="How far to look, to either side.")
-@click.option("--out", type=FILES, default=Path("time.toml"), show_default=True, help="The result file.")
+@click.option("--lag-max-ms", type=LIMIT, default=500.0, show_default=True, help="How far to look, to either side.")
+@click.option("--out", type=RESULT, default=Path("time.toml"), show_default=True, help="The result file.")
 def time(inputs: tuple[Path, ...], a: str, b: str, by: str, lag_max_ms: float, out: Path) -> None:
     """Find how much later one track of INPUTS, one file or two, tells of a motion than another.
 
@@ -139,9 +171,9 @@ def time(inputs: tuple[Path, ...], a: str, b: str, by: str, lag_max_ms: float, o
 @click.option("--tip", type=FILES, help="The result of `pivot` whose tip touched the surface in a recording of poses.")
 @click.option("--tool", default="", help="The track of that tool.")
 @click.option("--reference", default="", help="The body in whose frame the tip is told.")
-@click.option("--source", default="reference", show_default=True, help="The frame of the points.")
-@click.option("--target", default="image", show_default=True, help="The frame of the model.")
-@click.option("--out", type=FILES, default=Path("surface.toml"), show_default=True, help="The result file.")
+@click.option("--source", type=FRAME, default="reference", show_default=True, help="The frame of the points.")
+@click.option("--target", type=FRAME, default="image", show_default=True, help="The frame of the model.")
+@click.option("--out", type=RESULT, default=Path("surface.toml"), show_default=True, help="The result file.")
 def surface(
     input: Path,
     model: Path,

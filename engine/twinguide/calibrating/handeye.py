@@ -18,11 +18,13 @@ from twinguide_calibration import HandEyeFit, solve_hand_eye, solve_hand_eye_tim
 Array = NDArray[np.float64]
 
 
-def handeye(paths: tuple[Path, ...], a: str, b: str, offset: bool | None, p95_max_mm: float) -> Outcome:
+def handeye(
+    paths: tuple[Path, ...], a: str, b: str, offset: bool | None, lag_max_ms: float, p95_max_mm: float
+) -> Outcome:
     """Calibrate from tracks `a` and `b` of one file or two.
 
-    With `offset`, the clocks' offset is found too; by default where there are two files. Frames of one file are paired
-    otherwise. Raises CalibrationError with reason and remedy.
+    With `offset`, the clocks' offset is found too, up to `lag_max_ms`; by default where there are two files. Frames of
+    one file are paired otherwise. Raises CalibrationError with reason and remedy.
     """
     with refusals():
         streams = open_streams(paths, a, b)
@@ -30,7 +32,8 @@ def handeye(paths: tuple[Path, ...], a: str, b: str, offset: bool | None, p95_ma
         if offset if offset is not None else not streams.one_file:
             times_a, one, times_b, two, told = timed(streams)
             notes = (*notes, *told)
-            fit = solve_hand_eye_timed(times_a, matrices(one), times_b, matrices(two), p95_max=p95_max_mm * 1e-3)
+            limits = {"offset_max_s": lag_max_ms * 1e-3, "p95_max": p95_max_mm * 1e-3}
+            fit = solve_hand_eye_timed(times_a, matrices(one), times_b, matrices(two), **limits)
         else:
             one, two = paired(streams)
             fit = solve_hand_eye(matrices(one), matrices(two), p95_max=p95_max_mm * 1e-3)
