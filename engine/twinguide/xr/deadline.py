@@ -16,18 +16,18 @@ T = TypeVar("T")
 class Caller:
     """Make one call after the other on a daemon thread; a call that hangs costs the thread, not the program.
 
-    `bell` is a descriptor that can be read once a call that rings has been answered since the last `hush`.
+    `bell` is a descriptor that can be read once a call has been answered since the last `hush`.
     """
 
     def __init__(self, name: str) -> None:
         self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any], bool] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
-    def submit(self, call: Callable[[], T], *, rings: bool = False) -> Future[T]:
+    def submit(self, call: Callable[[], T]) -> Future[T]:
         """Return the future of a call; its `result(seconds)` raises TimeoutError while there is none."""
         future: Future[T] = Future()
-        self._jobs.put((call, future, rings))
+        self._jobs.put((call, future))
         return future
 
     def hush(self) -> None:
@@ -41,11 +41,10 @@ class Caller:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            call, future, rings = job
+            call, future = job
             try:
                 future.set_result(call())
             except BaseException as error:  # it belongs to whoever asks for the result
                 future.set_exception(error)
-            if rings:
-                os.eventfd_write(self.bell, 1)
+            os.eventfd_write(self.bell, 1)
         os.close(self.bell)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -79,8 +78,6 @@ class HeadsetOpenXR:
         self._drawn = 0  # eyes of this frame
         self._connection: Connection | None = None
         self._frame: Frame | None = None
-        self._handed: Future[int] | None = None  # when the last frame of the runtime was ended [ns]
-        self._handed_ns = self._handover_ns = 0  # since when that is under way, and how long it took last
         self._timing = FrameTiming(0, self._info.period_ns, False)
         self._pacer: Pacer | None = None  # paces while there is no runtime, or it does not want frames yet
         self._punctuality = Punctuality()
@@ -127,7 +124,7 @@ class HeadsetOpenXR:
             self._eyes = eye_framebuffers(self._ctx, size, GL_SRGB8_ALPHA8)
 
     def _lose(self, error: Exception) -> None:
-        self._frame = self._handed = self._pacer = self._blind = None
+        self._frame = self._pacer = self._blind = None
         self._started().lose(error)
 
     @property
@@ -166,18 +163,13 @@ class HeadsetOpenXR:
         return self._connection
 
     def _next_frame(self, connection: Connection, meanwhile: Meanwhile | None) -> Frame | None:
-        """Return the session's next frame, once the last one was ended; None where it wants none."""
-        session, handed = self._session, self._handed
+        """Return the session's next frame; None where it wants none."""
+        session = self._session
         frame, connection.late_frame = connection.late_frame, None
         if session is None or frame is not None:
             return frame
         due_ns = self._timing.t_wake_ns + self._timing.period_ns
-        frame = connection.ask(lambda: session.turn(handed), meanwhile, due_ns)
-        if handed is not None:
-            self._handed, ended_ns = None, handed.result()
-            self._handover_ns = ended_ns - self._handed_ns
-            self._count(ended_ns)
-        return frame
+        return connection.ask(session.turn, meanwhile, due_ns)
 
     def _pace(self, meanwhile: Meanwhile | None) -> FrameTiming:
         if self._pacer is None:
@@ -236,31 +228,27 @@ class HeadsetOpenXR:
             self._drawn = eye + 1
 
     def end_frame(self) -> int:
-        """Hand the frame to the runtime; return when it is seen [ns], periods later than promised where it is late.
-
-        The frame is ended beside the loop, taken to last as long as the last one's end. What it came to is counted, and
-        enters how unsure display times are, with the next frame.
-        """
+        """Hand the frame to the runtime; return when it is seen [ns], periods later than promised where it is late."""
         frame, self._frame = self._frame, None
-        session, self._handed_ns = self._session, self._clock.now_ns()
-        if session is None or frame is None or self._egl is None:
-            self._count(self._handed_ns)
-            return self._timing.t_display_ns + self._late_ns(self._handed_ns)
-        eyes = self._eyes if self._drawn == len(self._eyes) and frame.located else ()
-        pictures, drawn = [eye.color_attachments[0].glo for eye in eyes], self._egl.fence() if eyes else 0
-        self._handed = self._started().tell(lambda: session.end_frame(frame, pictures, drawn))
-        return self._timing.t_display_ns + self._late_ns(self._handed_ns + self._handover_ns)
-
-    def _late_ns(self, ended_ns: int) -> int:
-        """Return how much later than promised this frame is seen where it is ended at a time [ns]."""
-        timing = self._timing
-        return max(0, -((timing.t_display_ns - ended_ns) // timing.period_ns)) * timing.period_ns
-
-    def _count(self, ended_ns: int) -> None:
-        """Take when the last frame was ended [ns]."""
-        if ended_ns > self._timing.t_wake_ns + self._timing.period_ns:
+        if frame is not None:
+            self._hand_over(frame)
+        now, timing = self._clock.now_ns(), self._timing
+        if now > timing.t_wake_ns + timing.period_ns:
             self._counts = replace(self._counts, late=self._counts.late + 1)
-        self._punctuality.ended(self._late_ns(ended_ns))
+        late_ns = max(0, -((timing.t_display_ns - now) // timing.period_ns)) * timing.period_ns
+        self._punctuality.ended(late_ns)
+        return timing.t_display_ns + late_ns
+
+    def _hand_over(self, frame: Frame) -> None:
+        session, egl = self._session, self._egl
+        if session is None or egl is None:
+            return
+        eyes = self._eyes if self._drawn == len(self._eyes) and frame.located else ()
+        pictures, drawn = [eye.color_attachments[0].glo for eye in eyes], egl.fence() if eyes else 0
+        try:
+            self._started().ask(lambda: session.end_frame(frame, pictures, drawn))
+        except GONE as error:
+            self._lose(error)
 
     def haptic(self, hand: HandName, seconds: float, amplitude: float) -> None:
         """Shake a controller; not waited for, and nothing where it cannot."""

@@ -22,11 +22,11 @@ GONE = (xr.XrException, RuntimeLost)
 
 
 class Connection:
-    """One runtime after the other, each with a session of its own, called by one thread that alone may hang.
+    """One runtime after the other, each with a session of its own, called by threads that alone may hang.
 
     `session` is None while there is none. `ask`, `look` and `tell` make its calls. Where one raises one of `GONE`, that
     is reported with `lose`; `recover`, called once a frame, then brings the runtime back. A call that hangs is waited
-    for: a process can have but one runtime at a time. `report` takes what the headset is to tell.
+    for: the loader lets a process have but one runtime at a time. `report` takes what the headset is to tell.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Connection:
         Until the answer is due [ns] or has come, `meanwhile` is done.
         """
         self._caller.hush()
-        future, since_ns = self._caller.submit(call, rings=True), self._clock.now_ns()
+        future, since_ns = self._caller.submit(call), self._clock.now_ns()
         if meanwhile:
             meanwhile(min(due_ns, since_ns + round(self._deadline_s * SECOND)), self._caller.bell)
         return self._answer(future, since_ns)
@@ -86,9 +86,9 @@ class Connection:
         """Return what a call answers that may be made while another is waited for; raise RuntimeLost as `ask`."""
         return self._answer(self._looker.submit(call), self._clock.now_ns())
 
-    def tell(self, call: Callable[[], T]) -> Future[T]:
-        """Make a call, after those made before, that nobody waits for."""
-        return self._caller.submit(call)
+    def tell(self, call: Callable[[], object]) -> None:
+        """Make a call whose end nobody waits for."""
+        self._caller.submit(call)
 
     @property
     def _deadline_s(self) -> float:
@@ -151,6 +151,7 @@ class Connection:
         if not self._hung:
             self._close_session()
         if not self._hung:
-            self._caller.submit(self._egl.leave)
+            with contextlib.suppress(RuntimeLost):
+                self.ask(self._egl.leave)
         self._caller.close()
         self._looker.close()

@@ -80,20 +80,25 @@ class ContextEgl:
         return mark
 
     def await_fence(self, mark: int) -> None:
-        """Let this thread's context draw only after the mark."""
+        """Let the runtime's context draw only after the mark."""
+        self.enter()
         self._wait_sync(mark, 0, GL_NO_TIMEOUT)
         self._delete_sync(mark)
 
     def copy(self, source: int, target: int, size: tuple[int, int]) -> None:
-        """Copy a texture into another, bit for bit, and wait until it is done; raise RuntimeLost where GL refuses."""
+        """Copy a texture into another, bit for bit; raise RuntimeLost where GL refuses. Not waited for."""
         self.enter()
         while self._error():  # a runtime's
             pass
         level_and_origin = GL_TEXTURE_2D, 0, 0, 0, 0
         self._copy_image(source, *level_and_origin, target, *level_and_origin, *size, 1)
-        self._finish()
         if error := self._error():
             raise RuntimeLost("an image that takes the picture", f"GL error {error:#x}", "the OpenXR runtime")
+
+    def finish(self) -> None:
+        """Wait until the runtime's context has done all that it was told."""
+        self.enter()
+        self._finish()
 
     def binding(self) -> xr.GraphicsBindingEGLMNDX:
         """Return the structure that ties a session to this context."""

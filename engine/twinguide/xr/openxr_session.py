@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -123,19 +122,15 @@ class Session:
 
     # ---- one frame -------------------------------------------------------------------------------------------------
 
-    def turn(self, handed: Future[int] | None) -> Frame | None:
-        """Follow what the runtime tells, then return the next frame, begun; None where the session wants none.
-
-        `handed` is the last frame's `end_frame`, made before: what failed there is raised here.
-        """
-        if handed is not None:
-            handed.result()
+    def turn(self) -> Frame | None:
+        """Follow what the runtime tells, then return the next frame, begun; None where the session wants none."""
         self._follow_events()
         return self._begin_frame() if self.running else None
 
     def _begin_frame(self) -> Frame:
         """Block until the next frame should be made, begin it and ask for every pose at its display time."""
         state = xr.wait_frame(self._session, xr.FrameWaitInfo())
+        self._egl.finish()  # the last pictures are copied: they may be drawn over
         woken = self._clock.now_ns()
         with contextlib.suppress(xr.FrameDiscarded):  # one was begun before and never ended: the runtime dropped it
             xr.begin_frame(self._session, xr.FrameBeginInfo())
@@ -173,8 +168,8 @@ class Session:
         angles = (float(fov.angle_left), float(fov.angle_right), float(fov.angle_up), float(fov.angle_down))
         return View(transform_of(view.pose, EYE_FRAMES[eye]), angles, *self.runtime.view_size)
 
-    def end_frame(self, frame: Frame, pictures: Sequence[int], drawn: int) -> int:
-        """Hand over both eyes' pictures, or none where there are none; return when that was done [ns].
+    def end_frame(self, frame: Frame, pictures: Sequence[int], drawn: int) -> None:
+        """Hand over both eyes' pictures, or none where there are none.
 
         Pictures are GL textures, each as large as a view, drawn once the fence `drawn` is passed; frames that were
         never located have none.
@@ -188,7 +183,6 @@ class Session:
             layers.append(ctypes.byref(layer))
         mode = BLEND_MODES[self.blend_mode]
         xr.end_frame(self._session, xr.FrameEndInfo(frame.display_xr, mode, layers=layers))
-        return self._clock.now_ns()
 
     def _layer(self, located: Sequence[xr.View]) -> xr.CompositionLayerProjection:
         pairs = zip(located, self._eyes, strict=False)
