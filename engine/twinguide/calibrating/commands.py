@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,7 +13,7 @@ import click
 class _AboveZero(click.ParamType[float]):
     name = "float"
 
-    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
         number = float(click.FLOAT.convert(value, param, ctx))
         return number if 0.0 < number < inf else self.fail(f"wanted a number above zero; got {value}", param, ctx)
 
