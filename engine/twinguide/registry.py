@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Iterable
@@ -115,6 +116,11 @@ def _import_file(file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(file.stem, file)
     if not file.is_file() or spec is None or spec.loader is None:
         raise PluginError("a Python file", str(file))
+    known = importlib.machinery.PathFinder.find_spec(file.stem)
+    if file.stem in sys.stdlib_module_names or (
+        known and known.origin and Path(known.origin).resolve() != file.resolve()
+    ):
+        raise PluginError("a plugin file of a name of its own", f"{file.stem!r}, a module's", str(file), "Rename it.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[file.stem] = module  # so that `make` strings of the file resolve
     try:

@@ -107,7 +107,7 @@ def train_apart(job: Job) -> subprocess.Popen[bytes]:
     handle, name = tempfile.mkstemp(suffix=".job.npz")
     with os.fdopen(handle, "wb") as out:
         np.savez(out, **job.arrays())  # pyright: ignore[reportArgumentType] NumPy's stub takes no arrays by name
-    command = [sys.executable, "-m", "twinguide_softbody.training", name]
+    command = [sys.executable, "-P", "-m", "twinguide_softbody.training", name]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

@@ -125,5 +125,15 @@ def test_an_unknown_plugin_file_is_named(tmp_path):
         Registry.load([tmp_path / "nothing_here.py"], discover=False)
 
 
+@pytest.mark.parametrize("name", ["json", "numpy"])
+def test_a_plugin_file_that_would_stand_in_for_another_module_is_refused(tmp_path, name):
+    from twinguide.errors import PluginError
+
+    file = tmp_path / f"{name}.py"
+    file.write_text("")
+    with pytest.raises(PluginError, match="Rename it"):
+        Registry.load([file], discover=False)
+
+
 def test_all_first_party_plugins_load():
     assert Registry.load().refused == {}

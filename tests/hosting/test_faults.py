@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -162,6 +163,14 @@ def test_a_part_inside_that_raises_is_dead_and_the_others_go_on(runs):
     assert got.count("heart2") == 10
     assert session.part_states["heart"].state == "dead"
     assert session.part_states["heart"].reason == "ValueError: the cable is out"
+
+
+@pytest.mark.parametrize("interpreter", ["", sys.executable], ids=["forked", "another interpreter"])
+def test_a_module_s_name_in_the_working_folder_is_none_of_ours(runs, tmp_path, monkeypatch, interpreter):
+    (tmp_path / "json.py").write_text("raise SystemExit('not the json that was meant')\n")
+    monkeypatch.chdir(tmp_path)
+    session = runs(["heart"], plugin=FAULTY, interpreter=interpreter)
+    assert len(frames(session, 0, 5)) == 5
 
 
 # ---- messages that nobody can use -----------------------------------------------------------------------------------

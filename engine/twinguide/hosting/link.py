@@ -38,7 +38,7 @@ class HubLink:
         self._log_start = self._log.stat().st_size if self._log.exists() else 0
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "twinguide.hub"],
+                [sys.executable, "-P", "-m", "twinguide.hub"],  # -P: no module of the user's folder is ours
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                 env=clean_environment(), start_new_session=True,
             )  # fmt: skip

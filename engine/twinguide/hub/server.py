@@ -136,7 +136,7 @@ class Hub:
 
     def _start(self, child: Child, interpreter: str, spec_fd: int, log_fd: int) -> None:
         actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in ((0, spec_fd), (1, log_fd), (2, log_fd))]
-        arguments = [interpreter, "-m", "twinguide.hosting"]
+        arguments = [interpreter, "-P", "-m", "twinguide.hosting"]
         try:
             pid = os.posix_spawn(interpreter, arguments, clean_environment(), file_actions=actions)
         except OSError as error:
