@@ -48,8 +48,12 @@ def run_scenario(scenario: Scenario, registry: Registry, out: Path, *, say: Say,
     valid: an interrupt, a lost runtime or a full disk ends the run, not the recording.
     """
     check(scenario, registry)
-    make_folder(out)
-    run = Run(scenario, registry, out, say)
+    with make_folder(out):
+        return _run(Run(scenario, registry, out, say), draw=draw)
+
+
+def _run(run: Run, *, draw: bool) -> str:
+    scenario, say = run.scenario, run.say
     case = prepare_case(run)
     check_known(scenario, case, say)
     check_phase(case.breathing_phase, [part.name for part in _declared(run) if isinstance(part, Motion)], say)
@@ -70,7 +74,7 @@ def run_scenario(scenario: Scenario, registry: Registry, out: Path, *, say: Say,
         return "nothing was recorded"
     from twinguide.report import build_report
 
-    return f"report: {build_report(out, registry.catalogue())}"
+    return f"report: {build_report(run.out, run.registry.catalogue())}"
 
 
 def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool, hands: HandSource | None = None) -> Loop:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from twinguide.case import Case
 from twinguide.errors import CaseError, ScenarioError
@@ -27,15 +29,27 @@ class Run:
     say: Say
 
 
-def make_folder(out: Path) -> None:
-    """Make the session folder; an earlier session's is emptied, anything else is left alone."""
-    if out.exists() and any(out.iterdir()):
-        if not (out / MARKER).is_file():
-            raise ScenarioError("a new folder, or an earlier session's", str(out), "--out", "Name another folder.")
-        for file in sorted(out.rglob("*"), reverse=True):
-            file.rmdir() if file.is_dir() and not file.is_symlink() else file.unlink()
+def make_folder(out: Path) -> BinaryIO:
+    """Make the session folder; an earlier session's is emptied, anything else is left alone.
+
+    It is this run's until what is returned is closed: another run into it is refused meanwhile. Raises ScenarioError.
+    """
+    marker = out / MARKER
+    if out.exists() and any(out.iterdir()) and not marker.is_file():
+        raise ScenarioError("a new folder, or an earlier session's", str(out), "--out", "Name another folder.")
     out.mkdir(parents=True, exist_ok=True)
-    (out / MARKER).touch()
+    held = marker.open("ab")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        held.close()
+        raise ScenarioError(
+            "a folder of this run's own", f"{out}, which another run writes", "--out", "Name another folder."
+        ) from error
+    for file in sorted(out.rglob("*"), reverse=True):
+        if file != marker:
+            file.rmdir() if file.is_dir() and not file.is_symlink() else file.unlink()
+    return held
 
 
 def prepare_case(run: Run) -> Case:
