@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--cells", type=int, default=6)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--patients", type=int, nargs=2, default=(11, 21), metavar=("FIRST", "END"))
+    parser.add_argument("--patients", type=int, nargs=2, default=(11, 31), metavar=("FIRST", "END"))
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     found = {
