@@ -7,7 +7,6 @@ import importlib.util
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from twinguide.errors import PluginError
 
@@ -24,12 +23,6 @@ def array_module(backend: Backend) -> Any:  # noqa: ANN401 - numpy, or cupy, whi
     if backend == "auto":
         return np
     raise PluginError("a CUDA device and CuPy", reason, 'backend "cuda"', 'Install twinguide[cuda], or take "cpu".')
-
-
-def as_numpy(values: Any) -> NDArray[Any]:  # noqa: ANN401 - an array of either module
-    """Return an array of either module as one of NumPy, copied from the device where it lies there."""
-    get = getattr(values, "get", None)  # a CuPy array's way back; NumPy's arrays have none
-    return np.asarray(values if get is None else get())
 
 
 def _why_no_cuda() -> str:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from twinguide.compute import array_module, as_numpy
+from twinguide.compute import array_module
 from twinguide.errors import PluginError
 
 
@@ -11,7 +11,7 @@ def test_the_cpu_is_always_there():
 
 def test_auto_gives_a_module_that_computes():
     xp = array_module("auto")
-    assert as_numpy(xp.arange(3) * 2).tolist() == [0, 2, 4]
+    assert float((xp.arange(3) * 2).sum()) == 6
 
 
 def test_cuda_computes_where_there_is_a_device():
@@ -19,7 +19,7 @@ def test_cuda_computes_where_there_is_a_device():
         xp = array_module("cuda")
     except PluginError as error:
         pytest.skip(f"no CUDA here: {error}")
-    assert as_numpy(xp.ones(4).sum()) == 4
+    assert float(xp.ones(4).sum()) == 4
 
 
 def test_without_a_device_cuda_is_refused_with_the_reason_and_the_next_step(monkeypatch):

@@ -182,6 +182,12 @@ def canvas_of(ctx, resting):
 
 
 @pytest.fixture
+def lit_share():
+    """Return a function that gives which part of (height, width, 4) pixels is lit, 0..1; the opaque backdrop is not."""
+    return lambda pixels: float((pixels[..., :3].max(axis=2) > 28).mean())
+
+
+@pytest.fixture
 def picture(renderer, canvas_of):
     """Return a function that draws a scene for one eye and returns its (height, width, 4) pixels."""
 

@@ -7,7 +7,6 @@ import pytest
 
 from twinguide.frames import Pose, Transform
 from twinguide.render.camera import clip_from_stage, pixel_of
-from twinguide.render.pictures import lit_share
 from twinguide.scene import Ellipsoid, Label, Line, Point, Ring, Status, StructureView, ToolView
 
 
@@ -154,16 +153,16 @@ def test_the_sign_of_life_moves_in_every_frame(scene_of, eyes_of, picture):
     assert len(seen) == 12
 
 
-def test_nothing_but_the_panel_is_drawn_where_the_twin_is_not_placed(scene_of, eyes_of, picture):
+def test_nothing_but_the_panel_is_drawn_where_the_twin_is_not_placed(scene_of, eyes_of, picture, lit_share):
     _, (left, _) = eyes_of()
     for changes in ({"reference_from_image": None}, {"stage_from_reference": None}, {"overlay_on": False}):
         bare_panel = scene_of(**changes, structures={}, tools={}, target=None, entry=None)
         pixels = picture(scene_of(**changes), left)
         assert np.array_equal(pixels, picture(bare_panel, left))
-        assert lit_share(pixels[..., :3]) > 0.0
+        assert lit_share(pixels) > 0.0
 
 
-def test_the_start_screen_states_the_intended_use(scene_of, eyes_of, picture):
+def test_the_start_screen_states_the_intended_use(scene_of, eyes_of, picture, lit_share):
     from twinguide.render.panels import panel_text
 
     _, (left, _) = eyes_of((512, 512), half_fov=0.5)
@@ -172,7 +171,7 @@ def test_the_start_screen_states_the_intended_use(scene_of, eyes_of, picture):
     assert "Research use only" in said
     assert "must not be the sole source of position information" in said
     pixels = picture(scene, left)
-    assert lit_share(pixels[..., :3]) > 0.01
+    assert lit_share(pixels) > 0.01
     without = scene_of(start_screen=True, structures={}, tools={}, target=None, entry=None)
     assert np.array_equal(pixels, picture(without, left))  # no overlay before the start
 

@@ -12,7 +12,7 @@ from twinguide.errors import RecordingError
 from twinguide.frames import Transform, p95_from_covariance, rotation_from_vector, vector_from_rotation
 from twinguide.messages import Catalogue, PoseWire
 from twinguide.recording import Recorder
-from twinguide.scoring import score, score_folder
+from twinguide.scoring import score, write_scores
 from twinguide.scoring.comparing import CHI2_95, inside95
 from twinguide.scoring.evidence import PointTrack, PoseTrack, load
 
@@ -142,8 +142,8 @@ def test_the_puncture_is_judged_by_the_truth_at_the_end(session):
 
 def test_the_same_run_gives_the_same_bytes_whatever_the_order_of_arrival(session):
     first, second = session("a"), session("b", shuffle=5, stage_us=900)
-    score_folder(first)
-    score_folder(second)
+    for folder in (first, second):
+        write_scores(folder, score(load(folder)))
     assert (first / "summary.json").read_bytes() == (second / "summary.json").read_bytes()
     assert (first / "timing.json").read_bytes() != (second / "timing.json").read_bytes()
 
@@ -166,7 +166,7 @@ def test_a_run_without_truth_says_so_and_keeps_its_other_figures(session):
 
 def test_a_run_stopped_before_guidance_still_has_a_summary(session):
     folder = session(seconds=0.0)
-    score_folder(folder)
+    write_scores(folder, score(load(folder)))
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["frames"] == 0
     assert summary["marked_fraction"] is None
@@ -197,7 +197,7 @@ def test_a_torn_recording_is_scored_as_far_as_it_goes(session):
     folder = session()
     file = folder / "session.mcap"
     file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
-    scores = score_folder(folder)
+    scores = score(load(folder))
     assert scores.timing["recording"]["damage"]
     assert 0 < scores.summary["frames"] < 360
 

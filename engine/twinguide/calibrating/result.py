@@ -22,6 +22,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from twinguide.errors import CalibrationError, FrameError
+from twinguide.files import write_whole
 from twinguide.frames import Pose, Transform
 from twinguide_calibration.error import region_limit
 
@@ -176,7 +177,6 @@ KINDS: tuple[type[Result], ...] = (
     TimeResult,
     ClockResult,
 )
-AnyResult = PivotResult | PointsResult | SurfaceResult | HandEyeResult | CameraResult | TimeResult | ClockResult
 
 
 def stamp() -> dict[str, Any]:
@@ -201,11 +201,8 @@ def write_result(result: Result, path: Path) -> None:
     """Write a result as TOML, whole or not at all; raise CalibrationError where the file cannot be written."""
     tables = msgspec.to_builtins(result, builtin_types=(datetime,))
     tables["sha256"] = _digest(tables)  # a number that is changed later is noticed
-    half = path.with_name(f".{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        half.write_text(ROW.sub(_on_one_line, tomli_w.dumps(tables)), encoding="utf-8")
-        half.replace(path)
+        write_whole(path, ROW.sub(_on_one_line, tomli_w.dumps(tables)))
     except OSError as error:
         raise CalibrationError("a place for the result", str(error), str(path), "Choose another with --out.") from error
 

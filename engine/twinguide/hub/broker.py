@@ -162,10 +162,6 @@ class Broker:
         """Ask one client to end, behind everything that was published before."""
         self.outgoing.send_multipart([b"@" + name.encode() + END, b"stop"])
 
-    def key_of(self, name: str) -> str:
-        """Return a client's key."""
-        return self._keys[name].decode()
-
     def close(self) -> None:
         """Close the sockets."""
         self.incoming.close(0)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.case import CASE_FILE, CaseFile
+from twinguide.files import write_whole
 
 HEADER = "# A TwinGuide case. Lengths in metres and points in LPS, except keys that end in _mm.\n\n"
 
@@ -30,9 +31,7 @@ def write_arrays(folder: Path, file: str, arrays: Mapping[str, NDArray[Any]]) ->
 
 def write_case(folder: Path, content: CaseFile) -> None:
     """Write `case.toml`, complete or not at all."""
-    partial = folder / (CASE_FILE + ".part")
-    partial.write_text(HEADER + toml(msgspec.to_builtins(content)), encoding="utf-8")
-    partial.replace(folder / CASE_FILE)
+    write_whole(folder / CASE_FILE, HEADER + toml(msgspec.to_builtins(content)))
 
 
 def toml(table: Mapping[str, Any], prefix: str = "") -> str:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Pixels = NDArray[np.uint8]
-LIT_LEVEL = 28  # of 255 in any channel: the opaque backdrop stays under it
 
 
 def read_pixels(framebuffer: moderngl.Framebuffer) -> Pixels:
@@ -24,16 +23,6 @@ def read_pixels(framebuffer: moderngl.Framebuffer) -> Pixels:
 def picture_hash(pixels: Pixels) -> str:
     """Return the SHA-256 of a picture's raw pixels, as 64 hex digits."""
     return hashlib.sha256(pixels.tobytes()).hexdigest()
-
-
-def lit_share(pixels: Pixels) -> float:
-    """Return which part of a picture, shape (height, width, 3), is lit, 0..1: what the overlay takes of the field."""
-    return float((pixels.max(axis=2) > LIT_LEVEL).mean())
-
-
-def side_by_side(left: Pixels, right: Pixels) -> Pixels:
-    """Return one picture, shape (height, 2 width, 3), of both eyes."""
-    return np.concatenate([left, right], axis=1)
 
 
 def save_png(pixels: Pixels, path: Path) -> Path:

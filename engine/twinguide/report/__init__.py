@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from twinguide.errors import RecordingError
+from twinguide.files import write_whole
 from twinguide.messages import Catalogue
 from twinguide.report import curves, page, tables
-from twinguide.scoring import Scores, score, write_scores, write_whole
+from twinguide.scoring import Scores, score, write_scores
 from twinguide.scoring.evidence import Evidence, load
 
 
@@ -17,9 +19,15 @@ def build_report(folder: Path, catalogue: Catalogue | None = None) -> Path:
     """
     evidence = load(folder, catalogue)
     scores = score(evidence)
-    write_scores(folder, scores)
     path = folder / "report.html"
-    write_whole(path, report_page(evidence, scores))
+    try:
+        write_scores(folder, scores)
+        write_whole(path, report_page(evidence, scores))
+    except OSError as error:
+        next_step = "Free some space, then run `twinguide report`."
+        raise RecordingError(
+            "room for summary.json, timing.json and report.html", str(error), str(folder), next_step
+        ) from error
     return path
 
 

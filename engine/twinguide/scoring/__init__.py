@@ -7,7 +7,6 @@ a hand in goes to `timing.json`.
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,12 +14,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from twinguide.errors import RecordingError
+from twinguide.files import write_whole
 from twinguide.frames import p95_from_covariance
 from twinguide.ledger import missed_between, spread
-from twinguide.messages import Catalogue, PartState, Registration, Shown, Truth, WorkflowState
+from twinguide.messages import PartState, Registration, Shown, Truth, WorkflowState
 from twinguide.scoring.comparing import ErrorTrack, Series, inside95, series_of
-from twinguide.scoring.evidence import Evidence, load
+from twinguide.scoring.evidence import Evidence
 from twinguide.scoring.marking import findings_raised, marked_by, marked_share
 from twinguide.scoring.modelling import out_of_model
 
@@ -192,27 +191,6 @@ def _spreads(rows: list[dict[str, int]] | list[dict[str, float]], scale: float) 
 
 
 def write_scores(folder: Path, scores: Scores) -> None:
-    """Write `summary.json` and `timing.json`; raise RecordingError where the disk refuses."""
+    """Write `summary.json` and `timing.json`; raise OSError where the disk refuses."""
     for name, figures in (("summary.json", scores.summary), ("timing.json", scores.timing)):
         write_whole(folder / name, json.dumps(figures, indent=2, allow_nan=False) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all; raise RecordingError where the disk refuses."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink()
-        raise RecordingError(
-            f"room for {path.name}", str(error), str(path.parent), "Free some space, then run `twinguide report`."
-        ) from error
-
-
-def score_folder(folder: Path, catalogue: Catalogue | None = None) -> Scores:
-    """Score a session folder and write its figures; raise RecordingError where it cannot be read or written."""
-    scores = score(load(folder, catalogue))
-    write_scores(folder, scores)
-    return scores
