@@ -73,6 +73,39 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path, binary, share):
         read_surface(tmp_path / "cube.vtk")
 
 
+@pytest.mark.parametrize(
+    ("suffix", "options", "told"),
+    [
+        (".stl", {}, "ends after 8 of 12"),
+        (".stl", {"file_type": "stl_ascii"}, "endsolid"),
+        (".ply", {"encoding": "ascii"}, "of 12"),
+    ],
+)
+def test_a_cut_off_stl_or_ply_says_so(tmp_path, suffix, options, told):
+    path = tmp_path / f"cube{suffix}"
+    CUBE.export(path, **options)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(0.75 * len(data))] if suffix == ".stl" else data[: data.rindex(b"\n3") - 40])
+    with pytest.raises(CaseError, match=rf"{told}.*cut off"):
+        read_surface(path)
+
+
+@pytest.mark.parametrize("content", [b"Dear all, here is the liver. " * 40, b"\x00" * 50])
+def test_what_is_no_stl_at_all_is_said_to_be_none(tmp_path, content):
+    (tmp_path / "liver.stl").write_bytes(content)
+    with pytest.raises(CaseError, match="neither binary nor text STL"):
+        read_surface(tmp_path / "liver.stl")
+
+
+def test_a_surface_too_large_to_import_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "liver.stl"
+    with path.open("wb") as file:
+        file.write(b"\0" * 80 + (3_000_000).to_bytes(4, "little"))
+        file.truncate(84 + 50 * 3_000_000)  # sparse: nothing is written
+    with pytest.raises(CaseError, match=r"at most 2,000,000 triangles; got 3,000,000.*Decimate"):
+        read_surface(path)
+
+
 def test_a_volume_grid_is_not_taken_for_a_surface(tmp_path):
     (tmp_path / "ct.vtk").write_text("# vtk DataFile Version 3.0\nx\nASCII\nDATASET STRUCTURED_POINTS\n")
     with pytest.raises(CaseError, match="POLYDATA"):

@@ -15,6 +15,7 @@ from twinguide.case import Surface
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 TOUCH = 1e-9  # of the pair's size, cubed: a corner that only touches a triangle does not cut it
+PART = 1_000_000  # pairs looked at together
 FLAT_M = 1e-6  # sheets nearer than that lie on each other; points in single precision are off by a thirtieth of it
 
 
@@ -27,10 +28,7 @@ def entangled(surface: Surface) -> bool:
 def near(vertices: Array, triangles: NDArray[np.int64] | NDArray[np.int32]) -> Indices:
     """Return the pairs of triangles, (k, 2), i < j, whose boxes touch; vertices [m], (n, 3), triangles (m, 3)."""
     corners: Array = vertices[triangles]
-    low, high = corners.min(axis=1), corners.max(axis=1) + FLAT_M
-    pairs = _close(low, high)
-    i, j = pairs.T
-    return pairs[~((low[i] > high[j]).any(axis=1) | (low[j] > high[i]).any(axis=1))]
+    return _close(corners.min(axis=1), corners.max(axis=1) + FLAT_M)
 
 
 def crossings(vertices: Array, triangles: NDArray[np.int64] | NDArray[np.int32], pairs: Indices) -> Indices:
@@ -39,8 +37,15 @@ def crossings(vertices: Array, triangles: NDArray[np.int64] | NDArray[np.int32],
     Neighbours across an edge cannot; triangles that lie flat on each other are `overlaps`.
     """
     triangles = np.asarray(triangles, dtype=np.int64)
-    pairs = pairs[_shared(triangles, pairs) < 2]
-    return pairs[_pierces(vertices, triangles, pairs) | _pierces(vertices, triangles, pairs[:, ::-1])]
+    corners: Array = vertices[triangles]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    found = [
+        some[_pierces(vertices, triangles, some) | _pierces(vertices, triangles, some[:, ::-1])]
+        for part in _parts(pairs)
+        for some in [part[_straddles(corners, normals, part) | _straddles(corners, normals, part[:, ::-1])]]
+        for some in [some[_shared(triangles, some) < 2]]
+    ]
+    return np.concatenate(found)
 
 
 def overlaps(vertices: Array, triangles: NDArray[np.int64] | NDArray[np.int32], pairs: Indices) -> Indices:
@@ -52,6 +57,10 @@ def overlaps(vertices: Array, triangles: NDArray[np.int64] | NDArray[np.int32], 
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     area = np.linalg.norm(normals, axis=1)
     normals /= np.maximum(area, np.finfo(float).tiny)[:, None]
+    return np.concatenate([_flat(corners, normals, area, part) for part in _parts(pairs)])
+
+
+def _flat(corners: Array, normals: Array, area: Array, pairs: Indices) -> Indices:
     pairs = pairs[area[pairs].min(axis=1) > 0.0]
     larger = np.where((area[pairs[:, 0]] >= area[pairs[:, 1]])[:, None], pairs, pairs[:, ::-1])
     base, other, normal = corners[larger[:, 0]], corners[larger[:, 1]], normals[larger[:, 0]]
@@ -68,6 +77,21 @@ def overlaps(vertices: Array, triangles: NDArray[np.int64] | NDArray[np.int32], 
     return pairs[~apart]
 
 
+def _straddles(corners: Array, normals: Array, pairs: Indices) -> NDArray[np.bool_]:
+    """Return whether each pair's first triangle has corners on both sides of the second's plane, (k,): few have.
+
+    `_pierces` asks for it too: one product a corner spares a large surface nearly all of the rest.
+    """
+    i, j = pairs.T
+    heights = np.einsum("kij,kj->ki", corners[i] - corners[j, :1], normals[j])
+    return (heights.min(axis=1) < 0) & (heights.max(axis=1) > 0)
+
+
+def _parts(pairs: Indices) -> list[Indices]:
+    """Return the pairs in parts that are looked at one after the other: all at once would take gigabytes."""
+    return [pairs[start : start + PART] for start in range(0, max(len(pairs), 1), PART)]
+
+
 def _shared(triangles: Indices, pairs: Indices) -> Indices:
     """Return how many corners each pair of triangles shares, (k,)."""
     one, other = triangles[pairs[:, 0]], triangles[pairs[:, 1]]
@@ -75,7 +99,7 @@ def _shared(triangles: Indices, pairs: Indices) -> Indices:
 
 
 def _close(low: Array, high: Array) -> Indices:
-    """Return the pairs of boxes that share a cell of a grid, (k, 2), i < j."""
+    """Return the pairs of boxes that touch, (k, 2), i < j, of those that share a cell of a grid."""
     cell = 1.5 * float((high - low).max(axis=1).mean())
     first = np.floor(low / cell).astype(np.int64)
     size = np.floor(high / cell).astype(np.int64) - first + 1
@@ -88,14 +112,20 @@ def _close(low: Array, high: Array) -> Indices:
     key: Indices = (x * (y.max() + 1) + y) * (z.max() + 1) + z
     order = np.argsort(key, kind="stable")
     key, owner = key[order], owner[order]
-    found: list[Indices] = []
+    found: list[Indices] = [np.zeros(0, dtype=np.int64)]
+    same = np.arange(len(owner))
     for step in itertools.count(1):
-        same = np.flatnonzero(key[step:] == key[:-step])
+        same = same[: np.searchsorted(same, len(owner) - step)]
+        same = same[key[same + step] == key[same]]
         if len(same) == 0:
             break
-        found.append(np.stack([owner[same], owner[same + step]], axis=1))
-    pairs = np.concatenate(found) if found else np.zeros((0, 2), dtype=np.int64)
-    return np.unique(np.sort(pairs, axis=1), axis=0)
+        i, j = owner[same], owner[same + step]  # i < j: the sort is stable
+        touch = np.ones(len(same), dtype=bool)
+        for k in range(3):
+            touch &= (low[i, k] <= high[j, k]) & (low[j, k] <= high[i, k])
+        found.append(i[touch] * len(low) + j[touch])
+    pairs = np.unique(np.concatenate(found))
+    return np.stack([pairs // len(low), pairs % len(low)], axis=1)
 
 
 def _pierces(vertices: Array, triangles: Indices, pairs: Indices) -> NDArray[np.bool_]:

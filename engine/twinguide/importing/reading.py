@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -27,6 +28,8 @@ Units = Literal["mm", "m"]
 Axes = Literal["lps", "ras"]
 READ = (".vtk", ".stl", ".obj", ".ply")
 KNOWN_BUT_NOT_READ = (".vtp", ".vtu", ".mha", ".nii", ".nrrd", ".dcm", ".gltf", ".glb", ".off")
+MOST_TRIANGLES = 2_000_000  # an import takes about 2 minutes of a core and 2 GB for each million
+CUT_OFF = "The file is cut off: copy it anew."
 METRES_PER = {"mm": 1e-3, "m": 1.0}
 LPS_SIGNS = {"lps": (1.0, 1.0, 1.0), "ras": (-1.0, -1.0, 1.0)}  # a half turn about the body's axis, never a mirror
 
@@ -52,6 +55,8 @@ def find_surfaces(folder: Path) -> list[Path]:
 
 def read_surface(path: Path) -> tuple[Array, Triangles]:
     """Return vertices, (n, 3), in the file's own units and axes, and triangles, (m, 3); raise CaseError."""
+    if path.suffix.lower() == ".stl":
+        _check_stl(path)
     try:
         if path.suffix.lower() == ".vtk":
             vertices, triangles = _read_vtk(path)
@@ -59,19 +64,63 @@ def read_surface(path: Path) -> tuple[Array, Triangles]:
             mesh = trimesh.load_mesh(str(path), process=False)  # pyright: ignore[reportUnknownMemberType]
             vertices = np.asarray(mesh.vertices, dtype=np.float64)
             triangles = np.asarray(mesh.faces, dtype=np.int64)
+            if path.suffix.lower() == ".ply":
+                _check_ply(path, len(triangles))
     except CaseError:
         raise
     except Exception as error:  # a broken file makes a reader raise anything
         raise CaseError(
-            f"a readable {path.suffix} surface", f"{type(error).__name__}: {error}", str(path),
+            f"a readable {path.suffix} surface", f"{type(error).__name__}: {str(error).partition(chr(10))[0]}", str(path),
             "Open it in the program that wrote it, and save it again.",
         ) from error  # fmt: skip
     if len(vertices) == 0 or len(triangles) == 0:
         raise CaseError("triangles", f"{len(vertices)} points, {len(triangles)} triangles", str(path))
+    check_count(len(triangles), path)
     if triangles.min() < 0 or triangles.max() >= len(vertices):
         got = f"indices {triangles.min()}..{triangles.max()} of {len(vertices)} points"
         raise CaseError("triangles of the file's own points", got, str(path), "The file is damaged.")
     return vertices, triangles
+
+
+def check_count(triangles: int, path: Path) -> None:
+    """Refuse a surface of more triangles than an import bears."""
+    if triangles > MOST_TRIANGLES:
+        raise CaseError(
+            f"at most {MOST_TRIANGLES:,} triangles", f"{triangles:,}", str(path),
+            "Decimate it in the program that made it: the finest CT shows no more than a hundredth of that.",
+        )  # fmt: skip
+
+
+def _check_stl(path: Path) -> None:
+    """Refuse an STL file that is neither text nor as long as its count of triangles says."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(1024)
+        file.seek(max(0, size - 1024))
+        tail = file.read()
+    count = int.from_bytes(head[80:84], "little")
+    if size >= 84 and size == 84 + 50 * count:
+        return check_count(count, path)
+    if head.lstrip().lower().startswith(b"solid") and b"\0" not in head:
+        if b"endsolid" in tail.lower():
+            return None
+        raise CaseError("text to 'endsolid'", "text without", str(path), CUT_OFF)
+    if size > 84 and not _is_text(head) and size < 84 + 50 * count:
+        raise CaseError("every triangle", f"a file that ends after {(size - 84) // 50} of {count}", str(path), CUT_OFF)
+    raise CaseError("an STL surface", f"{size} bytes of neither binary nor text STL", str(path))
+
+
+def _check_ply(path: Path, triangles: int) -> None:
+    """Refuse a PLY file of fewer triangles than its header says: a text's end is missed by nobody else."""
+    with path.open("rb") as file:
+        told = re.search(rb"element\s+face\s+(\d+)", file.read(10_000))
+    if told and triangles < int(told[1]):
+        got = f"a file that ends after {triangles} of {int(told[1])}"
+        raise CaseError("every triangle", got, str(path), CUT_OFF)
+
+
+def _is_text(head: bytes) -> bool:
+    return all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head)
 
 
 def _read_vtk(path: Path) -> tuple[Array, Triangles]:
@@ -94,7 +143,7 @@ def _read_vtk(path: Path) -> tuple[Array, Triangles]:
     else:
         triangles = _fans(cells.tolist())
     if (triangles == 0).all(axis=1).any():
-        raise CaseError("numbers to the end", "triangles without any", str(path), "The file is cut off: copy it anew.")
+        raise CaseError("numbers to the end", "triangles without any", str(path), CUT_OFF)
     return vertices, np.ascontiguousarray(triangles)
 
 
