@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 
 from twinguide.calibrating.guided import GuidedPivot
@@ -25,7 +26,7 @@ from twinguide.ledger import Ledger
 from twinguide.loop import STAGES, Loop
 from twinguide.messages import Exposure, PoseWire
 from twinguide.person import Person, keyboard
-from twinguide.preparing import Run, Say, check_known, check_phase, make_folder, prepare_case
+from twinguide.preparing import Run, Say, check_known, check_phase, make_folder, named_files, prepare_case
 from twinguide.promptness import first_in_line, quiet_collector
 from twinguide.registry import Registry, resolve
 from twinguide.rehearsal import ATTEMPT_S, Rehearsal, laid_down, onlooker, trainee
@@ -41,14 +42,17 @@ from twinguide.xr.scripted import HandSource
 PREPARATION_LIMIT_S = 300.0  # of the run's clock, from setup to guidance
 
 
-def run_scenario(scenario: Scenario, registry: Registry, out: Path, *, say: Say, draw: bool = True) -> str:
-    """Run a scenario into the session folder `out`, and return a line about what it left.
+def run_scenario(
+    scenario: Scenario, registry: Registry, out: Path, *, say: Say, draw: bool = True, file: Path | None = None
+) -> str:
+    """Run a scenario, read from `file` if any, into the session folder `out`, and return a line about what it left.
 
     Raises ScenarioError, PluginError, CaseError or HeadsetError before anything starts. From then on the folder stays
     valid: an interrupt, a lost runtime or a full disk ends the run, not the recording.
     """
     check(scenario, registry)
-    with make_folder(out):
+    needed = [*named_files(msgspec.to_builtins(scenario)), *registry.files, *([file] if file else [])]
+    with make_folder(out, needed):
         return _run(Run(scenario, registry, out, say), draw=draw)
 
 

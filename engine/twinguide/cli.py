@@ -195,7 +195,7 @@ def _run(
     changes += [f'headset.backend="{headset}"'] if headset else []
     changes += [f"loop.draw_every={draw_every}"] if draw_every else []
     ready = overridden(find(scenario, registry), [*changes, *settings])
-    result = run_scenario(ready, registry, out, say=click.echo)
+    result = run_scenario(ready, registry, out, say=click.echo, file=Path(scenario))
     click.echo(result)
 
 

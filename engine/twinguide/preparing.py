@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from twinguide.case import Case
 from twinguide.errors import CaseError, ScenarioError
@@ -29,12 +30,31 @@ class Run:
     say: Say
 
 
-def make_folder(out: Path) -> BinaryIO:
+def named_files(told: object) -> Iterator[Path]:
+    """Yield every file or folder that a scenario's text names, in whatever key: case, calibrations, parts' options."""
+    if isinstance(told, str):
+        if os.path.exists(told):  # noqa: PTH110 - any text at all may come, at which Path.exists raises
+            yield Path(told)
+    elif isinstance(told, Mapping):
+        yield from named_files(list(cast("Mapping[str, object]", told).values()))
+    elif isinstance(told, (list, tuple)):
+        for one in cast("Iterable[object]", told):
+            yield from named_files(one)
+
+
+def make_folder(out: Path, needed: Iterable[Path] = ()) -> BinaryIO:
     """Make the session folder; an earlier session's is emptied, anything else is left alone.
 
-    It is this run's until what is returned is closed: another run into it is refused meanwhile. Raises ScenarioError.
+    It is this run's until what is returned is closed: another run into it is refused meanwhile. Raises ScenarioError,
+    also where the run itself needs what would be emptied.
     """
     marker = out / MARKER
+    inside = [str(path) for path in needed if path.exists() and path.resolve().is_relative_to(out.resolve())]
+    if inside:
+        raise ScenarioError(
+            "what the run needs outside the folder that it empties", ", ".join(inside), f"--out {out}",
+            "Name another folder with --out, or copy what it needs elsewhere.",
+        )  # fmt: skip
     if out.exists() and any(out.iterdir()) and not marker.is_file():
         raise ScenarioError("a new folder, or an earlier session's", str(out), "--out", "Name another folder.")
     out.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from twinguide.errors import ScenarioError
-from twinguide.preparing import make_folder
+from twinguide.preparing import make_folder, named_files
 
 
 def test_a_folder_that_a_run_writes_is_refused_and_left_alone_until_the_run_ends(tmp_path):
@@ -13,6 +15,25 @@ def test_a_folder_that_a_run_writes_is_refused_and_left_alone_until_the_run_ends
         assert (out / "session.mcap").read_text() == "first"
     with make_folder(out):
         assert not (out / "session.mcap").exists()
+
+
+def test_a_folder_that_holds_what_the_run_needs_is_not_emptied(tmp_path, monkeypatch):
+    out = tmp_path / "session"
+    with make_folder(out):
+        (out / "case").mkdir()
+        (out / "calibration").mkdir()
+        (out / "calibration/needle.toml").write_text("tip")
+    monkeypatch.chdir(tmp_path)
+    told = {
+        "case": "session/case",
+        "parts": {"x": [{"file": str(out / "calibration/needle.toml")}, 3, "liver", "long" * 2000, "\0"]},
+    }
+    for needed in (list(named_files(told)), [out / "calibration/needle.toml"], [out]):
+        with pytest.raises(ScenarioError, match=r"needs outside.*another folder with --out"):
+            make_folder(out, needed)
+        assert (out / "calibration/needle.toml").read_text() == "tip"
+    assert list(named_files(told)) == [Path("session/case"), out / "calibration/needle.toml"]
+    make_folder(tmp_path / "other", named_files(told)).close()
 
 
 def test_what_is_no_session_is_left_alone(tmp_path):
