@@ -28,6 +28,7 @@ from twinguide_calibration.poses import check_poses
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import (
     Array,
+    Bools,
     Ints,
     adjoint,
     as_floats,
@@ -48,6 +49,7 @@ LEAST_POSES = 5
 ROUNDS = 20
 STEP_CONVERGED = 1e-8  # [rad, m]
 STEP_NEGLIGIBLE = 1e-3  # of the estimate's own sigma
+STILL, MANY_STILL = 3e-3, 0.25  # of the extent of the motion: less is none; of the pairs: more hide the rest
 LEAST_GROUP = 15  # pairs, that may have an X of their own
 MOST_REJECTED = 0.5  # the breakdown point: beyond it no majority tells which pairs are right
 MANY_REJECTED = 0.2  # to be told
@@ -179,6 +181,10 @@ def solve_hand_eye_timed(
 
 
 def _solve(problem: _Problem, rows: Ints, n: int, offset: float, p95_max: float, notes: tuple[str, ...]) -> HandEyeFit:
+    moving = _in_motion(problem.a, problem.b)
+    if moving.mean() < 1.0 - MANY_STILL and moving.sum() >= LEAST_POSES:
+        note = f"{(~moving).sum()} of {len(rows)} pairs in which nothing moved since the one before, left out"
+        problem, rows, notes = problem.take(np.flatnonzero(moving)), rows[moving], (*notes, note)
     x, z, spread = park(problem.a, problem.b)
     x, z, offset, final = _refine(problem, x, z, offset)
     fit = _result(x, z, offset, final, rows, n, spread, notes)
@@ -187,6 +193,20 @@ def _solve(problem: _Problem, rows: Ints, n: int, offset: float, p95_max: float,
     if groups is not None:
         fit = _one_body(problem, fit, rows, groups, p95_max)
     return _gated(fit, len(rows), p95_max)
+
+
+def _in_motion(a: Array, b: Array) -> Bools:
+    """Return which pairs come after some motion of both: many of one pose look like little noise and hide the rest."""
+    steps: list[Array] = []
+    for poses in (a, b):
+        turn = np.sqrt(squared_lengths(difference(poses[1:], poses[:-1])[:, :3]))
+        move = np.sqrt(squared_lengths(np.diff(poses[:, :3, 3], axis=0)))
+        turned = np.sqrt(squared_lengths(difference(poses, poses[:1])[:, :3]))
+        moved = np.sqrt(squared_lengths(poses[:, :3, 3] - poses[0, :3, 3]))
+        wide, far = (max(float(np.quantile(extent, 0.95)), 1e-12) for extent in (turned, moved))
+        steps.append(turn / wide + move / far)
+    way = np.concatenate([[0.0], np.cumsum(np.minimum(*steps))])
+    return np.concatenate([[True], np.diff(np.floor(way / STILL)) > 0.0])
 
 
 def _one_body(problem: _Problem, fit: HandEyeFit, rows: Ints, groups: tuple[Ints, Ints], p95_max: float) -> HandEyeFit:
@@ -230,22 +250,44 @@ class _Final:
 
 
 def _refine(problem: _Problem, x: Array, z: Array, offset: float) -> tuple[Array, Array, float, _Final]:
-    """Return X, Z and the offset of least Tukey-weighted whitened residual (Gauss-Newton on the group)."""
-    moment = None
+    """Return X, Z and the offset of least Tukey-weighted whitened residual (Gauss-Newton on the group).
+
+    The noise's sizes are estimated beside them. Where that does not settle, as where most samples stand still and leave
+    next to nothing, they are held at their robust start (Yohai 1987).
+    """
+    found = _iterate(problem, x, z, offset, None)
+    if found is None:
+        held = first_moment(difference(inverse(z) @ problem.at(offset)[0] @ x, problem.b))
+        found = _iterate(problem, x, z, offset, held)
+    if found is None:
+        raise CalibrationRefused("no X and Z settle on these pairs", "Turn the body more, and about more axes.")
+    return found
+
+
+def _iterate(
+    problem: _Problem, x: Array, z: Array, offset: float, held: Array | None
+) -> tuple[Array, Array, float, _Final] | None:
+    """Return what `_refine` does, or None where steps longer than a sigma are left at the end."""
+    moment, free = held, held is None
+    length, scale = 0.0, 0.0
     for _ in range(ROUNDS):
         a, speed = problem.at(offset)
-        final, step, length, moment = _linear(problem, a, speed, x, z, moment)
+        final, step, length, following = _linear(problem, a, speed, x, z, moment, 0.0 if free else 1.0)
+        moment, scale = following if free else held, final.scale
         x, z = perturb(x, step[:6]), perturb(z, step[6:12])
         if speed is not None:
             offset += float(step[12])
         if length < STEP_NEGLIGIBLE * final.scale or np.abs(step[:12]).max() < STEP_CONVERGED:
             break
+    else:
+        if length > scale:
+            return None
     a, speed = problem.at(offset)
-    return x, z, offset, _linear(problem, a, speed, x, z, moment)[0]
+    return x, z, offset, _linear(problem, a, speed, x, z, moment, 0.0 if free else 1.0)[0]
 
 
 def _linear(
-    problem: _Problem, a: Array, speed: Array | None, x: Array, z: Array, moment: Array | None
+    problem: _Problem, a: Array, speed: Array | None, x: Array, z: Array, moment: Array | None, least: float
 ) -> tuple[_Final, Array, float, Array | None]:
     """Return the residuals, the step, its length told in noise, and the noise's next second moment."""
     reached = inverse(z) @ a @ x
@@ -258,7 +300,7 @@ def _linear(
         whitening, sizes, least = _given_whitening(problem, x), None, 1.0
     else:
         shape = shape_of(first_moment(residual) if moment is None else moment, x)
-        whitening, sizes, least = shape.whitening, shape.sizes, 0.0
+        whitening, sizes = shape.whitening, shape.sizes
     whitened = (whitening @ residual[:, :, None])[..., 0]
     white = whitening @ jacobian
     squares = squared_lengths(whitened)

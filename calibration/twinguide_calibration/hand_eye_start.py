@@ -76,7 +76,8 @@ def _refuse_turns(turn_a: Array, b: Array, first: Ints, second: Ints, apart_rad:
     wrong_way = _align_axes(turn_a, other)[1] < DISAGREE_RAD
     raise CalibrationRefused(
         f"no rotation aligns the two streams' turns (they differ by {degrees(apart_rad):.0f} deg)",
-        "One of the streams is inverted: a_from_b was given as b_from_a."
+        "One of the streams is inverted (a_from_b given as b_from_a), or has its rotations transposed, or its "
+        "quaternions in the order w, x, y, z."
         if wrong_way
         else "Are they paired at the same instants, of one rigid body, and is none inverted?",
     )

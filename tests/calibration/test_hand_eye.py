@@ -125,6 +125,17 @@ def test_an_error_that_follows_the_pose_and_drifts_widens_the_covariance_though_
     assert np.median(widened) > 2.0  # without the drift 1
 
 
+def test_a_robot_that_stands_still_most_of_the_time_gives_its_transforms():
+    a, b, x, _ = poses(9, n=60)
+    still = np.tile(np.eye(4), (140, 1, 1)) @ a[:1]  # the camera's noise alone, a hundredth of that in motion
+    a, b = (
+        np.concatenate([a, still]),
+        np.concatenate([b, noisy(np.random.default_rng(1), still @ inverse(a[:1]) @ b[:1], (1e-5, 2e-6))]),
+    )
+    fit = solve_hand_eye(a, b)
+    assert covers(difference(x, fit.x), fit.covariance[:6, :6], fit.freedom)
+
+
 def test_turning_about_one_axis_alone_is_refused():
     x, z, rng = setting(6)
     a = compose(exponential(rng.normal(size=(40, 1)) * [0.0, 0.0, 0.6]), rng.normal(size=(40, 3)) * 0.3)
