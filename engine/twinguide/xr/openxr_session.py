@@ -130,10 +130,10 @@ class Session:
     def _begin_frame(self) -> Frame:
         """Block until the next frame should be made, begin it and ask for every pose at its display time."""
         state = xr.wait_frame(self._session, xr.FrameWaitInfo())
-        self._egl.finish()  # the last pictures are copied: they may be drawn over
         woken = self._clock.now_ns()
         with contextlib.suppress(xr.FrameDiscarded):  # one was begun before and never ended: the runtime dropped it
             xr.begin_frame(self._session, xr.FrameBeginInfo())
+        self._egl.finish()  # the last pictures are copied: they may be drawn over
         period = max(int(state.predicted_display_period), 1)
         t_display = self.runtime.time.display(int(state.predicted_display_time), period, woken)
         display_xr = int(state.predicted_display_time)
