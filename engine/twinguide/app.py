@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from twinguide.calibrating.guided import GuidedPivot
 from twinguide.case import Case
 from twinguide.clock import MS, SECOND, Clock, ClockReal, ClockVirtual
 from twinguide.composing import finding_fault
-from twinguide.errors import HeadsetError, ScenarioError
+from twinguide.errors import HeadsetError, PluginError, ScenarioError, TwinGuideError
 from twinguide.frames import Transform
 from twinguide.guarding import Guarded
 from twinguide.hookspecs import Guidance, Motion, Operator, Overlay, World
@@ -74,6 +75,9 @@ def _run(run: Run, *, draw: bool) -> str:
                 logging.getLogger(__name__).exception("the run ended by an error")
                 ended = f"error: {type(error).__name__}: {error}"
     say(f"ended: {ended}")
+    if failed := loop.session.failed:
+        logs = [str(log) for name in failed if (log := run.out / "logs" / f"{name}.log").is_file()]
+        say(f"parts that failed: {', '.join(failed)}" + (f"; see {', '.join(logs)}" if logs else ""))
     if not scenario.record or not loop.frames:
         return "nothing was recorded"
     from twinguide.report import build_report
@@ -225,9 +229,17 @@ def _pivot(run: Run, twin: Twin) -> GuidedPivot | None:
 
 
 def _guarded(part: Guidance | Overlay, session: Session, method: str, flaw: Callable[[Any], str]) -> Guarded[Any]:
-    made = resolve(part.make)(session.context(part.name))
+    make, ctx = resolve(part.make), session.context(part.name)
+    try:
+        call = getattr(make(ctx), method)
+    except TwinGuideError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"a part with `{method}(twin)`", f"{type(error).__name__}: {error}", f"part {part.name}"
+        ) from error
     budget_ms = float("inf") if session.plan.virtual else part.budget_ms  # what a run shows must not hang on a clock
-    return Guarded(part.name, getattr(made, method), budget_ms, flaw)
+    return Guarded(part.name, call, budget_ms, flaw, partial(session.withdraw, part.name))
 
 
 def _lay_down(loop: Loop, case: Case, scenario: Scenario) -> None:
@@ -268,6 +280,8 @@ def drive(loop: Loop, run: Run) -> str:
     try:
         while not loop.stopping:
             shown = loop.frame()
+            for line in loop.session.news():
+                run.say(f"{shown.t_ns / SECOND:7.2f} s  {line}")
             first_ns = first_ns or shown.t_ns
             if shown.step != step:
                 step = shown.step

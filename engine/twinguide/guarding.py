@@ -25,35 +25,38 @@ class Guarded(Generic[T]):
         call: Callable[[TwinView], Iterable[T]],
         budget_ms: float,
         flaw: Callable[[T], str] = lambda said: "",
+        tell: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        """Guard `call`; `flaw` tells what is wrong with one thing that it said, or nothing."""
-        self.name, self._call, self._budget_ms, self._flaw = name, call, budget_ms, flaw
-        self._withdrawn = ""  # why
+        """Guard `call`; `flaw` tells what is wrong with one thing that it said; `tell` hears of its withdrawal."""
+        self.name, self._call, self._budget_ms, self._flaw, self._tell = name, call, budget_ms, flaw, tell
+        self.withdrawn = ""  # why
         self._slow = 0.0  # share of the recent frames over budget
 
     @property
     def fault(self) -> str:
-        """Why it was withdrawn, or that it keeps taking too long; nothing where all is well."""
-        if self._withdrawn or self._slow <= OFTEN:
-            return self._withdrawn
-        return f"{self.name} takes longer than its {self._budget_ms:g} ms"
+        """That it keeps taking too long; nothing where it does not, or is withdrawn."""
+        slow = self._slow > OFTEN and not self.withdrawn
+        return f"{self.name} takes longer than its {self._budget_ms:g} ms" if slow else ""
 
     def __call__(self, twin: TwinView) -> list[T]:
         """Return what the part says of a frame; nothing once it has failed."""
-        if self._withdrawn:
+        if self.withdrawn:
             return []
         start = time.perf_counter_ns()
         try:
             out = list(self._call(twin))
             flaws = [flaw for flaw in map(self._flaw, out) if flaw]
         except Exception as error:
-            self._withdrawn = f"{self.name} withdrawn: {type(error).__name__}: {error}"
-            log.exception("part %s failed in the frame and was withdrawn", self.name)
-            return []
+            log.exception("part %s failed in the frame", self.name)
+            return self._withdraw(f"{type(error).__name__}: {error}")
         if flaws:
-            self._withdrawn = f"{self.name} withdrawn: {flaws[0]}"
-            log.error("%s", self._withdrawn)
-            return []
+            return self._withdraw(flaws[0])
         over = time.perf_counter_ns() - start > self._budget_ms * MS
         self._slow += RECENT * (over - self._slow)
         return out
+
+    def _withdraw(self, reason: str) -> list[T]:
+        self.withdrawn = reason
+        log.error("part %s was withdrawn: %s", self.name, reason)
+        self._tell(reason)
+        return []

@@ -1,18 +1,19 @@
 from twinguide.guarding import Guarded
 
 
-def test_a_part_that_raises_is_withdrawn_with_the_reason_and_not_called_again():
-    calls = []
+def test_a_part_that_raises_is_withdrawn_with_the_reason_told_once_and_not_called_again():
+    calls, told = [], []
 
     def assess(twin):
         calls.append(twin)
         raise ZeroDivisionError("no depth")
 
-    guarded = Guarded("depth", assess, 1.0)
+    guarded = Guarded("depth", assess, 1.0, tell=told.append)
     assert guarded(None) == []
     assert guarded(None) == []
     assert len(calls) == 1
-    assert guarded.fault == "depth withdrawn: ZeroDivisionError: no depth"
+    assert told == [guarded.withdrawn] == ["ZeroDivisionError: no depth"]
+    assert not guarded.fault  # of being slow, nobody need hear any more
 
 
 def test_a_generator_that_raises_half_way_gives_nothing_of_its_frame():
@@ -22,7 +23,7 @@ def test_a_generator_that_raises_half_way_gives_nothing_of_its_frame():
 
     guarded = Guarded("x", assess, 1.0)
     assert guarded(None) == []
-    assert "late" in guarded.fault
+    assert "late" in guarded.withdrawn
 
 
 def test_a_part_that_keeps_taking_too_long_is_named_and_goes_on():
@@ -44,4 +45,4 @@ def test_a_part_without_a_budget_is_never_too_slow():
 def test_what_cannot_be_drawn_withdraws_its_part():
     guarded = Guarded("ring", lambda twin: ["good", "bad"], 1.0, lambda said: "not finite" if said == "bad" else "")
     assert guarded(None) == []
-    assert guarded.fault == "ring withdrawn: not finite"
+    assert guarded.withdrawn == "not finite"

@@ -193,3 +193,35 @@ def test_an_undeclared_message_is_withheld_and_the_declared_ones_come(runs, plac
     session = runs(["heart"], plugin=FAULTY, placement=placement, options={"heart": {"fault": "undeclared"}})
     assert len(frames(session, 0, 20)) == 20
     assert "does not declare Secret" in session.refusals[0].reason
+
+
+# ---- what is told of it ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("placement", ["inside", "process"])
+@pytest.mark.parametrize(("fault", "said"), [("raise", "ValueError: the cable is out"), ("nan", "value is nan")])
+def test_a_reason_is_news_once_and_its_part_has_failed(runs, placement, fault, said):
+    session = runs(["heart", "heart2"], plugin=FAULTY, placement=placement, options={"heart": {"fault": fault}})
+    assert session.news() == []
+    news = []
+    for frame in range(20):
+        frames(session, frame, 1)
+        news += session.news()
+    assert [line for line in news if "started again" not in line] == [line for line in news if said in line]
+    assert len(news) == len(set(news)) >= 1
+    assert all(line.startswith("part heart: ") for line in news)
+    assert session.failed == ["heart"]
+
+
+def test_a_part_that_never_starts_is_news_with_its_reason(runs):
+    session = runs(["heart"], plugin=FAULTY, options={"heart": {"fault": "raise-on-start"}})
+    (line,) = session.news()
+    assert "quarantined" in line
+    assert "no device on this port" in line
+
+
+def test_a_part_that_the_loop_withdraws_is_told_as_quarantined(runs):
+    session = runs(["heart"], plugin=FAULTY, placement="inside")
+    session.withdraw("heart", "KeyError: 'probe'")
+    assert session.part_states["heart"].state == "quarantined"
+    assert session.news() == ["part heart: quarantined: KeyError: 'probe'"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
@@ -32,6 +32,7 @@ from twinguide.registry import Registry, resolve
 RECORDER_SYNC_NS = SECOND // 2  # lockstep: the recorder catches up, and copies bulk, this often
 ALL_ROUNDS = 2**62
 LISTEN_NS = 2 * MS
+AGAIN = {"running": "started again"}  # with a reason, which is that of the end before
 
 
 class Session:
@@ -63,6 +64,7 @@ class Session:
         self.part_states: dict[str, PartState] = {}
         self.health: dict[str, Health] = {}  # newest of each part in a process; real time only
         self.refusals: list[Refusal] = []  # what was refused so far: the 1st, 2nd, 4th ... of each kind
+        self._told: set[tuple[str, str]] = set()  # what `news` has told: (part, reason)
 
     def __enter__(self) -> Session:
         self.start()
@@ -134,6 +136,23 @@ class Session:
         """Return what came for the loop since the last call; in virtual time by (round, source, seq)."""
         self._receive()
         return self._mailbox.take(ALL_ROUNDS if self.plan.virtual else None)
+
+    def withdraw(self, name: str, reason: str) -> None:
+        """Say that a part which the loop itself calls has failed for good: guidance, or an overlay."""
+        self._tell(name, "quarantined", reason)
+
+    def news(self) -> list[str]:
+        """Return a line on each part's failure, end or refused message since the last call; each reason once."""
+        told = [(s.part, s.reason, AGAIN.get(s.state, s.state)) for s in self.part_states.values() if s.reason]
+        told += [(r.part, r.reason, f"{r.topic} refused") for r in self.refusals]
+        new = [one for one in told if one[:2] not in self._told]
+        self._told.update(one[:2] for one in new)
+        return [f"part {name}: {what}: {reason}" for name, reason, what in new]
+
+    @property
+    def failed(self) -> list[str]:
+        """The parts of which `news` has told."""
+        return sorted({name for name, _ in self._told})
 
     def bulk(self, ref: BulkRef) -> NDArray[Any] | None:
         """Return a copy of a shared array, or None where it has been overwritten."""
@@ -223,8 +242,9 @@ class Session:
 
     def _tell_inside(self, name: str) -> None:
         fault = self._inside[name].fault
-        state = PartState(
-            part=name, state="dead" if fault else "running", placement="inside", reason=fault, t_ns=self.now_ns()
-        )
-        self.part_states[name] = state
-        self._router.emit(LOOP, state, self.now_ns(), 0, f"v1/state/{name}/part")
+        self._tell(name, "dead" if fault else "running", fault)
+
+    def _tell(self, name: str, state: Literal["running", "dead", "quarantined"], reason: str) -> None:
+        told = PartState(part=name, state=state, placement="inside", reason=reason, t_ns=self.now_ns())
+        self.part_states[name] = told
+        self._router.emit(LOOP, told, self.now_ns(), 0, f"v1/state/{name}/part")
