@@ -90,7 +90,8 @@ def six_volumes(vertices: np.ndarray, tetrahedra: np.ndarray) -> np.ndarray:
 def follow(case: Case, body: Body, minutes: float, seed: int) -> dict[str, Any]:
     """Return what went wrong in so many minutes of motion, and how long the steps took."""
     begin = time.perf_counter()
-    soft = SoftBody(body.vertices, body.tetrahedra, mixture_of(case, body), case.plan.target, backend="cpu", waits=False)
+    mixture, target = mixture_of(case, body), case.plan.target
+    soft = SoftBody(body.vertices, body.tetrahedra, mixture, target, backend="cpu", waits=False)
     loaded, rng, frames = time.perf_counter() - begin, np.random.default_rng(seed), round(minutes * 60 * RATE)
     moved, covariance = motion(frames, rng), np.eye(3) * 0.0005**2
     whole, times, came = six_volumes(body.vertices, body.tetrahedra), np.zeros(frames), np.zeros(frames, dtype=bool)
