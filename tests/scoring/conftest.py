@@ -58,6 +58,7 @@ class Spec:
     word_at: float = np.inf  # out of model, for 1.5 s
     flag_cough: bool = True
     missed: int = 0  # frames left out in the middle
+    withdrawn: str = ""  # why the guidance was
     stage_us: int = 0
     head_sways: bool = True
     headset: str = "simulated"
@@ -155,6 +156,9 @@ def messages_of(spec: Spec):
     rng = np.random.default_rng(spec.seed)
     for source, placement in (("tracker", "process"), ("breathing", "process"), ("puncture", "inside")):
         yield "hub", "v1/state/hub/part", 0, PartState(part=source, state="running", placement=placement)
+    if spec.withdrawn:
+        withdrawn = PartState(part="puncture", state="quarantined", placement="inside", reason=spec.withdrawn)
+        yield "loop", "v1/state/puncture/part", SECOND, withdrawn
     steps = ("setup", "register", "verify", "confirm", "train", "guide")
     for version, step in enumerate(steps):
         at = -2.0 * (len(steps) - 1 - version)  # what came before guidance is told at negative seconds, moved below

@@ -186,6 +186,11 @@ def test_parts_stand_with_plugin_and_placement_as_planned(session):
     assert "run_id" not in summary  # another process number, another run of the same seed
 
 
+def test_a_part_that_failed_for_good_stands_with_its_reason(session):
+    told = summary_of(session(withdrawn="KeyError: 'probe'"))["plugins"]["puncture"]
+    assert (told["placement"], told["state"], told["reason"]) == ("inside", "quarantined", "KeyError: 'probe'")
+
+
 def test_the_overlay_of_a_headset_whose_true_pose_is_unknown_is_not_scored(session):
     summary = summary_of(session(headset="openxr"))
     assert summary["overlay_error_mm"] is None

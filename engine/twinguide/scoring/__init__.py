@@ -106,11 +106,15 @@ def head_is_simulated(evidence: Evidence) -> bool:
 
 
 def _placements(evidence: Evidence) -> dict[str, Any]:
-    """Return part -> placement and plugin, as the run was planned; else as the supervisor said."""
-    planned = evidence.metadata.get("plugins")
-    if isinstance(planned, dict):
-        return dict(sorted(cast(dict[str, Any], planned).items()))
-    return {s.part: {"placement": s.placement} for s in sorted(evidence.of(PartState), key=lambda s: s.part)}
+    """Return part -> placement and plugin, as the run was planned, else as was said of it; and how it failed, if so."""
+    newest = {s.part: s for s in evidence.of(PartState)}
+    told = evidence.metadata.get("plugins")
+    said = {name: {"placement": s.placement} for name, s in newest.items()}
+    planned = cast(dict[str, dict[str, Any]], told) if isinstance(told, dict) else said
+    failed = {
+        n: {"state": s.state, "reason": s.reason} for n, s in newest.items() if s.state in ("dead", "quarantined")
+    }
+    return {name: plan | failed.get(name, {}) for name, plan in sorted(planned.items())}
 
 
 def _why_not(evidence: Evidence, frames: list[Shown]) -> str:
