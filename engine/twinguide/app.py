@@ -25,9 +25,9 @@ from twinguide.hosting.plan import PartPlan, RunPlan
 from twinguide.hosting.session import Session
 from twinguide.ledger import Ledger
 from twinguide.loop import STAGES, Loop
-from twinguide.messages import Exposure, PoseWire
+from twinguide.messages import PoseWire
 from twinguide.person import Person, keyboard
-from twinguide.preparing import Run, Say, check_known, check_phase, make_folder, named_files, prepare_case
+from twinguide.preparing import Run, Say, check_known, check_phase, exposure_hz, make_folder, named_files, prepare_case
 from twinguide.promptness import first_in_line, quiet_collector
 from twinguide.registry import Registry, resolve
 from twinguide.rehearsal import ATTEMPT_S, Rehearsal, laid_down, onlooker, trainee
@@ -96,7 +96,7 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool, hands: H
     headset = make_headset(run, case, session, clock, draw=draw, hands=hands)
     stack.callback(headset.stop)
     headset.start()
-    twin = Twin(case, scenario, session.bulk, _exposure_hz(run))
+    twin = Twin(case, scenario, session.bulk, exposure_hz(run))
     workflow = Workflow(
         scenario.registration,
         {name: (mark.kind, mark.position) for name, mark in case.landmarks.items()},
@@ -127,12 +127,6 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool, hands: H
     if headset.ctx is not None:
         _give_pictures(loop, run, case, stack)
     return loop
-
-
-def _exposure_hz(run: Run) -> float:
-    """Return the rate that the tracker declares for its exposures [Hz]."""
-    topics = [topic for part in _declared(run) for topic in part.publishes.values() if topic.message is Exposure]
-    return next((topic.rate_hz for topic in topics if topic.rate_hz), 60.0)
 
 
 def _declared(run: Run) -> list[Any]:

@@ -13,11 +13,13 @@ from typing import BinaryIO, cast
 from twinguide.case import Case
 from twinguide.errors import CaseError, ScenarioError
 from twinguide.hookspecs import Organ
+from twinguide.messages import Exposure
 from twinguide.registry import Registry, resolve
-from twinguide.scenario import Scenario
+from twinguide.scenario import Scenario, convert
 
 Say = Callable[[str], None]
 MARKER = ".twinguide-session"  # this folder is ours to empty
+UNTOLD_HZ = 60.0  # of a tracker that does not tell its rate
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,17 @@ def make_folder(out: Path, needed: Iterable[Path] = ()) -> BinaryIO:
         if file != marker:
             file.rmdir() if file.is_dir() and not file.is_symlink() else file.unlink()
     return held
+
+
+def exposure_hz(run: Run) -> float:
+    """Return the rate of the exposures [Hz]: their part's option `rate_hz`, if it has one, else their topic's."""
+    for name, placed in run.scenario.parts.items():
+        part = run.registry.part(name)
+        for topic in part.publishes.values():
+            if topic.message is Exposure:
+                options = convert(placed.options, part.options, f"[parts.{name}.options]")
+                return float(getattr(options, "rate_hz", topic.rate_hz)) or UNTOLD_HZ
+    return UNTOLD_HZ
 
 
 def prepare_case(run: Run) -> Case:

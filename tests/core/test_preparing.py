@@ -1,9 +1,12 @@
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from twinguide.errors import ScenarioError
-from twinguide.preparing import make_folder, named_files
+from twinguide.preparing import Run, exposure_hz, make_folder, named_files
+from twinguide.registry import Registry
+from twinguide.scenario import find, overridden
 
 
 def test_a_folder_that_a_run_writes_is_refused_and_left_alone_until_the_run_ends(tmp_path):
@@ -41,3 +44,12 @@ def test_what_is_no_session_is_left_alone(tmp_path):
     with pytest.raises(ScenarioError, match="Name another folder"):
         make_folder(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.docx"]
+
+
+@pytest.mark.parametrize(("setting", "rate"), [("seed=1", 60.0), ("parts.tracker.options.rate_hz=20.0", 20.0)])
+def test_the_tracker_s_own_rate_is_what_its_silence_is_judged_by(setting, rate):
+    registry = Registry.load()
+    scenario = overridden(find("liver_puncture", registry), [setting])
+    assert exposure_hz(Run(scenario, registry, Path(), print)) == rate
+    without = msgspec.structs.replace(scenario, parts={"patient": scenario.parts["patient"]})
+    assert exposure_hz(Run(without, registry, Path(), print)) == 60.0
