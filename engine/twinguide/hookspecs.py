@@ -4,7 +4,7 @@ A part names its class by string (`"package.module:Class"`), so it is imported o
 process or in its own. The host owns the loop; a part answers `step(t_ns, inbox) -> messages` and never blocks it, never
 opens a socket of ours, never sees GL. A part's class is made as `Class(ctx)` with a `Context`.
 
-    Sensor("force", make="acme.driver:Driver", publishes={"force": Topic(Force, rate_hz=200)})
+    Sensor("force", make="acme.driver:Driver", publishes={"force": Topic(Force, rate_hz=200)}, rate_hz=200)
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class Part:
     `publishes` maps a topic's short name to its message type; one type stands for one topic of a part, so a step simply
     returns messages. `subscribes` lists message types, whoever publishes them. A `rate_hz` makes steps on time, a type
     in `wakes_on` makes one on arrival; a part may have both. `options` is a msgspec Struct with
-    `forbid_unknown_fields=True`; its keys are what a scenario may set.
+    `forbid_unknown_fields=True`; its keys are what a scenario may set. A name has 1 to 32 of `a-z 0-9 _ -`, and begins
+    with a letter or digit.
     """
 
     name: str

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import pluggy
 
-from twinguide.errors import PluginError
-from twinguide.hookspecs import ENTRY_POINT_GROUP, Hooks, Organ, Part
+from twinguide.bus.topics import HUB, steps, topics_of
+from twinguide.errors import PluginError, TopicRefused
+from twinguide.hookspecs import ENTRY_POINT_GROUP, Hooks, Organ, Part, Topic
 from twinguide.messages import Catalogue, Message, tag_of
 
 
@@ -58,7 +59,9 @@ class Registry:
         except pluggy.PluginValidationError as error:
             raise PluginError("hooks and arguments of hookspecs.py", str(error), name) from error
         for declared in manager.hook.parts():
-            for part in declared:
+            if not isinstance(declared, Iterable):
+                raise PluginError("a list of parts", repr(declared), f"plugin {name}: parts()", "Return [...].")
+            for part in cast("Iterable[object]", declared):
                 self._add_part(name, part)
         for found in manager.hook.scenarios():
             self.scenarios.update(found)
@@ -68,15 +71,27 @@ class Registry:
                     raise PluginError("a command of its own", f"{command!r}, taken by another", f"plugin {name}")
                 self.commands[command] = make
 
-    def _add_part(self, plugin: str, part: Part) -> None:
+    def _add_part(self, plugin: str, part: object) -> None:
         where = f"plugin {plugin}"
+        if not isinstance(part, Part):
+            raise PluginError("a Sensor, Guidance or another part", repr(part), f"{where}: parts()")
         if part.name in self.parts:
             raise PluginError("a part name of its own", f"{part.name!r}, taken by {self.plugin_of[part.name]}", where)
+        where = f"{where}: part {part.name!r}"
+        for short, topic in part.publishes.items():
+            if not isinstance(topic, Topic):  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin's mistake
+                raise PluginError(f"a Topic as {short!r}", repr(topic), f"{where}: publishes", "Write Topic(Type).")
+        try:
+            list(topics_of(part.name, part, HUB))
+        except TopicRefused as error:
+            raise PluginError(error.wanted, error.got, where, error.next_step) from error
         kinds = [topic.message for topic in part.publishes.values()]
         if len(set(kinds)) != len(kinds):
-            raise PluginError("one topic for each message type", f"part {part.name!r} publishes one twice", where)
+            raise PluginError("one topic for each message type", "one type twice", f"{where}: publishes")
         for kind in (*kinds, *part.subscribes, *part.wakes_on):
             tag_of(kind)
+        if steps(part) and not part.rate_hz and not part.wakes_on:
+            raise PluginError("a `rate_hz` or `wakes_on`, to be stepped by", "neither", where, "Give the part one.")
         self.parts[part.name] = part
         self.plugin_of[part.name] = plugin
 

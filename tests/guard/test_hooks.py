@@ -45,7 +45,8 @@ def plugin(tmp_path, text):
 
 def test_a_plugin_file_is_loaded_by_its_parts_hook(tmp_path):
     text = (
-        "@hookimpl\ndef parts():\n    return [Sensor('force', make='acme:Driver', publishes={'lost': Topic(Lost)})]\n"
+        "@hookimpl\ndef parts():\n"
+        "    return [Sensor('force', make='acme:Driver', publishes={'lost': Topic(Lost)}, rate_hz=9)]\n"
     )
     registry = plugin(tmp_path, text)
     assert registry.plugin_of == {"force": "acme"}
@@ -101,16 +102,39 @@ def test_a_plugin_cannot_take_the_programs_own_commands(tmp_path, monkeypatch):
     [
         ("@hookimpl\ndef partz():\n    return []\n", "partz"),
         ("@hookimpl\ndef parts(scene):\n    return []\n", "scene"),
-        ("@hookimpl\ndef parts():\n    return [Sensor('a', make='m:A'), Sensor('a', make='m:B')]\n", "'a'"),
+        ("@hookimpl\ndef parts():\n    return [Sensor('a', make='m:A', rate_hz=9), Sensor('a', make='m:B')]\n", "'a'"),
         (
             "@hookimpl\ndef parts():\n    two = {'x': Topic(Lost), 'y': Topic(Lost)}\n"
             "    return [Sensor('a', make='m:A', publishes=two)]\n",
             "twice",
         ),
+        ("@hookimpl\ndef parts():\n    return Sensor('a', make='m:A', rate_hz=9)\n", "a list of parts.*plugin acme"),
+        ("@hookimpl\ndef parts():\n    return ['a']\n", "got 'a'; in plugin acme"),
+        (
+            "@hookimpl\ndef parts():\n    return [Sensor('Gexc', make='m:A', rate_hz=9)]\n",
+            "a-z0-9.*'Gexc'.*plugin acme",
+        ),
+        (
+            "@hookimpl\ndef parts():\n    return [Sensor('a', make='m:A', rate_hz=9, publishes={'x': Lost})]\n",
+            "a Topic as 'x'.*plugin acme",
+        ),
+        ("@hookimpl\ndef parts():\n    return [Sensor('a', make='m:A')]\n", "`rate_hz` or `wakes_on`.*plugin acme"),
         ("import nowhere_to_be_found\n", "nowhere_to_be_found"),
         ("def f(:\n", "SyntaxError"),
     ],
-    ids=["unknown hook", "wrong argument", "name taken", "type twice", "missing import", "broken"],
+    ids=[
+        "unknown hook",
+        "wrong argument",
+        "name taken",
+        "type twice",
+        "no list",
+        "no part",
+        "bad name",
+        "no topic",
+        "never stepped",
+        "missing import",
+        "broken",
+    ],
 )
 def test_a_faulty_plugin_is_refused_with_the_reason(tmp_path, text, says):
     with pytest.raises(Exception, match=says) as caught:

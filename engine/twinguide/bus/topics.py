@@ -80,7 +80,7 @@ class Permissions:
         for name, topic in LOOP_TOPICS.items():
             self._add(Declared(name, LOOP, topic.message, topic.qos))
         for name, part in parts.items():
-            for declared in _topics_of(name, part, LOOP if name in inside else HUB):
+            for declared in topics_of(name, part, LOOP if name in inside else HUB):
                 self._add(declared)
         for name in self.remote:
             self._add(Declared(f"sync/{LOOP}/{name}", LOOP, StepMark, "sync", name))
@@ -153,7 +153,8 @@ def _wanted_types(part: Part) -> set[type[Message]]:
     return {*part.subscribes, *part.wakes_on, *observed}
 
 
-def _topics_of(name: str, part: Part, state_publisher: str) -> Iterable[Declared]:
+def topics_of(name: str, part: Part, state_publisher: str) -> Iterable[Declared]:
+    """Yield the topics that a part brings; raise TopicRefused where a name or a class of delivery is none."""
     if not NAME.fullmatch(name) or name in (LOOP, HUB, RECORDER):
         raise TopicRefused(f"a part name that matches {NAME.pattern} and is not reserved", repr(name))
     for short, topic in part.publishes.items():
