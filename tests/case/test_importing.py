@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -170,8 +171,46 @@ def test_files_of_no_known_organ_are_refused_and_a_stranger_is_left_out_visibly(
     (source / "gizmo.ply").write_bytes((source / "tumour.ply").read_bytes())
     assert run(source, tmp_path / "out", organ).left_out == ("gizmo.ply",)
     (source / "ball.stl").unlink()
-    with pytest.raises(CaseError, match="organ that a plugin knows"):
+    with pytest.raises(CaseError, match=r"ball \(ball\); got none in .*declared in six lines: docs/plugins.md"):
         run(source, tmp_path / "none", organ)
+
+
+def test_a_lacking_target_is_told_before_anything_is_read(patient, organ, tmp_path):
+    source = patient(tmp_path / "source")
+    (source / "tumour.ply").unlink()
+    (source / "ball.stl").write_bytes(b"never read")
+    with pytest.raises(CaseError, match=r"one of the words tumour; got ball\.stl, skin\.ply, vein\.obj"):
+        run(source, tmp_path / "out", organ)
+
+
+def test_a_target_outside_the_organ_is_told_before_it_is_meshed(patient, organ, shell, tmp_path):
+    source = patient(tmp_path / "source")
+    shell(source / "tumour.ply", [-60.0, -30.0, 300.0], 9.0)
+    steps = []
+    with pytest.raises(CaseError, match=r"tumour in the ball, or touching it; got it lies 246 mm outside"):
+        run(source, tmp_path / "out", organ, progress=lambda what, share: steps.append(what))
+    assert not any("mesh" in step for step in steps)
+
+
+def test_an_organ_without_a_skin_imports_where_plan_and_landmarks_are_given(patient, organ, tmp_path):
+    source = patient(tmp_path / "source", skin=False)
+    bare = replace(organ, structures=[anatomy for anatomy in organ.structures if anatomy.role != "skin"])
+    (source / "plan.toml").write_text('target_structure = "tumour"\nentry = [-60, -90, 0]\ntarget = [-55, -35, 0]\n')
+    with pytest.raises(CaseError, match=r"a skin.*ball declares none.*both plan\.toml and landmarks\.csv"):
+        run(source, tmp_path / "refused", bare)
+    rows = ["name,kind,x,y,z", "A,fiducial,0,-100,0", "B,fiducial,-50,-94,0", "C,fiducial,-50,-80,50"]
+    (source / "landmarks.csv").write_text("\n".join([*rows, "D,verification,-50,-80,-50"]))
+    run(source, tmp_path / "out", bare)
+    assert list(Case.load(tmp_path / "out").structures) == ["ball", "tumour", "vein"]
+
+
+def test_an_out_that_cannot_be_a_folder_is_told_before_the_work(patient, organ, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    steps = []
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(CaseError, match=r"a folder that can be made.*Choose another --out"):
+            run(patient(tmp_path / "source"), out, organ, progress=lambda what, share: steps.append(what))
+    assert steps == []
 
 
 def test_a_path_that_cannot_be_is_refused_with_what_the_best_one_lacks(patient, organ, shell, tmp_path):

@@ -142,3 +142,5 @@ def test_a_folder_without_surfaces_says_what_was_found_instead(tmp_path):
         find_surfaces(tmp_path)
     with pytest.raises(CaseError, match="no such folder"):
         find_surfaces(tmp_path / "absent")
+    with pytest.raises(CaseError, match="got a file"):
+        find_surfaces(tmp_path / "ct.nii")

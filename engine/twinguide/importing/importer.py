@@ -29,7 +29,7 @@ from twinguide.distances import DistanceGrid
 from twinguide.errors import CaseError
 from twinguide.hookspecs import Anatomy, Organ
 from twinguide.importing.cleaning import clean
-from twinguide.importing.geometry import grid_of, volume_of
+from twinguide.importing.geometry import grid_of, signed_distance, volume_of
 from twinguide.importing.landmarks import place_landmarks, read_landmarks
 from twinguide.importing.meshing import body_of
 from twinguide.importing.planning import Obstacles, read_plan, search_entry, target_of
@@ -98,24 +98,28 @@ def import_case(
 
     `progress(what, share)` is called as it goes, share 0..1. Raises CaseError; `out` then holds no case.toml.
     """
-    if (out / "case.toml").exists():
-        raise CaseError("a folder without a case", "one that has case.toml", str(out), "Choose another --out.")
+    _make_folder(out)
     patient = _read(source, units, axes, organs, progress)
     laterality = check_side(patient.surfaces, patient.anatomy)
-    _add_skin(patient, progress)
+    given = read_plan(source / "plan.toml", units, axes, list(patient.surfaces))
+    file = source / "landmarks.csv"
+    marks = read_landmarks(file, units, axes) if file.is_file() else None
+    target = given.target_structure if given else _target(patient)
+    skin = _skin(patient, progress, needed=given is None or marks is None)
     progress("meshing the organ", 0.35)
     organ_surface = patient.surfaces[patient.organ_name]
     inner = {name: s for name, s in patient.surfaces.items() if patient.anatomy[name].role in IN_THE_BODY}
     body, body_note = body_of(organ_surface, TRIANGLES, inner)
     grids = _grids(patient, progress)
     progress("planning", 0.90)
-    plan = _plan(source, units, axes, patient, grids)
-    file = source / "landmarks.csv"
-    skin = next(s for name, s in patient.surfaces.items() if patient.anatomy[name].role == "skin")
-    landmarks = read_landmarks(file, units, axes) if file.is_file() else place_landmarks(skin, plan.entry)
-    where = "given with the source" if file.is_file() else "placed on the skin about the entry"
+    plan = given or _plan(patient, target, skin, grids)
+    landmarks = marks if marks is not None else place_landmarks(skin, plan.entry)
+    where = "placed on the skin about the entry" if marks is None else "given with the source"
     progress("writing", 0.95)
-    _write(source, out, units, axes, breathing_phase, patient, body, body_note, grids, plan, landmarks, laterality)
+    try:
+        _write(source, out, units, axes, breathing_phase, patient, body, body_note, grids, plan, landmarks, laterality)
+    except OSError as error:
+        raise CaseError("a folder that can be written", str(error), str(out), "Choose another --out.") from error
     progress("done", 1.0)
     rows = tuple(
         ImportRow(
@@ -129,10 +133,21 @@ def import_case(
     )
 
 
+def _make_folder(out: Path) -> None:
+    """Make the case's folder before the work, not after it."""
+    if (out / "case.toml").exists():
+        raise CaseError("a folder without a case", "one that has case.toml", str(out), "Choose another --out.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CaseError("a folder that can be made", str(error), str(out), "Choose another --out.") from error
+
+
 def _read(source: Path, units: Units, axes: Axes, organs: Sequence[Organ], progress: Progress) -> _Patient:
     files = find_surfaces(source)
     organ = _choose_organ(files, organs)
     patient = _Patient(organ, {}, {}, {}, {}, [], set())
+    _expect_target(source, files, organ)
     for number, path in enumerate(files):
         progress(f"reading {path.name}", 0.3 * number / len(files))
         anatomy = match(path.stem, organ.structures)
@@ -143,6 +158,7 @@ def _read(source: Path, units: Units, axes: Axes, organs: Sequence[Organ], progr
             got = f"{patient.files[anatomy.name]} and {path.name}"
             raise CaseError(f"one file for {anatomy.name}", got, str(source), "Join them, or rename one.")
         vertices, triangles = read_surface(path)
+        progress(f"checking {path.name}, {len(triangles)} triangles", 0.3 * (number + 0.5) / len(files))
         vertices = to_image(vertices, units, axes)
         check_size(anatomy.name, anatomy.role, vertices, units)
         surface, repairs = clean(path.name, vertices, triangles, single=anatomy.role in SINGLE_SHELL)
@@ -158,25 +174,64 @@ def _choose_organ(files: Sequence[Path], organs: Sequence[Organ]) -> Organ:
         found = [anatomy for path in files if (anatomy := match(path.stem, organ.structures))]
         if any(anatomy.role == "organ" for anatomy in found):
             fits.append(organ)
-    if len(fits) != 1:
-        known = {
-            organ.name: [word for a in organ.structures if a.role == "organ" for word in a.match] for organ in organs
-        }
-        got = f"{[organ.name for organ in fits]} for {[path.name for path in files]}"
-        raise CaseError(f"files of one organ that a plugin knows: {known}", got, next_step="Name the files so.")
-    return fits[0]
+    if len(fits) == 1:
+        return fits[0]
+    known = ", ".join(
+        f"{organ.name} ({', '.join(word for a in organ.structures if a.role == 'organ' for word in a.match)})"
+        for organ in organs
+    )
+    got = ", ".join(organ.name for organ in fits) or "none"
+    raise CaseError(
+        f"files of one organ that a plugin knows by words in their names: {known or 'no organ'}",
+        f"{got} in {', '.join(path.name for path in files)}",
+        next_step="Put such a word into the name of the organ's file; another organ is declared in six lines: "
+        "docs/plugins.md, Organ.",
+    )
 
 
-def _add_skin(patient: _Patient, progress: Progress) -> None:
-    if any(anatomy.role == "skin" for anatomy in patient.anatomy.values()):
+def _expect_target(source: Path, files: Sequence[Path], organ: Organ) -> None:
+    """Refuse a source whose file names hold neither a target nor a plan, before anything is read."""
+    found = [anatomy for path in files if (anatomy := match(path.stem, organ.structures))]
+    if (source / "plan.toml").is_file() or any(anatomy.risk == "target" for anatomy in found):
         return
+    words = ", ".join(word for anatomy in organ.structures if anatomy.risk == "target" for word in anatomy.match)
+    raise CaseError(
+        f"a target, a file with one of the words {words}" if words else f"a plan.toml, as {organ.name} has no target",
+        f"{', '.join(path.name for path in files)}", str(source),
+        "Add the target's surface, or a plan.toml with target_structure, entry and target: docs/case.md.",
+    )  # fmt: skip
+
+
+def _target(patient: _Patient) -> str:
+    """Return the target's name; raise CaseError for one that lies wholly outside the organ."""
+    target = next(name for name, anatomy in patient.anatomy.items() if anatomy.risk == "target")
+    off = float(signed_distance(patient.surfaces[patient.organ_name], patient.surfaces[target].vertices).min())
+    if off > 0:
+        raise CaseError(
+            f"{target} in the {patient.organ_name}, or touching it", f"it lies {off * 1e3:.0f} mm outside",
+            patient.files[target], "Export both in one frame and the same units, or give a plan.toml: docs/case.md.",
+        )  # fmt: skip
+    return target
+
+
+def _skin(patient: _Patient, progress: Progress, *, needed: bool) -> Surface:
+    """Return the skin, generated where the source has none; empty where the organ has none and nothing needs it."""
+    for name, anatomy in patient.anatomy.items():
+        if anatomy.role == "skin":
+            return patient.surfaces[name]
     skin = next((anatomy for anatomy in patient.organ.structures if anatomy.role == "skin"), None)
+    if skin is None and needed:
+        raise CaseError(
+            "a skin, to search the entry and place landmarks on", f"none, and {patient.organ.name} declares none",
+            next_step="Declare an Anatomy of role skin, or give both plan.toml and landmarks.csv: docs/case.md.",
+        )  # fmt: skip
     if skin is None:
-        raise CaseError("a skin", f"none, and the organ {patient.organ.name} declares none to generate")
+        return Surface(np.zeros((0, 3)), np.zeros((0, 3), dtype=np.int32))
     progress("generating a skin", 0.32)
     patient.surfaces[skin.name] = generate_skin(patient.surfaces.values())
     patient.anatomy[skin.name], patient.files[skin.name], patient.repairs[skin.name] = skin, "", [NOTE]
     patient.generated.add(skin.name)
+    return patient.surfaces[skin.name]
 
 
 def _grids(patient: _Patient, progress: Progress) -> dict[str, DistanceGrid]:
@@ -189,14 +244,7 @@ def _grids(patient: _Patient, progress: Progress) -> dict[str, DistanceGrid]:
     return grids
 
 
-def _plan(source: Path, units: Units, axes: Axes, patient: _Patient, grids: dict[str, DistanceGrid]) -> Plan:
-    given = read_plan(source / "plan.toml", units, axes, list(patient.surfaces))
-    if given is not None:
-        return given
-    target = next((name for name, anatomy in patient.anatomy.items() if anatomy.risk == "target"), None)
-    if target is None:
-        raise CaseError("a target structure or a plan.toml", f"{list(patient.surfaces)}", str(source))
-    skin = next(surface for name, surface in patient.surfaces.items() if patient.anatomy[name].role == "skin")
+def _plan(patient: _Patient, target: str, skin: Surface, grids: dict[str, DistanceGrid]) -> Plan:
     critical = {
         name: (grids[name], anatomy.margin_mm * 1e-3)
         for name, anatomy in patient.anatomy.items()
@@ -214,7 +262,6 @@ def _write(
     source: Path, out: Path, units: Units, axes: Axes, breathing_phase: BreathingPhase, patient: _Patient, body: Body,
     body_note: str, grids: dict[str, DistanceGrid], plan: Plan, landmarks: Sequence[Landmark], laterality: str,
 ) -> None:  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
     arrays = {"vertices": body.vertices, "tetrahedra": body.tetrahedra}
     arrays |= {f"fraction:{name}": values for name, values in body.fractions.items()}
     used = [path for path in find_surfaces(source) if path.name in patient.files.values()]

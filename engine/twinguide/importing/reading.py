@@ -42,7 +42,8 @@ def to_image(points: Array, units: Units, axes: Axes) -> Array:
 def find_surfaces(folder: Path) -> list[Path]:
     """Return the surface files of a folder in the order of their names; raise CaseError where there is none."""
     if not folder.is_dir():
-        raise CaseError("a folder of surfaces", "no such folder", str(folder))
+        got = "a file" if folder.exists() else "no such folder"
+        raise CaseError("a folder of surfaces, one file for each structure", got, str(folder), "Name the folder.")
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in READ)
     other = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in KNOWN_BUT_NOT_READ)
     if not files:
@@ -69,8 +70,9 @@ def read_surface(path: Path) -> tuple[Array, Triangles]:
     except CaseError:
         raise
     except Exception as error:  # a broken file makes a reader raise anything
+        told = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise CaseError(
-            f"a readable {path.suffix} surface", f"{type(error).__name__}: {str(error).partition(chr(10))[0]}", str(path),
+            f"a readable {path.suffix} surface", told, str(path),
             "Open it in the program that wrote it, and save it again.",
         ) from error  # fmt: skip
     if len(vertices) == 0 or len(triangles) == 0:
