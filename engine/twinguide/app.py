@@ -27,7 +27,17 @@ from twinguide.ledger import Ledger
 from twinguide.loop import STAGES, Loop
 from twinguide.messages import PoseWire
 from twinguide.person import Person, keyboard
-from twinguide.preparing import Run, Say, check_known, check_phase, exposure_hz, make_folder, named_files, prepare_case
+from twinguide.preparing import (
+    Run,
+    Say,
+    check_known,
+    check_phase,
+    exposure_hz,
+    make_folder,
+    named_files,
+    prepare_case,
+    recorded_head,
+)
 from twinguide.promptness import first_in_line, quiet_collector
 from twinguide.registry import Registry, resolve
 from twinguide.rehearsal import ATTEMPT_S, Rehearsal, laid_down, onlooker, trainee
@@ -180,6 +190,8 @@ def make_headset(
 
     worlds = [p for p in _declared(run) if isinstance(p, World) and p.head]
     head = resolve(worlds[0].head)(session.context(worlds[0].name)) if worlds else None
+    if s.headset.recorded:
+        head = recorded_head(Path(s.headset.recorded), clock.now_ns())
     if s.mode == "rehearse":
         head, hands = head or onlooker(), _trainee(run, case)
     half = np.radians(s.headset.fov_deg) / 2

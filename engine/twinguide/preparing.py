@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import numpy as np
+
 from twinguide.case import Case
 from twinguide.errors import CaseError, ScenarioError
 from twinguide.hookspecs import Organ
-from twinguide.messages import Exposure
+from twinguide.messages import Exposure, Shown
 from twinguide.registry import Registry, resolve
 from twinguide.scenario import Scenario, convert
+from twinguide.xr.scripted import HeadRecorded
 
 Say = Callable[[str], None]
 MARKER = ".twinguide-session"  # this folder is ours to empty
@@ -83,6 +86,19 @@ def exposure_hz(run: Run) -> float:
                 options = convert(placed.options, part.options, f"[parts.{name}.options]")
                 return float(getattr(options, "rate_hz", topic.rate_hz)) or UNTOLD_HZ
     return UNTOLD_HZ
+
+
+def recorded_head(folder: Path, begin_ns: int) -> HeadRecorded:
+    """Return a recorded session's head, its first pose at `begin_ns` [ns]; raise ScenarioError where it has none."""
+    from twinguide.playback import read
+
+    shown = [one.message for one in read(folder) if isinstance(one.message, Shown)]
+    poses = {frame.t_ns: frame.stage_from_head for frame in sorted(shown, key=lambda frame: frame.t_ns)}
+    if not poses:
+        raise ScenarioError("a session with frames", str(folder), "[headset] recorded", "Name another session folder.")
+    times = np.array(list(poses), dtype=np.int64)
+    positions, turns = (np.array([getattr(p, name) for p in poses.values()]) for name in ("position", "quaternion"))
+    return HeadRecorded(times - times[0] + begin_ns, positions, turns)
 
 
 def prepare_case(run: Run) -> Case:

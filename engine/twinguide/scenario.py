@@ -28,6 +28,7 @@ from twinguide.calibrating.result import (
 )
 from twinguide.errors import CalibrationError, ScenarioError
 from twinguide.frames import vector_from_rotation
+from twinguide.hookspecs import World
 from twinguide.messages import Displacement, Exposure
 from twinguide.registry import Registry
 
@@ -56,6 +57,7 @@ class HeadsetSettings(Strict, frozen=True, kw_only=True):
     width: Annotated[int, Meta(ge=64, le=4096)] = 800
     height: Annotated[int, Meta(ge=64, le=4096)] = 800
     fov_deg: Annotated[float, Meta(gt=10, lt=150)] = 90.0  # simulated: across and down, of each eye
+    recorded: str = ""  # simulated: a session folder; the head moves as its wearer's did
     display_latency_ms: NonNegative = 22.0
     blend: Annotated[tuple[Literal["alpha", "additive", "opaque"], ...], Meta(min_length=1)] = (
         "alpha",
@@ -250,6 +252,9 @@ def check(scenario: Scenario, registry: Registry, where: str = "the scenario") -
         part = registry.part(name)
         convert(placement.options, part.options, f"{where}, [parts.{name}.options]")
     _check_sources(scenario, registry, where)
+    own = [n for n in scenario.parts if isinstance(part := registry.part(n), World) and part.head]
+    if scenario.headset.recorded and own:
+        raise ScenarioError("one head", f"a recorded one beside that of {own[0]}", f"{where}, [headset] recorded")
     for name, tool in scenario.tools.items():
         if tool.role == "headset" and tool.mount is None:
             raise ScenarioError(

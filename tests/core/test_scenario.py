@@ -91,6 +91,13 @@ def test_two_sources_of_what_the_twin_takes_from_one_are_refused_by_name(registr
         check(overridden(tables, ["parts.second={}"]), both)
 
 
+def test_a_recorded_head_beside_a_simulated_one_is_refused(registry):
+    setting = ["headset.recorded='session'"]
+    with pytest.raises(ScenarioError, match=r"one head.*that of patient"):
+        check(overridden(find("liver_puncture", registry), setting), registry)
+    check(overridden(find("liver_rehearsal", registry), setting), registry)
+
+
 def test_settings_are_laid_over_a_scenario():
     tables = tomllib.loads(GOOD)
     scenario = overridden(tables, ["seed=7", "headset.width=512", "parts.puncture.placement=inside"])

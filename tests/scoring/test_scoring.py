@@ -8,9 +8,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from twinguide.errors import RecordingError
+from twinguide.errors import RecordingError, ScenarioError
 from twinguide.frames import Transform, p95_from_covariance, rotation_from_vector, vector_from_rotation
-from twinguide.messages import Catalogue, PoseWire
+from twinguide.messages import Catalogue, PoseWire, Shown
+from twinguide.preparing import recorded_head
 from twinguide.recording import Recorder
 from twinguide.scoring import score, write_scores
 from twinguide.scoring.comparing import CHI2_95, inside95
@@ -205,6 +206,19 @@ def test_a_torn_recording_is_scored_as_far_as_it_goes(session):
     scores = score(load(folder))
     assert scores.timing["recording"]["damage"]
     assert 0 < scores.summary["frames"] < 360
+
+
+def test_the_head_of_a_recording_can_be_worn_again(session):
+    begin_ns = 5_000_000_000
+    head = recorded_head(session(), begin_ns)
+    frames = load(session("again")).of(Shown)
+    first_ns = min(frame.t_ns for frame in frames)
+    for frame in frames[::50]:
+        worn = head.reported(frame.t_ns - first_ns + begin_ns)
+        np.testing.assert_allclose(worn.translation, frame.stage_from_head.position, atol=1e-12)
+        np.testing.assert_allclose(np.abs(worn.quaternion @ frame.stage_from_head.quaternion), 1.0, atol=1e-12)
+    with pytest.raises(ScenarioError, match="a session with frames"):
+        recorded_head(session("empty", seconds=0.0), begin_ns)
 
 
 def test_a_recording_without_messages_is_refused(tmp_path):
