@@ -140,6 +140,22 @@ def test_a_part_that_hangs_in_lockstep_is_ended_after_the_deadline(runs, until, 
     assert "no end of its step after 2 s" in session.part_states["heart"].reason
 
 
+def test_a_part_that_always_hangs_is_quarantined_with_its_reason(runs, until):
+    fault = {"fault": "spin", "after": 1}
+    session = runs(["heart", "heart2"], plugin=FAULTY, options={"heart": fault}, step_deadline_s=0.7)
+    frame = 0
+
+    def quarantined() -> bool:
+        nonlocal frame
+        frame += 1
+        frames(session, frame, 1)
+        return session.part_states["heart"].state == "quarantined"
+
+    until(quarantined)
+    told = session.part_states["heart"]
+    assert (told.reason, told.restarts) == ("hung 3 times in a row: no end of its step after 0.7 s", 2)
+
+
 def test_a_hub_killed_in_lockstep_is_replaced_and_the_run_goes_on(runs, until):
     session = runs(["heart"], plugin=FAULTY)
     frames(session, 0, 10)

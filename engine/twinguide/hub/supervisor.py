@@ -20,6 +20,7 @@ from twinguide.messages import PartState
 
 State = Literal["starting", "running", "dead", "hung", "restarting", "quarantined", "stopped"]
 RESTARTS, WITHIN_NS = 3, 10 * SECOND  # more restarts than this in that time: quarantined
+HANGS = 3  # in a row, each of a life in which it worked for less than that time: quarantined too
 SILENT_PERIODS = 3
 STARVED = 10  # times a hang's silence: so long a part may get no core of a machine that is too busy
 RECORDER_SILENT_NS = 5 * SECOND  # a slow disk is not a hang
@@ -42,6 +43,7 @@ class Child:
     log_start: int = 0
     restarts: int = 0
     recent: deque[int] = field(default_factory=deque[int])
+    hangs: int = 0  # in a row: to find one takes longer than crashes may lie apart
     hung: str = ""  # why this life was ended by the supervisor
     restarted_for: str = ""  # why the life before this one ended
     kill_at_ns: int = 0
@@ -118,7 +120,7 @@ class Supervisor:
         os.close(pidfd)
         reason = child.hung or self._reason(child, ending)
         if self.stopping:
-            self._become(child, "stopped", reason if child.hung or ending.code else "")
+            self._become(child, "stopped", reason if child.hung or ending.code else child.restarted_for)
         else:
             self._become(child, "dead", reason)
             if ending.code != FINAL_EXIT:
@@ -133,6 +135,11 @@ class Supervisor:
         now = time.monotonic_ns()
         while child.recent and now - child.recent[0] > WITHIN_NS:
             child.recent.popleft()
+        early = self._seen(child.name) - child.begun_ns < WITHIN_NS
+        child.hangs = (child.hangs + 1 if early else 1) if child.hung else 0
+        if child.hangs >= HANGS:
+            self._become(child, "quarantined", f"hung {HANGS} times in a row: {reason}")
+            return
         if len(child.recent) >= RESTARTS:
             self._become(child, "quarantined", f"ended {RESTARTS + 1} times in {WITHIN_NS // SECOND} s: {reason}")
             return
