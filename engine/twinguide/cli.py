@@ -87,19 +87,30 @@ def case() -> None:
     required=True, prompt=True, help="When the patient was scanned.",
 )  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The case folder to write.")
-def case_import(source: Path, units: str, axes: str, breathing_phase: str, out: Path) -> None:
+@click.option("--plugin", "plugins", multiple=True, type=click.Path(path_type=Path), help="A plugin file to add.")
+def case_import(
+    source: Path, units: str, axes: str, breathing_phase: str, out: Path, plugins: tuple[Path, ...]
+) -> None:
     """Import SOURCE, a folder of closed surfaces (VTK, STL, OBJ, PLY), as a case."""
+    from rich.console import Console
     from rich.progress import Progress
 
     from twinguide.importing import import_case
     from twinguide.registry import Registry
 
-    with Progress(transient=True) as bar:
+    organs = Registry.load(plugins).organs()
+    console = Console(stderr=True)
+    with Progress(transient=True, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("importing", total=1.0)
+
+        def progress(what: str, share: float) -> None:
+            bar.update(task, description=what, completed=share)
+            if bar.disable:  # no terminal: a line each, so that a log tells how far it is
+                click.echo(f"{share:4.0%}  {what}", err=True)
+
         report = import_case(
             source, out, units=units, axes=axes, breathing_phase=breathing_phase,  # pyright: ignore[reportArgumentType]
-            organs=Registry.load().organs(),
-            progress=lambda what, share: bar.update(task, description=what, completed=share),
+            organs=organs, progress=progress,
         )  # fmt: skip
     for row in report.rows:
         notes = "; ".join(row.repairs)
@@ -107,6 +118,8 @@ def case_import(source: Path, units: str, axes: str, breathing_phase: str, out: 
     for name, text in (("laterality", report.laterality), ("body", report.body), ("plan", report.plan)):
         click.echo(f"{name}: {text}")
     click.echo(f"landmarks: {report.landmarks}; missing: {', '.join(report.missing) or 'nothing'}")
+    if report.left_out:
+        click.echo(f"left out, as no structure's word is in the name: {', '.join(report.left_out)}")
     click.echo(f"case written to {out}")
 
 
@@ -193,7 +206,7 @@ def _run(
         click.echo(f"plugin {plugin} was refused: {why}", err=True)
     changes = [f"{key}={json.dumps(value)}" for key, value in changed.items() if value is not None]
     changes += [f'headset.backend="{headset}"'] if headset else []
-    changes += [f"loop.draw_every={draw_every}"] if draw_every else []
+    changes += [f"loop.draw_every={draw_every}"] if draw_every is not None else []
     ready = overridden(find(scenario, registry), [*changes, *settings])
     result = run_scenario(ready, registry, out, say=click.echo, file=Path(scenario))
     click.echo(result)

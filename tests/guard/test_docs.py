@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import click
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from twinguide.cli import main
 from twinguide.messages import Inbox
@@ -28,6 +29,22 @@ def test_the_plugin_of_the_ten_minutes_loads_and_steps(tmp_path):
     (force,) = driver.step(5, Inbox())
     catalogue = registry.catalogue()
     assert catalogue.decode("acme.force/1", catalogue.encode(force)) == force
+
+
+def test_the_organ_of_the_docs_is_taken_by_the_importer(tmp_path):
+    (tmp_path / "kidney.py").write_text(next(b for b in blocks(ROOT / "docs/plugins.md", "python") if "Organ(" in b))
+    (tmp_path / "kidney_right.stl").touch()
+    options = ["--units", "mm", "--axes", "lps", "--breathing-phase", "unknown", "--out", tmp_path / "case"]
+    given = ["case", "import", tmp_path, *options, "--plugin", tmp_path / "kidney.py"]
+    ran = CliRunner().invoke(main, [str(word) for word in given])
+    assert ran.exit_code == 1
+    assert "a target, a file with one of the words tumour; got kidney_right.stl" in ran.output
+
+
+def test_zero_is_no_way_to_draw():
+    ran = CliRunner().invoke(main, ["demo", "--draw-every", "0"])
+    assert ran.exit_code == 1
+    assert "draw_every" in ran.output
 
 
 def commands():
