@@ -23,12 +23,11 @@ from twinguide_calibration.latency import (
     twists,
 )
 from twinguide_calibration.linear import eigen, invert, solve, squared_lengths, whitening_of
-from twinguide_calibration.parts import alike, rows_told, same, spread_inflation, two_groups
+from twinguide_calibration.parts import alike, in_motion, rows_told, same, spread_inflation, two_groups
 from twinguide_calibration.poses import check_poses
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import (
     Array,
-    Bools,
     Ints,
     adjoint,
     as_floats,
@@ -49,10 +48,11 @@ LEAST_POSES = 5
 ROUNDS = 20
 STEP_CONVERGED = 1e-8  # [rad, m]
 STEP_NEGLIGIBLE = 1e-3  # of the estimate's own sigma
-STILL, MANY_STILL = 3e-3, 0.25  # of the extent of the motion: less is none; of the pairs: more hide the rest
+MANY_STILL = 0.25  # of the pairs: more hide the rest
 LEAST_GROUP = 15  # pairs, that may have an X of their own
 MOST_REJECTED = 0.5  # the breakdown point: beyond it no majority tells which pairs are right
 MANY_REJECTED = 0.2  # to be told
+FEW = 12  # pairs: the mix of the noises is then hardly known, and the covariance up to a fifth too small
 FOLLOWED = 20.0  # times the variance is widened by residuals that follow one another: no longer noise
 EFFICIENCY = 0.95  # of Tukey's weights under normal noise
 
@@ -181,7 +181,7 @@ def solve_hand_eye_timed(
 
 
 def _solve(problem: _Problem, rows: Ints, n: int, offset: float, p95_max: float, notes: tuple[str, ...]) -> HandEyeFit:
-    moving = _in_motion(problem.a, problem.b)
+    moving = in_motion(problem.a, problem.b)
     if moving.mean() < 1.0 - MANY_STILL and moving.sum() >= LEAST_POSES:
         note = f"{(~moving).sum()} of {len(rows)} pairs in which nothing moved since the one before, left out"
         problem, rows, notes = problem.take(np.flatnonzero(moving)), rows[moving], (*notes, note)
@@ -193,20 +193,6 @@ def _solve(problem: _Problem, rows: Ints, n: int, offset: float, p95_max: float,
     if groups is not None:
         fit = _one_body(problem, fit, rows, groups, p95_max)
     return _gated(fit, len(rows), p95_max)
-
-
-def _in_motion(a: Array, b: Array) -> Bools:
-    """Return which pairs come after some motion of both: many of one pose look like little noise and hide the rest."""
-    steps: list[Array] = []
-    for poses in (a, b):
-        turn = np.sqrt(squared_lengths(difference(poses[1:], poses[:-1])[:, :3]))
-        move = np.sqrt(squared_lengths(np.diff(poses[:, :3, 3], axis=0)))
-        turned = np.sqrt(squared_lengths(difference(poses, poses[:1])[:, :3]))
-        moved = np.sqrt(squared_lengths(poses[:, :3, 3] - poses[0, :3, 3]))
-        wide, far = (max(float(np.quantile(extent, 0.95)), 1e-12) for extent in (turned, moved))
-        steps.append(turn / wide + move / far)
-    way = np.concatenate([[0.0], np.cumsum(np.minimum(*steps))])
-    return np.concatenate([[True], np.diff(np.floor(way / STILL)) > 0.0])
 
 
 def _one_body(problem: _Problem, fit: HandEyeFit, rows: Ints, groups: tuple[Ints, Ints], p95_max: float) -> HandEyeFit:
@@ -385,6 +371,8 @@ def _gated(fit: HandEyeFit, used: int, p95_max: float) -> HandEyeFit:
             else "Turn the body more, about axes across that direction, and record more poses.",
         )
     told: list[str] = []
+    if used < FEW:
+        told.append(f"{used} pairs: with fewer than {FEW} a stated 95 % may be 89 %")
     if fit.inflation > 2.0:
         told.append(f"residuals follow the motion: the covariance was widened {fit.inflation:.1f} times")
     if len(fit.rejected) > MANY_REJECTED * used:

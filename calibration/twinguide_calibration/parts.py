@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from twinguide_calibration.error import misfit_probability
-from twinguide_calibration.linear import solve
-from twinguide_calibration.rigid import Array, Bools, Ints
+from twinguide_calibration.linear import solve, squared_lengths
+from twinguide_calibration.rigid import Array, Bools, Ints, difference
 from twinguide_calibration.weights import median, serial_inflation
 
 PARTS, IN_PART = (2, 3, 5), 12  # of a recording, each with so many samples at least, compared with one another
 BY_CHANCE = 1e-3  # parts that differ so much so seldom: more than noise
+STILL = 3e-3  # of the extent of a motion: less is none
 PLACES = 40  # tried, at which a recording may fall in two
 SPLIT_LEFT = 0.25  # of a component's squares: two fits halve what one leaves, which noise and slow errors do not
 ALIKE = 2.0  # times the scatter of the others: samples as close to an answer of their own
@@ -44,6 +45,23 @@ def birge_ratio(held: Array, pulled: Array, variance: float, in_part: int) -> fl
         if misfit_probability(ratio, freedom) < BY_CHANCE:
             largest = max(largest, ratio)
     return largest
+
+
+def in_motion(a: Array, b: Array) -> Bools:
+    """Return which pairs of poses a and b, shape (n, 4, 4), come after some motion of both.
+
+    Many of one pose look like little noise, and hide the noise of the rest.
+    """
+    steps: list[Array] = []
+    for poses in (a, b):
+        turn = np.sqrt(squared_lengths(difference(poses[1:], poses[:-1])[:, :3]))
+        move = np.sqrt(squared_lengths(np.diff(poses[:, :3, 3], axis=0)))
+        turned = np.sqrt(squared_lengths(difference(poses, poses[:1])[:, :3]))
+        moved = np.sqrt(squared_lengths(poses[:, :3, 3] - poses[0, :3, 3]))
+        wide, far = (max(float(np.quantile(extent, 0.95)), 1e-12) for extent in (turned, moved))
+        steps.append(turn / wide + move / far)
+    way = np.concatenate([[0.0], np.cumsum(np.minimum(*steps))])
+    return np.concatenate([[True], np.diff(np.floor(way / STILL)) > 0.0])
 
 
 def two_groups(whitened: Array, jacobian: Array, inside: Bools, least: int) -> tuple[Ints, Ints] | None:

@@ -175,6 +175,11 @@ def test_shuffled_pairs_are_refused():
         solve_hand_eye(a, b[np.random.default_rng(0).permutation(len(b))])
 
 
+def test_few_pairs_are_told_to_be_few():
+    assert any("8 pairs" in note for note in solve_hand_eye(*poses(10, n=8)[:2]).notes)
+    assert not solve_hand_eye(*poses(10, n=12)[:2]).notes
+
+
 def test_too_few_poses_are_refused():
     a, b, _, _ = poses(10, n=4)
     with pytest.raises(CalibrationRefused, match="at least 5"):
