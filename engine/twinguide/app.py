@@ -116,6 +116,7 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool, hands: H
         forget=twin.forget_training,
         pivot=_pivot(run, twin),
     )
+    drawable = partial(mark_fault, known={"target", *case.structures, *scenario.tools})
     loop = Loop(
         headset=headset,
         wearer=Wearer(headset, _staging(scenario)),
@@ -125,7 +126,7 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool, hands: H
         ledger=Ledger(STAGES),
         head_covariance=_head_covariance(scenario),
         guidance=[_guarded(p, session, "assess", finding_fault) for p in _declared(run) if isinstance(p, Guidance)],
-        overlays=[_guarded(p, session, "marks", mark_fault) for p in _declared(run) if isinstance(p, Overlay)],
+        overlays=[_guarded(p, session, "marks", drawable) for p in _declared(run) if isinstance(p, Overlay)],
         draw_every=(scenario.loop.draw_every_before, scenario.loop.draw_every)
         if scenario.clock == "virtual"
         else (1, 1),

@@ -186,3 +186,12 @@ def test_pixels_are_read_top_row_first(renderer, scene_of, eyes_of, canvas_of):
     rows = np.nonzero((pixels[..., 0] > 200) & (pixels[..., 1] < 60))[0]
     assert len(rows) > 10
     assert rows.max() < 100  # +y of the stage is up: in the first rows
+
+
+def test_a_mark_of_what_the_twin_does_not_have_is_refused_where_the_names_are_known():
+    known = ("liver", "needle", "target")
+    label = Label(np.zeros(3), "here", of="livver")
+    assert marks.mark_fault(label) == ""
+    assert marks.mark_fault(label, known) == "Label.of: wanted one of liver, needle, target, got 'livver'"
+    assert marks.mark_fault(Label(np.zeros(3), "here", of="needle"), known) == ""
+    assert marks.mark_fault(Label(np.zeros(3), "here"), known) == ""

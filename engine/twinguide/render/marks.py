@@ -7,7 +7,7 @@ dashed, what is hidden is absent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -239,13 +239,19 @@ SHAPES: dict[type, dict[str, tuple[int, ...]]] = {
 }
 
 
-def mark_fault(mark: object) -> str:
-    """Return why a mark cannot be drawn, or nothing; a plugin's mistake must not end the frame."""
+def mark_fault(mark: object, known: Collection[str] = ()) -> str:
+    """Return why a mark cannot be drawn, or nothing; a plugin's mistake must not end the frame.
+
+    `known` are the names that a mark may be of, where they are known: of any other it would never be seen.
+    """
     if type(mark) not in SHAPES:
         return f"wanted a Line, Ring, Ellipsoid or Label, got {type(mark).__name__}"
     for name in ("of", "text"):
         if not isinstance(getattr(mark, name, ""), str):
             return f"{type(mark).__name__}.{name}: wanted text, got {getattr(mark, name)!r}"
+    of: str = getattr(mark, "of", "")
+    if known and of and of not in known:
+        return f"{type(mark).__name__}.of: wanted one of {', '.join(sorted(known))}, got {of!r}"
     for name, shape in SHAPES[type(mark)].items():
         value: object = getattr(mark, name)
         if shape and name != "colour" and not isinstance(value, np.ndarray):
