@@ -32,6 +32,7 @@ FLAGS = (
     "-fvisibility=hidden",
 )
 _SECONDS = 120
+NONE = "no C compiler: none of $CC, cc, gcc, clang is on the path and finds math.h (Debian, Ubuntu: gcc libc6-dev)"
 
 
 class NoCompiler(Exception):
@@ -39,9 +40,15 @@ class NoCompiler(Exception):
 
 
 def compiler() -> str | None:
-    """Return the C compiler to use: $CC, else cc, gcc or clang, or None."""
+    """Return the C compiler to use, of $CC, cc, gcc and clang the first that finds the C library's headers, or None."""
     names = [os.environ.get("CC", ""), "cc", "gcc", "clang"]
-    return next((found for name in names if name and (found := shutil.which(name))), None)
+    return next((found for name in names if name and (found := shutil.which(name)) and _has_headers(found)), None)
+
+
+@lru_cache(maxsize=4)
+def _has_headers(cc: str) -> bool:
+    command, headers = [cc, "-fsyntax-only", "-xc", "-"], b"#include <math.h>\n#include <stdint.h>\n"
+    return subprocess.run(command, input=headers, capture_output=True, check=False).returncode == 0
 
 
 @lru_cache(maxsize=4)
@@ -49,7 +56,7 @@ def library(source: str = "cpu.c", extra: tuple[str, ...] = ("-fopenmp",)) -> ct
     """Return the library of one kernel text, built if it is new; raise NoCompiler with the reason."""
     cc = compiler()
     if cc is None:
-        raise NoCompiler("no C compiler: none of $CC, cc, gcc, clang is on the path")
+        raise NoCompiler(NONE)
     errors: list[str] = []
     for flags in dict.fromkeys([(*FLAGS, *extra), FLAGS]):  # a clang without its OpenMP still runs, on one thread
         try:
@@ -94,7 +101,7 @@ def fingerprint(source: str = "reduced.c") -> str:
     """Return the hash of the kernels, compiler and processor; raise NoCompiler without one."""
     cc = compiler()
     if cc is None:
-        raise NoCompiler("no C compiler: none of $CC, cc, gcc, clang is on the path")
+        raise NoCompiler(NONE)
     return _fingerprint(cc, source, FLAGS)
 
 

@@ -228,3 +228,11 @@ def test_springs_joined_of_parts_are_laid_out_as_whole_ones_and_a_known_part_onc
     rows, more = difference(lay, first, made[1])  # what came is the second part alone
     assert len(rows) == 2
     assert np.array_equal(more, two.stiffness)
+
+
+def test_a_compiler_that_finds_no_headers_is_passed_over(tmp_path, monkeypatch):
+    cc = tmp_path / "headless"
+    cc.write_text("#!/bin/sh\nexit 1\n")
+    cc.chmod(0o755)
+    monkeypatch.setenv("CC", str(cc))
+    assert native.compiler() != str(cc)
