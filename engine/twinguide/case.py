@@ -197,7 +197,8 @@ class Case:
         folder = Path(folder)
         path = folder / CASE_FILE
         if not path.is_file():
-            raise CaseError(f"a case folder with {CASE_FILE}", str(folder), next_step="Run `twinguide case import`.")
+            got = str(folder.resolve()) + ("" if folder.exists() else ", which is not there")
+            raise CaseError(f"a case folder with {CASE_FILE}", got, next_step="Run `twinguide case import`.")
         raw = path.read_bytes()
         try:
             content = msgspec.toml.decode(raw, type=CaseFile)

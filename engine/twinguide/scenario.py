@@ -138,7 +138,7 @@ class Scenario(Strict, frozen=True, kw_only=True):
     """One run."""
 
     title: str
-    case: str  # a case folder, or "generate:<organ>"
+    case: str  # a case folder, beside the scenario's file, or "generate:<organ>"
     mode: Literal["guide", "rehearse"] = "guide"
     clock: Literal["real", "virtual"] = "real"
     seed: Annotated[int, Meta(ge=0)] = 1
@@ -168,14 +168,15 @@ def load(path: Path) -> Scenario:
 
 
 def _anchored(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return a scenario's tables with the results that tools and registration name looked for beside it."""
+    """Return a scenario's tables with the case, the results and the session that it names looked for beside it."""
     tools: Any = tables.get("tools")
     several = cast("dict[str, Any]", tools).values() if isinstance(tools, dict) else ()
-    for given in (*several, tables.get("registration")):
+    named = [(table, "calibration") for table in (*several, tables.get("registration"))]
+    for given, key in (*named, (tables, "case"), (tables.get("headset"), "recorded")):
         table = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
-        named = table.get("calibration")
-        if isinstance(named, str) and named:
-            table["calibration"] = str(folder.resolve() / named)
+        value = table.get(key)
+        if isinstance(value, str) and value and not value.startswith("generate:"):
+            table[key] = str(folder.resolve() / value)
     return tables
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from twinguide.calibrating.result import HandEyeResult, rows_of, stamp, write_result
-from twinguide.errors import PluginError, ScenarioError
+from twinguide.case import Case
+from twinguide.errors import CaseError, PluginError, ScenarioError
 from twinguide.frames import rotation_from_vector
 from twinguide.hookspecs import Sensor, Topic
 from twinguide.messages import Displacement, Exposure, Message
@@ -55,6 +56,13 @@ def test_a_faulty_scenario_names_the_key(tmp_path, text, says):
     with pytest.raises(ScenarioError, match=says) as caught:
         load(file)
     assert str(file) in str(caught.value)
+
+
+def test_a_case_is_looked_for_beside_the_scenario_that_names_it(tmp_path):
+    (tmp_path / "s.toml").write_text(GOOD)
+    assert load(tmp_path / "s.toml").case == str(tmp_path / "folder")
+    with pytest.raises(CaseError, match=f"{tmp_path}/folder, which is not there"):
+        Case.load(load(tmp_path / "s.toml").case)
 
 
 def test_a_missing_file_is_named(tmp_path):
