@@ -14,7 +14,6 @@ import numpy as np
 
 from twinguide.case import Case
 from twinguide.errors import CaseError, ScenarioError
-from twinguide.hookspecs import Organ
 from twinguide.messages import Exposure, Shown
 from twinguide.registry import Registry, resolve
 from twinguide.scenario import Scenario, convert
@@ -60,10 +59,13 @@ def make_folder(out: Path, needed: Iterable[Path] = ()) -> BinaryIO:
             "what the run needs outside the folder that it empties", ", ".join(inside), f"--out {out}",
             "Name another folder with --out, or copy what it needs elsewhere.",
         )  # fmt: skip
-    if out.exists() and any(out.iterdir()) and not marker.is_file():
-        raise ScenarioError("a new folder, or an earlier session's", str(out), "--out", "Name another folder.")
-    out.mkdir(parents=True, exist_ok=True)
-    held = marker.open("ab")
+    try:
+        if out.exists() and any(out.iterdir()) and not marker.is_file():
+            raise ScenarioError("a new folder, or an earlier session's", str(out), "--out", "Name another folder.")
+        out.mkdir(parents=True, exist_ok=True)
+        held = marker.open("ab")
+    except OSError as error:
+        raise ScenarioError("a folder that can be written", str(error), "--out", "Name another folder.") from error
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -106,16 +108,20 @@ def prepare_case(run: Run) -> Case:
     kind, _, name = run.scenario.case.partition(":")
     if kind != "generate":
         return Case.load(Path(run.scenario.case))
-    organ = run.registry.part(name)
-    if not isinstance(organ, Organ):
-        raise ScenarioError("generate:<organ>", f"{name!r}, a {type(organ).__name__}", "case")
+    makers = {organ.name: organ for organ in run.registry.organs() if organ.make}
+    if name not in makers:
+        known = ", ".join(sorted(makers)) or "none"
+        raise ScenarioError(
+            f"generate:<organ>, of an organ with a generator: {known}", repr(run.scenario.case), "case",
+            "Name one of these, or a case folder: docs/case.md.",
+        )  # fmt: skip
     from twinguide.importing import import_case
 
     run.say(f"making a patient from seed {run.scenario.seed}")
     with tempfile.TemporaryDirectory() as folder:
         surfaces = Path(folder) / f"{name}-{run.scenario.seed}"  # the case is called so, in every run
         surfaces.mkdir()
-        resolve(organ.make)(surfaces, run.scenario.seed)
+        resolve(makers[name].make)(surfaces, run.scenario.seed)
         import_case(
             surfaces, run.out / "case", units="mm", axes="lps", breathing_phase="end-expiration",
             organs=run.registry.organs(), progress=lambda what, share: None,

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from twinguide.errors import ScenarioError
-from twinguide.preparing import Run, exposure_hz, make_folder, named_files
+from twinguide.preparing import Run, exposure_hz, make_folder, named_files, prepare_case
 from twinguide.registry import Registry
 from twinguide.scenario import find, overridden
 
@@ -37,6 +37,20 @@ def test_a_folder_that_holds_what_the_run_needs_is_not_emptied(tmp_path, monkeyp
         assert (out / "calibration/needle.toml").read_text() == "tip"
     assert list(named_files(told)) == [Path("session/case"), out / "calibration/needle.toml"]
     make_folder(tmp_path / "other", named_files(told)).close()
+
+
+def test_an_out_that_can_be_no_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/x/y")):
+        with pytest.raises(ScenarioError, match=r"a folder that can be written.*--out. Name another folder"):
+            make_folder(out)
+
+
+def test_an_organ_that_cannot_be_generated_is_refused_with_those_that_can():
+    registry = Registry.load()
+    scenario = overridden(find("liver_puncture", registry), ['case="generate:kidney"'])
+    with pytest.raises(ScenarioError, match=r"with a generator: liver; got 'generate:kidney'; in case"):
+        prepare_case(Run(scenario, registry, Path(), print))
 
 
 def test_what_is_no_session_is_left_alone(tmp_path):
