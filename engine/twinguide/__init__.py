@@ -31,6 +31,8 @@ from twinguide.messages import (
     Ack,
     Act,
     Array,
+    Boundary,
+    BulkRef,
     Command,
     Displacement,
     Exposure,
@@ -47,17 +49,20 @@ from twinguide.messages import (
     Training,
     WorkflowState,
 )
-from twinguide.scene import Label, Line, Point, Ring, TwinView
+from twinguide.scene import Ellipsoid, Label, Line, Point, Ring, TwinView
 
 __all__ = [
     "Ack",
     "Act",
     "Anatomy",
     "Array",
+    "Boundary",
+    "BulkRef",
     "Command",
     "Context",
     "Contract",
     "Displacement",
+    "Ellipsoid",
     "Exposure",
     "Finding",
     "Gate",

@@ -1,5 +1,6 @@
 import re
 import shlex
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from twinguide import app
 from twinguide.cli import main
 from twinguide.messages import Inbox
 from twinguide.registry import Registry, resolve
+from twinguide.scenario import find, overridden
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -45,6 +48,54 @@ def test_zero_is_no_way_to_draw():
     ran = CliRunner().invoke(main, ["demo", "--draw-every", "0"])
     assert ran.exit_code == 1
     assert "draw_every" in ran.output
+
+
+@pytest.fixture(scope="module")
+def examples_shown(demo_case, tmp_path_factory):
+    """Run the page's examples together in the rehearsal; answer the loop and its frames."""
+    folder = tmp_path_factory.mktemp("plugins")
+    names = {"acme_tip": "tip", "acme_halo": "halo", "acme_sway": "sway", "acme_stiff": "stiff"}
+    for file in names:
+        (text,) = (b for b in blocks(ROOT / "docs/plugins.md", "python") if f'make="{file}:' in b)
+        (folder / f"{file}.py").write_text(text)
+    registry = Registry.load([folder / f"{file}.py" for file in names])
+    parts = [f"parts.{name}.placement=inside" for name in names.values()]
+    settings = [f"case={demo_case.folder}", "record=false", "parts.tip.options.near_mm=1000", *parts]
+    ready = overridden(find("liver_rehearsal", registry), settings)
+    with ExitStack() as stack:
+        loop = app.compose_loop(app.Run(ready, registry, folder, print), demo_case, stack, draw=False)
+        yield loop, [loop.frame() for _ in range(30)]
+
+
+def test_the_page_s_guidance_finds_what_it_measures_and_takes_its_option(examples_shown):
+    _, frames = examples_shown
+    (tip,) = (f for f in frames[-1].findings if f.name == "tip")
+    away_m = np.linalg.norm(np.subtract(frames[-1].tips["needle"], frames[-1].target))
+    assert tip.value == pytest.approx(1e3 * away_m, abs=0.5)  # a finding may be one frame old
+    assert tip.severity == "caution"
+
+
+def test_the_page_s_overlay_draws_one_of_each_mark(examples_shown):
+    loop, _ = examples_shown
+    marks = loop.overlays[0](loop._scene.twin)
+    assert [type(mark).__name__ for mark in marks] == ["Ring", "Line", "Ellipsoid", "Label"]
+
+
+def test_the_page_s_motion_model_and_solver_move_the_organ_alike(examples_shown):
+    loop, frames = examples_shown
+    moved = frames[-1].target_displacement
+    assert moved[2] == pytest.approx(0.004 * np.sin(2e-9 * frames[-1].t_ns), rel=1e-2)  # straight between its times
+    assert np.linalg.norm(loop.twin._deformation.at_target()) == pytest.approx(moved[2], abs=0.3e-3)  # at 30 Hz
+
+
+def test_the_page_s_examples_run_without_a_fault(examples_shown):
+    loop, _ = examples_shown
+    assert loop.session.news() == []
+    assert {name: state.state for name, state in loop.session.part_states.items()} == {
+        "stiff": "running", "sway": "running"
+    }  # fmt: skip
+    assert loop._bad == {}
+    assert [part.withdrawn for part in loop.guidance] == [""] * len(loop.guidance)
 
 
 def commands():
