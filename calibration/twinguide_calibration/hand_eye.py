@@ -197,7 +197,10 @@ def _solve(problem: _Problem, rows: Ints, n: int, offset: float, p95_max: float,
 
 def _one_body(problem: _Problem, fit: HandEyeFit, rows: Ints, groups: tuple[Ints, Ints], p95_max: float) -> HandEyeFit:
     """Refuse a recording in which X changed; tell where only Z did."""
-    one, two = (_alone(problem, fit, rows, group) for group in groups)
+    two = _alone(problem, fit, rows, groups[1])
+    one = _alone(problem, fit, rows, groups[0]) if two is not None else None
+    if one is None or two is None:
+        return fit
     first, second = (rows[group] for group in groups)
     left = ((f.rotation_residuals, f.translation_residuals) for f in (one, two))
     if one.x_p95 > p95_max or not all(alike(a[first], b[second]) for a, b in zip(*left, strict=True)):
@@ -217,11 +220,14 @@ def _far(step: Array) -> str:
     return f"{1e3 * moved:.1f} mm and {degrees(turned):.2f} deg"
 
 
-def _alone(problem: _Problem, fit: HandEyeFit, rows: Ints, group: Ints) -> HandEyeFit:
-    """Return the fit of some of the rows, from that of all."""
+def _alone(problem: _Problem, fit: HandEyeFit, rows: Ints, group: Ints) -> HandEyeFit | None:
+    """Return the fit of some of the rows, from that of all; None where they tell none."""
     start = inverse(mean_transform(problem.b[group] @ inverse(fit.x) @ inverse(problem.a[group])))
-    x, z, offset, final = _refine(problem.take(group), fit.x, start, fit.offset_s)
-    return _result(x, z, offset, final, rows[group], len(fit.residuals), fit.axis_spread, ())
+    try:
+        found = _iterate(problem.take(group), fit.x, start, fit.offset_s, None)
+    except np.linalg.LinAlgError:  # pairs of one pose tell no X
+        return None
+    return None if found is None else _result(*found, rows[group], len(fit.residuals), fit.axis_spread, ())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -114,13 +114,17 @@ def _one_tip(fit: PivotFit, state: _State, rotation: Array, translation: Array, 
     groups = two_groups(state.error @ state.whitening, _jacobian(state), inside, LEAST_GROUP)
     if groups is None or _smallest_spread(rotation[groups[1]]) < SPREAD_LEAST:
         return fit
+    first, second = (rows[group] for group in groups)
+    turned, moved = rotation[groups[1]], translation[groups[1]]
+    tip, pivot = _start(turned, moved)
+    if not alike(fit.residuals[first], np.sqrt(squared_lengths(turned @ tip + moved - pivot))):
+        return fit  # wild poses, each in its own way
     one, two = (
         _result(_iterate(turned, moved), turned, moved, rows[group], len(fit.residuals), 0.0, ())
         for group, turned, moved in ((group, rotation[group], translation[group]) for group in groups)
     )
-    first, second = (rows[group] for group in groups)
-    if one.tip_p95 > p95_max or not alike(one.residuals[first], two.residuals[second]):
-        return fit  # wild poses, each in its own way
+    if one.tip_p95 > p95_max:
+        return fit
     told = f"of {len(rows)} poses {rows_told(second)}, agree on another"
     moved = two.tip - one.tip
     if not same(moved, one.covariance[:3, :3] + two.covariance[:3, :3]):

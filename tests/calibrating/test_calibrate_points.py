@@ -139,4 +139,4 @@ def test_wrong_pairs_are_left_out_where_asked_and_named(run, tmp_path):
 def test_a_result_is_not_written_over_by_its_picture(run, tmp_path, image):
     patient = markups(tmp_path / "patient.mrk.json", touched())
     code, text = run("calibrate", "points", image, patient, "--out", tmp_path / "r.png")
-    assert (code, ".toml" in text, (tmp_path / "r.png").exists()) == (1, True, False)
+    assert (code, ".toml" in text, (tmp_path / "r.png").exists()) == (2, True, False)

@@ -136,6 +136,14 @@ def test_a_robot_that_stands_still_most_of_the_time_gives_its_transforms():
     assert covers(difference(x, fit.x), fit.covariance[:6, :6], fit.freedom)
 
 
+def test_wrong_pairs_of_one_pose_are_left_out_as_any_others():
+    a, b, x, _ = poses(13, n=120)
+    a[100:], b[100:] = a[100], perturb(b[100], np.array([0.0, 0.0, 0.3, 0.05, 0.0, 0.0]))  # the marker lay aside
+    fit = solve_hand_eye(a, b)
+    assert set(range(100, 120)) <= set(fit.rejected)
+    assert np.linalg.norm(difference(x, fit.x)[3:]) < 0.5e-3  # three sigma at these poses
+
+
 def test_turning_about_one_axis_alone_is_refused():
     x, z, rng = setting(6)
     a = compose(exponential(rng.normal(size=(40, 1)) * [0.0, 0.0, 0.6]), rng.normal(size=(40, 3)) * 0.3)
