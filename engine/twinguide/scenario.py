@@ -27,6 +27,7 @@ from twinguide.calibrating.result import (
     symmetric,
 )
 from twinguide.errors import CalibrationError, ScenarioError
+from twinguide.flaws import Flaw, flaw_of
 from twinguide.frames import vector_from_rotation
 from twinguide.hookspecs import World
 from twinguide.messages import Displacement, Exposure
@@ -98,7 +99,7 @@ class Tool(Strict, frozen=True, kw_only=True):
     fixed: bool = False  # a reference that is the headset's room itself: no tracker, and a patient who lies still
     mount: Mount | None = None
     bends_mm: NonNegative = 0.0  # 1 sigma of a needle's bending at full depth, lateral
-    tolerance_mm: Positive = 6.0
+    tolerance_mm: Positive = 6.0  # the predicted 95 % error of its tip up to which it is shown unmarked
 
 
 class Registered(Strict, frozen=True, kw_only=True):
@@ -137,14 +138,14 @@ class Placement(Strict, frozen=True, kw_only=True):
 class Scenario(Strict, frozen=True, kw_only=True):
     """One run."""
 
-    title: str
+    title: str  # for people
     case: str  # a case folder, beside the scenario's file, or "generate:<organ>"
-    mode: Literal["guide", "rehearse"] = "guide"
-    clock: Literal["real", "virtual"] = "real"
+    mode: Literal["guide", "rehearse"] = "guide"  # rehearse: without a patient, a controller is the needle
+    clock: Literal["real", "virtual"] = "real"  # virtual: in lockstep, the same bits from the same seed
     seed: Annotated[int, Meta(ge=0)] = 1
     seconds: Positive = 40.0  # of guidance
-    record: bool = True
-    target_tolerance_mm: Positive = 5.0
+    record: bool = True  # into session.mcap; without it there is no report
+    target_tolerance_mm: Positive = 5.0  # the predicted 95 % error up to which the target is shown unmarked
     loop: Loop = Loop()
     headset: HeadsetSettings = HeadsetSettings()
     registration: RegistrationSettings = RegistrationSettings()
@@ -244,7 +245,9 @@ def convert(tables: Any, kind: type[S], where: str) -> S:  # noqa: ANN401 - what
     try:
         return msgspec.convert(tables, kind)
     except msgspec.ValidationError as error:
-        raise ScenarioError("known keys with values of their type", str(error), where) from error
+        flaw = flaw_of(tables, kind) or Flaw("known keys with values of their type", str(error), "")
+        at = f"{where}, {flaw.path}" if flaw.path else where
+        raise ScenarioError(flaw.wanted, flaw.got, at, flaw.next_step) from error
 
 
 def check(scenario: Scenario, registry: Registry, where: str = "the scenario") -> None:

@@ -58,6 +58,27 @@ def test_a_faulty_scenario_names_the_key(tmp_path, text, says):
     assert str(file) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("headset.widht=100", r"one of the keys backend, width, .*'widht'; in .*headset. Did you mean 'width'\?"),
+        ("clock=fats", r"one of 'real', 'virtual'; got 'fats'; in the scenario, clock"),
+        ("clock=vitual", r"Did you mean 'virtual'\?"),
+        ("tools.needle.tip_mm=[1,2]", r"length 3, got 2; in the scenario, tools\.needle\.tip_mm"),
+        (
+            "tools.needle.mount={at_mm=[0,0,0],sigma_m=1}",
+            r"'sigma_m'; in .*tools\.needle\.mount\. Did you .*'sigma_mm'",
+        ),
+        ("headset.blend=['alfa']", r"one of 'alpha', 'additive', 'opaque'.*in the scenario, headset\.blend"),
+        ("parts.puncture.placement=outside", r"one of 'inside', 'process'; got 'outside'; in .*parts\.puncture\.pl"),
+        ("loop.rate_hz=-1", r">= |> 0.*in the scenario, loop\.rate_hz"),
+    ],
+)
+def test_a_wrong_key_is_told_with_its_place_and_what_was_meant(setting, says):
+    with pytest.raises(ScenarioError, match=says):
+        overridden(tomllib.loads(GOOD), [setting])
+
+
 def test_a_case_is_looked_for_beside_the_scenario_that_names_it(tmp_path):
     (tmp_path / "s.toml").write_text(GOOD)
     assert load(tmp_path / "s.toml").case == str(tmp_path / "folder")

@@ -1,4 +1,5 @@
 import re
+import runpy
 import shlex
 from contextlib import ExitStack
 from pathlib import Path
@@ -140,3 +141,8 @@ def test_every_file_of_ours_that_the_docs_name_is_there(page):
         r"`((?:engine|plugins|benchmarks|tools|docs|tests|calibration)/[\w/.*]+)`", page.read_text()
     ):
         assert list(ROOT.glob(name)), name
+
+
+def test_the_page_of_a_scenarios_keys_is_what_the_code_reads():
+    made = runpy.run_path(str(ROOT / "tools/scenario_page.py"))["page"]()
+    assert (ROOT / "docs/scenario.md").read_text() == made, "run `python tools/scenario_page.py`"

@@ -1,0 +1,67 @@
+"""Say what is wrong in tables of keys: which key, which there are, which was meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
+
+import msgspec
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """One key that is wrong: what was wanted, what came, the dotted path, and which key or value was meant."""
+
+    wanted: str
+    got: str
+    path: str
+    next_step: str = ""
+
+
+def flaw_of(value: object, kind: Any, path: str = "") -> Flaw | None:  # noqa: ANN401 - a type
+    """Return the innermost flaw of a value that does not fit its type, or None where it fits."""
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        told = str(error).partition(" - at ")[0].replace("`", "'")
+    else:
+        return None
+    got = repr(value)
+    table = cast("dict[str, Any]", value) if isinstance(value, dict) else None
+    if table is not None:
+        kinds = _keys(kind, table)
+        for key in table:
+            if key not in kinds:
+                wanted = f"one of the keys {', '.join(kinds)}" if kinds else "no keys"
+                return Flaw(wanted, repr(key), path, _meant(key, kinds))
+            if found := flaw_of(table[key], kinds[key], f"{path}.{key}" if path else key):
+                return found
+    choices = _choices(kind)
+    if choices and "enum" in told:
+        return Flaw(f"one of {', '.join(choices)}", got, path, _meant(got.strip("'"), choices))
+    return Flaw("every key, and values of their type", told, path)
+
+
+def _keys(kind: Any, table: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - a type
+    """Return the types of the keys that a table may have; of its own keys where they are free."""
+    for one in (kind, *get_args(kind)):  # a table that may be left out is a union
+        if isinstance(one, type) and issubclass(one, msgspec.Struct):
+            return {field.encode_name: field.type for field in msgspec.structs.fields(one)}
+        if get_origin(one) is dict:
+            return dict.fromkeys(table, get_args(one)[1])
+    return dict.fromkeys(table, Any)
+
+
+def _choices(kind: Any) -> list[str]:  # noqa: ANN401 - a type
+    """Return the words that a type allows, wherever in it they stand."""
+    if get_origin(kind) is Literal:
+        return [repr(choice) for choice in get_args(kind)]
+    inner = get_args(kind)[:1] if get_origin(kind) is Annotated else get_args(kind)
+    return [choice for one in inner for choice in _choices(one)]
+
+
+def _meant(given: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(given, [word.strip("'") for word in known], n=1)
+    return f"Did you mean {close[0]!r}?" if close else ""
