@@ -14,6 +14,7 @@ from twinguide.scene import PanelRow, TwinView
 
 MINUTE_NS = 60_000_000_000
 TELL_VERIFIED_MIN, VERIFY_AGAIN_MIN = 5.0, 15.0  # since landmarks were verified: told, and asked for anew
+TWO_SIDED_95 = 1.96  # standard deviations to either side that hold 95 % of a normal error
 RANK = {"warning": 0, "caution": 1, "advisory": 2}
 
 
@@ -87,7 +88,7 @@ def _measures(findings: tuple[Finding, ...]) -> Iterator[PanelRow]:
     calm = [f for f in findings if f.severity == "advisory" and f.name == "distance"]
     for f in findings:
         if f.name == "depth":
-            yield "normal", text("target_depth", value_mm=f.value, sigma_mm=f.sigma)
+            yield "normal", text("target_depth", value_mm=f.value, bound_mm=TWO_SIDED_95 * f.sigma)
         elif f.name == "angle" and f.severity == "advisory":
             yield "normal", text("angle", value_deg=f.value)
         elif f.severity != "advisory":

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from twinguide.case import Case
 from twinguide.embedding import Embedding, embed
+from twinguide.errors import BusError
 from twinguide.messages import Solution
 
 EYE = np.eye(3)
@@ -46,10 +47,11 @@ class Deformation:
         """Take a solution, its body vertices [m], shape (n, 3), in image, and their errors [m], shape (n,).
 
         Without errors all vertices have the solution's own, but for the target: what drives the solver says how sure
-        that is. An unusable or older solution is left.
+        that is. An older solution is left; raise BusError for an unusable one.
         """
         if vertices.shape != self._shape or not np.isfinite(vertices).all():
-            return
+            got = "values that are not finite" if vertices.shape == self._shape else f"shape {vertices.shape}"
+            raise BusError(f"finite vertices, shape {self._shape}", got, f"solution of {solution.of}")
         if self.solution is not None and solution.t_ns < self.solution.t_ns:
             return
         told = sigma is not None and sigma.shape == self._shape[:1] and bool(np.isfinite(sigma).all())

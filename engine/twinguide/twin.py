@@ -18,7 +18,7 @@ from twinguide.bodies import Bodies, Sighting
 from twinguide.case import Case
 from twinguide.clock import MS, SECOND
 from twinguide.deformation import Deformation
-from twinguide.errors import FrameError
+from twinguide.errors import BusError, FrameError
 from twinguide.frames import Pose, p95_from_covariance, p95_from_covariances, points_covariance
 from twinguide.history import DisplacementHistory
 from twinguide.messages import (
@@ -94,6 +94,9 @@ class Twin:
             case Exposure():
                 self.bodies.take(message, now_ns)
             case Displacement():
+                known = (self._case.plan.target_structure, self._case.organ)
+                if message.of not in known:
+                    raise BusError(f"the displacement of {' or '.join(known)}", f"that of {message.of!r}", "motion")
                 self._displacement.add(message)
             case Solution():
                 vertices = self._bulk(message.vertices)

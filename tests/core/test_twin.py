@@ -2,9 +2,19 @@ import numpy as np
 import pytest
 
 from twinguide.clock import MS, SECOND
-from twinguide.errors import FrameError
+from twinguide.errors import BusError, FrameError
 from twinguide.frames import Transform
-from twinguide.messages import Array, Calibration, Displacement, Exposure, PoseWire, Registration, WorkflowState
+from twinguide.messages import (
+    Array,
+    BulkRef,
+    Calibration,
+    Displacement,
+    Exposure,
+    PoseWire,
+    Registration,
+    Solution,
+    WorkflowState,
+)
 from twinguide.scenario import Scenario, Tool
 from twinguide.twin import Twin
 from twinguide.xr.base import FrameTiming
@@ -48,3 +58,21 @@ def test_a_room_told_in_another_frame_is_refused_where_it_comes(demo_case):
     pose = PoseWire.of(Transform.of("stage", "polaris"), SIGMA)
     with pytest.raises(FrameError, match="stage_from_polaris"):
         twin.take("room", Calibration(name="stage_from_tracker", pose=pose), NOW)
+
+
+def test_a_displacement_of_what_the_case_does_not_hold_moves_nothing(demo_case):
+    twin = Twin(demo_case, Scenario(title="t", case="c", parts={}, tools={}), lambda ref: None)
+    far = Array.of(np.full((2, 3), 0.006)), Array.of(np.zeros((2, 3, 3)))
+    with pytest.raises(BusError, match="lever"):
+        twin.take("motion", Displacement(of="lever", times_ns=(0, NOW), mean=far[0], covariance=far[1]), NOW)
+
+
+def test_a_solution_of_another_body_is_refused(demo_case):
+    vertices = np.zeros((100, 3), np.float32)
+    twin = Twin(demo_case, Scenario(title="t", case="c", parts={}, tools={}), lambda ref: vertices)
+    ref = BulkRef("vertices", 0, 1, "f4", (100, 3))
+    told = Solution(
+        of="liver", vertices=ref, level="full", residual=0.0, sigma_m=0.001, smallest_j=1.0, deadline_met=True
+    )
+    with pytest.raises(BusError, match=r"\(100, 3\)"):
+        twin.take("softbody", told, NOW)

@@ -159,7 +159,7 @@ def test_a_run_without_truth_says_so_and_keeps_its_other_figures(session):
     summary = summary_of(session(truth=False, hidden=(1.0, 2.0)))
     assert summary["target_error_mm"] is None
     assert "truth" in summary["not_scored"]["target_error_mm"]
-    assert summary["puncture"] == {"tip_error_mm": None, "structures_hit": []}
+    assert summary["puncture"] == {"tip_error_mm": None, "structures_hit": None}
     assert summary["marked_fraction"] == pytest.approx(0.25)
     assert summary["registration"]["tre_p95_mm"] == 1.4
     assert summary["out_of_model"]["false"] == 0

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage  # pyright: ignore[reportMissingTypeStubs]
 
-CHARACTERS = "".join(map(chr, range(32, 127))) + "°±…"
+CHARACTERS = "".join(map(chr, (*range(32, 127), *range(0xC0, 0x100)))) + "°±…"
 # What the font has no glyph for, by its nearest reading; anything else shows as a question mark.
 READ_AS: Mapping[str, str] = {
     "µ": "u", "–": "-", "—": "-", "−": "-", "×": "x", "≤": "<", "≥": ">", "²": "2", "³": "3", "·": ".",  # noqa: RUF001

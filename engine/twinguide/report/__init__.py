@@ -35,8 +35,10 @@ def report_page(evidence: Evidence, scores: Scores) -> str:
     """Return the report of a session as one HTML page."""
     frames, summary = evidence.guide(), scores.summary
     about = [f"{key} {summary[key]}" for key in ("seed", "mode", "headset", "clock") if key in summary]
+    attempts = page.section("Attempts", tables.attempts(evidence))
     sections = [
         page.notice("Research use. The display must not be the sole source of position."),
+        attempts,
         tables.cards(scores),
         page.section("Errors", tables.errors(scores), curves.errors(scores)),
         page.section("Breathing", curves.breathing(evidence, frames, scores), tables.training(evidence)),
@@ -45,7 +47,6 @@ def report_page(evidence: Evidence, scores: Scores) -> str:
         page.section("Latency", curves.latency(frames, scores), tables.stages(scores)),
         page.section("Workflow", curves.timeline(evidence, frames, scores), tables.registration(scores)),
         page.section("Findings", tables.findings(scores)),
-        page.section("Attempts", tables.attempts(evidence)),
         page.section("Parts", tables.parts(evidence, scores)),
         page.section("Pictures", tables.pictures(evidence.folder)),
         page.section("What this report rests on", page.bullets(tables.honesty(evidence, scores))),

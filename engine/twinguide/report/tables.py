@@ -23,20 +23,26 @@ def cards(scores: Scores) -> str:
     entries: list[tuple[str, str, str]] = []
     for name in ERRORS:
         found = summary[f"{name}_error_mm"]
-        value = f"{found['mean']:.2f} mm" if found else "-"
-        note = f"mean; p95 {found['p95']:.2f}, predicted {found['predicted_p95']:.2f}" if found else "not scored"
-        entries.append((f"{name} error", value, note))
+        if found:
+            note = f"mean; p95 {found['p95']:.2f}, predicted {found['predicted_p95']:.2f}"
+            entries.append((f"{name} error", f"{found['mean']:.2f} mm", note))
     marked = summary["marked_fraction"]
     tip = summary["puncture"]["tip_error_mm"]
-    hit = ", ".join(summary["puncture"]["structures_hit"]) or "nothing on the way"
+    hit = summary["puncture"]["structures_hit"]
     model = summary["out_of_model"]
     entries += [
         ("frames marked", "-" if marked is None else f"{100 * marked:.1f} %", f"of {summary['frames']} while guiding"),
         ("out of model", str(len(model["episodes"])), f"{model['false']} of them false"),
-        ("tip to target at the end", "-" if tip is None else f"{tip:.2f} mm", f"hit: {hit}"),
+        ("tip to target at the end", "-" if tip is None else f"{tip:.2f} mm", _hit(hit)),
         ("frames missed", str(scores.timing["missed_frames"]), f"of {scores.timing['frames']}, by display time"),
     ]
     return page.cards(entries)
+
+
+def _hit(structures: list[str] | None) -> str:
+    if structures is None:
+        return "what was hit is not known"
+    return f"hit: {', '.join(structures) or 'nothing that the case holds'}"
 
 
 def errors(scores: Scores) -> str:
@@ -91,8 +97,13 @@ def findings(scores: Scores) -> str:
 
 def attempts(evidence: Evidence) -> str:
     """Return the rehearsed attempts."""
-    rows = [(a.number, a.seconds, a.tip_error_mm, a.angle_deg, a.path_mm) for a in evidence.of(Attempt)]
-    return page.table(("attempt", "time [s]", "tip to target [mm]", "angle [deg]", "way of the tip [mm]"), rows)
+    rows: list[list[object]] = []
+    for a in evidence.of(Attempt):
+        name, least = min(a.closest.items(), key=lambda item: item[1], default=("-", None))
+        figures = (a.seconds, a.tip_error_mm, a.angle_deg, a.path_mm, least)
+        rows.append([a.number, *(None if f is None else round(f, 2) for f in figures), name.replace("_", " ")])
+    head = ("attempt", "time [s]", "tip to target [mm]", "angle [deg]", "way of the tip [mm]", "closest [mm]", "to")
+    return page.table(head, rows)
 
 
 def parts(evidence: Evidence, scores: Scores) -> str:
@@ -100,7 +111,9 @@ def parts(evidence: Evidence, scores: Scores) -> str:
     newest: dict[str, PartState] = {state.part: state for state in evidence.of(PartState)}
     restarts = scores.timing["restarts"]
     rows = [(n, s.placement, s.state, restarts.get(n, 0), s.reason) for n, s in sorted(newest.items())]
-    refusals = [(r.part, r.topic, r.reason, r.count) for r in evidence.of(Refusal)]
+    refusals = list(
+        {(r.part, r.topic, r.reason): (r.part, r.topic, r.reason, r.count) for r in evidence.of(Refusal)}.values()
+    )
     return page.table(("part", "placement", "last state", "restarts", "reason"), rows) + page.table(
         ("refused part", "topic", "reason", "count"), refusals
     )

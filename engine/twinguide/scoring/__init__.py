@@ -126,19 +126,19 @@ def _why_not(evidence: Evidence, frames: list[Shown]) -> str:
 
 
 def _puncture(evidence: Evidence, frames: list[Shown]) -> dict[str, Any]:
-    """Return where the needle was when guidance ended [mm from the target], and what it went through."""
+    """Return where the needle was when guidance ended [mm from the target], and what it went through; None: unknown."""
     truths = [t for t in evidence.of(Truth) if frames and t.t_ns <= frames[-1].t_ns]
     hit = sorted({name for t in truths for name in t.flags.get("hit", "").split(",") if name})
     last = truths[-1].points if truths else {}
     if "needle_tip" not in last or "target" not in last:
-        return {"tip_error_mm": None, "structures_hit": hit}
+        return {"tip_error_mm": None, "structures_hit": hit if truths else None}
     miss = np.subtract(last["needle_tip"], last["target"])
     return {"tip_error_mm": _round(np.linalg.norm(miss) * 1e3), "structures_hit": hit}
 
 
 def _registration(evidence: Evidence) -> dict[str, Any] | None:
     made = [r for r in evidence.of(Registration) if r.reference_from_image is not None]
-    if not made:
+    if not made or evidence.metadata.get("mode") == "rehearse":  # there, by definition and without error
         return None
     last = max(made, key=lambda r: r.version)
     return {
