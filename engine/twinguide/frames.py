@@ -221,33 +221,6 @@ def points_covariance(pose: Pose, points: Array) -> Array:
     return turned @ pose.covariance @ turned.transpose(0, 2, 1)
 
 
-class FrameGraph:
-    """Frames and the transforms between them; a path is found and its transforms chained."""
-
-    def __init__(self) -> None:
-        self._edges: dict[str, dict[str, Transform]] = {}
-
-    def set(self, transform: Transform) -> None:
-        """Add or replace `target_from_source` and its inverse."""
-        self._edges.setdefault(transform.target, {})[transform.source] = transform
-        self._edges.setdefault(transform.source, {})[transform.target] = transform.inverse()
-
-    def get(self, target: str, source: str) -> Transform:
-        """Return `target_from_source` along the shortest path; raise FrameError where there is none."""
-        if target == source:
-            return Transform.of(target, source)
-        queue = [Transform.of(target, target)]
-        seen = {target}
-        for path in queue:
-            for name, edge in self._edges.get(path.source, {}).items():
-                if name == source:
-                    return path @ edge
-                if name not in seen:
-                    seen.add(name)
-                    queue.append(path @ edge)
-        raise FrameError(f"a path {target}_from_{source}", f"known frames {sorted(self._edges)}")
-
-
 def largest_variance(covariance: Array) -> float:
     """Return the variance along the worst direction [m2] of a covariance [m2], shape (3, 3).
 

@@ -6,7 +6,6 @@ from hypothesis.extra.numpy import arrays
 
 from twinguide.errors import FrameError
 from twinguide.frames import (
-    FrameGraph,
     Pose,
     Transform,
     largest_variance,
@@ -57,16 +56,6 @@ def test_transforms_that_do_not_meet_are_refused_by_name():
 def test_what_is_not_rigid_is_refused(matrix):
     with pytest.raises(FrameError, match="a_from_b"):
         Transform("a", "b", matrix)
-
-
-def test_the_graph_chains_the_shortest_path_both_ways():
-    graph = FrameGraph()
-    graph.set(Transform.of("stage", "tracker", translation=np.array([1.0, 0.0, 0.0])))
-    graph.set(Transform.of("tracker", "reference", translation=np.array([0.0, 2.0, 0.0])))
-    np.testing.assert_array_equal(graph.get("stage", "reference").translation, [1.0, 2.0, 0.0])
-    np.testing.assert_array_equal(graph.get("reference", "stage").translation, [-1.0, -2.0, 0.0])
-    with pytest.raises(FrameError, match="stage_from_moon"):
-        graph.get("stage", "moon")
 
 
 def test_a_chained_covariance_agrees_with_sampling():
