@@ -57,6 +57,5 @@ class Guarded(Generic[T]):
 
     def _withdraw(self, reason: str) -> list[T]:
         self.withdrawn = reason
-        log.error("part %s was withdrawn: %s", self.name, reason)
         self._tell(reason)
         return []

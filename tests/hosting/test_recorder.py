@@ -185,6 +185,7 @@ def test_a_full_disk_ends_the_recorder_with_the_reason_and_the_run_goes_on(runs,
     until(ended)
     assert session.part_states["recorder"].reason.startswith("disk full")
     assert session.part_states["recorder"].restarts == 0
+    assert any(line.startswith("part recorder: dead: disk full") for line in session.news())  # while the run goes on
     assert len(run_frames(session, 90, frame)) > 100
     session.close()
     assert any(isinstance(item.message, Truth) for item in Recording(small_disk, catalogue()))
