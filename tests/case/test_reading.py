@@ -97,6 +97,12 @@ def test_what_is_no_stl_at_all_is_said_to_be_none(tmp_path, content):
         read_surface(tmp_path / "liver.stl")
 
 
+def test_a_folder_that_is_called_like_a_surface_is_refused_by_name(tmp_path):
+    (tmp_path / "liver.stl").mkdir()
+    with pytest.raises(CaseError, match=r"a readable \.stl surface; got IsADirectoryError"):
+        read_surface(tmp_path / "liver.stl")
+
+
 def test_a_surface_too_large_to_import_is_refused_before_it_is_read(tmp_path):
     path = tmp_path / "liver.stl"
     with path.open("wb") as file:

@@ -39,12 +39,11 @@ def crossings(vertices: Array, triangles: NDArray[np.int64] | NDArray[np.int32],
     triangles = np.asarray(triangles, dtype=np.int64)
     corners: Array = vertices[triangles]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    found = [
-        some[_pierces(vertices, triangles, some) | _pierces(vertices, triangles, some[:, ::-1])]
-        for part in _parts(pairs)
-        for some in [part[_straddles(corners, normals, part) | _straddles(corners, normals, part[:, ::-1])]]
-        for some in [some[_shared(triangles, some) < 2]]
-    ]
+    found: list[Indices] = []
+    for part in _parts(pairs):
+        some = part[_straddles(corners, normals, part) | _straddles(corners, normals, part[:, ::-1])]
+        some = some[_shared(triangles, some) < 2]
+        found.append(some[_pierces(vertices, triangles, some) | _pierces(vertices, triangles, some[:, ::-1])])
     return np.concatenate(found)
 
 

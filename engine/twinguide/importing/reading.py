@@ -56,9 +56,9 @@ def find_surfaces(folder: Path) -> list[Path]:
 
 def read_surface(path: Path) -> tuple[Array, Triangles]:
     """Return vertices, (n, 3), in the file's own units and axes, and triangles, (m, 3); raise CaseError."""
-    if path.suffix.lower() == ".stl":
-        _check_stl(path)
     try:
+        if path.suffix.lower() == ".stl":
+            _check_stl(path)
         if path.suffix.lower() == ".vtk":
             vertices, triangles = _read_vtk(path)
         else:
@@ -89,7 +89,7 @@ def check_count(triangles: int, path: Path) -> None:
     if triangles > MOST_TRIANGLES:
         raise CaseError(
             f"at most {MOST_TRIANGLES:,} triangles", f"{triangles:,}", str(path),
-            "Decimate it in the program that made it: the finest CT shows no more than a hundredth of that.",
+            "Decimate it in the program that made it: distances are kept on a grid of 3 mm anyway.",
         )  # fmt: skip
 
 
