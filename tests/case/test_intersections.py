@@ -55,6 +55,16 @@ def test_the_grid_finds_what_a_look_at_every_pair_finds(seed):
     assert cuts(vertices, faces) == expected
 
 
+def test_one_huge_triangle_among_thousands_of_tiny_ones_is_looked_at_too():
+    random = np.random.default_rng(4)
+    tiny = random.uniform(size=(5000, 1, 3)) + random.uniform(-2e-5, 2e-5, size=(5000, 3, 3))
+    tiny[:3] = [[0.3, 0.3, 0.5]] + 1e-5 * np.array([[1, 0, -1], [0, 1, 1], [1, 1, 1]])  # through the huge one
+    tiny[3:, :, 2] += 1.0
+    huge = np.array([[[0.0, 0, 0.5], [2, 0, 0.5], [0, 2, 0.5]]])
+    vertices = np.concatenate([huge, tiny + np.arange(5000)[:, None, None] * [1e-4, 0, 0]]).reshape(-1, 3)
+    assert cuts(vertices, np.arange(len(vertices)).reshape(-1, 3)) == [[0, 1], [0, 2], [0, 3]]
+
+
 def test_a_folded_corner_that_pierces_its_neighbour_s_neighbour_is_found():
     vertices = VERTICES.copy()
     vertices[7] *= -1.2  # through the ball and out on the other side

@@ -15,6 +15,7 @@ from twinguide.case import Surface
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 TOUCH = 1e-9  # of the pair's size, cubed: a corner that only touches a triangle does not cut it
+MOST_CELLS = 8  # of the grid for each triangle on average: equal ones take 3 or 4
 PART = 1_000_000  # pairs looked at together
 FLAT_M = 1e-6  # sheets nearer than that lie on each other; points in single precision are off by a thirtieth of it
 
@@ -100,9 +101,13 @@ def _shared(triangles: Indices, pairs: Indices) -> Indices:
 def _close(low: Array, high: Array) -> Indices:
     """Return the pairs of boxes that touch, (k, 2), i < j, of those that share a cell of a grid."""
     cell = 1.5 * float((high - low).max(axis=1).mean())
-    first = np.floor(low / cell).astype(np.int64)
-    size = np.floor(high / cell).astype(np.int64) - first + 1
-    count = size.prod(axis=1)
+    while True:  # a few triangles far larger than the rest would else fill the memory with their cells
+        first = np.floor(low / cell).astype(np.int64)
+        size = np.floor(high / cell).astype(np.int64) - first + 1
+        count = size.prod(axis=1)
+        if count.sum() <= MOST_CELLS * len(low):
+            break
+        cell *= 1.5
     owner = np.repeat(np.arange(len(low)), count)
     rank = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
     _, ny, nz = size[owner].T
