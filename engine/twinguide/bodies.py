@@ -68,7 +68,7 @@ class Bodies:
         self._stream = Stream(round(SECOND / exposure_hz))
         self._exposed_ns = -1  # the newest exposure
         self._bump_m = scenario.registration.bump_mm * 1e-3
-        self._bumped = self._shifted = ""
+        self._bumped = ""
         still = Pose(Transform.of("stage", "tracker"), 0, NO_COVARIANCE)
         self._stage_from_tracker: Pose | None = still if self.untracked else None
         self._stage_reason = ""
@@ -93,8 +93,8 @@ class Bodies:
     def take(self, exposure: Exposure, now_ns: int) -> None:
         """Take one exposure of the camera at `now_ns` [ns]; one that is not newer than the last says nothing.
 
-        A tool whose pose cannot be used counts as not seen, and FrameError or BusError tells of it when all are taken.
-        Raise BusError, and take nothing, where it is stamped later than it came.
+        A tool whose pose cannot be used counts as not seen. Raise BusError, and take nothing, where the exposure is
+        stamped later than it came.
         """
         if exposure.t_ns > now_ns + AHEAD_NS:
             ahead = f"{(exposure.t_ns - now_ns) / SECOND:.1f} s after it"
@@ -107,16 +107,12 @@ class Bodies:
                 if not self._histories[name].static and name not in self._controllers:
                     presence.gone("tracker silent")  # a hand moves on meanwhile: it is shown when seen anew
         self._stream.heard_ns = now_ns
-        unusable: TwinGuideError | None = None
         for name in self._seen_by_camera:
             try:
                 self._take_tool(name, exposure)
             except TwinGuideError as error:
-                self._presence[name].missed("unusable pose")
-                unusable = error
+                self._presence[name].missed(f"unusable pose: {error}")
         self._look_for_bump()
-        if unusable:
-            raise unusable
 
     def _take_tool(self, name: str, exposure: Exposure) -> None:
         wire = exposure.tools.get(name)
@@ -129,18 +125,17 @@ class Bodies:
         self._presence[name].seen()
 
     def _look_for_bump(self) -> None:
-        """Tell a bump, a step of the reference alone, from a moved camera, a step that all bodies share at once."""
+        """Tell a bump, a step of the reference alone, from a moved camera, a step that the chest shares at once.
+
+        Both void: that the chest has stepped as well is no proof that the reference has not slipped.
+        """
         history = self._histories.get(self._roles.get("reference", ""))
         if history is None:
             return
         if history.step_m(LEVER_M) >= self._bump_m:
             others = [self._histories[n].step_m(0.0) for n, t in self._tools.items() if t.role == "surrogate"]
-            if others and min(others) > 0.5 * self._bump_m:
-                self._shifted = "the tracker was moved"
-                for moved in self._histories.values():
-                    moved.clear()
-                return
-            self._bumped = "the reference was bumped"
+            shared = bool(others) and min(others) > 0.5 * self._bump_m
+            self._bumped = "the tracker was moved" if shared else "the reference was bumped"
         elif history.step_m(LEVER_M, SLOW_NS) >= self._bump_m:
             self._bumped = "the reference was moved"
         else:
@@ -150,11 +145,6 @@ class Bodies:
     def take_bump(self) -> str:
         """Return why the reference can no longer be trusted, once; nothing while it can."""
         reason, self._bumped = self._bumped, ""
-        return reason
-
-    def take_shift(self) -> str:
-        """Return that all bodies have moved alike, once: the camera has, the patient has not."""
-        reason, self._shifted = self._shifted, ""
         return reason
 
     def follow(self, stage_from_tracker: Pose | None, reason: str = "") -> None:
@@ -246,7 +236,7 @@ class Bodies:
     def at(self, timing: FrameTiming) -> Sighting:
         """Return where the reference is at a frame's display time, as known when the frame was begun."""
         history = self._histories.get(self._roles.get("reference", ""))
-        reference = history.at(timing.t_display_ns) if history else None
+        reference = history.at(timing.t_display_ns, timing.sigma_ns) if history else None
         horizon_ns = timing.t_display_ns - history.newest_ns if history and reference else 0
         silence, unseen = self._stream.silence(timing.t_wake_ns), self._unseen()
         if history is not None and unseen:  # the camera is there, and the reference is not in its view

@@ -21,7 +21,8 @@ LINE_WINDOW_NS = 250 * MS  # long against the noise, short against the change of
 STATIC_WINDOW_NS = 1000 * MS
 BUMP_NS = 50 * MS  # of newest samples, against twice as long before
 RECENT = 6  # samples of a static body that tell whether it still rests
-MOVING = 60.0  # Mahalanobis distance [1] of their mean from that of a second; chance alone: 5e-11 (chi2, 6 degrees)
+MOVING = 60.0  # Mahalanobis distance squared [1] of their mean from a second's; by white noise alone: 5e-11 (chi2, 6)
+AWAY = np.array([5e-3, 3e-4])  # [rad, m] of it that are worth following: noise need not be white, nor stated well
 TURN_RAD = 0.3  # within a line's samples: up to here sine and angle agree to 2 %
 ACCELERATION = np.array([0.3, 0.3, 0.3, 0.03, 0.03, 0.03])  # 1 sigma of a careful hand [rad/s2, m/s2]
 SPEED = np.array([1.0, 1.0, 1.0, 0.2, 0.2, 0.2])  # 1 sigma of a hand of which nobody knows it [rad/s, m/s]
@@ -103,7 +104,8 @@ class PoseHistory:
         if n > 2 * RECENT:
             left = _delta(base, self._matrices[slots[-RECENT:]].sum(axis=0) / RECENT) - mean
             spread = covariance * (1.0 / RECENT - 1.0 / n) + np.diag(np.full(6, 1e-12))
-            if left @ np.linalg.solve(spread, left) > MOVING:
+            far = np.abs(left).reshape(2, 3).max(axis=1) > AWAY
+            if far.any() and left @ np.linalg.solve(spread, left) > MOVING:
                 return None
         return Pose(Transform.unchecked(*self._frames, _moved(base, mean)), self.newest_ns, covariance / n, "exact")
 
@@ -126,6 +128,8 @@ class PoseHistory:
     def _fit(self, window_ns: int = LINE_WINDOW_NS) -> _Line:
         """Fit a line to the last samples, of a shorter time where they turn far; fewer than four tell no speed."""
         slots = self._since(self.newest_ns - window_ns)
+        if len(slots) < 4 and window_ns < LINE_WINDOW_NS:
+            slots = self._since(self.newest_ns - LINE_WINDOW_NS)[-4:]
         base, n = self._matrices[slots[-1]].copy(), len(slots)
         covariance = self._covariances[slots].sum(axis=0) / n
         if n < 4:

@@ -57,7 +57,9 @@ class Loop:
     draw_every: tuple[int, int] = (1, 1)  # before guidance, and in it
     frames: int = 0
     stopping: str = ""  # why the loop is to end
-    _bad: dict[str, str] = field(default_factory=dict[str, str])  # part -> what was wrong with its last bad message
+    _bad: dict[str, str] = field(
+        default_factory=dict[str, str]
+    )  # which messages of whom -> what was wrong
     _scene: Scene | None = None  # of the last frame
 
     def frame(self) -> Shown:
@@ -138,20 +140,19 @@ class Loop:
             if isinstance(message, Command):
                 self._obey(message, self.session.now_ns())
                 continue
+            what = f"{header.source}: unusable {type(message).__name__}"
             try:
                 # when it was sent: the loop's own delay is nobody's silence
                 self.twin.take(header.source, message, min(header.t_pub_ns, self.session.now_ns()))
-                self._bad.pop(header.source, None)
                 if isinstance(message, Exposure):
                     self.wearer.take(message)
+                self._bad.pop(what, None)
             except Exception as error:  # a part's bad message must not end the frame
-                self._bad[header.source] = f"{header.source}: unusable {type(message).__name__}: {error}"
+                self._bad[what] = f"{what}: {error}"
                 log.debug("unusable message", exc_info=error)
-            shifted, bumped = self.twin.bodies.take_shift(), self.twin.bodies.take_bump()
-            if shifted and self.wearer.follows:  # the camera was moved: it is the room that is to be found again
-                self.wearer.lose(shifted, self.session.now_ns())
-            elif shifted or bumped:
-                self.workflow.void(bumped or shifted, self.session.now_ns(), moved=True)
+            bumped = self.twin.bodies.take_bump()
+            if bumped:
+                self.workflow.void(bumped, self.session.now_ns(), moved=True)
 
     def _follow_wearer(self, t_display_ns: int, now_ns: int) -> None:
         """Hang the twin on the headset's room; guidance is suspended by a jump of it, and waits until it is found."""
