@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 
-class _AboveZero(click.ParamType[float]):
+class _AboveZero(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] - generic from click 8.4 on
     name = "float"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
@@ -18,7 +18,7 @@ class _AboveZero(click.ParamType[float]):
         return number if 0.0 < number < inf else self.fail(f"wanted a number above zero; got {value}", param, ctx)
 
 
-class _ResultFile(click.ParamType[Path]):
+class _ResultFile(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] - generic from click 8.4 on
     """Where a result goes: anything but a .toml may be a recording, which must not be lost."""
 
     name = "path"
@@ -29,7 +29,7 @@ class _ResultFile(click.ParamType[Path]):
         return path if path.suffix == ".toml" else self.fail(told, param, ctx)
 
 
-class _Frame(click.ParamType[str]):
+class _Frame(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] - generic from click 8.4 on
     name = "frame"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
