@@ -72,7 +72,7 @@ def value_of(kind: Any) -> str:  # noqa: ANN401 - a type
         return " or ".join(value_of(one) for one in inner if one is not type(None))
     if origin is tuple:
         several = inner[-1] is Ellipsis
-        return ("list of " if several else f"{len(inner)} of ") + value_of(inner[0]).replace("number", "numbers")
+        return ("list of " if several else f"{len(inner)} of ") + re.sub(r"\bnumber\b", "numbers", value_of(inner[0]))
     if origin is dict or (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
         return "table"
     return {float: "number", int: "whole number", str: "text", bool: "true or false"}[kind]
