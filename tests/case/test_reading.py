@@ -90,6 +90,17 @@ def test_a_cut_off_stl_or_ply_says_so(tmp_path, suffix, options, told):
         read_surface(path)
 
 
+@pytest.mark.parametrize("share", [0.75, 1.0])
+def test_a_text_stl_with_a_byte_order_mark_is_read_as_any_other(tmp_path, share):
+    text = b"\xef\xbb\xbf" + CUBE.export(file_type="stl_ascii").encode()
+    (tmp_path / "cube.stl").write_bytes(text[: int(share * len(text))])
+    if share == 1.0:
+        assert len(read_surface(tmp_path / "cube.stl")[1]) == 12
+    else:
+        with pytest.raises(CaseError, match=r"endsolid.*cut off"):
+            read_surface(tmp_path / "cube.stl")
+
+
 @pytest.mark.parametrize("content", [b"Dear all, here is the liver. " * 40, b"\x00" * 50])
 def test_what_is_no_stl_at_all_is_said_to_be_none(tmp_path, content):
     (tmp_path / "liver.stl").write_bytes(content)

@@ -103,6 +103,7 @@ def _check_stl(path: Path) -> None:
     count = int.from_bytes(head[80:84], "little")
     if size >= 84 and size == 84 + 50 * count:
         return check_count(count, path)
+    head = head.removeprefix(b"\xef\xbb\xbf")  # a text's byte order mark
     if head.lstrip().lower().startswith(b"solid") and b"\0" not in head:
         if b"endsolid" in tail.lower():
             return None
