@@ -39,6 +39,7 @@ LEAST_GROUP = 15  # poses, that may have a tip of their own
 MOST_REJECTED = 0.5  # the breakdown point: beyond it no majority tells which poses are right
 SPREAD_LEAST = 1e-4  # [rad] of the turning: less tells no tip
 SHORT_M = 0.005  # a tip so near the marker's origin has no shaft to measure the swing by
+SWING = "Swing it 20 deg or more to all sides."
 SIDES, SIDE_RAD = 8, radians(10.0)  # where a swing should have been: coverage, as a person reads it
 SIGMAS_95 = 1.6449  # of one slow error, to one side
 SCALE_FLOOR_M = 1e-9  # data without noise keep a scale to weigh with
@@ -96,13 +97,9 @@ def calibrate_pivot(poses: Array, *, p95_max: float = 1.0e-3, systematic: float 
     """
     checked = check_poses(poses, "tool poses", LEAST_POSES)
     rotation, translation = checked.matrices[:, :3, :3], checked.matrices[:, :3, 3]
-    smallest = _smallest_spread(rotation)
-    if smallest < SPREAD_LEAST:
-        raise CalibrationRefused(
-            f"the tool hardly turned (spread {degrees(smallest):.2g} deg)", "Swing it 20 deg or more to all sides."
-        )
+    _told_spread(rotation, "the tool hardly turned")
     state = _iterate(rotation, translation)
-    fit = _result(state, rotation, translation, checked.kept, len(poses), systematic / smallest, checked.notes)
+    fit = _result(state, rotation, translation, checked.kept, len(poses), systematic, checked.notes)
     fit = _one_tip(fit, state, rotation, translation, checked.kept, p95_max)
     _gate(fit, p95_max)
     return fit
@@ -112,17 +109,20 @@ def _one_tip(fit: PivotFit, state: _State, rotation: Array, translation: Array, 
     """Refuse a recording in which the tip changed; tell where only the point did on which it was held."""
     inside = np.isin(rows, fit.rejected, invert=True)
     groups = two_groups(state.error @ state.whitening, _jacobian(state), inside, LEAST_GROUP)
-    if groups is None or _smallest_spread(rotation[groups[1]]) < SPREAD_LEAST:
+    if groups is None or min(_smallest_spread(rotation[group]) for group in groups) < SPREAD_LEAST:
         return fit
     first, second = (rows[group] for group in groups)
     turned, moved = rotation[groups[1]], translation[groups[1]]
     tip, pivot = _start(turned, moved)
     if not alike(fit.residuals[first], np.sqrt(squared_lengths(turned @ tip + moved - pivot))):
         return fit  # wild poses, each in its own way
-    one, two = (
-        _result(_iterate(turned, moved), turned, moved, rows[group], len(fit.residuals), 0.0, ())
-        for group, turned, moved in ((group, rotation[group], translation[group]) for group in groups)
-    )
+    try:
+        one, two = (
+            _result(_iterate(turned, moved), turned, moved, rows[group], len(fit.residuals), 0.0, ())
+            for group, turned, moved in ((group, rotation[group], translation[group]) for group in groups)
+        )
+    except CalibrationRefused:  # one of them tells no tip
+        return fit
     if one.tip_p95 > p95_max:
         return fit
     told = f"of {len(rows)} poses {rows_told(second)}, agree on another"
@@ -169,14 +169,17 @@ def _look(rotation: Array, translation: Array, tip: Array, pivot: Array, warm: t
 
 
 def _iterate(rotation: Array, translation: Array) -> _State:
-    state = _look(rotation, translation, *_start(rotation, translation), None)
-    for _ in range(ROUNDS):
-        weights = tukey(state.squares, 3, state.scale)
-        information, gradient = _normal(state, weights)
-        step = -solve(information, gradient)
-        state = _look(rotation, translation, state.tip + step[:3], state.pivot + step[3:], state.scales)
-        if np.abs(step).max() < STEP_CONVERGED:
-            break
+    try:
+        state = _look(rotation, translation, *_start(rotation, translation), None)
+        for _ in range(ROUNDS):
+            weights = tukey(state.squares, 3, state.scale)
+            information, gradient = _normal(state, weights)
+            step = -solve(information, gradient)
+            state = _look(rotation, translation, state.tip + step[:3], state.pivot + step[3:], state.scales)
+            if np.abs(step).max() < STEP_CONVERGED:
+                break
+    except np.linalg.LinAlgError as error:
+        raise CalibrationRefused("the poses that agree tell no tip", SWING) from error
     return state
 
 
@@ -228,9 +231,10 @@ def _result(
     state: _State, rotation: Array, translation: Array, kept: Ints, n: int, systematic: float, notes: tuple[str, ...]
 ) -> PivotFit:
     inside = state.squares < (TUKEY_WIDTH[3] * state.scale) ** 2
+    smallest = _told_spread(rotation[inside], "the tool hardly turned in the poses that agree")
     inflation = serial_inflation(state.error, inside)
-    variance = estimate_variance(state.squares, 3, state.scale, 6)
-    covariance = invert(_normal(state, np.ones(len(rotation)))[0]) * variance * inflation
+    variance = estimate_variance(state.squares[inside], 3, state.scale, 6)
+    covariance = invert(_normal(state, inside.astype(np.float64))[0]) * variance * inflation
     freedom = max(1.5 * float(inside.sum()) / inflation - 6.0, 1.0)  # two scales share the residuals
     residuals = np.full(n, np.nan)
     residuals[kept] = np.sqrt(squared_lengths(rotation @ state.tip + translation - state.pivot))
@@ -249,12 +253,20 @@ def _result(
         sigma,
         turning,
         float(p95_radius(covariance[:3, :3], freedom)),
-        SIGMAS_95 * systematic,
-        *_swing(rotation, state.tip),
+        SIGMAS_95 * systematic / smallest,
+        *_swing(rotation[inside], state.tip),
         freedom,
         inflation,
         notes,
     )
+
+
+def _told_spread(rotation: Array, told: str) -> float:
+    """Return the smallest spread [rad] of turning; refuse one that tells no tip."""
+    smallest = _smallest_spread(rotation) if len(rotation) >= LEAST_POSES else 0.0
+    if smallest < SPREAD_LEAST:
+        raise CalibrationRefused(f"{told} (spread {degrees(smallest):.2g} deg)", SWING)
+    return smallest
 
 
 def _smallest_spread(rotation: Array) -> float:

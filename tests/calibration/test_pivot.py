@@ -132,6 +132,19 @@ def test_a_tool_put_down_at_the_end_spoils_nothing():
     assert np.linalg.norm(calibrate_pivot(poses).tip - TIP) < 0.1e-3
 
 
+@pytest.mark.parametrize("slip_m", [0.01, 0.5])
+@pytest.mark.parametrize("turned_rad", [0.0, 1e-4, 1e-3])
+@pytest.mark.parametrize("still_first", [True, False])
+def test_a_tool_that_lay_still_elsewhere_for_most_of_the_time_gives_no_tip(slip_m, turned_rad, still_first):
+    swung, _ = swing(8, n=100)
+    rng = np.random.default_rng(8)
+    still = np.tile(swung[:1], (300, 1, 1))
+    still[:, :3, 3] += [slip_m, 0.0, 0.0] + rng.normal(size=(300, 3)) * 0.05e-3
+    still[:, :3, :3] = still[:, :3, :3] @ Rotation.from_rotvec(rng.normal(size=(300, 3)) * turned_rad).as_matrix()
+    with pytest.raises(CalibrationRefused, match=r"(?i)swing (it|to) 20 deg"):
+        calibrate_pivot(np.concatenate([still, swung] if still_first else [swung, still]))
+
+
 def test_missing_poses_keep_their_rows():
     poses, _ = swing(7)
     poses[[3, 50]] = np.nan
