@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
 import numpy as np
 
 from twinguide.calibrating.guided import GuidedPivot
@@ -27,17 +26,7 @@ from twinguide.ledger import Ledger
 from twinguide.loop import STAGES, Loop
 from twinguide.messages import PoseWire
 from twinguide.person import Person, keyboard
-from twinguide.preparing import (
-    Run,
-    Say,
-    check_known,
-    check_phase,
-    exposure_hz,
-    make_folder,
-    named_files,
-    prepare_case,
-    recorded_head,
-)
+from twinguide.preparing import Run, Say, exposure_hz, make_folder, named_files, prepare_case, recorded_head
 from twinguide.promptness import first_in_line, quiet_collector
 from twinguide.registry import Registry, resolve
 from twinguide.rehearsal import ATTEMPT_S, Rehearsal, laid_down, onlooker, trainee
@@ -59,10 +48,11 @@ def run_scenario(
     """Run a scenario, read from `file` if any, into the session folder `out`, and return a line about what it left.
 
     Raises ScenarioError, PluginError, CaseError or HeadsetError before anything starts. From then on the folder stays
-    valid: an interrupt, a lost runtime or a full disk ends the run, not the recording.
+    valid: an interrupt, a lost runtime or a full disk ends the run, not the recording. A case folder that is refused
+    leaves an earlier session in `out` as it was.
     """
     check(scenario, registry)
-    needed = [*named_files(msgspec.to_builtins(scenario)), *registry.files, *([file] if file else [])]
+    needed = [*named_files(scenario), *registry.files, *([file] if file and file.is_file() else [])]
     with make_folder(out, needed):
         return _run(Run(scenario, registry, out, say), draw=draw)
 
@@ -70,8 +60,6 @@ def run_scenario(
 def _run(run: Run, *, draw: bool) -> str:
     scenario, say = run.scenario, run.say
     case = prepare_case(run)
-    check_known(scenario, case, say)
-    check_phase(case.breathing_phase, [part.name for part in _declared(run) if isinstance(part, Motion)], say)
     say(f"case {case.title}: {len(case.structures)} structures, target {case.plan.target_structure}")
     ended = ""
     with ExitStack() as stack:
@@ -102,11 +90,12 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool, hands: H
     """
     scenario = run.scenario
     clock: Clock = ClockVirtual() if scenario.clock == "virtual" else ClockReal()
+    rate_hz = exposure_hz(run)
     session = stack.enter_context(Session(plan_of(run, case), run.registry))
     headset = make_headset(run, case, session, clock, draw=draw, hands=hands)
     stack.callback(headset.stop)
     headset.start()
-    twin = Twin(case, scenario, session.bulk, exposure_hz(run))
+    twin = Twin(case, scenario, session.bulk, rate_hz)
     workflow = Workflow(
         scenario.registration,
         {name: (mark.kind, mark.position) for name, mark in case.landmarks.items()},
@@ -236,9 +225,8 @@ def _pivot(run: Run, twin: Twin) -> GuidedPivot | None:
 
 
 def _guarded(part: Guidance | Overlay, session: Session, method: str, flaw: Callable[[Any], str]) -> Guarded[Any]:
-    make, ctx = resolve(part.make), session.context(part.name)
     try:
-        call = getattr(make(ctx), method)
+        call = getattr(resolve(part.make)(session.context(part.name)), method)
     except TwinGuideError:
         raise
     except Exception as error:

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.clock import MS, SECOND
-from twinguide.errors import RecordingError
 from twinguide.messages import Picture
 from twinguide.render.pictures import picture_hash, read_pixels, save_png
 from twinguide.render.video import VideoWriter
@@ -110,13 +109,17 @@ class Footage:
             self.fault = f"{END}: {error or type(error).__name__}"
 
     def close(self) -> list[Picture]:
-        """Finish the video; return the stills written last, and in virtual time the digest of all as one more."""
+        """Finish the video; return the stills written last, and in virtual time a video's digest as one more."""
         if self._queue and self._thread:
             self._queue.put(None)
             self._thread.join()
         try:
             if self._video:
                 self._video.close()
-        except (OSError, RecordingError) as error:
-            self.fault = self.fault or f"{END}: {error}"
-        return self._told() + ([] if self._queue else [Picture(name="stereo.webm", sha256=self.digest.hexdigest())])
+        except Exception as error:  # whatever it was: the run's report is still to be written
+            log.exception("the video could not be finished")
+            self.fault = self.fault or f"{END}: {error or type(error).__name__}"
+        told = self._told()
+        if self._video and not self._queue:
+            told.append(Picture(name=self._path.name, sha256=self.digest.hexdigest()))
+        return told

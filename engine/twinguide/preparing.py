@@ -14,6 +14,7 @@ import numpy as np
 
 from twinguide.case import Case
 from twinguide.errors import CaseError, ScenarioError
+from twinguide.hookspecs import Motion
 from twinguide.messages import Exposure, Shown
 from twinguide.registry import Registry, resolve
 from twinguide.scenario import Scenario, convert
@@ -34,23 +35,29 @@ class Run:
     say: Say
 
 
-def named_files(told: object) -> Iterator[Path]:
-    """Yield every file or folder that a scenario's text names, in whatever key: case, calibrations, parts' options."""
+def named_files(scenario: Scenario) -> Iterator[Path]:
+    """Yield every file or folder that a scenario names: case, calibrations, a recorded head, and in parts' options."""
+    tools = [tool.calibration for tool in scenario.tools.values()]
+    yield from _existing([scenario.case, scenario.headset.recorded, scenario.registration.calibration, *tools])
+    yield from _existing([placed.options for placed in scenario.parts.values()])
+
+
+def _existing(told: object) -> Iterator[Path]:
     if isinstance(told, str):
         if os.path.exists(told):  # noqa: PTH110 - any text at all may come, at which Path.exists raises
             yield Path(told)
     elif isinstance(told, Mapping):
-        yield from named_files(list(cast("Mapping[str, object]", told).values()))
+        yield from _existing(list(cast("Mapping[str, object]", told).values()))
     elif isinstance(told, (list, tuple)):
         for one in cast("Iterable[object]", told):
-            yield from named_files(one)
+            yield from _existing(one)
 
 
 def make_folder(out: Path, needed: Iterable[Path] = ()) -> BinaryIO:
-    """Make the session folder; an earlier session's is emptied, anything else is left alone.
+    """Make the session folder, or take an earlier session's, still as it was; anything else is left alone.
 
     It is this run's until what is returned is closed: another run into it is refused meanwhile. Raises ScenarioError,
-    also where the run itself needs what would be emptied.
+    also where the run itself needs what `empty_folder` would take.
     """
     marker = out / MARKER
     inside = [str(path) for path in needed if path.exists() and path.resolve().is_relative_to(out.resolve())]
@@ -73,20 +80,36 @@ def make_folder(out: Path, needed: Iterable[Path] = ()) -> BinaryIO:
         raise ScenarioError(
             "a folder of this run's own", f"{out}, which another run writes", "--out", "Name another folder."
         ) from error
-    for file in sorted(out.rglob("*"), reverse=True):
-        if file != marker:
-            file.rmdir() if file.is_dir() and not file.is_symlink() else file.unlink()
     return held
 
 
+def empty_folder(out: Path) -> None:
+    """Empty a folder that `make_folder` has made, and no other; raise ScenarioError where it cannot be."""
+    if not (out / MARKER).is_file():
+        return
+    try:
+        for file in sorted(out.rglob("*"), reverse=True):
+            if file != out / MARKER:
+                file.rmdir() if file.is_dir() and not file.is_symlink() else file.unlink()
+    except OSError as error:
+        raise ScenarioError("a folder that can be emptied", str(error), "--out", "Name another folder.") from error
+
+
 def exposure_hz(run: Run) -> float:
-    """Return the rate of the exposures [Hz]: their part's option `rate_hz`, if it has one, else their topic's."""
+    """Return the rate of the exposures [Hz]: their part's option `rate_hz`, if it has one, else their topic's.
+
+    Raises ScenarioError where that is no rate.
+    """
     for name, placed in run.scenario.parts.items():
         part = run.registry.part(name)
         for topic in part.publishes.values():
             if topic.message is Exposure:
-                options = convert(placed.options, part.options, f"[parts.{name}.options]")
-                return float(getattr(options, "rate_hz", topic.rate_hz)) or UNTOLD_HZ
+                where = f"[parts.{name}.options]"
+                options = convert(placed.options, part.options, where)
+                rate = getattr(options, "rate_hz", None) or topic.rate_hz or UNTOLD_HZ
+                if not 0 < rate < float("inf"):
+                    raise ScenarioError("exposures at a rate above 0 Hz", f"{rate}", f"{where} rate_hz")
+                return float(rate)
     return UNTOLD_HZ
 
 
@@ -103,30 +126,53 @@ def recorded_head(folder: Path, begin_ns: int) -> HeadRecorded:
     return HeadRecorded(times - times[0] + begin_ns, positions, turns)
 
 
-def prepare_case(run: Run) -> Case:
-    """Return the scenario's case; `generate:<organ>` makes a patient and passes it through the importer."""
+def _generator_of(run: Run) -> str:
+    """Return what makes the patient of `generate:<organ>`, or nothing where the scenario names a case folder."""
     kind, _, name = run.scenario.case.partition(":")
     if kind != "generate":
-        return Case.load(Path(run.scenario.case))
-    makers = {organ.name: organ for organ in run.registry.organs() if organ.make}
+        return ""
+    makers = {organ.name: organ.make for organ in run.registry.organs() if organ.make}
     if name not in makers:
         known = ", ".join(sorted(makers)) or "none"
         raise ScenarioError(
             f"generate:<organ>, of an organ with a generator: {known}", repr(run.scenario.case), "case",
             "Name one of these, or a case folder: docs/case.md.",
         )  # fmt: skip
+    return makers[name]
+
+
+def prepare_case(run: Run) -> Case:
+    """Return the scenario's case, which fits the scenario, and the session folder emptied for the run.
+
+    A case folder that is refused leaves an earlier session as it was; a patient is generated into the empty folder.
+    """
+    generator, scenario = _generator_of(run), run.scenario
+    if generator:
+        empty_folder(run.out)
+        _generate(run, generator)
+    case = Case.load(run.out / "case" if generator else Path(scenario.case))
+    check_known(scenario, case, run.say)
+    motions = [name for name in scenario.parts if isinstance(run.registry.part(name), Motion)]
+    check_phase(case.breathing_phase, motions, run.say)
+    if not generator:
+        empty_folder(run.out)
+    return case
+
+
+def _generate(run: Run, generator: str) -> None:
+    """Make a patient and pass it through the importer, into the session folder."""
     from twinguide.importing import import_case
 
+    name = run.scenario.case.partition(":")[2]
     run.say(f"making a patient from seed {run.scenario.seed}")
     with tempfile.TemporaryDirectory() as folder:
         surfaces = Path(folder) / f"{name}-{run.scenario.seed}"  # the case is called so, in every run
         surfaces.mkdir()
-        resolve(makers[name].make)(surfaces, run.scenario.seed)
+        resolve(generator)(surfaces, run.scenario.seed)
         import_case(
             surfaces, run.out / "case", units="mm", axes="lps", breathing_phase="end-expiration",
             organs=run.registry.organs(), progress=lambda what, share: None,
         )  # fmt: skip
-    return Case.load(run.out / "case")
 
 
 def check_known(scenario: Scenario, case: Case, say: Callable[[str], None]) -> None:

@@ -20,6 +20,7 @@ class MarkersOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     source: str  # a video file, or "camera:0" for the first camera of the machine
     calibration: str  # a result file of `twinguide calibrate camera`
     tools: Annotated[dict[str, str], Meta(min_length=1)]  # tool -> board: "marker:7:40:4x4_50", "grid:3x2:50/10:4x4_50"
+    rate_hz: Positive = 30.0  # at which pictures are expected: by it the twin judges their silence
     sigma_px: Positive = 0.25  # 1 sigma of a corner, per axis
     residual_max_px: Positive = 1.0  # rms beyond which a board is not the one described
     latency_ms: NonNegative = 30.0  # of a live camera, from exposure to arrival

@@ -68,6 +68,7 @@ class IncomingOptions(Strict, frozen=True, kw_only=True):
     axes: Literal["own", "ras"] = "own"  # ras: the sender tells a patient's axes on both sides, as 3D Slicer does
     latency_ms: NonNegative = 0.0  # from the event to its earliest arrival, as the device's maker states it
     latency_sigma_ms: NonNegative = 1.0
+    rate_hz: Positive = 60.0  # at which the tracker's exposures are expected: by it the twin judges their silence
     gather_ms: Positive = 8.0  # how long the single transforms of one instant are waited for
     silent_ms: Positive = 100.0  # of no message at all, after which all tools are lost
     request: Literal["", "TDATA", "QTDATA"] = ""  # ask for it with STT_

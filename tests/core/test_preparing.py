@@ -1,12 +1,17 @@
+import shutil
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from twinguide.errors import ScenarioError
-from twinguide.preparing import Run, exposure_hz, make_folder, named_files, prepare_case
-from twinguide.registry import Registry
-from twinguide.scenario import find, overridden
+from twinguide.app import run_scenario
+from twinguide.errors import CaseError, ScenarioError
+from twinguide.preparing import Run, empty_folder, exposure_hz, make_folder, named_files, prepare_case
+from twinguide.scenario import Placement, find, overridden
+
+
+def puncture(registry, *settings):
+    return overridden(find("liver_puncture", registry), settings)
 
 
 def test_a_folder_that_a_run_writes_is_refused_and_left_alone_until_the_run_ends(tmp_path):
@@ -17,26 +22,107 @@ def test_a_folder_that_a_run_writes_is_refused_and_left_alone_until_the_run_ends
             make_folder(out)
         assert (out / "session.mcap").read_text() == "first"
     with make_folder(out):
+        empty_folder(out)
         assert not (out / "session.mcap").exists()
 
 
-def test_a_folder_that_holds_what_the_run_needs_is_not_emptied(tmp_path, monkeypatch):
+def test_a_folder_that_holds_what_the_run_needs_is_not_taken(tmp_path, monkeypatch, registry):
     out = tmp_path / "session"
     with make_folder(out):
         (out / "case").mkdir()
         (out / "calibration").mkdir()
         (out / "calibration/needle.toml").write_text("tip")
     monkeypatch.chdir(tmp_path)
-    told = {
-        "case": "session/case",
-        "parts": {"x": [{"file": str(out / "calibration/needle.toml")}, 3, "liver", "long" * 2000, "\0"]},
-    }
-    for needed in (list(named_files(told)), [out / "calibration/needle.toml"], [out]):
+    told = [{"file": str(out / "calibration/needle.toml")}, 3, "long" * 2000, "\0"]
+    scenario = msgspec.structs.replace(
+        puncture(registry, 'case="session/case"'), parts={"tracker": Placement(options={"x": told})}
+    )
+    found = list(named_files(scenario))
+    assert found == [Path("session/case"), out / "calibration/needle.toml"]
+    for needed in (found, [out / "calibration/needle.toml"], [out]):
         with pytest.raises(ScenarioError, match=r"needs outside.*another folder with --out"):
             make_folder(out, needed)
         assert (out / "calibration/needle.toml").read_text() == "tip"
-    assert list(named_files(told)) == [Path("session/case"), out / "calibration/needle.toml"]
-    make_folder(tmp_path / "other", named_files(told)).close()
+    make_folder(tmp_path / "other", found).close()
+
+
+def test_every_key_that_names_a_file_is_looked_at(tmp_path, registry):
+    files = [tmp_path / name for name in ("case", "head", "registration", "needle")]
+    for file in files:
+        file.touch()
+    plain = puncture(registry)
+    replace = msgspec.structs.replace
+    scenario = replace(
+        plain,
+        case=str(files[0]),
+        headset=replace(plain.headset, recorded=str(files[1])),
+        registration=replace(plain.registration, calibration=str(files[2])),
+        tools=plain.tools | {"needle": replace(plain.tools["needle"], calibration=str(files[3]))},
+    )
+    assert list(named_files(scenario)) == files
+
+
+def test_a_folder_called_as_a_word_of_the_scenario_is_taken_again_and_again(tmp_path, monkeypatch, registry):
+    monkeypatch.chdir(tmp_path)
+    scenario = puncture(registry)
+    for word in ("guide", "virtual", "simulated", "liver", "needle", "liver_puncture", scenario.title):
+        for _ in range(2):
+            make_folder(Path(word), named_files(scenario)).close()
+
+
+def test_a_scenario_s_name_is_no_file_that_the_run_needs(tmp_path, monkeypatch, registry):
+    monkeypatch.chdir(tmp_path)
+    make_folder(Path("liver_puncture")).close()
+    with pytest.raises(CaseError, match="typo"):
+        run_scenario(
+            puncture(registry, 'case="typo"'), registry, Path("liver_puncture"), say=print, file=Path("liver_puncture")
+        )
+
+
+@pytest.mark.parametrize(("case", "refusal"), [("typo", CaseError), ("generate:kidney", ScenarioError)])
+def test_a_case_that_is_refused_costs_no_earlier_session(tmp_path, registry, case, refusal):
+    with make_folder(tmp_path):
+        (tmp_path / "session.mcap").write_text("yesterday")
+    with pytest.raises(refusal):
+        run_scenario(puncture(registry, f'case="{case}"'), registry, tmp_path, say=print)
+    assert (tmp_path / "session.mcap").read_text() == "yesterday"
+
+
+def test_a_case_that_does_not_fit_the_scenario_costs_no_earlier_session_and_one_that_does_empties_it(
+    tmp_path, registry, demo_case
+):
+    case = tmp_path / "case"
+    shutil.copytree(demo_case.folder, case)
+    out = tmp_path / "session"
+    with make_folder(out):
+        (out / "session.mcap").write_text("yesterday")
+    run = Run(puncture(registry, f"case={case}"), registry, out, print)
+    about = (case / "case.toml").read_text()
+    (case / "case.toml").write_text(about.replace('"end-expiration"', '"end-inspiration"'))
+    with pytest.raises(CaseError, match="end-inspiration"):
+        prepare_case(run)
+    assert (out / "session.mcap").exists()
+    (case / "case.toml").write_text(about)
+    assert prepare_case(run).title == demo_case.title
+    assert [file.name for file in out.iterdir()] == [".twinguide-session"]
+
+
+def test_a_folder_that_cannot_be_emptied_is_refused_with_the_reason(tmp_path, monkeypatch):
+    with make_folder(tmp_path):
+        (tmp_path / "session.mcap").touch()
+
+    def held(file):
+        raise OSError(f"{file.name} is held")
+
+    monkeypatch.setattr(Path, "unlink", held)
+    with pytest.raises(ScenarioError, match=r"can be emptied; got session\.mcap is held; in --out"):
+        empty_folder(tmp_path)
+
+
+def test_what_no_session_marks_is_never_emptied(tmp_path):
+    (tmp_path / "thesis.docx").write_text("years")
+    empty_folder(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.docx"]
 
 
 def test_an_out_that_can_be_no_folder_is_refused(tmp_path):
@@ -46,9 +132,8 @@ def test_an_out_that_can_be_no_folder_is_refused(tmp_path):
             make_folder(out)
 
 
-def test_an_organ_that_cannot_be_generated_is_refused_with_those_that_can():
-    registry = Registry.load()
-    scenario = overridden(find("liver_puncture", registry), ['case="generate:kidney"'])
+def test_an_organ_that_cannot_be_generated_is_refused_with_those_that_can(registry):
+    scenario = puncture(registry, 'case="generate:kidney"')
     with pytest.raises(ScenarioError, match=r"with a generator: liver; got 'generate:kidney'; in case"):
         prepare_case(Run(scenario, registry, Path(), print))
 
@@ -61,9 +146,24 @@ def test_what_is_no_session_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize(("setting", "rate"), [("seed=1", 60.0), ("parts.tracker.options.rate_hz=20.0", 20.0)])
-def test_the_tracker_s_own_rate_is_what_its_silence_is_judged_by(setting, rate):
-    registry = Registry.load()
-    scenario = overridden(find("liver_puncture", registry), [setting])
+def test_the_tracker_s_own_rate_is_what_its_silence_is_judged_by(registry, setting, rate):
+    scenario = puncture(registry, setting)
     assert exposure_hz(Run(scenario, registry, Path(), print)) == rate
     without = msgspec.structs.replace(scenario, parts={"patient": scenario.parts["patient"]})
     assert exposure_hz(Run(without, registry, Path(), print)) == 60.0
+
+
+@pytest.mark.parametrize(
+    ("part", "options", "usual"),
+    [("igtl", {}, 60.0), ("markers", {"source": "a", "calibration": "b", "tools": {"pointer": "c"}}, 30.0)],
+)
+def test_a_real_tracker_s_rate_can_be_told(registry, part, options, usual):
+    def told(**more):
+        parts = {part: Placement(options=options | more)}
+        return exposure_hz(Run(msgspec.structs.replace(puncture(registry), parts=parts), registry, Path(), print))
+
+    assert told() == usual
+    assert told(rate_hz=20.0) == 20.0
+    for wrong in (0.0, -20.0, float("inf")):
+        with pytest.raises(ScenarioError, match=rf"parts\.{part}\.options\].*rate_hz"):
+            told(rate_hz=wrong)

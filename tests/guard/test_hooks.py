@@ -1,11 +1,15 @@
 import ast
 import inspect
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from twinguide.app import Run, compose_loop
+from twinguide.errors import PluginError
 from twinguide.hookspecs import Hooks
 from twinguide.registry import Registry
+from twinguide.scenario import find, overridden
 
 ROOT = Path(__file__).parents[2]
 HOOKS = {name: f for name, f in vars(Hooks).items() if inspect.isfunction(f) and not name.startswith("_")}
@@ -143,16 +147,12 @@ def test_a_faulty_plugin_is_refused_with_the_reason(tmp_path, text, says):
 
 
 def test_an_unknown_plugin_file_is_named(tmp_path):
-    from twinguide.errors import PluginError
-
     with pytest.raises(PluginError, match="nothing_here"):
         Registry.load([tmp_path / "nothing_here.py"], discover=False)
 
 
 @pytest.mark.parametrize("name", ["json", "numpy"])
 def test_a_plugin_file_that_would_stand_in_for_another_module_is_refused(tmp_path, name):
-    from twinguide.errors import PluginError
-
     file = tmp_path / f"{name}.py"
     file.write_text("")
     with pytest.raises(PluginError, match="Rename it"):
@@ -161,3 +161,28 @@ def test_a_plugin_file_that_would_stand_in_for_another_module_is_refused(tmp_pat
 
 def test_all_first_party_plugins_load():
     assert Registry.load().refused == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("class Tip:\n    def __init__(self, ctx:\n", "SyntaxError"),
+        ("Tip = Tap\n", "NameError"),
+        ("Tap = 1\n", "no attribute"),
+    ],
+)
+def test_guidance_that_cannot_be_imported_is_refused_with_the_reason(tmp_path, monkeypatch, demo_case, text, says):
+    monkeypatch.syspath_prepend(tmp_path)
+    module = f"acme_{says.replace(' ', '_')}"
+    (tmp_path / f"{module}.py").write_text(text)
+    file = tmp_path / f"{module}_plugin.py"
+    file.write_text(
+        "from twinguide import Guidance, hookimpl\n@hookimpl\n"
+        f"def parts():\n    return [Guidance('tip', make='{module}:Tip')]\n"
+    )
+    registry = Registry.load([file])
+    tables = find("liver_rehearsal", registry)
+    inside = [f"parts.{name}.placement=inside" for name in (*tables["parts"], "tip")]
+    ready = overridden(tables, [f"case={demo_case.folder}", "record=false", *inside])
+    with ExitStack() as stack, pytest.raises(PluginError, match=says):
+        compose_loop(Run(ready, registry, tmp_path, print), demo_case, stack, draw=False)

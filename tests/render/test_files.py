@@ -143,6 +143,27 @@ def test_a_fault_of_any_kind_ends_the_pictures_and_is_told(scene_of, tmp_path, t
     assert footage.fault == "no more pictures are kept: division by zero"
 
 
+@pytest.mark.parametrize("threaded", [False, True])
+def test_a_video_that_cannot_be_finished_is_told_and_its_stills_too(scene_of, tmp_path, threaded, monkeypatch):
+    def fail(video):
+        raise av.error.InvalidDataError(1, "no trailer")
+
+    monkeypatch.setattr(VideoWriter, "close", fail)
+    footage = Footage(tmp_path, (64, 64), lambda: 30.0, threaded=threaded)
+    scene = scene_of()
+    told = []
+    for t_ns in (0, 500_000_000):
+        told += footage.keep(replace(scene, twin=replace(scene.twin, t_display_ns=t_ns)))
+    told += footage.close()
+    assert f"01_{scene.twin.workflow.step}.png" in [picture.name for picture in told]
+    assert "no trailer" in footage.fault
+
+
+def test_a_video_of_no_frame_is_not_named(tmp_path):
+    assert Footage(tmp_path, (64, 64), lambda: 30.0, threaded=False).close() == []
+    assert not (tmp_path / "stereo.webm").exists()
+
+
 def test_a_view_of_odd_height_loses_a_row_and_one_of_another_size_ends_the_pictures(scene_of, canvas_of, tmp_path):
     footage = Footage(tmp_path, (64, 65), lambda: 30.0, threaded=False)
     footage.take(0, canvas_of((64, 65)).framebuffer)

@@ -151,8 +151,8 @@ class Session:
 
     @property
     def failed(self) -> list[str]:
-        """The parts of which `news` has told."""
-        return sorted({name for name, _ in self._told})
+        """The parts that have ended for good."""
+        return sorted(s.part for s in self.part_states.values() if s.state in ("dead", "quarantined"))
 
     def bulk(self, ref: BulkRef) -> NDArray[Any] | None:
         """Return a copy of a shared array, or None where it has been overwritten."""
