@@ -4,6 +4,7 @@ import json
 import os
 import select
 import sys
+import threading
 import time
 
 import numpy as np
@@ -11,6 +12,7 @@ from monado_puppet import Puppet
 
 from twinguide.clock import ClockReal
 from twinguide.errors import HeadsetError
+from twinguide.xr import openxr_connection
 from twinguide.xr.openxr import HeadsetOpenXR, OpenXROptions
 from twinguide.xr.probe import probe
 
@@ -256,6 +258,81 @@ def events():
     tell("result", changed=changed, kinds=[e.kind for e in told.events if e.kind != "session_state"])
 
 
+def spoiled():
+    """Be told poses that are none; then usable ones again."""
+    from layer import Layer
+
+    puppet = Puppet()
+    puppet.connect(int(os.environ["TWINGUIDE_MONADO_PORT"]))
+    puppet.send()
+    layer, seen = Layer(), []
+    told = Told()
+    told.rendered(5)
+
+    def look(headset, timing):
+        left, right = headset.views()
+        hand = headset.hands()["right"]
+        eyes = [view.stage_from_eye.matrix.tolist() for view in (left, right)]
+        head = headset.head(timing.t_display_ns)
+        seen.append([head is not None, hand.pose_grip is not None, hand.pose_aim is not None, hand.active, eyes])
+
+    for layer.spoil in (None, (0.0, 0.0, 0.0, 0.0), (float("nan"), 0.0, 0.0, 1.0), None):
+        told.frame(look)
+    met = [head is None for head in told.met[-4:]]
+    told.stop()
+    puppet.close()
+    tell("result", seen=seen, met=met, kinds=[e.kind for e in told.events if e.kind != "session_state"])
+
+
+def again():
+    """Start, stop and start the same headset."""
+    told, painted = Told(), []
+    told.paint = lambda eye, framebuffer: painted.append(eye)
+    told.rendered(3)
+    told.stop()
+    before, skipped = len(painted), told.headset.counts.skipped
+    time.sleep(1.0)
+    told.headset.start()
+    told.rendered(3)
+    skipped = told.headset.counts.skipped - skipped
+    told.stop()
+    tell("result", painted=[before, len(painted) - before], skipped=skipped)
+
+
+def given_up():
+    """Stop, or give up a start, while the runtime still makes the session; start again once it has."""
+    from layer import Layer
+
+    layer, made = Layer(), threading.Event()
+
+    def dawdle():
+        time.sleep(1.5)
+        made.set()
+
+    if os.environ["WHEN"] == "start":
+        layer.before["xrCreateSwapchain"], openxr_connection.OPEN_S = dawdle, 0.3
+        headset = HeadsetOpenXR(ClockReal(), options=OpenXROptions(hang_after_s=0.2))
+        try:
+            headset.start()
+        except HeadsetError as error:
+            tell("refused", error=str(error))
+        openxr_connection.OPEN_S = 10.0
+    else:
+        told = Told(hang_after_s=0.2)
+        told.rendered(3)
+        layer.before["xrCreateSwapchain"] = dawdle
+        layer.announce_loss()
+        told.until(lambda: not layer.before)  # the opening has begun
+        told.stop()
+    in_time = not made.is_set()
+    made.wait()
+    time.sleep(2.0)
+    told = Told()
+    told.rendered(3)
+    told.stop()
+    tell("result", in_time=in_time)
+
+
 def picture():
     """Show two boards of colours until told to end by a line on standard input."""
     told = Told()
@@ -268,5 +345,6 @@ def picture():
 
 
 if __name__ == "__main__":
-    scenes = (session, poses, survive, lost_at_stop, absent, probed, wrong, blend, events, picture)
+    scenes = [session, poses, survive, lost_at_stop, absent, probed, wrong, blend, events]
+    scenes += [spoiled, again, given_up, picture]
     {scene.__name__: scene for scene in scenes}[sys.argv[1]]()

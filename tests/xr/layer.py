@@ -1,8 +1,8 @@
 """An OpenXR API layer in Python: what Debian's Monado drivers cannot do, offered between the loader and the runtime.
 
 It offers the blend modes of see-through displays (and hands OPAQUE on to the runtime), counts haptic pulses, puts
-events of its own before the runtime's, and lets a test act when a call is about to reach the runtime. The process is
-started with XR_ENABLE_API_LAYERS naming it.
+events of its own before the runtime's, makes poses unusable, and lets a test act when a call is about to reach the
+runtime. The process is started with XR_ENABLE_API_LAYERS naming it.
 """
 
 import ctypes
@@ -12,7 +12,10 @@ import xr  # noqa: TID253 - a layer is written in terms of it
 
 NAME = "XR_APILAYER_TWINGUIDE_test"
 OFFERED = (1, 2, 3)  # opaque, additive, alpha blend
-OF_A_FRAME = ("xrBeginFrame", "xrAcquireSwapchainImage", "xrWaitSwapchainImage", "xrReleaseSwapchainImage")
+PASSED = (
+    *("xrBeginFrame", "xrAcquireSwapchainImage", "xrWaitSwapchainImage", "xrReleaseSwapchainImage"),
+    "xrCreateSwapchain",
+)
 
 
 class Layer(xr.DynamicApiLayerBase):
@@ -21,6 +24,7 @@ class Layer(xr.DynamicApiLayerBase):
         self.ended, self.pulses, self.layer_flags = [], 0, []
         self._events = deque()
         self._session = None
+        self.spoil = None  # a quaternion xyzw for every pose
         self.before = {}  # name of a call -> what to do once, before its next one
         # Kept as attributes: C calls them for as long as the process lives.
         self._get = xr.PFN_xrGetInstanceProcAddr(self._get_instance_proc_addr)
@@ -30,7 +34,9 @@ class Layer(xr.DynamicApiLayerBase):
             b"xrEndFrame": xr.PFN_xrEndFrame(self._end_frame),
             b"xrApplyHapticFeedback": xr.PFN_xrApplyHapticFeedback(self._haptic),
             b"xrPollEvent": xr.PFN_xrPollEvent(self._poll),
-            **{name.encode(): self._passing(name) for name in OF_A_FRAME},
+            b"xrLocateSpace": xr.PFN_xrLocateSpace(self._locate_space),
+            b"xrLocateViews": xr.PFN_xrLocateViews(self._locate_views),
+            **{name.encode(): self._passing(name) for name in PASSED},
         }
         self._next = {}
 
@@ -101,6 +107,21 @@ class Layer(xr.DynamicApiLayerBase):
         event = self._events.popleft()
         ctypes.memmove(buffer, ctypes.byref(event), ctypes.sizeof(event))
         return 0
+
+    def _spoil(self, pose):
+        if self.spoil:
+            pose.orientation = xr.Quaternionf(*self.spoil)
+
+    def _locate_space(self, space, base, time, location):
+        result = self._next[b"xrLocateSpace"](space, base, time, location)
+        self._spoil(location.contents.pose)
+        return result
+
+    def _locate_views(self, session, info, state, capacity, count, views):
+        result = self._next[b"xrLocateViews"](session, info, state, capacity, count, views)
+        for eye in range(capacity):
+            self._spoil(views[eye].pose)
+        return result
 
     def move_space(self):
         self._events.append(

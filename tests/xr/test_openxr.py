@@ -147,6 +147,25 @@ def test_a_moved_space_and_a_session_about_to_be_lost_are_told(monado, run_clien
     assert told["kinds"] == ["space_changed", "lost", "recovered", "space_changed", "stopping"]
 
 
+def test_a_pose_that_is_none_costs_neither_the_session_nor_the_views(monado, run_client):
+    told = run_client("spoiled", monado, **LAYER).result()
+    assert [row[:4] for row in told["seen"]] == [[True] * 4, *[[False, False, False, True]] * 2, [True] * 4]
+    assert told["met"] == [False, True, True, False]  # asked for while a frame was waited for
+    assert [row[4] for row in told["seen"][1:3]] == [told["seen"][0][4]] * 2
+    assert told["kinds"] == ["stopping"]
+
+
+def test_a_headset_started_again_shows_pictures(monado, run_client):
+    told = run_client("again", monado).result()
+    assert told["painted"] == [6, 6]
+    assert told["skipped"] < 20  # the second between the two is no row of skipped frames
+
+
+@pytest.mark.parametrize("when", ["start", "stop"])
+def test_a_session_that_comes_after_it_was_given_up_is_closed(monado, run_client, when):
+    assert run_client("given_up", monado, WHEN=when, **LAYER).result()["in_time"]
+
+
 def test_the_compositor_shows_each_eye_its_own_picture(monado_tool, monado_prefix, run_client):
     try:
         with monado_tool.xvfb() as (display, screen):

@@ -1,6 +1,8 @@
+import select
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from twinguide.clock import MS, SECOND, ClockReal, ClockVirtual
 from twinguide.errors import HeadsetError, RenderError, RuntimeLost
 from twinguide.render.context import create_context
+from twinguide.xr import openxr
 from twinguide.xr.deadline import Caller
 from twinguide.xr.openxr import HeadsetOpenXR
 from twinguide.xr.openxr_graphics import GL_RGBA8, GL_SRGB8_ALPHA8, ContextEgl
@@ -64,6 +67,19 @@ def test_a_call_that_hangs_does_not_hold_its_caller():
     caller.close()
 
 
+def test_a_bell_that_was_hushed_rings_for_the_next_answer_only():
+    caller = Caller("test")
+    for _ in range(1000):
+        caller.submit(int).result(5)
+        caller.hush()
+        assert not select.select([caller.bell], [], [], 0)[0]
+        assert not select.select([caller.bell], [], [], 1e-4)[0]
+    answer = caller.submit(lambda: 3)
+    assert select.select([caller.bell], [], [], 5)[0]
+    assert answer.result(5) == 3
+    caller.close()
+
+
 @pytest.fixture
 def contexts():
     """The loop's GL context, current here, and a runtime's beside it, current in a thread of its own."""
@@ -98,6 +114,25 @@ def test_a_picture_that_gl_does_not_copy_is_a_loss_and_not_an_empty_image(contex
     picture = ctx.texture((8, 8), 4)
     with pytest.raises(RuntimeLost, match="GL error"):
         caller.submit(lambda: egl.copy(picture.glo, picture.glo + 1000, (8, 8))).result(5)
+
+
+def test_a_context_that_is_lost_does_not_end_in_a_loop(contexts, monkeypatch):
+    _, egl, caller = contexts
+    monkeypatch.setattr(egl, "_error", lambda: 0x507)
+    with pytest.raises(RuntimeLost, match="GL error 0x507"):
+        caller.submit(lambda: egl.copy(0, 0, (8, 8))).result(5)
+
+
+def test_a_context_that_egl_refuses_is_given_back(monkeypatch):
+    released = []
+    context = SimpleNamespace(release=lambda: released.append(True))
+    monkeypatch.setattr(openxr, "create_context", lambda: context)
+    monkeypatch.setattr(openxr, "ContextEgl", lambda: 1 // 0)
+    headset = HeadsetOpenXR(ClockReal())
+    with pytest.raises(ZeroDivisionError):
+        headset.start()
+    assert released == [True]
+    assert headset.ctx is None
 
 
 def test_a_virtual_clock_is_refused():

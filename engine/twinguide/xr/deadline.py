@@ -16,7 +16,8 @@ T = TypeVar("T")
 class Caller:
     """Make one call after the other on a daemon thread; a call that hangs costs the thread, not the program.
 
-    `bell` is a descriptor that can be read once a call has been answered since the last `hush`.
+    `bell` is a descriptor that can be read once a call has been answered since the last `hush`; it rings just before
+    the future has the answer.
     """
 
     def __init__(self, name: str) -> None:
@@ -42,9 +43,11 @@ class Caller:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             call, future = job
+            settle: Callable[[Any], None] = future.set_result
             try:
-                future.set_result(call())
+                answer = call()
             except BaseException as error:  # it belongs to whoever asks for the result
-                future.set_exception(error)
-            os.eventfd_write(self.bell, 1)
+                answer, settle = error, future.set_exception
+            os.eventfd_write(self.bell, 1)  # first: who has the answer may hush the bell for good
+            settle(answer)
         os.close(self.bell)

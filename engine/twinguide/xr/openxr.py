@@ -102,24 +102,25 @@ class HeadsetOpenXR:
     def start(self) -> None:
         """Make the GL context, connect to the runtime and make a session; raise HeadsetError with the remedy."""
         o = self.options
+        self._frame = self._pacer = self._blind = None
+        self._timing = FrameTiming(0, self._info.period_ns, False)
         self._ctx = create_context()
-        self._egl = ContextEgl()
-        connection = Connection(
-            self._egl, self._clock, o.application, self._blend_preference, o.hang_after_s, self._events.append
-        )
         try:
-            self._describe(connection.open())
-        except HeadsetError:
-            self._end(connection)
+            self._egl = ContextEgl()
+            self._connection = Connection(
+                self._egl, self._clock, o.application, self._blend_preference, o.hang_after_s, self._events.append
+            )
+            self._describe(self._connection.open())
+        except BaseException:
+            self._end()
             raise
-        self._connection = connection
 
     def _describe(self, session: Session) -> None:
         """Take what a session tells of itself, and make pictures of its size."""
         runtime, before = session.runtime, self._info
         size, mode = runtime.view_size, session.blend_mode
         self._info = HeadsetInfo(runtime.system_name, runtime.name, mode, size, session.space, before.period_ns)
-        if self._ctx is not None and size != before.view_size:
+        if self._ctx is not None and (not self._eyes or size != before.view_size):
             release_eyes(self._eyes)
             self._eyes = eye_framebuffers(self._ctx, size, GL_SRGB8_ALPHA8)
 
@@ -272,15 +273,15 @@ class HeadsetOpenXR:
             while self._session is session and session.state != "exiting" and self._clock.now_ns() < deadline:
                 self.wait_frame()
                 self.end_frame()
-        self._end(connection)
-        self._connection = None
+        self._end()
 
-    def _end(self, connection: Connection) -> None:
-        connection.close()
+    def _end(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
         release_eyes(self._eyes)
         if self._ctx is not None:
             self._ctx.release()
-        self._ctx = self._egl = None
+        self._ctx = self._egl = self._connection = None
 
 
 def _unknown_views(size: tuple[int, int]) -> tuple[View, View]:

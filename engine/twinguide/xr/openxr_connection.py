@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from twinguide.clock import SECOND, Clock
@@ -52,14 +52,14 @@ class Connection:
 
     def open(self) -> Session:
         """Connect and make a session; raise HeadsetError, with the remedy, where it cannot."""
-        opening = self._caller.submit(self._open)
+        self._opening = self._caller.submit(self._open)
         try:
-            self.session = opening.result(OPEN_S)
+            self.session = self._opening.result(OPEN_S)
         except TimeoutError as error:
-            self._hung.append(opening)
             raise HeadsetError(
                 "an answer of the OpenXR runtime", f"none in {OPEN_S:.0f} s", next_step="Restart the runtime."
             ) from error
+        self._opening = None
         return self.session
 
     def _open(self) -> Session:
@@ -140,18 +140,19 @@ class Connection:
                 self.ask(session.close)
 
     def close(self) -> None:
-        """End the session; a call that hangs keeps what it needs, of which nothing is the loop's."""
-        if self._opening is not None:
-            try:
-                self.session = self._opening.result(self._deadline_s)
-            except HeadsetError:
-                self.session = None
-            except TimeoutError:
-                self._hung.append(self._opening)
-        if not self._hung:
-            self._close_session()
-        if not self._hung:
-            with contextlib.suppress(RuntimeLost):
-                self.ask(self._egl.leave)
+        """End the session; a call that hangs keeps what it needs, none of it the loop's, until it answers."""
+        hung = tuple(self._hung)
+        with contextlib.suppress(RuntimeLost):
+            self.ask(lambda: self._end(hung))
         self._caller.close()
         self._looker.close()
+
+    def _end(self, hung: Sequence[Future[Any]]) -> None:
+        """Give back what is open, and what opened after it was given up, in the thread that made it."""
+        wait(hung)  # the looker's; this thread's are done
+        session = self.session
+        if self._opening is not None and self._opening.exception() is None:
+            session = self._opening.result()
+        if session is not None:
+            session.close()
+        self._egl.leave()

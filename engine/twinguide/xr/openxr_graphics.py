@@ -17,6 +17,7 @@ EGL_MAJOR, EGL_MINOR, EGL_PROFILE, EGL_CORE = 0x3098, 0x30FB, 0x30FD, 1
 GL_TEXTURE_2D, GL_COMMANDS_COMPLETE, GL_NO_TIMEOUT = 0x0DE1, 0x9117, 0xFFFF_FFFF_FFFF_FFFF
 GL_SRGB8_ALPHA8, GL_RGBA8 = 0x8C43, 0x8058  # the first is asked for first; both hold the display's encoding
 IMAGE_WAIT_NS = 500 * MS
+STALE_ERRORS = 8
 
 
 class ContextEgl:
@@ -88,8 +89,9 @@ class ContextEgl:
     def copy(self, source: int, target: int, size: tuple[int, int]) -> None:
         """Copy a texture into another, bit for bit; raise RuntimeLost where GL refuses. Not waited for."""
         self.enter()
-        while self._error():  # a runtime's
-            pass
+        for _ in range(STALE_ERRORS):  # a runtime's; a context that is lost has no last one
+            if not self._error():
+                break
         level_and_origin = GL_TEXTURE_2D, 0, 0, 0, 0
         self._copy_image(source, *level_and_origin, target, *level_and_origin, *size, 1)
         if error := self._error():

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from twinguide.clock import SECOND
-from twinguide.errors import HeadsetError
+from twinguide.errors import FrameError, HeadsetError
 from twinguide.frames import Transform, rotation_from_quaternion
 from twinguide.xr.base import BlendMode
 
@@ -55,13 +57,14 @@ def choose_blend_mode(offered: Sequence[BlendMode], preferred: Sequence[BlendMod
     return offered[0]
 
 
-def transform_of(pose: xr.Posef, source: str) -> Transform:
-    """Return `stage_from_<source>` of an OpenXR pose; raise FrameError where it is not finite."""
+def transform_of(pose: xr.Posef, source: str) -> Transform | None:
+    """Return `stage_from_<source>` of an OpenXR pose; None where it is not finite or has no rotation."""
     q, p = pose.orientation, pose.position
-    rotation = rotation_from_quaternion((q.x, q.y, q.z, q.w))
-    matrix = Transform.of("stage", source, rotation).matrix
-    matrix[:3, 3] = p.x, p.y, p.z
-    return Transform("stage", source, matrix)
+    try:
+        rotation = rotation_from_quaternion((q.x, q.y, q.z, q.w))
+        return Transform.of("stage", source, rotation, np.array([p.x, p.y, p.z]))
+    except FrameError:
+        return None
 
 
 class RuntimeTime:

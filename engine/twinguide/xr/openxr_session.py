@@ -74,6 +74,7 @@ class Session:
         self._input = ControllerInput(runtime, self._session)
         self._eyes = [Swapchain(self._session, egl, runtime.view_size) for _ in EYE_FRAMES]
         self._located: Sequence[xr.View] = ()
+        self._views: tuple[View, View] | None = None
 
     def _reference_space(self, kind: Any) -> xr.Space:  # noqa: ANN401 - an xr.ReferenceSpaceType
         return xr.create_reference_space(self._session, xr.ReferenceSpaceCreateInfo(reference_space_type=kind))
@@ -142,10 +143,10 @@ class Session:
         info = xr.ViewLocateInfo(STEREO, display_xr, self._stage)
         view_state, located = xr.locate_views(self._session, info)
         if int(view_state.view_state_flags) & VALID == VALID:
-            self._located = located
+            self._keep_views(located)
         head, hands = self._head_at(display_xr), self._input.read(self._stage, display_xr)
         render = bool(state.should_render)
-        return Frame(display_xr, t_display, period, woken, render, head, self._located, self._views(), hands)
+        return Frame(display_xr, t_display, period, woken, render, head, self._located, self._views, hands)
 
     def _head_at(self, time: int) -> Transform | None:
         location = xr.locate_space(self._view, self._stage, time)
@@ -157,16 +158,18 @@ class Session:
         """Return `stage_from_headset` at `t_ns` [ns]; None where it is not tracked."""
         return self._head_at(self.runtime.time.to_xr(t_ns))
 
-    def _views(self) -> tuple[View, View] | None:
-        if not self._located:
-            return None
-        left, right = (self._as_view(eye, view) for eye, view in enumerate(self._located[:2]))
-        return left, right
+    def _keep_views(self, located: Sequence[xr.View]) -> None:
+        """Take both eyes as located; keep the last ones where a pose is unusable."""
+        left, right = (self._as_view(eye, view) for eye, view in enumerate(located[:2]))
+        if left is not None and right is not None:
+            self._located, self._views = located, (left, right)
 
-    def _as_view(self, eye: int, view: xr.View) -> View:
-        fov = view.fov
+    def _as_view(self, eye: int, view: xr.View) -> View | None:
+        pose, fov = transform_of(view.pose, EYE_FRAMES[eye]), view.fov
+        if pose is None:
+            return None
         angles = (float(fov.angle_left), float(fov.angle_right), float(fov.angle_up), float(fov.angle_down))
-        return View(transform_of(view.pose, EYE_FRAMES[eye]), angles, *self.runtime.view_size)
+        return View(pose, angles, *self.runtime.view_size)
 
     def end_frame(self, frame: Frame, pictures: Sequence[int], drawn: int) -> None:
         """Hand over both eyes' pictures, or none where there are none.
