@@ -32,6 +32,7 @@ FOCAL_SIGMA_MAX = 0.01  # of the focal length: beyond it the board was not tilte
 COVERED_LEAST = 0.4  # of the picture's area: below it the distortion near the rim is not known
 OPEN = 1e-12  # of the largest eigenvalue: what the pictures leave open
 WORTH_TELLING = 2.0  # times the deviations were widened
+IN_PART = 2  # pictures, of each part that is compared with the others
 CONTRADICT = "earlier and later pictures contradict one another"
 CHANGED = "Did zoom, focus or camera change, or is the lens wider than 120 deg?"
 CELLS = 8  # a side, in which coverage is counted
@@ -223,7 +224,7 @@ def _errors(solved: _Solved, views: Sequence[BoardView]) -> tuple[float, Array, 
     if values[0] < OPEN * values[-1]:
         return rms, np.full(9, np.inf), 1.0
     variance = squares / max(count - 9 - 6 * len(views), 1)
-    widening = float(np.sqrt(birge_ratio(held, pulled, variance, 2)))
+    widening = float(np.sqrt(birge_ratio(held, pulled, variance, IN_PART)))
     return rms, widening * np.sqrt(variance * (vectors**2 / values).sum(axis=1)) * scale, widening
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from twinguide_calibration.error import misfit_probability
-from twinguide_calibration.linear import solve, squared_lengths
+from twinguide_calibration.linear import eigen, solve, squared_lengths
 from twinguide_calibration.rigid import Array, Bools, Ints, difference
 from twinguide_calibration.weights import median, serial_inflation
 
@@ -13,7 +13,8 @@ PARTS, IN_PART = (2, 3, 5), 12  # of a recording, each with so many samples at l
 BY_CHANCE = 1e-3  # parts that differ so much so seldom: more than noise
 STILL = 3e-3  # of the extent of a motion: less is none
 PLACES = 40  # tried, at which a recording may fall in two
-SPLIT_LEFT = 0.25  # of a component's squares: two fits halve what one leaves, which noise and slow errors do not
+SERIAL = 2.0  # times that correlation in time widens a covariance: less hints at no second answer
+SPLIT_LEFT = 0.25  # of a component's squares that two fits leave of what one leaves: noise and slow errors leave more
 ALIKE = 2.0  # times the scatter of the others: samples as close to an answer of their own
 
 
@@ -21,8 +22,8 @@ def spread_inflation(whitened: Array, jacobian: Array, inside: Bools, variance: 
     """Return by how much a covariance is to be widened, at least 1, so that parts of a recording agree within it.
 
     The larger of what correlation in time costs (`serial_inflation`) and `birge_ratio`: errors that follow the pose
-    come back with it, which residuals in their order do not show. `whitened` (n, m) residuals of `variance`, `jacobian`
-    (n, m, k).
+    come back with it, which residuals in their order do not show. One that is the same in every part, neither shows.
+    `whitened` (n, m) residuals of `variance`, `jacobian` (n, m, k).
     """
     held, pulled = _sums(whitened, jacobian, inside)
     return max(serial_inflation(whitened, inside), birge_ratio(held, pulled, variance, IN_PART))
@@ -68,12 +69,13 @@ def two_groups(whitened: Array, jacobian: Array, inside: Bools, least: int) -> t
     """Return the rows of two groups that may each have an answer of their own, or None where nothing hints at it.
 
     Those that fit and those that do not, where there are `least` of either; else those before and after a place at
-    which two fits in place of one halve what is left. `whitened` (n, m) residuals, `jacobian` (n, m, k).
+    which two fits in place of one leave a quarter of some component's squares. `whitened` (n, m) residuals, `jacobian`
+    (n, m, k).
     """
     out = np.flatnonzero(~inside)
     if len(out) >= least and inside.sum() >= least:
         return np.flatnonzero(inside), out
-    if len(whitened) < 2 * least or serial_inflation(whitened, inside) < ALIKE:
+    if len(whitened) < 2 * least or serial_inflation(whitened, inside) < SERIAL:
         return None
     held, pulled = (np.cumsum(values, axis=0) for values in _sums(whitened, jacobian, inside))
     places = np.unique(np.linspace(least, len(whitened) - least, PLACES).astype(np.int64))
@@ -90,7 +92,9 @@ def two_groups(whitened: Array, jacobian: Array, inside: Bools, least: int) -> t
 
 
 def same(apart: Array, covariance: Array) -> bool:
-    """Tell whether two answers `apart` (k,) are one, by the sum (k, k) of their covariances."""
+    """Tell whether two answers `apart` (k,) may be one, by the sum (k, k) of their covariances."""
+    if not np.isfinite(covariance).all() or eigen(covariance)[0][0] <= 0.0:
+        return True  # answers not known contradict nothing
     return misfit_probability(float(apart @ solve(covariance, apart)) / len(apart), float(len(apart))) > BY_CHANCE
 
 
