@@ -48,11 +48,13 @@ LEAST_POSES = 5
 ROUNDS = 20
 STEP_CONVERGED = 1e-8  # [rad, m]
 STEP_NEGLIGIBLE = 1e-3  # of the estimate's own sigma
-MANY_STILL = 0.25  # of the pairs: more hide the rest
+MANY_STILL = 0.25  # of the pairs, of one pose: more hide the rest
 LEAST_GROUP = 15  # pairs, that may have an X of their own
 MOST_REJECTED = 0.5  # the breakdown point: beyond it no majority tells which pairs are right
 MANY_REJECTED = 0.2  # to be told
 FEW = 12  # pairs: the mix of the noises is then hardly known, and the covariance up to a fifth too small
+TURN_MORE = "Turn the body more, and about more axes."
+OPEN = 1e-10  # of the largest eigenvalue: what pairs leave open
 FOLLOWED = 20.0  # times the variance is widened by residuals that follow one another: no longer noise
 EFFICIENCY = 0.95  # of Tukey's weights under normal noise
 
@@ -182,11 +184,15 @@ def solve_hand_eye_timed(
 
 def _solve(problem: _Problem, rows: Ints, n: int, offset: float, p95_max: float, notes: tuple[str, ...]) -> HandEyeFit:
     moving = in_motion(problem.a, problem.b)
-    if moving.mean() < 1.0 - MANY_STILL and moving.sum() >= LEAST_POSES:
+    longest = np.bincount(np.cumsum(moving)).max()
+    if longest > MANY_STILL * len(rows) and moving.sum() >= LEAST_POSES:
         note = f"{(~moving).sum()} of {len(rows)} pairs in which nothing moved since the one before, left out"
         problem, rows, notes = problem.take(np.flatnonzero(moving)), rows[moving], (*notes, note)
     x, z, spread = park(problem.a, problem.b)
-    x, z, offset, final = _refine(problem, x, z, offset)
+    try:
+        x, z, offset, final = _refine(problem, x, z, offset)
+    except np.linalg.LinAlgError as error:
+        raise CalibrationRefused("these pairs leave X or Z open", TURN_MORE) from error
     fit = _result(x, z, offset, final, rows, n, spread, notes)
     inside = np.isin(rows, fit.rejected, invert=True)
     groups = two_groups(final.whitened, final.jacobian, inside, LEAST_GROUP)
@@ -225,9 +231,9 @@ def _alone(problem: _Problem, fit: HandEyeFit, rows: Ints, group: Ints) -> HandE
     start = inverse(mean_transform(problem.b[group] @ inverse(fit.x) @ inverse(problem.a[group])))
     try:
         found = _iterate(problem.take(group), fit.x, start, fit.offset_s, None)
-    except np.linalg.LinAlgError:  # pairs of one pose tell no X
+        return None if found is None else _result(*found, rows[group], len(fit.residuals), fit.axis_spread, ())
+    except (np.linalg.LinAlgError, CalibrationRefused):  # pairs of one pose tell no X
         return None
-    return None if found is None else _result(*found, rows[group], len(fit.residuals), fit.axis_spread, ())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -252,7 +258,7 @@ def _refine(problem: _Problem, x: Array, z: Array, offset: float) -> tuple[Array
         held = first_moment(difference(inverse(z) @ problem.at(offset)[0] @ x, problem.b))
         found = _iterate(problem, x, z, offset, held)
     if found is None:
-        raise CalibrationRefused("no X and Z settle on these pairs", "Turn the body more, and about more axes.")
+        raise CalibrationRefused("no X and Z settle on these pairs", TURN_MORE)
     return found
 
 
@@ -305,7 +311,8 @@ def _linear(
     step = -solve(information, weighted.T @ whitened.ravel())
     if not problem.given:
         moment = next_moment(residual, weights, jacobian, invert(flat.T @ flat) * scale**2)
-    return _Final(residual, whitened, white, scale, sizes), step, sqrt(float(step @ information @ step)), moment
+    length = sqrt(max(float(step @ information @ step), 0.0))
+    return _Final(residual, whitened, white, scale, sizes), step, length, moment
 
 
 def _given_whitening(problem: _Problem, x: Array) -> Array:
@@ -326,12 +333,12 @@ def _result(
     inside = squares < (TUKEY_WIDTH[6] * final.scale) ** 2
     inflation = spread_inflation(final.whitened, final.jacobian, inside, final.scale**2)
     count = final.jacobian.shape[2]
+    information = _told_information(final.jacobian[inside])
     if final.sizes is None:
-        flat = final.jacobian.reshape(-1, count)
-        covariance, freedom, variance = invert(flat.T @ flat), inf, final.scale**2 / EFFICIENCY
+        covariance, freedom, variance = invert(information), inf, final.scale**2 / EFFICIENCY
     else:
-        covariance, freedom = small_sample(final.jacobian, final.sizes, float(inside.sum()) / inflation)
-        variance = estimate_variance(squares, 6, final.scale, count)
+        covariance, freedom = small_sample(final.jacobian[inside], final.sizes, float(inside.sum()) / inflation)
+        variance = estimate_variance(squares[inside], 6, final.scale, count)
     covariance = covariance * variance * inflation
     turned, moved = np.full(n, np.nan), np.full(n, np.nan)
     turned[rows] = np.sqrt(squared_lengths(final.residual[:, :3]))
@@ -358,13 +365,24 @@ def _result(
     )
 
 
+def _told_information(jacobian: Array) -> Array:
+    """Return the information (k, k) of pairs with a whitened Jacobian (n, 6, k); refuse pairs that leave some open."""
+    flat = jacobian.reshape(-1, jacobian.shape[2])
+    information = flat.T @ flat
+    sizes = np.sqrt(np.maximum(np.diag(information), 1e-300))
+    values = eigen(information / np.outer(sizes, sizes))[0]
+    if not values[0] > OPEN * values[-1]:
+        raise CalibrationRefused(f"the {len(jacobian)} pairs that agree leave X or Z open", TURN_MORE)
+    return information
+
+
 def _gated(fit: HandEyeFit, used: int, p95_max: float) -> HandEyeFit:
     if len(fit.rejected) > MOST_REJECTED * used:
         raise CalibrationRefused(
             f"{len(fit.rejected)} of {used} pairs of poses fit no single X and Z",
             "Check that the marker did not move on its body and that the poses belong to the same instants.",
         )
-    if fit.x_p95 > p95_max:
+    if not fit.x_p95 <= p95_max:
         values, vectors = eigen(fit.covariance[3:6, 3:6])
         worst = ", ".join(f"{v:.2f}" for v in fit.x[:3, :3] @ vectors[:, 2])
         alike = fit.inflation > FOLLOWED

@@ -136,6 +136,32 @@ def test_a_robot_that_stands_still_most_of_the_time_gives_its_transforms():
     assert covers(difference(x, fit.x), fit.covariance[:6, :6], fit.freedom)
 
 
+def test_a_robot_that_stops_at_each_pose_counts_with_every_pair():
+    rng = np.random.default_rng(10)
+    _, _, x, z = poses(10)
+    a = np.repeat(compose(exponential(rng.normal(size=(8, 3)) * 0.5), rng.normal(size=(8, 3)) * 0.3), 50, axis=0)
+    fit = solve_hand_eye(a, noisy(rng, inverse(z) @ a @ x, (2e-2, 4e-3)))
+    assert not any("left out" in note for note in fit.notes)
+    assert fit.x_p95 < 3e-3  # one pair of each stop: 9 mm
+    assert covers(difference(x, fit.x), fit.covariance[:6, :6], fit.freedom)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.02, 0.1])
+@pytest.mark.parametrize(("leaning", "noise_m"), [(0.01, 1e-3), (1e-6, 1e-7), (0.0, 0.0)])
+def test_pairs_that_are_rejected_do_not_vouch_for_x(leaning, noise_m, shift):
+    rng = np.random.default_rng(11)
+    _, _, x, z = poses(11)
+    turns = rng.normal(size=(200, 3)) * 0.5
+    turns[:140, :2] *= leaning  # these agree, and turned about one axis
+    a = compose(exponential(turns), rng.normal(size=(200, 3)) * 0.2)
+    b = inverse(z) @ a @ x
+    b[140:] = b[140:] @ compose(exponential(np.array([[0.0, 0.0, 0.3]])), np.array([[shift, 0.0, shift / 2.0]]))
+    if not shift:
+        b[140:] = noisy(rng, b[140:], (0.3, 0.3))
+    with pytest.raises(CalibrationRefused, match=r"X is known to|moved on its body|leave X or Z open"):
+        solve_hand_eye(a, noisy(rng, b, (3.0 * noise_m, noise_m)))
+
+
 def test_wrong_pairs_of_one_pose_are_left_out_as_any_others():
     a, b, x, _ = poses(13, n=120)
     a[100:], b[100:] = a[100], perturb(b[100], np.array([0.0, 0.0, 0.3, 0.05, 0.0, 0.0]))  # the marker lay aside
