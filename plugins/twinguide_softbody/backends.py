@@ -12,22 +12,18 @@ from .native import NoCompiler
 from .newton import Newton
 
 Backend = Literal["auto", "cpu", "cuda"]
-# An estimate, never measured: 560 launches of one graph take 1 ms, in which a CPU core solves 7k tetrahedra.
-WORTH_A_DEVICE = 50_000  # elements
 _log = logging.getLogger(__name__)
 
 
 def machine_for(backend: Backend, lay: Layout, material: str, threads: int) -> Machine:
-    """Return the machine for a laid-out body; `auto` takes CUDA for large bodies where a device answers.
+    """Return the machine for a laid-out body; `auto` is the CPU, as no device has run the kernels yet.
 
     Raises PluginError where `cuda` is asked for and cannot be had.
     """
-    if backend == "cuda" or (backend == "auto" and len(lay.connectivity) >= WORTH_A_DEVICE):
+    if backend == "cuda":
         from .cuda import Cuda, device  # CuPy and its driver are loaded only where they are asked for
 
-        launcher = device(backend)
-        if launcher is not None:
-            return Cuda(lay, material, launcher)
+        return Cuda(lay, material, device())
     machine = on_cpu(lay, material, threads)
     if not isinstance(machine, Native):
         _log.warning("the solver runs on Numba, several times slower: no C compiler, or none that builds the kernels")

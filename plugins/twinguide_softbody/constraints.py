@@ -174,14 +174,18 @@ def placed(
         raise CaseError("finite places at rest", "some that are not", WHERE)
     if not 0.0 <= radius_m <= float(np.ptp(vertices, axis=0).max()):
         raise CaseError("a radius of 0 to the body's size", f"{radius_m:g} m", WHERE, "Give it in metres.")
+    wanted, fix = "points on the body at rest", "Give `rest` in image, in metres."
+    apart = np.abs(rest - vertices.mean(axis=0)).max(initial=0.0)
+    if not apart <= np.ptp(vertices, axis=0).max() + JUMP_M:  # so far off, weights are no numbers
+        raise CaseError(wanted, f"one {apart:.3g} m away", WHERE, fix)
     if radius_m > 0 and len(rest):
         weights = sp.csr_matrix(np.stack([patch_weights(vertices, centre, radius_m) for centre in rest]))
     else:
         weights = point_weights(vertices, tetrahedra, rest)
     off = np.linalg.norm(weights @ vertices - rest, axis=1)
-    if off.max(initial=0.0) > JUMP_M:
+    if not off.max(initial=0.0) <= JUMP_M:
         got = f"point {int(off.argmax())} {off.max() * 1e3:.0f} mm outside"
-        raise CaseError("points on the body at rest", got, WHERE, "Give `rest` in image, in metres.")
+        raise CaseError(wanted, got, WHERE, fix)
     return Points(weights, rest, mean, covariance)
 
 
@@ -247,12 +251,9 @@ def energy_scale(compliance: Array) -> float:
 
 
 def stiffness(covariance: Array, energy_j: float) -> Array:
-    """Return springs' stiffness [N/m], shape (k, 3, 3), of covariances [m2]; an infinite variance holds nothing."""
-    bounded = np.where(np.isfinite(covariance), covariance, 0.0)
-    free = np.einsum("kii->ki", ~np.isfinite(covariance))
-    values, vectors = np.linalg.eigh(bounded)
-    soft = np.einsum("kij,ki->kj", vectors**2, free) > 0.5
-    strength = np.where(soft, 0.0, energy_j / np.maximum(values, LEAST_SIGMA_M**2))
+    """Return springs' stiffness [N/m], shape (k, 3, 3), of covariances [m2]."""
+    values, vectors = np.linalg.eigh(covariance)
+    strength = energy_j / np.maximum(values, LEAST_SIGMA_M**2)
     return np.einsum("kij,kj,klj->kil", vectors, strength, vectors)
 
 

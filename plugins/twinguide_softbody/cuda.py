@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.compute import array_module
+from twinguide.errors import PluginError
 
 from . import backends, native
 from .body import Array
@@ -135,10 +136,14 @@ class DeviceMemory:
         return array.get(self._stream, out=self._pinned(array.shape, array.dtype))
 
 
-def device(backend: backends.Backend) -> Device | None:
-    """Return a device, None where `auto` finds none; raise PluginError where `cuda` cannot be had."""
-    module = array_module(backend)
-    return None if module is np else Device(importlib.import_module("cupy"))
+def device() -> Device:
+    """Return a device; raise PluginError where none can be had, or where it cannot build the kernels."""
+    cupy = array_module("cuda")
+    try:
+        return Device(cupy)
+    except Exception as error:
+        wanted, got = "a CUDA device that builds the kernels", f"{type(error).__name__}: {error}"
+        raise PluginError(wanted, got, 'backend "cuda"', 'Take "cpu".') from error
 
 
 class Cuda:

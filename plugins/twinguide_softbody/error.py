@@ -141,13 +141,12 @@ class ErrorModel:
         return out
 
     def _hold_noise(self, covariance: Array) -> None:
-        """Find what the measured points' errors do to each vertex: a free direction answers nothing."""
+        """Find what the measured points' errors do to each vertex."""
         self._noise[...] = 0.0
         k = len(self._points)
         if k == 1:
             return
-        bounded = np.where(np.isfinite(covariance[1:]), covariance[1:], 0.0)
-        values, vectors = np.linalg.eigh(bounded)
+        values, vectors = np.linalg.eigh(covariance[1:])
         root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None]  # (k - 1, 3, 3)
         forces = np.einsum("fja,jab->fjb", self._drawn.reshape(3 * k, k, 3)[:, 1:], root).reshape(k, 3, -1)
         for block in range(0, len(self._noise), 64):  # small enough to stay near

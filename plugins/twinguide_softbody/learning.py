@@ -117,6 +117,11 @@ class Learning:
         self._pending = None
         return True
 
+    def close(self) -> None:
+        """Let the worker end, soon and unheard."""
+        self._hurry.set()
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
     def _begin(self) -> None:
         if self._pending is not None:
             return

@@ -115,7 +115,7 @@ def _check(name: str, points: Points, count: int) -> None:
     """Refuse points of another body, and such as are none."""
     wanted, shape = (len(points.rest), count), points.weights.shape
     sums = np.asarray(points.weights.sum(axis=1)).ravel()
-    if shape != wanted or np.abs(sums - 1.0).max(initial=0.0) > 1e-3:
+    if shape != wanted or not np.abs(sums - 1.0).max(initial=0.0) <= 1e-3:
         got = f"weights of shape {shape}" if shape != wanted else "weights that do not sum to 1"
         fix = "Make them by points_of, of this body's vertices and tetrahedra."
         raise CaseError(f"weights {wanted} of this body's vertices", got, f"measured points {name!r}", fix)

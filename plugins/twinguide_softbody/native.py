@@ -48,7 +48,11 @@ def compiler() -> str | None:
 @lru_cache(maxsize=4)
 def _has_headers(cc: str) -> bool:
     command, headers = [cc, "-fsyntax-only", "-xc", "-"], b"#include <math.h>\n#include <stdint.h>\n"
-    return subprocess.run(command, input=headers, capture_output=True, check=False).returncode == 0
+    try:
+        told = subprocess.run(command, input=headers, capture_output=True, check=False, timeout=_SECONDS)
+    except (OSError, subprocess.SubprocessError):  # a file that is no program, or one that hangs
+        return False
+    return told.returncode == 0
 
 
 @lru_cache(maxsize=4)

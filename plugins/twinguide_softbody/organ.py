@@ -1,10 +1,12 @@
 """An organ that follows its sensors: a soft body between its surroundings, drawn by its target and by measured points.
 
-Arrays in, arrays out, one `step` a frame. A step never fails: what cannot be used lowers the level, with the reason.
+Arrays in, arrays out, one `step` a frame. What cannot be used lowers the level, with the reason; only arrays of
+another shape or of another body raise.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 UNSURE = 2.0  # of what is unsure of a point's motion before it is known: a block's vertices needed 1.0 to 2.0
 MOST_POINTS = 24  # that are measured besides the target: the errors' columns grow with them
+REFUSED_M = 1.0  # to which a refused drive's error is stated: far beyond what anything shown tolerates
 STIFFER = 1.1  # change of a covariance's size above which the springs follow it
 
 
@@ -94,7 +97,7 @@ class SoftBody:
         self._points: Points | None = None
         self._steady, self._measured = Steadiness(), Measured(vertices)
         self.last = np.zeros(3)  # [m], the drive that was last believed
-        self._solver = Solver(self.body, self._springs(), material=material, backend=backend)
+        self._solver = Solver(self.body, self._springs(), material=material, backend=backend, waits=waits)
         bias = mesh_error(response, self.body, self._held, (target, reach_m), self.spring, columns)
         self._errors, self._point = (
             ErrorModel(columns[0], bias, response.answered, held.turn_sigma * response.of_turn(target)),
@@ -151,13 +154,14 @@ class SoftBody:
         if not (np.isfinite(displacement).all() and np.isfinite(covariance).all()):
             return self.rigid(self.last, "the drive is not finite")
         if not constraints.is_covariance(covariance):
-            return self.rigid(self.last, "the drive's covariance has a negative variance or no symmetry")
-        if np.linalg.norm(displacement) > constraints.FARTHEST_M:
-            return self.rigid(self.last, f"a drive of {np.linalg.norm(displacement) * 1e3:.0f} mm is no organ's")
+            why = "the drive's covariance has a negative variance or no symmetry"
+            return self.rigid(self.last, why, displacement)
+        if (length_m := math.hypot(*displacement)) > constraints.FARTHEST_M:
+            return self.rigid(self.last, f"a drive of {1e3 * length_m:.5g} mm is no organ's", displacement)
         drive = displacement.copy()[None]
         jumped_m = float(self._steady.jumps(np.zeros((1, 3)), drive, drive)[0])
         if jumped_m > 0:
-            return self.rigid(self.last, f"the drive jumped by {1e3 * jumped_m:.0f} mm")
+            return self.rigid(self.last, f"the drive jumped by {1e3 * jumped_m:.0f} mm", displacement)
         self.last = drive[0]
         believed, told = self._measured.believed(measured or {}, self._pursuit.pose, self.last)
         told += self._take(self.last, covariance, believed)
@@ -195,20 +199,28 @@ class SoftBody:
         along = np.where(length > 0, field / np.maximum(length, 1e-12), [1.0, 0.0, 0.0])
         return np.sqrt(square)[:, None] * along, reason
 
-    def rigid(self, displacement: Array, reason: str) -> Frame:
+    def rigid(self, displacement: Array, reason: str, asked: Array | None = None) -> Frame:
         """Move the whole body by a displacement [m], shape (3,), undeformed; its error is the missing deformation too.
 
         That is added to the deformed body's own 95 % radius, never in squares: what the model lacks of a deformation
-        and what it has are not independent, and a sum of lengths holds whatever they have in common.
+        and what it has are not independent, and a sum of lengths holds whatever they have in common. `asked` [m],
+        shape (3,), is a drive that was refused: whoever carries the body on to there lacks the deformation of there.
         """
-        drive = self._drive()
-        drive[0] = displacement = displacement if np.isfinite(displacement).all() else self.last
-        missing, dent_m = self._errors.moved(drive) - displacement, 0.0
+        displacement = displacement if np.isfinite(displacement).all() else self.last
+        drive, dent_m = self._drive(), 0.0
+        drive[0] = at = displacement if asked is None else np.clip(asked, -REFUSED_M, REFUSED_M)
+        missing = self._errors.moved(drive) - at
         if self._points is not None:  # of points that nobody has learnt yet: no vertex is dented deeper
-            dents = self._points.mean - self._points.rest - displacement
+            dents = self._points.mean - self._points.rest - at
             dent_m = float(np.linalg.norm(dents[~self._found[1:]]))
-        sigma = self._errors.sigma(drive, solver_m=dent_m) + np.linalg.norm(missing, axis=1) / CHI_95
+        term = UNSURE * self._errors.unsure(drive) if self._unsure else None
+        sigma = self._errors.sigma(drive, solver_m=dent_m, term=term) + np.linalg.norm(missing, axis=1) / CHI_95
         return Frame(self.body.vertices + displacement, sigma, "rigid", reason, 0.0, 1.0)
+
+    def close(self) -> None:
+        """Let the workers end; no step may follow."""
+        self._learning.close()
+        self._solver.close()
 
     def forget(self) -> None:
         """Measure points by where the body has them from now on, not by where they were: they are placed anew."""

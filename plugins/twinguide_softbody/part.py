@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.clock import MS
+from twinguide.clock import MS, SECOND
 from twinguide.errors import TwinGuideError
 from twinguide.messages import Boundary, Displacement, Inbox, Message, Registration, Solution
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from twinguide.hookspecs import Context
 
 Array = NDArray[np.float64]
+SILENT_NS = SECOND  # a sensor that says nothing for so long no longer holds the body
 
 
 class Softbody:
@@ -37,9 +38,9 @@ class Softbody:
         self._body = load(ctx)
         self._measured: dict[str, Boundary] = {}
         self._points: dict[str, Points] = {}
+        self._heard_ns: dict[str, int] = {}
         self._left_out: dict[str, str] = {}  # what of the measured cannot be used at all, and why
         self._image_from_reference: tuple[Array, Array] | None = None  # rotation, shape (3, 3), translation [m], (3,)
-        self._last = np.zeros(3)  # [m], in image: what is shown on where a displacement cannot be used
 
     def step(self, t_ns: int, inbox: Inbox) -> Iterator[Message]:
         """Solve for the newest displacement, if one came."""
@@ -48,11 +49,15 @@ class Softbody:
         if registration is not None:
             self._register(registration)
         for boundary in inbox.of(Boundary):
-            self._measure(boundary)
+            self._measure(boundary, t_ns)
         newest = [d for d in inbox.of(Displacement) if d.of == self._target_of]
         if newest:
             # What was passed over counts as missed. In lockstep no time passes in a step: the same bits every run.
             yield self._solve(newest[-1], begun_ns, kept_up=len(newest) == 1)
+
+    def close(self) -> None:
+        """Let the workers end."""
+        self._body.close()
 
     def _register(self, registration: Registration) -> None:
         wire = registration.reference_from_image
@@ -66,10 +71,11 @@ class Softbody:
         for boundary in self._measured.values():
             self._place(boundary)
 
-    def _measure(self, boundary: Boundary) -> None:
+    def _measure(self, boundary: Boundary, now_ns: int) -> None:
         """Take measured points of the organ or of what it holds; other structures' are passed over."""
         if boundary.of in self._ctx.case.structures:
             self._measured[boundary.name] = boundary
+            self._heard_ns[boundary.name] = min(boundary.t_ns or now_ns, now_ns)  # a clock ahead gains nothing
             self._place(boundary)
 
     def _place(self, boundary: Boundary) -> None:
@@ -115,16 +121,19 @@ class Softbody:
         wanted = at_time(displacement, valid_ns)
         if wanted is None:
             self._ctx.log.warning("displacement at %d ns is not usable: the last one stands", displacement.t_ns)
-            return self._body.rigid(self._last, "the displacement is not usable")
+            return self._body.rigid(self._body.last, "the displacement is not usable")
         if self._image_from_reference is None:
-            return self._body.rigid(self._last, "not registered")
+            return self._body.rigid(self._body.last, "not registered")
         turn = self._image_from_reference[0]
-        frame = self._body.step(turn @ wanted[0], turn @ wanted[1] @ turn.T, self._points)
-        self._last = self._body.last
-        if not self._left_out:
+        since = {name: displacement.t_ns - self._heard_ns[name] for name in self._points}
+        heard = {name: points for name, points in self._points.items() if since[name] <= SILENT_NS}
+        frame = self._body.step(turn @ wanted[0], turn @ wanted[1] @ turn.T, heard)
+        silent = [f"{n} left out: silent for {since[n] / SECOND:.1f} s" for n in self._points if n not in heard]
+        told = [*self._left_out.values(), *silent]
+        if not told:
             return frame
         level = "rigid" if frame.level == "rigid" else "partial"
-        return replace(frame, level=level, reason=", ".join(filter(None, (frame.reason, *self._left_out.values()))))
+        return replace(frame, level=level, reason=", ".join(filter(None, (frame.reason, *told))))
 
 
 def load(ctx: Context) -> SoftBody:

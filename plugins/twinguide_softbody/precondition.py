@@ -2,7 +2,8 @@
 
 At 10 cm, 4.4k to 20k tetrahedra, blocks of nodes alone need 89 to 154 iterations for 1 % of the error; with a lattice
 of 64 nodes 16 to 26. Which pose the factor is of depends on the count of steps alone, never on the clock: a run in
-virtual time has the same bits, and a late worker is waited for.
+virtual time has the same bits, and a late worker is waited for; where frames may not wait, its factor is taken over
+by the first step that finds it done.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Coarse:
     """The inverse of the coarse matrix in the kernels' array, refreshed now or by the worker."""
 
     def __init__(self, machine: Machine) -> None:
-        self._machine = machine
+        self._machine, self.waits = machine, True  # for a worker that is late, or goes on without its factor
         self._values = machine.arrays.memory.read(machine.arrays["values"])
         self._next = np.zeros(machine.arrays["coarse"].shape, np.float32)
         self._work = np.zeros((2, *self._next.shape))
@@ -43,13 +44,15 @@ class Coarse:
     def tick(self, attachment: Attachment) -> None:
         """Count one step that was taken: hand over its matrix, or take over the factor."""
         self._steps += 1
-        if self._steps % EVERY == 0:
+        pending = self._pending
+        ready = pending is None or self.waits or pending.done()
+        if self._steps >= DELAY and pending is not None and ready and not self._stale:
+            self._adopt(pending.result())
+            self._pending = None
+        if self._steps >= EVERY and ready:
             self._drop()
             self._snapshot(attachment)
-            self._pending, self._stale = self._worker.submit(self._factor), False
-        elif self._steps % EVERY == DELAY and self._pending is not None and not self._stale:
-            self._adopt(self._pending.result())
-            self._pending = None
+            self._pending, self._stale, self._steps = self._worker.submit(self._factor), False, 0
 
     def follow(self, rows: Array, stiffness: Array) -> None:
         """Add springs' stiffness [N/m], (k, 3, 3), at rows on the lattice, (k, lattice), to the factor.

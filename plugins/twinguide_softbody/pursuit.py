@@ -47,6 +47,8 @@ class Pursuit:
             solved, reached = self._step(drive)
             taken += 1
         if not self._sound(solved):
+            if self._fast is not None:
+                self._fast.leave()
             self._solver.reset(self.pose)
             self._under_way, self._leap = True, max(self._leap / 2, LEAST_LEAP_M)
             return solved, f"a volume ratio of {solved.smallest_j:.2f}"

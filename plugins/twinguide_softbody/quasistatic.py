@@ -54,7 +54,8 @@ class Solved:
 class Solver:
     """Keep a body in balance with the targets of its springs.
 
-    `fixed`, shape (n,), are nodes held where they rest. The same arrays in give the same bits out, whatever `threads`.
+    `fixed`, shape (n,), are nodes held where they rest. The same arrays in give the same bits out, whatever `threads`,
+    where a late worker is waited for; where not (`waits`), its factor is taken over some steps later.
     Raises CaseError for springs that do not fit the body, PluginError where `cuda` cannot be had.
     """
 
@@ -68,6 +69,7 @@ class Solver:
         backend: Backend = "auto",
         threads: int | None = None,
         tolerance: float = 1e-8,
+        waits: bool = True,
     ) -> None:
         if material not in MATERIALS:
             raise CaseError(f"a material of {', '.join(MATERIALS)}", repr(material), "the solver")
@@ -82,6 +84,7 @@ class Solver:
         self._quiet = QUIET * float(np.sqrt(np.mean(body.young_pa) * np.cbrt(body.volumes.sum())))
         self._rest = np.ascontiguousarray(body.vertices[self._layout.order])
         self._newton = newton_on(self._machine, self._layout, self._attached(springs))
+        self._newton.coarse.waits = waits
         self._factored, self._age = False, KEPT
 
     @property
@@ -126,6 +129,10 @@ class Solver:
             self._factored = False
         elif self._factored and len(rows):
             self._newton.coarse.follow(rows, more)
+
+    def close(self) -> None:
+        """Let the worker end; no step may follow."""
+        self._newton.coarse.close()
 
     def reset(self, positions: Array | None = None) -> None:
         """Start again from positions [m], shape (n, 3), or from rest; raise CaseError where they invert an element."""

@@ -35,9 +35,9 @@ def test_stiffness_is_the_energy_times_the_inverse_covariance(numbers, energy):
     np.testing.assert_allclose(spring @ covariance, np.eye(3) * energy, atol=1e-6 * energy)
 
 
-def test_a_direction_that_nothing_measures_is_not_held_and_certainty_is_bounded():
-    (spring,) = constraints.stiffness(np.diag([1e-6, np.inf, 0.0])[None], 1.0)
-    np.testing.assert_allclose(np.diag(spring), [1e6, 0.0, 1 / constraints.LEAST_SIGMA_M**2])
+def test_certainty_is_bounded():
+    (spring,) = constraints.stiffness(np.diag([1e-6, 1.0, 0.0])[None], 1.0)
+    np.testing.assert_allclose(np.diag(spring), [1e6, 1.0, 1 / constraints.LEAST_SIGMA_M**2])
 
 
 def test_a_patch_averages_to_its_centre_on_any_mesh():
@@ -73,12 +73,20 @@ def test_points_ride_in_their_tetrahedra():
         (CENTRE, CENTRE[:, :2], SURE, "points .k, 3."),
         (CENTRE, np.full((1, 3), np.nan), SURE, "finite"),
         (CENTRE, CENTRE, -SURE, "negative variance"),
-        (CENTRE + 0.2, CENTRE, SURE, "mm outside"),
+        (CENTRE + np.array([0.07, 0.0, 0.07]), CENTRE, SURE, "mm outside"),
+        (CENTRE + 0.2, CENTRE, SURE, "one 0.21 m away"),
     ],
 )
 def test_a_boundary_condition_that_cannot_be_used_is_refused(rest, mean, covariance, reason):
     with pytest.raises(CaseError, match=reason):
         measured(rest, mean, covariance)
+
+
+@pytest.mark.parametrize("radius_m", [0.0, 0.02])
+@pytest.mark.parametrize("far_m", [1e30, 1e160, 1e308])
+def test_places_at_rest_beyond_all_measure_are_refused_before_they_are_weighed(far_m, radius_m):
+    with pytest.raises(CaseError, match=f"one {far_m:.3g} m away".replace("+", "[+]")):
+        measured(np.full((1, 3), far_m), CENTRE, SURE, radius_m)
 
 
 def test_a_probe_holds_along_the_normal_and_slides_along_the_skin():

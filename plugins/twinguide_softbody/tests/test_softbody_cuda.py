@@ -3,12 +3,14 @@
 import re
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from twinguide_softbody import native, quasistatic
+from twinguide.errors import PluginError
+from twinguide_softbody import cuda, native, quasistatic
 from twinguide_softbody.attachment import Attachment
 from twinguide_softbody.body import Body, Springs, joined
 from twinguide_softbody.cuda import LAST, ROWS, SCALARS, Cuda, Shim
@@ -275,6 +277,15 @@ def test_springs_over_many_nodes_are_eliminated_in_any_order():
     size = np.sqrt(np.maximum(np.diag(inner[0]), 1e-12))
     # float32 both, of S up to 1e6 N/m beside nodes of some 100 N/m: what is 1e-4 of it decides
     np.testing.assert_allclose(inner[1] / size / size[:, None], inner[0] / size / size[:, None], rtol=0, atol=1e-4)
+
+
+def test_a_device_that_cannot_build_the_kernels_is_refused_with_its_reason(monkeypatch):
+    def refuses(**_):
+        raise RuntimeError("nvrtc: no such architecture")
+
+    monkeypatch.setattr(cuda, "array_module", lambda _: SimpleNamespace(RawModule=refuses))
+    with pytest.raises(PluginError, match="builds the kernels; got RuntimeError: nvrtc: no such architecture"):
+        Solver(BODY, SPRINGS, backend="cuda")
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc on this machine")

@@ -220,8 +220,31 @@ def test_a_rigid_answer_says_that_it_lacks_the_deformation(soft):
     assert (CHI_95 * rigid.sigma[far] > missing[far]).all()
 
 
-def test_a_rigid_radius_holds_whenever_the_deformed_bodys_does_whichever_way_that_errs(soft):
-    full = soft.step(DRIVE, np.eye(3) * 1e-7)
+def test_a_refused_jump_says_what_it_lacks_where_it_is_carried_on_to():
+    vertices, tetrahedra, mixture = block(6)
+    body, there = (SoftBody(vertices, tetrahedra, mixture, TARGET, patch_radius_m=RADIUS) for _ in range(2))
+    jump, still = np.array([0.0, 0.0, 0.03]), np.eye(3) * 1e-7
+    body.step(np.zeros(3), still)
+    refused = body.step(jump, still)
+    assert "jumped by 30 mm" in refused.reason
+    np.testing.assert_array_equal(refused.vertices, vertices)
+    for share in (0.0, 0.5, 1.0):
+        full = there.step(share * jump, still)
+    missing = np.linalg.norm(full.vertices - (vertices + jump), axis=1)
+    assert missing.max() > 2e-3
+    assert (CHI_95 * refused.sigma >= missing).all()
+
+
+@pytest.mark.parametrize("steps", [0, FIRST + 2])
+def test_a_rigid_radius_holds_whenever_the_deformed_bodys_does_whichever_way_that_errs(soft, steps):
+    vertices, tetrahedra, _ = block(6)
+    probe = constraints.pressed(vertices, tetrahedra, np.array([0.08, 0.06, 0.115]), 0.02, 0.001)
+    probe = replace(probe, mean=probe.mean + DRIVE)
+    for _ in range(steps):  # until it is half learnt
+        soft.step(DRIVE, np.eye(3) * 1e-7, {"probe": probe})
+    full = soft.step(DRIVE, np.eye(3) * 1e-7, {"probe": probe} if steps else {})
+    assert ("not yet found" in full.reason) == (steps > 0)
+    assert soft._found.all()
     rigid = soft.rigid(DRIVE, "asked")
     missing = full.vertices - rigid.vertices
     length = np.linalg.norm(missing, axis=1, keepdims=True)

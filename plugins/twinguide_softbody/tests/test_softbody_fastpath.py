@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from twinguide_softbody import SoftBody, block, fastpath, mix, native, tissue_of, training
+from twinguide_softbody import SoftBody, block, fastpath, mix, native, pursuit, tissue_of, training
 from twinguide_softbody.constraints import points_of
 from twinguide_softbody.reduced import ACCEPT_M
 
@@ -69,6 +69,18 @@ def test_a_measured_point_is_solved_for_in_full_from_where_the_modes_had_led(kep
         away = np.sqrt(((frames[0].vertices - frames[1].vertices) ** 2).sum(axis=1).mean())
         # The probe comes 4 mm deep at once: more than two steps follow, from wherever they start.
         assert away < 3 * ACCEPT_M or 10 <= k < 13
+
+
+def test_a_pose_of_the_modes_that_is_too_crushed_is_taken_back(kept, monkeypatch):
+    body = made()
+    for k in range(10):
+        frame = body.step(path(k), SURE)
+    assert frame.level == "reduced"
+    with monkeypatch.context() as patched:
+        patched.setattr(pursuit, "LEAST_J", 1.5)  # nothing is sound
+        assert body.step(path(10), SURE).level == "rigid"
+    body._reduced.leave()  # the solver goes on from where the modes led, if they led anywhere
+    np.testing.assert_allclose(body._solver.positions, frame.vertices, atol=1e-12)
 
 
 def test_a_surer_target_keeps_the_model(kept):

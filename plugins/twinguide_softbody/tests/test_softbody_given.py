@@ -116,6 +116,7 @@ def test_one_tetrahedron_is_a_body():
     [
         (np.full(3, np.nan), SURE, "not finite"),
         (STILL, SURE * np.nan, "not finite"),
+        (np.full(3, 1e200), SURE, "no organ's"),
         (np.array([0.0, 0.0, 10.0]), SURE, "10000 mm is no organ's"),
         (np.array([0.0, 0.0, 0.09]), SURE, "jumped by 90 mm"),
         (STILL, -SURE, "negative variance"),
@@ -127,6 +128,7 @@ def test_a_drive_that_cannot_be_used_leaves_the_body_rigid_where_it_was(settled,
     assert frame.level == "rigid"
     assert told in frame.reason
     np.testing.assert_array_equal(frame.vertices, VERTICES)
+    assert np.isfinite(frame.sigma).all()
     assert settled.step(STILL, SURE).level == "full"
 
 
@@ -165,7 +167,7 @@ def test_points_that_cannot_be_used_are_left_out_by_arrays_alone_too(settled, po
 def test_points_of_another_body_or_of_none_are_refused(settled):
     vertices, tetrahedra = block(3, 0.12)
     other = points_of(vertices, tetrahedra, vertices[-1:], vertices[-1:], SURE[None])
-    for points in (other, replace(corner(), weights=0.0 * corner().weights)):
+    for points in (other, *(replace(corner(), weights=share * corner().weights) for share in (0.0, np.nan))):
         with pytest.raises(CaseError, match="this body's vertices"):
             settled.step(STILL, SURE, {"probe": points})
 

@@ -1,5 +1,8 @@
 """The element text on every machine: against its own energy, against each other, and run twice."""
 
+import time
+from threading import Event
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -13,7 +16,7 @@ from twinguide_softbody.layout import layout
 from twinguide_softbody.machine import MATERIALS, Native
 from twinguide_softbody.mesh import block, quadratic
 from twinguide_softbody.newton import Newton
-from twinguide_softbody.precondition import Coarse
+from twinguide_softbody.precondition import DELAY, EVERY, Coarse
 
 compiled = pytest.mark.skipif(native.compiler() is None, reason="no C compiler on this machine")
 MACHINES = [
@@ -230,9 +233,38 @@ def test_springs_joined_of_parts_are_laid_out_as_whole_ones_and_a_known_part_onc
     assert np.array_equal(more, two.stiffness)
 
 
-def test_a_compiler_that_finds_no_headers_is_passed_over(tmp_path, monkeypatch):
+@compiled
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_late_factor_is_waited_for_or_taken_over_by_the_first_step_that_finds_it(monkeypatch, waits):
+    _, machine, attachment, u = prepared(Native, 1, "neo_hookean")
+    machine.tangent(0 * u)
+    coarse, go, real = Coarse(machine), Event(), machine.coarse_inverse
+    coarse.refresh(attachment)
+    coarse.waits = waits
+    machine.arrays["coarse"][...] = 0.0  # until a factor is taken over
+
+    def late(*arrays):
+        go.wait(0.2 if waits else 20.0)
+        return real(*arrays)
+
+    monkeypatch.setattr(machine, "coarse_inverse", late)
+    for _ in range(2 * EVERY + DELAY - 1):
+        coarse.tick(attachment)
+    assert machine.arrays["coarse"].any() == waits
+    go.set()
+    for _ in range(200):
+        coarse.tick(attachment)
+        if machine.arrays["coarse"].any():
+            break
+        time.sleep(0.01)
+    assert machine.arrays["coarse"].any()
+    coarse.close()
+
+
+@pytest.mark.parametrize("content", [b"#!/bin/sh\nexit 1\n", bytes(range(256))], ids=["no headers", "no program"])
+def test_a_compiler_that_is_none_is_passed_over(tmp_path, monkeypatch, content):
     cc = tmp_path / "headless"
-    cc.write_text("#!/bin/sh\nexit 1\n")
+    cc.write_bytes(content)
     cc.chmod(0o755)
     monkeypatch.setenv("CC", str(cc))
     assert native.compiler() != str(cc)

@@ -2,6 +2,7 @@ import logging
 import re
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -170,7 +171,7 @@ FAR = CORNER + np.array([0.0, 0.0, 0.15])
     ("bad", "told"),
     [
         (boundary(CORNER, np.full(3, np.nan)), "finite"),
-        (boundary(CORNER + 1.0, CORNER), "outside"),
+        (boundary(CORNER + 1.0, CORNER), "m away"),
         (boundary(CORNER, in_reference(FAR)), "150 mm away"),
         (
             Boundary(
@@ -212,6 +213,51 @@ def test_a_measured_point_that_jumps_is_left_out_until_three_messages_agree(made
     (solution,) = step(part, boundary(CORNER, away, count=0), displacement([0.0, 0.0, 0.0], t_ns=40 * MS))
     (solution,) = step(part, boundary(CORNER, near), displacement([0.0, 0.0, 0.0], t_ns=50 * MS))
     assert solution.level == "full"  # a point that comes anew has not jumped
+
+
+@pytest.mark.parametrize("stamp_ms", [0, 3000, 9000])
+def test_a_sensor_that_falls_silent_holds_the_body_for_a_second_alone(made, stamp_ms):
+    part, _, shared = made
+    touched = boundary(CORNER, in_reference(CORNER + np.array([0.0, 0.004, 0.0])))
+    touched = msgspec.structs.replace(touched, t_ns=stamp_ms * MS)
+    step(part, registration())
+    list(part.step(3000 * MS, Inbox([("x", touched)])))  # when it came counts, where no earlier stamp does
+    told = []
+    for t_ms in (3010, 3990, 4200):
+        (solution,) = step(part, displacement([0.0, 0.0, 0.0], t_ns=t_ms * MS))
+        told.append((solution.level, solution.reason.split(": ")[-1]))
+        held = np.linalg.norm(at_corner(shared) - [0.0, 0.004, 0.0]) < 3e-4
+        assert held == (t_ms < 4000)
+    assert [level for level, _ in told] == ["full", "full", "partial"]
+    assert told[-1][1] == "silent for 1.2 s"
+    list(part.step(4210 * MS, Inbox([("x", msgspec.structs.replace(touched, t_ns=4210 * MS))])))
+    (solution,) = step(part, displacement([0.0, 0.0, 0.0], t_ns=4220 * MS))
+    assert solution.level == "full"
+
+
+def test_a_place_at_rest_beyond_all_measure_is_left_out_and_the_part_goes_on(made):
+    part, _, _ = made
+    step(part, registration(), displacement([0.0, 0.0, 0.0]))
+    for k, far_m in enumerate((1e160, 1e308)):
+        wild = boundary(np.full(3, far_m), CORNER)
+        for one in (wild, msgspec.structs.replace(wild, radius_m=0.02)):
+            (solution,) = step(part, one, displacement([0.0, 0.0, 0.0], t_ns=(20 + k) * MS))
+            assert solution.level == "partial"
+            assert "m away" in solution.reason
+
+
+def test_a_part_that_is_closed_leaves_no_worker_behind(made):
+    part, _, _ = made
+    touched = boundary(CORNER, in_reference(CORNER))
+    for k in range(40):  # both workers have begun
+        step(part, registration(), touched, displacement([0.0, 0.0, 0.0], t_ns=20 * k * MS))
+    body = part._body
+    threads = [*body._learning._worker._threads, *body._solver._newton.coarse._worker._threads]
+    assert len(threads) == 2
+    part.close()
+    for thread in threads:
+        thread.join(timeout=20.0)
+        assert not thread.is_alive()
 
 
 EDGE = np.array([[0.12, 0.12, z] for z in (0.12, 0.08, 0.04, 0.0)])
