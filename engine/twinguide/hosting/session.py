@@ -127,9 +127,11 @@ class Session:
 
         What came before the last of it is taken in one go, which costs less. In virtual time nothing comes by waiting.
         """
-        if not self.plan.virtual:
-            self._remote.doze(until_ns - LISTEN_NS - self.now_ns(), bell)
-        while not self.plan.virtual and self._remote.wait(until_ns - self.now_ns(), bell):
+        if self.plan.virtual:
+            return
+        self._remote.doze(until_ns - LISTEN_NS - self.now_ns(), bell)
+        yield from self.drain()
+        while self._remote.wait(until_ns - self.now_ns(), bell):
             yield from self.drain()
 
     def drain(self) -> list[tuple[Header, Message]]:
