@@ -119,9 +119,9 @@ class Displacement(Message, frozen=True, kw_only=True, tag="twinguide.displaceme
 class Boundary(Message, frozen=True, kw_only=True, tag="twinguide.boundary/1"):
     """Where points of a structure are now, as something measures them: drives solvers, as `Displacement` does.
 
-    A message replaces the older ones of the same `name`; one without points takes them back. `radius_m` above 0 says
-    that each point stands for the patch around it, as under a probe that is pressed against the organ: one that
-    may slide has a large variance along its surface.
+    A message replaces the older ones of the same `name`; one without points takes them back, and what has been silent
+    for a second is left out. `radius_m` above 0 says that each point stands for the patch around it, as under a probe
+    that is pressed against the organ: one that may slide has a large variance along its surface.
     """
 
     of: str
