@@ -28,7 +28,7 @@ def cache() -> Path:
 
 
 def debian_mirror() -> str:
-    """Return the Debian archive that TWINGUIDE_DEBIAN or this machine's apt names, else, as on Ubuntu, the public one."""
+    """Return the Debian archive of TWINGUIDE_DEBIAN, or of this machine's apt; else, as on Ubuntu, the public one."""
     named = os.environ.get("TWINGUIDE_DEBIAN")
     if named:
         return named
