@@ -57,9 +57,7 @@ class Loop:
     draw_every: tuple[int, int] = (1, 1)  # before guidance, and in it
     frames: int = 0
     stopping: str = ""  # why the loop is to end
-    _bad: dict[str, str] = field(
-        default_factory=dict[str, str]
-    )  # which messages of whom -> what was wrong
+    _bad: dict[str, str] = field(default_factory=dict[str, str])  # which messages of whom -> what was wrong
     _scene: Scene | None = None  # of the last frame
 
     def frame(self) -> Shown:
