@@ -71,7 +71,7 @@ class Loop:
             if event.kind == "stopping":  # lost and recovered: the twin lives on, pacing goes on
                 self.stopping = event.reason or "the headset was closed"
         self.session.advance(now)
-        self._take(self.session.drain())
+        self._take(self.session.stepped())
         self._follow_hands(timing.t_display_ns, now)
         self._follow_wearer(timing.t_display_ns, now)
         self.ledger.lap(1)

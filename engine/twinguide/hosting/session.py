@@ -134,6 +134,10 @@ class Session:
         while self._remote.wait(until_ns - self.now_ns(), bell):
             yield from self.drain()
 
+    def stepped(self) -> list[tuple[Header, Message]]:
+        """Return what came for the loop by `advance`: in real time, what comes from processes is left to `listen`."""
+        return self.drain() if self.plan.virtual else self._mailbox.take(None)
+
     def drain(self) -> list[tuple[Header, Message]]:
         """Return what came for the loop since the last call; in virtual time by (round, source, seq)."""
         self._receive()
