@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from twinguide.bus.catalogue import Header
 from twinguide.clock import MS
 from twinguide.composing import panel_of, ranked
 from twinguide.guarding import Guarded
 from twinguide.hosting.session import Session
 from twinguide.ledger import Ledger
-from twinguide.messages import Command, Exposure, Finding, Header, Message, Shown
+from twinguide.messages import Command, Exposure, Finding, Message, Shown
 from twinguide.person import Person
 from twinguide.rehearsal import Rehearsal
 from twinguide.render.catalogue import text

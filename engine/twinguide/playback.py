@@ -17,8 +17,9 @@ from mcap.records import Message as McapMessage
 from mcap.stream_reader import MAGIC_SIZE, StreamReader, breakup_chunk
 from mcap.writer import MCAP0_MAGIC
 
+from twinguide.bus.catalogue import Catalogue
 from twinguide.errors import BusError, RecordingError
-from twinguide.messages import Catalogue, Message
+from twinguide.messages import Message
 from twinguide.recording import RUN_METADATA, BulkCopy, segments
 
 # whatever the disk, lz4, the MCAP reader and its field decoders raise on bytes that are not what they say

@@ -21,9 +21,10 @@ from mcap.records import DataEnd, Footer
 from mcap.writer import MCAP0_MAGIC, CompressionType, Writer
 from numpy.typing import NDArray
 
+from twinguide.bus.catalogue import Catalogue, Header
 from twinguide.clock import SECOND
 from twinguide.errors import RecordingError
-from twinguide.messages import Array, BulkRef, Catalogue, Header, Message
+from twinguide.messages import Array, BulkRef, Message
 
 SYNC_S = 0.25  # at most this much is lost to a kill -9 or a power cut
 CHUNK_BYTES = 64 * 1024

@@ -15,10 +15,11 @@ from typing import Any, cast
 
 import pluggy
 
+from twinguide.bus.catalogue import Catalogue, tag_of
 from twinguide.bus.topics import HUB, steps, topics_of
 from twinguide.errors import PluginError, TopicRefused
 from twinguide.hookspecs import ENTRY_POINT_GROUP, Hooks, Organ, Part, Topic
-from twinguide.messages import Catalogue, Message, tag_of
+from twinguide.messages import Message
 
 
 @dataclass(frozen=True)

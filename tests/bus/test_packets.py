@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twinguide.bus.catalogue import Catalogue
 from twinguide.bus.finite import first_flaw
 from twinguide.bus.packets import (
     PAYLOAD_LIMIT,
@@ -19,7 +20,7 @@ from twinguide.bus.packets import (
     packet_from_frames,
 )
 from twinguide.errors import BusError
-from twinguide.messages import Array, Catalogue, Exposure, Health, Lost, PoseWire
+from twinguide.messages import Array, Exposure, Health, Lost, PoseWire
 
 POSE = PoseWire("tracker", "needle", (0.0, 0.1, 0.2), (0.0, 0.0, 0.0, 1.0), Array.of(np.eye(6)))
 CATALOGUE = Catalogue()

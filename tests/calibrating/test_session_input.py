@@ -3,9 +3,10 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from twinguide import Exposure, PoseWire, Transform
+from twinguide.bus.catalogue import Catalogue, Header
 from twinguide.calibrating.inputs import open_poses
 from twinguide.calibrating.result import PivotResult, PointsResult, read_result
-from twinguide.messages import Array, Catalogue, Header, Landmark, Registration
+from twinguide.messages import Array, Landmark, Registration
 from twinguide.recording import Recorder
 
 TIP = np.array([0.001, -0.002, -0.150])

@@ -2,9 +2,10 @@ import msgpack
 import numpy as np
 import pytest
 
+from twinguide.bus.catalogue import Catalogue, tag_of
 from twinguide.errors import BusError, PluginError
 from twinguide.frames import Transform
-from twinguide.messages import Array, Catalogue, Exposure, Inbox, Lost, Message, PoseWire, tag_of
+from twinguide.messages import Array, Exposure, Inbox, Lost, Message, PoseWire
 
 
 class Force(Message, frozen=True, kw_only=True, tag="acme.force/1"):

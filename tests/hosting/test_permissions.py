@@ -9,12 +9,13 @@ import msgspec
 import pytest
 import zmq
 
+from twinguide.bus.catalogue import Header
 from twinguide.bus.client import BusClient, endpoint
 from twinguide.bus.topics import LOOP, Permissions
 from twinguide.errors import PluginError, TopicRefused
 from twinguide.hookspecs import Motion, Sensor, Topic, World
 from twinguide.hosting.plan import Control, ControlReply
-from twinguide.messages import BodiesSeen, Header, Lost, Truth
+from twinguide.messages import BodiesSeen, Lost, Truth
 
 FAULTY = "faulty_plugin.py"
 ENCODE = msgspec.msgpack.encode

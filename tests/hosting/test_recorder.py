@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from twinguide.bus.catalogue import Catalogue
 from twinguide.hosting.recorder import bulk_in, holds_bulk
-from twinguide.messages import BulkRef, Catalogue, Message, Registration, Solution, Truth
+from twinguide.messages import BulkRef, Message, Registration, Solution, Truth
 from twinguide.playback import Recording
 from twinguide.recording import BulkCopy, segments
 from twinguide.registry import Registry

@@ -17,9 +17,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mcap.reader import make_reader
 
+from twinguide.bus.catalogue import Catalogue, Header
 from twinguide.clock import MS
 from twinguide.errors import RecordingError
-from twinguide.messages import Ack, Array, BulkRef, Catalogue, Gate, Header, Message
+from twinguide.messages import Ack, Array, BulkRef, Gate, Message
 from twinguide.playback import Recording, read
 from twinguide.recording import BulkCopy, Recorder, segments
 
@@ -161,7 +162,8 @@ def test_a_time_that_no_file_can_hold_costs_one_message(tmp_path):
 KILLED = """
 import sys, time
 from pathlib import Path
-from twinguide.messages import Catalogue, Gate, Header
+from twinguide.bus.catalogue import Catalogue, Header
+from twinguide.messages import Gate
 from twinguide.recording import Recorder
 catalogue = Catalogue()
 recorder = Recorder(Path(sys.argv[1]), catalogue)

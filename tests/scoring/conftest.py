@@ -5,16 +5,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
+from twinguide.bus.catalogue import Catalogue, Header
 from twinguide.clock import MS, SECOND
 from twinguide.frames import Transform, rotation_from_vector
 from twinguide.messages import (
     Act,
     Array,
-    Catalogue,
     Displacement,
     Finding,
     Gate,
-    Header,
     PartState,
     PoseWire,
     Registration,

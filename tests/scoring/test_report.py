@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from twinguide.bus.catalogue import Catalogue, Header
 from twinguide.errors import RecordingError
-from twinguide.messages import Catalogue, Header, PartState
+from twinguide.messages import PartState
 from twinguide.recording import Recorder
 from twinguide.report import build_report, page, plots
 

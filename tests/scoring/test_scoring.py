@@ -8,9 +8,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from twinguide.bus.catalogue import Catalogue
 from twinguide.errors import RecordingError, ScenarioError
 from twinguide.frames import Transform, p95_from_covariance, rotation_from_vector, vector_from_rotation
-from twinguide.messages import Catalogue, PoseWire, Shown
+from twinguide.messages import PoseWire, Shown
 from twinguide.preparing import recorded_head
 from twinguide.recording import Recorder
 from twinguide.scoring import score, write_scores

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import msgspec
 
+from twinguide.bus.catalogue import Catalogue, Header
 from twinguide.bus.finite import first_flaw
 from twinguide.errors import BusError
-from twinguide.messages import Catalogue, Header, Message, Refusal
+from twinguide.messages import Message, Refusal
 
 PAYLOAD_LIMIT = 16 * 2**20  # bytes; larger arrays go through a ring
 HEADER_LIMIT = 2**16  # bytes

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from twinguide.bus.catalogue import tag_of
 from twinguide.errors import TopicRefused
 from twinguide.hookspecs import Guidance, Organ, Overlay, Part, Sensor, Topic, World
 from twinguide.messages import (
@@ -23,7 +24,6 @@ from twinguide.messages import (
     Shown,
     StepMark,
     WorkflowState,
-    tag_of,
 )
 
 LOOP, HUB, RECORDER = "loop", "hub", "recorder"

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from twinguide.bus.catalogue import Catalogue
 from twinguide.calibrating.result import Source, source_of
 from twinguide.case import CASE_FILE, Case
 from twinguide.errors import BusError, CalibrationError, FrameError
 from twinguide.frames import Pose
-from twinguide.messages import Catalogue, Exposure, PoseWire, Registration, Shown
+from twinguide.messages import Exposure, PoseWire, Registration, Shown
 from twinguide.playback import Recording
 from twinguide_calibration import CalibrationRefused
 from twinguide_calibration.reading import NamedPoints, PoseRecording, Track, read_points, read_poses

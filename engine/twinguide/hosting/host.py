@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import zmq
 
+from twinguide.bus.catalogue import tag_of
 from twinguide.bus.client import BusClient
 from twinguide.bus.packets import Outlet, Refusals, message_from_packet
 from twinguide.clock import SECOND
@@ -19,7 +20,7 @@ from twinguide.hookspecs import PartLike, Sensor
 from twinguide.hosting.context import PartContext
 from twinguide.hosting.plan import ChildSpec, permissions_of, registry_of
 from twinguide.hosting.process import die_with, name_process, yield_to_others
-from twinguide.messages import DoneMark, Health, Inbox, Message, StepMark, tag_of
+from twinguide.messages import DoneMark, Health, Inbox, Message, StepMark
 from twinguide.registry import Registry, resolve
 
 HEALTH_NS = 50_000_000  # progress is told at 20 Hz at most

@@ -8,8 +8,9 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from twinguide.bus.catalogue import Header
 from twinguide.hookspecs import Part, PartLike
-from twinguide.messages import Header, Inbox, Message
+from twinguide.messages import Inbox, Message
 
 BUDGET_US = 1000  # what a step inside may take of a frame
 

@@ -16,6 +16,7 @@ from typing import Any, cast, get_args
 import msgspec
 import zmq
 
+from twinguide.bus.catalogue import Header
 from twinguide.bus.client import BusClient
 from twinguide.bus.packets import Outlet, Packet, message_from_packet
 from twinguide.bus.ring import RingReader
@@ -25,7 +26,7 @@ from twinguide.hosting.host import HEALTH_NS, READY, SUBSCRIBE_S
 from twinguide.hosting.plan import ChildSpec, permissions_of, rings_folder
 from twinguide.hosting.process import die_with
 from twinguide.hub.supervisor import FINAL_EXIT
-from twinguide.messages import BulkRef, DoneMark, Header, Health, Message, StepMark
+from twinguide.messages import BulkRef, DoneMark, Health, Message, StepMark
 from twinguide.recording import Recorder
 from twinguide.registry import Registry
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
+from twinguide.bus.catalogue import Catalogue, Header
 from twinguide.bus.packets import Outlet, Packet, Refusals, message_from_packet
 from twinguide.bus.topics import LOOP, Permissions
 from twinguide.hosting.inside import Mailbox
-from twinguide.messages import Catalogue, Header, Message, Refusal
+from twinguide.messages import Message, Refusal
 
 log = logging.getLogger("twinguide.bus")
 

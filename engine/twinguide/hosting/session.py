@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from twinguide.bus.catalogue import Header
 from twinguide.bus.packets import Packet
 from twinguide.bus.ring import RingReader
 from twinguide.bus.topics import LOOP, RECORDER, steps
@@ -26,7 +27,7 @@ from twinguide.hosting.remote import Remote
 from twinguide.hosting.router import Router
 from twinguide.hosting.runtime import RuntimeFolder, make_runtime_folder
 from twinguide.hosting.schedule import Member, Schedule
-from twinguide.messages import BulkRef, DoneMark, Header, Health, Message, PartState, Refusal
+from twinguide.messages import BulkRef, DoneMark, Health, Message, PartState, Refusal
 from twinguide.registry import Registry, resolve
 
 RECORDER_SYNC_NS = SECOND // 2  # lockstep: the recorder catches up, and copies bulk, this often

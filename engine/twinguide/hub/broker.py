@@ -11,6 +11,7 @@ from pathlib import Path
 
 import zmq
 
+from twinguide.bus.catalogue import Catalogue
 from twinguide.bus.client import DEPTH, endpoint
 from twinguide.bus.packets import (
     END,
@@ -22,7 +23,7 @@ from twinguide.bus.packets import (
 )
 from twinguide.bus.topics import HUB, LOOP, Permissions
 from twinguide.errors import BusError
-from twinguide.messages import Catalogue, Message, Refusal
+from twinguide.messages import Message, Refusal
 
 BATCH = 256  # packets forwarded before the other sockets are looked at
 BIND_S = 1.0  # an address is still taken for a moment after its owner closed it

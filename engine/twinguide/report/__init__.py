@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from twinguide.bus.catalogue import Catalogue
 from twinguide.errors import RecordingError
 from twinguide.files import write_whole
-from twinguide.messages import Catalogue
 from twinguide.report import curves, page, tables
 from twinguide.scoring import Scores, score, write_scores
 from twinguide.scoring.evidence import Evidence, load

@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from twinguide.bus.catalogue import Catalogue
 from twinguide.clock import MS
 from twinguide.errors import RecordingError
-from twinguide.messages import Catalogue, Message, PoseWire, Shown, Truth, Vec3
+from twinguide.messages import Message, PoseWire, Shown, Truth, Vec3
 from twinguide.playback import Recorded, Recording
 from twinguide.recording import BulkCopy
 

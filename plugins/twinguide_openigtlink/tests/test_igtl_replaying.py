@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from twinguide import Exposure, PoseWire, Transform
-from twinguide.messages import Catalogue, Header
+from twinguide.bus.catalogue import Catalogue, Header
 from twinguide.recording import Recorder
 from twinguide_openigtlink import Client, TrackingData
 from twinguide_openigtlink import Transform as WireTransform
