@@ -16,19 +16,19 @@ from twinguide.calibrating.guided import GuidedPivot
 from twinguide.case import Case
 from twinguide.clock import MS, SECOND, Clock, ClockReal, ClockVirtual
 from twinguide.composing import finding_fault
-from twinguide.errors import HeadsetError, PluginError, ScenarioError, TwinGuideError
-from twinguide.frames import Transform
+from twinguide.errors import HeadsetError, PluginError, ScenarioError
+from twinguide.frames import NO_COVARIANCE, Transform
 from twinguide.guarding import Guarded
-from twinguide.hookspecs import Guidance, Motion, Operator, Overlay, World
+from twinguide.hookspecs import Guidance, Motion, Operator, Overlay, Part, World
 from twinguide.hosting.plan import PartPlan, RunPlan
 from twinguide.hosting.session import Session
 from twinguide.ledger import Ledger
 from twinguide.loop import STAGES, Loop
 from twinguide.messages import PoseWire
 from twinguide.person import Person, keyboard
-from twinguide.preparing import Run, Say, exposure_hz, make_folder, named_files, prepare_case, recorded_head
+from twinguide.preparing import Run, Say, exposure_hz, make_folder, named_files, prepare_case, recorded_wearer
 from twinguide.promptness import first_in_line, quiet_collector
-from twinguide.registry import Registry, resolve
+from twinguide.registry import Registry, made
 from twinguide.rehearsal import ATTEMPT_S, Rehearsal, laid_down, onlooker, trainee
 from twinguide.render.marks import mark_fault
 from twinguide.scenario import Scenario, check
@@ -179,17 +179,19 @@ def make_headset(
     from twinguide.xr.simulated import HeadsetSimulated, SimulatedOptions
 
     worlds = [p for p in _declared(run) if isinstance(p, World) and p.head]
-    head = resolve(worlds[0].head)(session.context(worlds[0].name)) if worlds else None
+    head = _made(worlds[0], worlds[0].head, "reported", session) if worlds else None
+    latency_ns = round(s.headset.display_latency_ms * MS)
     if s.headset.recorded:
-        head = recorded_head(Path(s.headset.recorded), clock.now_ns())
+        head, held = recorded_wearer(Path(s.headset.recorded), clock.now_ns() + latency_ns)
+        hands = held or hands
     if s.mode == "rehearse":
-        head, hands = head or onlooker(), _trainee(run, case)
+        head, hands = head or onlooker(), hands or _trainee(run, case)
     half = np.radians(s.headset.fov_deg) / 2
     options = SimulatedOptions(
         size=(s.headset.width, s.headset.height),
         fov=(-half, half, half, -half),
         rate_hz=s.loop.rate_hz,
-        display_latency_ns=round(s.headset.display_latency_ms * MS),
+        display_latency_ns=latency_ns,
         blend_mode=s.headset.blend[0],
         render=draw,
     )
@@ -225,22 +227,23 @@ def _pivot(run: Run, twin: Twin) -> GuidedPivot | None:
 
 
 def _guarded(part: Guidance | Overlay, session: Session, method: str, flaw: Callable[[Any], str]) -> Guarded[Any]:
-    try:
-        call = getattr(resolve(part.make)(session.context(part.name)), method)
-    except TwinGuideError:
-        raise
-    except Exception as error:
-        raise PluginError(
-            f"a part with `{method}(twin)`", f"{type(error).__name__}: {error}", f"part {part.name}"
-        ) from error
+    call = getattr(_made(part, part.make, method, session), method)
     budget_ms = float("inf") if session.plan.virtual else part.budget_ms  # what a run shows must not hang on a clock
     return Guarded(part.name, call, budget_ms, flaw, partial(session.withdraw, part.name))
+
+
+def _made(part: Part, make: str, method: str, session: Session) -> Any:  # noqa: ANN401 - whatever the plugin makes
+    """Return what a part has made in this process; raise PluginError where that fails, or lacks its method."""
+    part_made = made(make, session.context(part.name), where=f"part {part.name}")
+    if not hasattr(part_made, method):
+        raise PluginError(f"{make} with a method {method!r}", type(part_made).__name__, f"part {part.name}")
+    return part_made
 
 
 def _lay_down(loop: Loop, case: Case, scenario: Scenario) -> None:
     """Place the patient before the wearer, and let the needle follow a hand."""
     loop.twin.bodies.place(laid_down(case.plan.target))
-    loop.workflow.place(PoseWire.of(Transform.of("reference", "image"), np.zeros((6, 6))), 0)
+    loop.workflow.place(PoseWire.of(Transform.of("reference", "image"), NO_COVARIANCE), 0)
     loop.rehearsal = Rehearsal(_needle(scenario))
 
 

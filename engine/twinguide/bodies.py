@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from twinguide.calibrating.result import PivotResult
 from twinguide.clock import MS, SECOND
 from twinguide.errors import BusError, FrameError, TwinGuideError
-from twinguide.frames import Pose, Transform
+from twinguide.frames import NO_COVARIANCE, Pose, Transform
 from twinguide.history import PoseHistory
 from twinguide.messages import Exposure, PoseWire
 from twinguide.registering import Touch
@@ -33,7 +33,6 @@ IN_HAND = {
 AHEAD_NS = 100 * MS  # what a mapped clock may be wrong by
 SLOW_NS = SECOND  # within which a reference that is pushed slowly is noticed
 LEVER_M = 0.15  # from the reference body to what hangs on it: a turn of the body is a step out there
-NO_COVARIANCE = np.zeros((6, 6))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,6 +21,7 @@ Quality = Literal["exact", "interpolated", "predicted", "lost"]
 QUALITIES: tuple[Quality, ...] = ("exact", "interpolated", "predicted", "lost")  # best first
 _set = object.__setattr__
 LAST_ROW = np.diag([0.0, 0.0, 0.0, 1.0])
+NO_COVARIANCE = np.zeros((6, 6))  # of a pose that is exact
 EYE = np.eye(4)  # copied, at a tenth of making it anew
 NORMAL_95 = 1.6448536  # standard normal quantile
 RIGID_TOLERANCE = 1e-6  # float32 matrices from devices pass, a scale of 1.00001 does not

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ from twinguide.showing import shown_of
 from twinguide.twin import Twin
 from twinguide.wearer import Wearer
 from twinguide.workflow import Workflow
-from twinguide.xr.base import FrameTiming, Headset, View
+from twinguide.xr.base import FrameTiming, Hand, HandName, Headset, View
 
 if TYPE_CHECKING:  # a loop without pictures imports no GL
     from twinguide.footage import Footage
@@ -73,7 +73,8 @@ class Loop:
                 self.stopping = event.reason or "the headset was closed"
         self.session.advance(now)
         self._take(self.session.stepped())
-        self._follow_hands(timing.t_display_ns, now)
+        hands = self.headset.hands()
+        self._follow_hands(hands, timing.t_display_ns, now)
         self._follow_wearer(timing.t_display_ns, now)
         self.ledger.lap(1)
 
@@ -96,9 +97,8 @@ class Loop:
         seen_ns = self.headset.end_frame()
         self.ledger.lap(5)
 
-        times = self.ledger.newest_us()
-        held = self.twin.bodies.controllers
-        shown = shown_of(scene, self.wearer.head, views, self.head_covariance, times, seen_ns, held, drawn=drawn)
+        head, times, held = self.wearer.head, self.ledger.newest_us(), self.twin.bodies.controllers
+        shown = shown_of(scene, head, views, hands, self.head_covariance, times, seen_ns, held, drawn=drawn)
         for message in (*self.workflow.changes(), shown):
             self.session.publish(message)
         self.frames += 1
@@ -170,8 +170,7 @@ class Loop:
     def _obey(self, command: Command, now_ns: int) -> None:
         self.session.publish(self.workflow.command(command, now_ns))
 
-    def _follow_hands(self, t_display_ns: int, now_ns: int) -> None:
-        hands = self.headset.hands()
+    def _follow_hands(self, hands: Mapping[HandName, Hand], t_display_ns: int, now_ns: int) -> None:
         self.twin.bodies.follow_hands(hands, t_display_ns)
         for command in self.person.commands(hands, self.workflow.state) if self.person else ():
             self.session.publish(command)

@@ -320,6 +320,16 @@ class StructureRecord(msgspec.Struct, frozen=True):
     role: str = ""  # of a tool that is shown: "needle", ...
 
 
+class HandRecord(msgspec.Struct, frozen=True):
+    """One controller, as the headset told it for a frame's display time; a pose that was not tracked is None."""
+
+    grip: PoseWire | None = None  # stage_from_grip_<hand>, exact: as told
+    aim: PoseWire | None = None  # stage_from_aim_<hand>
+    trigger: float = 0.0  # 0..1
+    squeeze: float = 0.0
+    buttons: tuple[str, ...] = ()  # pressed
+
+
 class Shown(Message, frozen=True, kw_only=True, tag="twinguide.shown/1"):
     """One frame as shown; `t_ns` is its display time."""
 
@@ -347,6 +357,7 @@ class Shown(Message, frozen=True, kw_only=True, tag="twinguide.shown/1"):
     gate_open: bool = False
     seen_ns: int = 0  # when it is first seen: `t_ns`, or later where the machine was too slow
     controllers: dict[str, PoseWire] = {}  # stage_from_<tool> of tools that a controller is, for this display time
+    hands: dict[str, HandRecord] = {}  # the controllers that were active: left, right
 
 
 class Picture(Message, frozen=True, kw_only=True, tag="twinguide.picture/1"):

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-import numpy as np
-
 from twinguide.case import Case
 from twinguide.errors import CaseError, ScenarioError
 from twinguide.hookspecs import Motion
-from twinguide.messages import Exposure, Shown
-from twinguide.registry import Registry, resolve
+from twinguide.messages import Exposure, HandRecord, Shown
+from twinguide.registry import Registry, made
 from twinguide.scenario import Scenario, convert
-from twinguide.xr.scripted import HeadRecorded
+from twinguide.xr.base import HANDS, Hand
+from twinguide.xr.scripted import HandsKeyframed, HeadKeyframed
 
 Say = Callable[[str], None]
 MARKER = ".twinguide-session"  # this folder is ours to empty
@@ -113,17 +113,30 @@ def exposure_hz(run: Run) -> float:
     return UNTOLD_HZ
 
 
-def recorded_head(folder: Path, begin_ns: int) -> HeadRecorded:
-    """Return a recorded session's head, its first pose at `begin_ns` [ns]; raise ScenarioError where it has none."""
+def recorded_wearer(folder: Path, begin_ns: int) -> tuple[HeadKeyframed, HandsKeyframed | None]:
+    """Return a recorded session's head and hands, as first seen at `begin_ns` [ns]; None where it has no hands.
+
+    Raises ScenarioError where the session has no frames.
+    """
     from twinguide.playback import read
 
-    shown = [one.message for one in read(folder) if isinstance(one.message, Shown)]
-    poses = {frame.t_ns: frame.stage_from_head for frame in sorted(shown, key=lambda frame: frame.t_ns)}
-    if not poses:
+    shown = {one.message.t_ns: one.message for one in read(folder) if isinstance(one.message, Shown)}
+    if not shown:
         raise ScenarioError("a session with frames", str(folder), "[headset] recorded", "Name another session folder.")
-    times = np.array(list(poses), dtype=np.int64)
-    positions, turns = (np.array([getattr(p, name) for p in poses.values()]) for name in ("position", "quaternion"))
-    return HeadRecorded(times - times[0] + begin_ns, positions, turns)
+    ahead_ns = begin_ns - min(shown)
+    frames = [(t_ns + ahead_ns, shown[t_ns]) for t_ns in sorted(shown)]
+    head = HeadKeyframed([(t_ns, frame.stage_from_head.pose(t_ns).transform) for t_ns, frame in frames])
+    if not any(frame.hands for _, frame in frames):
+        return head, None
+    left, right = ([(t_ns, _hand(frame.hands.get(name))) for t_ns, frame in frames] for name in HANDS)
+    return head, HandsKeyframed(left, right)
+
+
+def _hand(told: HandRecord | None) -> Hand:
+    if told is None:
+        return Hand()
+    grip, aim = (wire and wire.pose(0).transform for wire in (told.grip, told.aim))
+    return Hand(grip, aim, told.trigger, told.squeeze, frozenset(told.buttons), active=True)
 
 
 def _generator_of(run: Run) -> str:
@@ -144,35 +157,41 @@ def _generator_of(run: Run) -> str:
 def prepare_case(run: Run) -> Case:
     """Return the scenario's case, which fits the scenario, and the session folder emptied for the run.
 
-    A case folder that is refused leaves an earlier session as it was; a patient is generated into the empty folder.
+    A case that is refused, also one that was generated, leaves an earlier session as it was.
     """
     generator, scenario = _generator_of(run), run.scenario
-    if generator:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = _generate(run, generator, Path(scratch)) if generator else Path(scenario.case)
+        case = Case.load(folder)
+        check_known(scenario, case, run.say)
+        motions = [name for name in scenario.parts if isinstance(run.registry.part(name), Motion)]
+        check_phase(case.breathing_phase, motions, run.say)
         empty_folder(run.out)
-        _generate(run, generator)
-    case = Case.load(run.out / "case" if generator else Path(scenario.case))
-    check_known(scenario, case, run.say)
-    motions = [name for name in scenario.parts if isinstance(run.registry.part(name), Motion)]
-    check_phase(case.breathing_phase, motions, run.say)
-    if not generator:
-        empty_folder(run.out)
-    return case
+        if not generator:
+            return case
+        try:
+            return Case.load(Path(shutil.move(folder, run.out / "case")))
+        except OSError as error:
+            raise ScenarioError("a folder that can be written", str(error), "--out", "Name another folder.") from error
 
 
-def _generate(run: Run, generator: str) -> None:
-    """Make a patient and pass it through the importer, into the session folder."""
+def _generate(run: Run, generator: str, scratch: Path) -> Path:
+    """Make a patient and pass it through the importer; return the case folder within `scratch`.
+
+    Raises PluginError where the generator fails.
+    """
     from twinguide.importing import import_case
 
     name = run.scenario.case.partition(":")[2]
     run.say(f"making a patient from seed {run.scenario.seed}")
-    with tempfile.TemporaryDirectory() as folder:
-        surfaces = Path(folder) / f"{name}-{run.scenario.seed}"  # the case is called so, in every run
-        surfaces.mkdir()
-        resolve(generator)(surfaces, run.scenario.seed)
-        import_case(
-            surfaces, run.out / "case", units="mm", axes="lps", breathing_phase="end-expiration",
-            organs=run.registry.organs(), progress=lambda what, share: None,
-        )  # fmt: skip
+    surfaces, case = scratch / f"{name}-{run.scenario.seed}", scratch / "case"  # the patient is called as the surfaces
+    surfaces.mkdir()
+    made(generator, surfaces, run.scenario.seed, where=f"case, the generator of {name}")
+    import_case(
+        surfaces, case, units="mm", axes="lps", breathing_phase="end-expiration", organs=run.registry.organs(),
+        progress=lambda what, share: None,
+    )  # fmt: skip
+    return case
 
 
 def check_known(scenario: Scenario, case: Case, say: Callable[[str], None]) -> None:

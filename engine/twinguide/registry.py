@@ -17,7 +17,7 @@ import pluggy
 
 from twinguide.bus.catalogue import Catalogue, tag_of
 from twinguide.bus.topics import HUB, steps, topics_of
-from twinguide.errors import PluginError, TopicRefused
+from twinguide.errors import PluginError, TopicRefused, TwinGuideError
 from twinguide.hookspecs import ENTRY_POINT_GROUP, Hooks, Organ, Part, Topic
 from twinguide.messages import Message
 
@@ -119,13 +119,24 @@ class Registry:
         return Catalogue(kinds)
 
 
-def resolve(make: str) -> Any:  # noqa: ANN401 - whatever the plugin's string names
-    """Return the object that `"package.module:name"` names; raise PluginError where there is none."""
+def resolve(make: str, where: str = "") -> Any:  # noqa: ANN401 - whatever the plugin's string names
+    """Return the object that `"package.module:name"` names; raise PluginError where its module gives none."""
     module, _, name = make.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise PluginError('"package.module:name"', f"{make!r}: {error}") from error
+    except Exception as error:  # whatever a module does when it is imported
+        raise PluginError('"package.module:name"', f"{make!r}: {type(error).__name__}: {error}", where) from error
+
+
+def made(make: str, *arguments: object, where: str) -> Any:  # noqa: ANN401 - whatever the plugin makes
+    """Return what the plugin's `make` gives for its arguments; raise PluginError, with the reason, where it fails."""
+    try:
+        return resolve(make, where)(*arguments)
+    except TwinGuideError:
+        raise
+    except Exception as error:
+        got = f"{type(error).__name__}: {error}"
+        raise PluginError(f"{make} to work", got, where, "Mend the plugin, or leave it out of the scenario.") from error
 
 
 def _import_file(file: Path) -> ModuleType:

@@ -58,7 +58,7 @@ class HeadsetSettings(Strict, frozen=True, kw_only=True):
     width: Annotated[int, Meta(ge=64, le=4096)] = 800
     height: Annotated[int, Meta(ge=64, le=4096)] = 800
     fov_deg: Annotated[float, Meta(gt=10, lt=150)] = 90.0  # simulated: across and down, of each eye
-    recorded: str = ""  # simulated: a session folder; the head moves as its wearer's did
+    recorded: str = ""  # simulated: a session folder; head and hands move as its wearer's did
     display_latency_ms: NonNegative = 22.0
     blend: Annotated[tuple[Literal["alpha", "additive", "opaque"], ...], Meta(min_length=1)] = (
         "alpha",

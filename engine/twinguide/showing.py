@@ -8,19 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.clock import MS
-from twinguide.frames import Pose, Transform
-from twinguide.messages import Array, PoseWire, Shown, StructureRecord, Vec3
+from twinguide.frames import NO_COVARIANCE, Pose, Transform
+from twinguide.messages import Array, HandRecord, PoseWire, Shown, StructureRecord, Vec3
 from twinguide.render.panels import panel_text
 from twinguide.scene import Scene, Status, TwinView
-from twinguide.xr.base import View
-
-NO_COVARIANCE = np.zeros((6, 6))
+from twinguide.xr.base import Hand, HandName, View
 
 
 def shown_of(
     scene: Scene,
     stage_from_head: Transform,
     views: tuple[View, View],
+    hands: Mapping[HandName, Hand],
     head_covariance: NDArray[np.float64],
     stage_us: Mapping[str, int],
     seen_ns: int,
@@ -44,7 +43,7 @@ def shown_of(
         frame=scene.frame,
         step=twin.workflow.step,
         stage_from_head=PoseWire.of(stage_from_head, head_covariance),
-        stage_from_view=(_wire(views[0]), _wire(views[1])),
+        stage_from_view=(_exact(views[0].stage_from_eye), _exact(views[1].stage_from_eye)),
         structures={name: _record(status) for name, status in statuses.items()},
         tools={name: _record(status, roles.get(name, "")) for name, status in tools.items()},
         target=vec(target.position) if target else None,
@@ -65,6 +64,7 @@ def shown_of(
         gate_open=twin.gate_open,
         seen_ns=seen_ns,
         controllers=dict(controllers),
+        hands={name: _hand(hand) for name, hand in hands.items() if hand.active},
     )
 
 
@@ -84,8 +84,13 @@ def _record(status: Status, role: str = "") -> StructureRecord:
     return StructureRecord(status.state, status.reason, silence, status.horizon_ns / MS, status.p95_m * 1e3, role)
 
 
-def _wire(view: View) -> PoseWire:
-    return PoseWire.of(view.stage_from_eye, NO_COVARIANCE)
+def _hand(hand: Hand) -> HandRecord:
+    grip, aim = (pose and _exact(pose) for pose in (hand.pose_grip, hand.pose_aim))
+    return HandRecord(grip, aim, hand.trigger, hand.squeeze, tuple(sorted(hand.buttons)))
+
+
+def _exact(pose: Transform) -> PoseWire:
+    return PoseWire.of(pose, NO_COVARIANCE)
 
 
 def vec(v: NDArray[np.float64]) -> Vec3:

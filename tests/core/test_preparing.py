@@ -1,13 +1,15 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from twinguide.app import run_scenario
-from twinguide.errors import CaseError, ScenarioError
+from twinguide.errors import CaseError, PluginError, ScenarioError
 from twinguide.preparing import Run, empty_folder, exposure_hz, make_folder, named_files, prepare_case
-from twinguide.scenario import Placement, find, overridden
+from twinguide.scenario import Placement, Registered, find, overridden
 
 
 def puncture(registry, *settings):
@@ -51,13 +53,13 @@ def test_every_key_that_names_a_file_is_looked_at(tmp_path, registry):
     for file in files:
         file.touch()
     plain = puncture(registry)
-    replace = msgspec.structs.replace
-    scenario = replace(
+    put = msgspec.structs.replace
+    scenario = put(
         plain,
         case=str(files[0]),
-        headset=replace(plain.headset, recorded=str(files[1])),
-        registration=replace(plain.registration, calibration=str(files[2])),
-        tools=plain.tools | {"needle": replace(plain.tools["needle"], calibration=str(files[3]))},
+        headset=put(plain.headset, recorded=str(files[1])),
+        registration=put(plain.registration, calibration=str(files[2])),
+        tools=plain.tools | {"needle": put(plain.tools["needle"], calibration=str(files[3]))},
     )
     assert list(named_files(scenario)) == files
 
@@ -105,6 +107,29 @@ def test_a_case_that_does_not_fit_the_scenario_costs_no_earlier_session_and_one_
     (case / "case.toml").write_text(about)
     assert prepare_case(run).title == demo_case.title
     assert [file.name for file in out.iterdir()] == [".twinguide-session"]
+
+
+def test_a_generated_patient_that_the_registration_is_not_of_costs_no_earlier_session(tmp_path, registry, demo_case):
+    out = tmp_path / "session"
+    with make_folder(out):
+        (out / "session.mcap").write_text("yesterday")
+    known = Registered(
+        matrix=tuple(map(tuple, np.eye(4).tolist())), covariance=np.eye(6).tolist(), case_hash=demo_case.content_hash
+    )
+    plain = puncture(registry, "seed=2")  # the demo's patient is that of seed 1
+    scenario = msgspec.structs.replace(plain, registration=msgspec.structs.replace(plain.registration, known=known))
+    with pytest.raises(CaseError, match="a registration of this case"):
+        run_scenario(scenario, registry, out, say=print)
+    assert {file.name for file in out.iterdir()} == {".twinguide-session", "session.mcap"}
+
+
+def test_a_generator_that_fails_is_named_with_its_reason_and_costs_no_earlier_session(tmp_path, registry):
+    parts = registry.parts | {"liver": replace(registry.part("liver"), make="math:sqrt")}
+    with make_folder(tmp_path):
+        (tmp_path / "session.mcap").write_text("yesterday")
+    with pytest.raises(PluginError, match=r"math:sqrt.*TypeError.*generator of liver"):
+        run_scenario(puncture(registry), replace(registry, parts=parts), tmp_path, say=print)
+    assert (tmp_path / "session.mcap").read_text() == "yesterday"
 
 
 def test_a_folder_that_cannot_be_emptied_is_refused_with_the_reason(tmp_path, monkeypatch):

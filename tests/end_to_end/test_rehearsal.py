@@ -1,4 +1,9 @@
+import numpy as np
 import pytest
+
+from twinguide.bus.catalogue import Catalogue, Header, tag_of
+from twinguide.messages import Shown
+from twinguide.recording import Recorder
 
 
 @pytest.fixture(scope="module")
@@ -34,3 +39,34 @@ def test_the_trainee_gets_better(rehearsed):
 
 def test_an_attempt_pulses_the_controller(rehearsed):
     assert [pulse[1] for pulse in rehearsed.loop.headset.pulses] == ["right"] * 3
+
+
+@pytest.fixture(scope="module")
+def worn_again(rehearsed, watch_module, tmp_path_factory):
+    """The first attempt played back from a recording, in a run whose own trainee would miss by something else."""
+    folder, catalogue = tmp_path_factory.mktemp("recorded"), Catalogue()
+    recorder = Recorder(folder, catalogue)
+    for seq, frame in enumerate(rehearsed.frames):
+        header = Header(tag_of(Shown), "loop", 1, seq, frame.t_ns, frame.t_ns)
+        recorder.write("v1/stream/loop/shown", header, catalogue.encode(frame))
+    recorder.close()
+    run = watch_module("seed=2", f'headset.recorded="{folder}"', scenario="liver_rehearsal")
+    run.for_seconds(7.0)
+    return run
+
+
+def test_a_recorded_wearer_s_head_and_needle_move_as_recorded(rehearsed, worn_again):
+    for before, again in zip(rehearsed.frames, worn_again.frames, strict=False):
+        assert again.t_ns == before.t_ns
+        np.testing.assert_allclose(again.stage_from_head.position, before.stage_from_head.position, atol=1e-9)
+        assert again.tips.keys() == before.tips.keys()
+        for name in again.tips:  # [m]: a trainee of another seed is millimetres off
+            np.testing.assert_allclose(again.tips[name], before.tips[name], atol=1e-9)
+        assert {n: h.trigger for n, h in again.hands.items()} == {n: h.trigger for n, h in before.hands.items()}
+    assert "needle" in again.tips
+
+
+def test_a_recorded_wearer_s_attempts_are_those_that_were_rehearsed(rehearsed, worn_again):
+    (again,), before = worn_again.loop.rehearsal.attempts, rehearsed.loop.rehearsal.attempts[0]
+    assert (again.t_ns, again.number) == (before.t_ns, before.number)
+    assert again.tip_error_mm == pytest.approx(before.tip_error_mm, abs=1e-6)

@@ -186,3 +186,28 @@ def test_guidance_that_cannot_be_imported_is_refused_with_the_reason(tmp_path, m
     ready = overridden(tables, [f"case={demo_case.folder}", "record=false", *inside])
     with ExitStack() as stack, pytest.raises(PluginError, match=says):
         compose_loop(Run(ready, registry, tmp_path, print), demo_case, stack, draw=False)
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "says"),
+    [
+        ("acme_broken", "1 / 0\n", "ZeroDivisionError"),
+        ("acme_raises", "def Head(ctx):\n    raise KeyError('camera')\n", "KeyError: 'camera'"),
+        ("acme_lacks", "def Head(ctx):\n    return 1\n", "a method 'reported'; got int"),
+    ],
+)
+def test_a_world_whose_head_cannot_be_made_is_refused_with_the_reason(
+    tmp_path, monkeypatch, demo_case, module, text, says
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / f"{module}.py").write_text(text)
+    file = tmp_path / f"{module}_plugin.py"
+    file.write_text(
+        "from twinguide import World, hookimpl\n@hookimpl\n"
+        f"def parts():\n    return [World('room', make='{module}:World', head='{module}:Head', rate_hz=1)]\n"
+    )
+    registry = Registry.load([file])
+    inside = [f"parts.{name}.placement=inside" for name in ("puncture", "room")]
+    ready = overridden(find("liver_rehearsal", registry), [f"case={demo_case.folder}", "record=false", *inside])
+    with ExitStack() as stack, pytest.raises(PluginError, match=rf"{module}:Head.*{says}.*in part room"):
+        compose_loop(Run(ready, registry, tmp_path, print), demo_case, stack, draw=False)

@@ -12,7 +12,7 @@ from twinguide.bus.catalogue import Catalogue
 from twinguide.errors import RecordingError, ScenarioError
 from twinguide.frames import Transform, p95_from_covariance, rotation_from_vector, vector_from_rotation
 from twinguide.messages import PoseWire, Shown
-from twinguide.preparing import recorded_head
+from twinguide.preparing import recorded_wearer
 from twinguide.recording import Recorder
 from twinguide.scoring import score, write_scores
 from twinguide.scoring.comparing import CHI2_95, inside95
@@ -211,7 +211,8 @@ def test_a_torn_recording_is_scored_as_far_as_it_goes(session):
 
 def test_the_head_of_a_recording_can_be_worn_again(session):
     begin_ns = 5_000_000_000
-    head = recorded_head(session(), begin_ns)
+    head, hands = recorded_wearer(session(), begin_ns)
+    assert hands is None  # its wearer held no controller
     frames = load(session("again")).of(Shown)
     first_ns = min(frame.t_ns for frame in frames)
     for frame in frames[::50]:
@@ -219,7 +220,7 @@ def test_the_head_of_a_recording_can_be_worn_again(session):
         np.testing.assert_allclose(worn.translation, frame.stage_from_head.position, atol=1e-12)
         np.testing.assert_allclose(np.abs(worn.quaternion @ frame.stage_from_head.quaternion), 1.0, atol=1e-12)
     with pytest.raises(ScenarioError, match="a session with frames"):
-        recorded_head(session("empty", seconds=0.0), begin_ns)
+        recorded_wearer(session("empty", seconds=0.0), begin_ns)
 
 
 def test_a_recording_without_messages_is_refused(tmp_path):

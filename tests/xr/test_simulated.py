@@ -8,7 +8,7 @@ from twinguide.errors import HeadsetError
 from twinguide.frames import Transform, rotation_from_vector
 from twinguide.xr.base import Hand
 from twinguide.xr.pacing import Pacer
-from twinguide.xr.scripted import HandsKeyframed, HeadRecorded, HeadSway, look_at
+from twinguide.xr.scripted import HandsKeyframed, HeadKeyframed, HeadSway, look_at
 from twinguide.xr.simulated import HeadsetSimulated, RuntimeLoss, SimulatedOptions, SpaceChange
 
 NO_GL = SimulatedOptions(render=False)
@@ -209,9 +209,9 @@ def test_scripted_hands_move_between_keyframes_and_buttons_hold():
 def test_a_recorded_head_passes_through_its_samples():
     times = np.array([0, 10, 30]) * MS
     positions = np.array([[0, 0, 0], [1, 0, 0], [1, 2, 0]], dtype=float)
-    half = np.sqrt(0.5)
-    quaternions = np.array([[0, 0, 0, 1], [0, half, 0, half], [0, 1, 0, 0]], dtype=float)
-    head = HeadRecorded(times, positions, quaternions)
+    turns = [rotation_from_vector(np.array([0.0, turn, 0.0])) for turn in (0.0, np.pi / 2, np.pi)]
+    poses = [Transform.of("stage", "headset", turn, place) for turn, place in zip(turns, positions, strict=True)]
+    head = HeadKeyframed([(int(t), pose) for t, pose in zip(times, poses, strict=True)])
     for t, position in zip(times, positions, strict=True):
         np.testing.assert_allclose(head.reported(int(t)).translation, position, atol=1e-12)
     between = head.reported(20 * MS)
@@ -223,7 +223,9 @@ def test_a_recorded_head_passes_through_its_samples():
 
 def test_a_recording_out_of_order_is_refused():
     with pytest.raises(HeadsetError, match="ascending"):
-        HeadRecorded(np.array([0, 2, 1]), np.zeros((3, 3)), np.tile([0.0, 0, 0, 1], (3, 1)))
+        HeadKeyframed([(t, Transform.of("stage", "headset")) for t in (0, 2, 1)])
+    with pytest.raises(HeadsetError, match=r"got \[\]"):
+        HeadKeyframed([])
 
 
 @given(st.integers(0, 3600 * SECOND))

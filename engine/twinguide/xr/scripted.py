@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from itertools import pairwise
+from operator import itemgetter
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.clock import SECOND
 from twinguide.errors import HeadsetError
-from twinguide.frames import Transform, rotation_from_quaternion, rotation_from_vector, vector_from_rotation
+from twinguide.frames import Transform, rotation_from_vector, vector_from_rotation
 from twinguide.xr.base import HANDS, Hand, HandName
 
 Array = NDArray[np.float64]
+T = TypeVar("T")
 
 
 class HeadSource(Protocol):
@@ -68,37 +72,21 @@ class HeadSway:
 
 
 @dataclass(frozen=True)
-class HeadRecorded:
-    """A recorded head: times [ns], shape (n,), ascending; positions [m], shape (n, 3); quaternions xyzw, shape (n, 4).
+class HeadKeyframed:
+    """A head that moves through keyframes (time [ns], `stage_from_headset`), ascending: a script or a recording.
 
-    Between samples the pose is interpolated, outside the first and last hold.
+    Between them the pose is interpolated, before the first and after the last it holds.
     """
 
-    times_ns: NDArray[np.int64]
-    positions: Array
-    quaternions: Array
-    source: str = "headset"
+    keyframes: Sequence[tuple[int, Transform]]
 
     def __post_init__(self) -> None:
-        n = len(self.times_ns)
-        if n == 0 or self.positions.shape != (n, 3) or self.quaternions.shape != (n, 4):
-            shapes = f"{self.times_ns.shape}, {self.positions.shape}, {self.quaternions.shape}"
-            raise HeadsetError("a recorded head: times (n,), positions (n, 3), quaternions (n, 4)", shapes)
-        if bool((np.diff(self.times_ns) <= 0).any()):
-            raise HeadsetError("ascending times of a recorded head", "a time that does not come after the one before")
+        if not self.keyframes or any(t >= later for (t, _), (later, _) in pairwise(self.keyframes)):
+            raise HeadsetError("keyframes of a head at ascending times", f"{[t for t, _ in self.keyframes[:9]]}")
 
     def reported(self, t_ns: int) -> Transform:
-        """Return `stage_from_<source>` at `t_ns` [ns]."""
-        after = int(np.searchsorted(self.times_ns, t_ns, side="right"))
-        if after == 0 or after == len(self.times_ns):
-            return self._sample(max(after - 1, 0))
-        span = int(self.times_ns[after] - self.times_ns[after - 1])
-        share = (t_ns - int(self.times_ns[after - 1])) / span
-        return interpolate(self._sample(after - 1), self._sample(after), share)
-
-    def _sample(self, index: int) -> Transform:
-        rotation = rotation_from_quaternion(self.quaternions[index])
-        return Transform.of("stage", self.source, rotation, self.positions[index])
+        """Return `stage_from_headset` at `t_ns` [ns]."""
+        return interpolate(*_around(self.keyframes, t_ns))
 
 
 @dataclass(frozen=True)
@@ -118,14 +106,11 @@ class HandsKeyframed:
 
 def hand_at(keyframes: Sequence[tuple[int, Hand]], t_ns: int) -> Hand:
     """Return the hand at `t_ns` [ns]; inactive before the first keyframe."""
-    after = next((i for i, (t, _) in enumerate(keyframes) if t > t_ns), len(keyframes))
-    if after == 0:
+    if not keyframes or t_ns < keyframes[0][0]:
         return Hand()
-    t0, hand = keyframes[after - 1]
-    if after == len(keyframes) or not hand.active or not keyframes[after][1].active:
+    hand, following, share = _around(keyframes, t_ns)
+    if not hand.active or not following.active:
         return hand
-    t1, following = keyframes[after]
-    share = (t_ns - t0) / (t1 - t0)
     return replace(
         hand,
         pose_grip=_between(hand.pose_grip, following.pose_grip, share),
@@ -133,6 +118,13 @@ def hand_at(keyframes: Sequence[tuple[int, Hand]], t_ns: int) -> Hand:
         trigger=hand.trigger + share * (following.trigger - hand.trigger),
         squeeze=hand.squeeze + share * (following.squeeze - hand.squeeze),
     )
+
+
+def _around(keyframes: Sequence[tuple[int, T]], t_ns: int) -> tuple[T, T, float]:
+    """Return the keyframes before and after a time [ns] and its share of the way; beyond either end, the same twice."""
+    after = bisect_right(keyframes, t_ns, key=itemgetter(0))
+    (t0_ns, before), (t1_ns, following) = keyframes[max(after - 1, 0)], keyframes[min(after, len(keyframes) - 1)]
+    return before, following, (t_ns - t0_ns) / (t1_ns - t0_ns) if t1_ns > t0_ns else 0.0
 
 
 def _between(before: Transform | None, after: Transform | None, share: float) -> Transform | None:
