@@ -52,7 +52,7 @@ def run_scenario(
     leaves an earlier session in `out` as it was.
     """
     check(scenario, registry)
-    needed = [*named_files(scenario), *registry.files, *([file] if file and file.is_file() else [])]
+    needed = [*named_files(scenario, registry), *registry.files, *([file] if file and file.is_file() else [])]
     with make_folder(out, needed):
         return _run(Run(scenario, registry, out, say), draw=draw)
 

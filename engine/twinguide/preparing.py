@@ -6,10 +6,12 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
+
+import msgspec
 
 from twinguide.case import Case
 from twinguide.errors import CaseError, ScenarioError
@@ -35,22 +37,38 @@ class Run:
     say: Say
 
 
-def named_files(scenario: Scenario) -> Iterator[Path]:
-    """Yield every file or folder that a scenario names: case, calibrations, a recorded head, and in parts' options."""
+def named_files(scenario: Scenario, registry: Registry) -> Iterator[Path]:
+    """Yield every file or folder that a scenario names: case, calibrations, a recorded wearer, in parts' options.
+
+    A word that a part's options themselves know, a choice or what is taken where it is left out, names none.
+    """
     tools = [tool.calibration for tool in scenario.tools.values()]
-    yield from _existing([scenario.case, scenario.headset.recorded, scenario.registration.calibration, *tools])
-    yield from _existing([placed.options for placed in scenario.parts.values()])
+    told = [scenario.case, scenario.headset.recorded, scenario.registration.calibration, *tools]
+    for name, placed in scenario.parts.items():
+        own = _own_words(registry.part(name).options)
+        told += [text for text in _texts(placed.options) if text not in own]
+    # not Path.exists, which raises at some texts, and any may come
+    yield from (Path(text) for text in told if os.path.exists(text))  # noqa: PTH110
 
 
-def _existing(told: object) -> Iterator[Path]:
+def _own_words(options: type[msgspec.Struct]) -> set[str]:
+    try:
+        return set(_texts(msgspec.json.schema(options), ("enum", "default")))
+    except TypeError:  # a type that JSON cannot tell
+        return set()
+
+
+def _texts(told: object, under: Collection[str] = ()) -> Iterator[str]:
+    """Yield every text within tables and lists; with `under`, those alone that stand below one of these keys."""
     if isinstance(told, str):
-        if os.path.exists(told):  # noqa: PTH110 - any text at all may come, at which Path.exists raises
-            yield Path(told)
+        if not under:
+            yield told
     elif isinstance(told, Mapping):
-        yield from _existing(list(cast("Mapping[str, object]", told).values()))
+        for key, value in cast("Mapping[str, object]", told).items():
+            yield from _texts(value, () if key in under else under)
     elif isinstance(told, (list, tuple)):
         for one in cast("Iterable[object]", told):
-            yield from _existing(one)
+            yield from _texts(one, under)
 
 
 def make_folder(out: Path, needed: Iterable[Path] = ()) -> BinaryIO:

@@ -37,9 +37,9 @@ def test_a_folder_that_holds_what_the_run_needs_is_not_taken(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     told = [{"file": str(out / "calibration/needle.toml")}, 3, "long" * 2000, "\0"]
     scenario = msgspec.structs.replace(
-        puncture(registry, 'case="session/case"'), parts={"tracker": Placement(options={"x": told})}
+        puncture(registry, 'case="session/case"'), parts={"breathing": Placement(options={"x": told})}
     )
-    found = list(named_files(scenario))
+    found = list(named_files(scenario, registry))
     assert found == [Path("session/case"), out / "calibration/needle.toml"]
     for needed in (found, [out / "calibration/needle.toml"], [out]):
         with pytest.raises(ScenarioError, match=r"needs outside.*another folder with --out"):
@@ -61,7 +61,7 @@ def test_every_key_that_names_a_file_is_looked_at(tmp_path, registry):
         registration=put(plain.registration, calibration=str(files[2])),
         tools=plain.tools | {"needle": put(plain.tools["needle"], calibration=str(files[3]))},
     )
-    assert list(named_files(scenario)) == files
+    assert list(named_files(scenario, registry)) == files
 
 
 def test_a_folder_called_as_a_word_of_the_scenario_is_taken_again_and_again(tmp_path, monkeypatch, registry):
@@ -69,7 +69,23 @@ def test_a_folder_called_as_a_word_of_the_scenario_is_taken_again_and_again(tmp_
     scenario = puncture(registry)
     for word in ("guide", "virtual", "simulated", "liver", "needle", "liver_puncture", scenario.title):
         for _ in range(2):
-            make_folder(Path(word), named_files(scenario)).close()
+            make_folder(Path(word), named_files(scenario, registry)).close()
+
+
+def test_a_folder_called_as_a_choice_or_a_usual_value_of_an_option_is_taken_again(tmp_path, monkeypatch, registry):
+    monkeypatch.chdir(tmp_path)
+    scenario = puncture(
+        registry,
+        "parts.softbody.options.reduced=auto",
+        "parts.breathing.options.chest=chest",
+        "parts.breathing.options.reference=vest",
+        'parts.patient.options.faults=[{kind="cough", at_s=1.0}]',
+    )
+    for word in ("auto", "chest", "cough"):
+        for _ in range(2):
+            make_folder(Path(word), named_files(scenario, registry)).close()
+    Path("vest").mkdir()  # any text may stand there: it may well name a folder
+    assert list(named_files(scenario, registry)) == [Path("vest")]
 
 
 def test_a_scenario_s_name_is_no_file_that_the_run_needs(tmp_path, monkeypatch, registry):
