@@ -278,7 +278,7 @@ def drive(loop: Loop, run: Run) -> str:
     try:
         while not loop.stopping:
             shown = loop.frame()
-            for line in loop.session.news():
+            for line in (*loop.session.news(), *loop.wearer.news()):
                 run.say(f"{shown.t_ns / SECOND:7.2f} s  {line}")
             first_ns = first_ns or shown.t_ns
             if shown.step != step:

@@ -18,6 +18,7 @@ class Wearer:
     def __init__(self, headset: Headset, staging: Staging | None = None) -> None:
         self._headset, self._staging, self._watch = headset, staging, HeadWatch()
         self._jump = ""
+        self._news: list[str] = []
         self.head = Transform.of("stage", "headset")  # the newest known
         self.tracked = False
         self._seen_ns: int | None = None  # when the head was last tracked
@@ -42,8 +43,10 @@ class Wearer:
             self.lose(jump, t_display_ns)
 
     def react(self, event: HeadsetEvent) -> None:
-        """Follow what the headset tells of its room."""
-        if event.kind == "space_changed":
+        """Follow what the headset tells of its room and its runtime."""
+        if event.kind in ("lost", "recovered"):
+            self._news.append(f"headset {event.kind}: {event.reason}")
+        elif event.kind == "space_changed":
             self.lose(f"the headset has lost its place: {event.reason}", event.t_ns)
 
     def lose(self, reason: str, since_ns: int) -> None:
@@ -51,6 +54,11 @@ class Wearer:
         self._jump = reason
         if self._staging:
             self._staging.restart(since_ns)
+
+    def news(self) -> list[str]:
+        """Return a line on each loss and return of the headset since the last call: it cannot show them itself."""
+        news, self._news = self._news, []
+        return news
 
     def take_jump(self) -> str:
         """Return how the room has jumped, once; nothing while it stands."""

@@ -1,9 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from twinguide.app import drive
 from twinguide.bus.catalogue import Catalogue, Header, tag_of
+from twinguide.clock import SECOND
 from twinguide.messages import Shown
 from twinguide.recording import Recorder
+from twinguide.xr.simulated import RuntimeLoss
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +75,14 @@ def test_a_recorded_wearer_s_attempts_are_those_that_were_rehearsed(rehearsed, w
     (again,), before = worn_again.loop.rehearsal.attempts, rehearsed.loop.rehearsal.attempts[0]
     assert (again.t_ns, again.number) == (before.t_ns, before.number)
     assert again.tip_error_mm == pytest.approx(before.tip_error_mm, abs=1e-6)
+
+
+def test_the_loss_of_the_headset_is_said_at_once_and_so_is_its_return(watch_module):
+    said = []
+    run = watch_module("seconds=1.0", scenario="liver_rehearsal")
+    loss = RuntimeLoss(SECOND // 4, SECOND // 2)
+    run.loop.headset.options = replace(run.loop.headset.options, losses=(loss,))
+    assert drive(run.loop, replace(run.run, say=said.append)) == "1 s of guidance"
+    told = [line.split(maxsplit=4) for line in said if "headset" in line]  # 0.26 s headset lost: why
+    assert [words[3] for words in told] == ["lost:", "recovered:"]
+    np.testing.assert_allclose([float(words[0]) for words in told], [0.25, 0.5], atol=0.05)  # a frame, till it is seen

@@ -13,6 +13,7 @@ from twinguide.render.context import create_context
 from twinguide.xr import openxr
 from twinguide.xr.deadline import Caller
 from twinguide.xr.openxr import HeadsetOpenXR
+from twinguide.xr.openxr_connection import Connection
 from twinguide.xr.openxr_graphics import GL_RGBA8, GL_SRGB8_ALPHA8, ContextEgl
 from twinguide.xr.openxr_input import PROFILES, bindings
 from twinguide.xr.openxr_runtime import RuntimeTime, choose_blend_mode
@@ -133,6 +134,15 @@ def test_a_context_that_egl_refuses_is_given_back(monkeypatch):
         headset.start()
     assert released == [True]
     assert headset.ctx is None
+
+
+def test_a_runtime_that_does_not_answer_is_lost_with_what_to_do_should_it_never_answer():
+    released = threading.Event()
+    connection = Connection(SimpleNamespace(leave=int), ClockReal(), "test", ("opaque",), 0.01, lambda event: None)
+    with pytest.raises(RuntimeLost, match="never does, end this run, start runtime and run anew"):
+        connection.ask(lambda: released.wait(5))
+    released.set()
+    connection.close()
 
 
 def test_a_virtual_clock_is_refused():

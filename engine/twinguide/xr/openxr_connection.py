@@ -99,7 +99,10 @@ class Connection:
             return future.result(max(0.0, self._deadline_s - (self._clock.now_ns() - since_ns) / SECOND))
         except TimeoutError as error:
             self._hung.append(future)
-            raise RuntimeLost("an answer of the runtime", f"none in {self._deadline_s:g} s") from error
+            raise RuntimeLost(
+                "an answer of the runtime", f"none in {self._deadline_s:g} s",
+                next_step="Pictures go on once it answers; if it never does, end this run, start runtime and run anew.",
+            ) from error  # fmt: skip
 
     def lose(self, error: Exception) -> None:
         """Take note of the loss; give the session back unless the runtime still holds a call."""
