@@ -75,8 +75,8 @@ class Measured:
         self._steady.clear()
         self._known.clear()
 
-    def believed(self, given: Mapping[str, Points], pose: Array, target: Array) -> tuple[list[Points], list[str]]:
-        """Return the points that are believed, and why others are not.
+    def believed(self, given: Mapping[str, Points], pose: Array, target: Array) -> tuple[dict[str, Points], list[str]]:
+        """Return the points that are believed, by name, and why others are not.
 
         `pose` [m], (n, 3), is where the body was last, `target` [m], (3,), how far the target has moved. Raises
         CaseError for points of another body.
@@ -86,8 +86,9 @@ class Measured:
         for name, points in given.items():
             if name not in self._known or self._known[name][0] is not points:
                 self._known[name] = (points, *self._judged(name, points, pose, target))
-        kept = [self._known[name] for name in given]
-        return [one for _, one, _ in kept if one is not None and len(one.rest)], [why for _, _, why in kept if why]
+        kept = {name: self._known[name][1:] for name in given}
+        believed = {name: one for name, (one, _) in kept.items() if one is not None and len(one.rest)}
+        return believed, [why for _, why in kept.values() if why]
 
     def _judged(self, name: str, points: Points, pose: Array, target: Array) -> tuple[Points | None, str]:
         _check(name, points, len(pose))

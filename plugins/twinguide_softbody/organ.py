@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.spatial.distance import cdist
 
 from twinguide.errors import CaseError
 
@@ -95,6 +96,7 @@ class SoftBody:
         self._energy = constraints.energy_scale(compliance)
         self._covariance = np.eye(3) * constraints.LEAST_SIGMA_M**2
         self._points: Points | None = None
+        self._disputed: Points | None = None
         self._steady, self._measured = Steadiness(), Measured(vertices)
         self.last = np.zeros(3)  # [m], the drive that was last believed
         self._solver = Solver(self.body, self._springs(), material=material, backend=backend, waits=waits)
@@ -172,6 +174,7 @@ class SoftBody:
             return self.rigid(self.last, ", ".join([why, *told]))
         term, bounded = self._bounds(solved.positions)
         sigma = self._errors.sigma(self._drive(), solver_m=solved.solver_error_m, term=term)
+        sigma += self._dispute(solved.positions) / CHI_95
         level = "partial" if told else solved.level
         reason = ", ".join([*told, *([bounded] if bounded else [])])
         return Frame(solved.positions, sigma, level, reason, solved.residual, solved.smallest_j)
@@ -214,8 +217,24 @@ class SoftBody:
             dents = self._points.mean - self._points.rest - at
             dent_m = float(np.linalg.norm(dents[~self._found[1:]]))
         term = UNSURE * self._errors.unsure(drive) if self._unsure else None
-        sigma = self._errors.sigma(drive, solver_m=dent_m, term=term) + np.linalg.norm(missing, axis=1) / CHI_95
+        missing_m = np.linalg.norm(missing, axis=1) + self._dispute(self.body.vertices + at)
+        sigma = self._errors.sigma(drive, solver_m=dent_m, term=term) + missing_m / CHI_95
         return Frame(self.body.vertices + displacement, sigma, "rigid", reason, 0.0, 1.0)
+
+    def _dispute(self, positions: Array) -> Array:
+        """Return how far each vertex [m], (n,), is from where points that surer ones contradict would have it.
+
+        They may be right all the same: all of their distance at their own places and none at those that are believed,
+        between and beyond them shared by squared distances (Shepard 1968). As a length, for what `rigid` says.
+        """
+        disputed, points = self._disputed, self._points
+        if disputed is None:
+            return np.zeros(len(positions))
+        gap = np.linalg.norm(disputed.mean - disputed.weights @ positions, axis=1)
+        believed = self._centre if points is None else np.vstack([self._centre, points.rest])
+        near = cdist(self.body.vertices, believed, "sqeuclidean").min(axis=1)[:, None]
+        apart = cdist(self.body.vertices, disputed.rest, "sqeuclidean")
+        return np.asarray((gap * near / np.maximum(near + apart, 1e-12)).max(axis=1), dtype=np.float64)
 
     def close(self) -> None:
         """Let the workers end; no step may follow."""
@@ -242,18 +261,21 @@ class SoftBody:
         """Return the drive [m], shape (k, 3): of the target and of each measured point of which something is known."""
         return self._whole_drive()[self._found]
 
-    def _take(self, displacement: Array, covariance: Array, measured: Sequence[Points]) -> list[str]:
+    def _take(self, displacement: Array, covariance: Array, measured: Mapping[str, Points]) -> list[str]:
         """Take the frame's springs; return which points were left out, and why."""
         worse: set[int] = set()
-        if measured:
+        given = list(measured.values())
+        if given:
             own = Points(self._patch_row, self._centre, self._centre + displacement, covariance[None])
             # A point's number is one less than here; where the target is the less sure, its word stands all the same.
-            worse = {(b or a) - 1 for a, b in constraints.contradictions([own, *measured])}
-        total = sum(len(p.rest) for p in measured)
-        beyond = set([i for i in range(total) if i not in worse][MOST_POINTS:])
-        self._attach(_joined(measured, worse | beyond), covariance)
-        told = [f"{len(worse)} measured points contradict surer ones"] if worse else []
-        return told + ([f"{len(beyond)} measured points beyond {MOST_POINTS}"] if beyond else [])
+            worse = {(b or a) - 1 for a, b in constraints.contradictions([own, *given])}
+        names = [name for name, points in measured.items() for _ in points.rest]
+        kept = [i for i in range(len(names)) if i not in worse]
+        beyond = set(kept[MOST_POINTS:])
+        self._disputed = _joined(given, set(kept)) if worse else None
+        self._attach(_joined(given, worse | beyond), covariance)
+        told = _told(names, worse, "contradicts the target or a surer point") if worse else []
+        return told + (_told(names, beyond, f"beyond {MOST_POINTS} points") if beyond else [])
 
     def _attach(self, points: Points | None, covariance: Array) -> None:
         """Exchange the springs where points came or went, stiffen them where they are sure otherwise than before."""
@@ -308,6 +330,13 @@ def _check(
         raise CaseError(f"a patch of 0 to {size:g} m", f"{radius_m:g} m", where, "Give its radius in metres.")
     if reduced not in ("off", "auto"):
         raise CaseError("reduced off or auto", repr(reduced), where)
+
+
+def _told(names: Sequence[str], left_out: set[int], why: str) -> list[str]:
+    """Say of each sensor how many of its points are left out."""
+    counts = {name: (sum(names[i] == name for i in left_out), names.count(name)) for name in dict.fromkeys(names)}
+    whose = {name: name if k == n else f"{k} of {n} points of {name}" for name, (k, n) in counts.items() if k}
+    return [f"{one} left out: {why}" for one in whose.values()]
 
 
 def _joined(measured: Sequence[Points], without: set[int]) -> Points | None:

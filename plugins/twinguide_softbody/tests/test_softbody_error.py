@@ -266,6 +266,22 @@ def test_a_rigid_answer_says_that_it_lacks_the_dent_of_a_new_point():
     assert (CHI_95 * rigid.sigma >= dent).all()
 
 
+def test_a_probe_that_is_believed_less_leaves_its_word_in_the_error_and_its_name_in_the_reason():
+    vertices, tetrahedra, mixture = block(6)
+    body = SoftBody(vertices, tetrahedra, mixture, TARGET, patch_radius_m=RADIUS)
+    top = np.array([0.09, 0.03, 0.12])
+    under = np.linalg.norm(vertices - top, axis=1) < 0.015
+    target = np.linalg.norm(vertices - TARGET, axis=1).argmin()
+    for k in range(79):  # what it presses is crushed from 51 mm on, and no tissue strains by 76 mm at that distance
+        seen = top - [0.0, 0.0, 1e-3 * k]
+        probe = constraints.points_of(vertices, tetrahedra, top[None], seen[None], 1e-6 * np.eye(3)[None], 0.015)
+        frame = body.step(np.zeros(3), 0.0005**2 * np.eye(3), {"probe": probe})
+    assert frame.level == "partial"
+    assert frame.reason == "probe left out: contradicts the target or a surer point"
+    assert (CHI_95 * frame.sigma[under] > 0.9 * 0.078).all()  # a tenth of it is the target's word, 70 mm away
+    assert CHI_95 * frame.sigma[target] < 0.003  # 11 mm from where it is measured
+
+
 def test_the_bound_holds_against_a_finer_mesh_with_other_stiffness(soft):
     coarse, fine = block(6)[0], mesh.block(12, 0.12)[0]
     order = {tuple(v): i for i, v in enumerate((fine * 1e6).round().astype(int).tolist())}
