@@ -14,6 +14,7 @@ import numpy as np
 
 from twinguide.calibrating.guided import GuidedPivot
 from twinguide.case import Case
+from twinguide.checking import check
 from twinguide.clock import MS, SECOND, Clock, ClockReal, ClockVirtual
 from twinguide.composing import finding_fault
 from twinguide.errors import HeadsetError, PluginError, ScenarioError
@@ -31,7 +32,7 @@ from twinguide.promptness import first_in_line, quiet_collector
 from twinguide.registry import Registry, made
 from twinguide.rehearsal import ATTEMPT_S, Rehearsal, laid_down, onlooker, trainee
 from twinguide.render.marks import mark_fault
-from twinguide.scenario import Scenario, check
+from twinguide.scenario import Scenario
 from twinguide.staging import Staging, mount_of
 from twinguide.twin import Twin
 from twinguide.wearer import Wearer

@@ -29,8 +29,6 @@ from twinguide.calibrating.result import (
 from twinguide.errors import CalibrationError, ScenarioError
 from twinguide.flaws import Flaw, flaw_of
 from twinguide.frames import vector_from_rotation
-from twinguide.hookspecs import World
-from twinguide.messages import Displacement, Exposure
 from twinguide.registry import Registry
 
 Positive = Annotated[float, Meta(gt=0, le=1e6)]
@@ -248,57 +246,6 @@ def convert(tables: Any, kind: type[S], where: str) -> S:  # noqa: ANN401 - what
         flaw = flaw_of(tables, kind) or Flaw("known keys with values of their type", str(error), "")
         at = f"{where}, {flaw.path}" if flaw.path else where
         raise ScenarioError(flaw.wanted, flaw.got, at, flaw.next_step) from error
-
-
-def check(scenario: Scenario, registry: Registry, where: str = "the scenario") -> None:
-    """Raise PluginError for a part nobody declares, ScenarioError for a tool that lacks or an option not taken."""
-    for name, placement in scenario.parts.items():
-        part = registry.part(name)
-        convert(placement.options, part.options, f"{where}, [parts.{name}.options]")
-    _check_sources(scenario, registry, where)
-    own = [n for n in scenario.parts if isinstance(part := registry.part(n), World) and part.head]
-    if scenario.headset.recorded and own:
-        raise ScenarioError("one head", f"a recorded one beside that of {own[0]}", f"{where}, [headset] recorded")
-    for name, tool in scenario.tools.items():
-        if tool.role == "headset" and tool.mount is None:
-            raise ScenarioError(
-                "how the body is fixed to the headset", "neither mount nor calibration", f"{where}, [tools.{name}]",
-                "State [tools.<name>.mount], or name a result of `twinguide calibrate handeye`.",
-            )  # fmt: skip
-        if tool.controller and tool.role not in ("pointer", "needle"):
-            raise ScenarioError("a pointer or a needle", f"role {tool.role!r}", f"{where}, [tools.{name}] controller")
-        if tool.fixed and tool.role != "reference":
-            raise ScenarioError("the reference", f"role {tool.role!r}", f"{where}, [tools.{name}] fixed")
-        if tool.calibrate and tool.role not in ("pointer", "needle"):
-            raise ScenarioError("a tool with a tip", f"role {tool.role!r}", f"{where}, [tools.{name}] calibrate")
-    if scenario.registration.known and scenario.mode == "rehearse":
-        raise ScenarioError("no registration in a rehearsal, which has no patient", "one", f"{where}, [registration]")
-    tracked = [n for n, t in scenario.tools.items() if not (t.fixed or t.controller)]
-    if any(tool.fixed for tool in scenario.tools.values()) and tracked:
-        raise ScenarioError(
-            "controllers alone beside a fixed reference", ", ".join(tracked), f"{where}, [tools]",
-            'Set controller = "left" or "right", or track the reference.',
-        )  # fmt: skip
-    roles = [tool.role for tool in scenario.tools.values()]
-    if roles.count("headset") > 1:
-        bodies = ", ".join(name for name, tool in scenario.tools.items() if tool.role == "headset")
-        raise ScenarioError("one body on the headset at most", bodies, f"{where}, [tools]")
-    wanted = ("needle",) if scenario.mode == "rehearse" else ("reference", "pointer", "needle")
-    lacking = [role for role in wanted if roles.count(role) != 1]
-    if lacking:
-        got = ", ".join(f"{name} ({tool.role})" for name, tool in scenario.tools.items()) or "no tools"
-        raise ScenarioError(f"one tool each of role {', '.join(wanted)}", got, f"{where}, [tools]")
-
-
-def _check_sources(scenario: Scenario, registry: Registry, where: str) -> None:
-    """Refuse two sources of what the twin takes from one: its target would jump between both, tools come and go."""
-    for kind, what in ((Exposure, "tracker"), (Displacement, "motion model")):
-        of = [n for n in scenario.parts if any(t.message is kind for t in registry.part(n).publishes.values())]
-        if len(of) > 1:
-            raise ScenarioError(
-                f"one {what} at most, which publishes {kind.__name__}", " and ".join(of), f"{where}, [parts]",
-                "Leave one out; to see tools of two devices as one, let one part read both.",
-            )  # fmt: skip
 
 
 def find(name: str, registry: Registry) -> dict[str, Any]:

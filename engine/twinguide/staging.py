@@ -120,7 +120,7 @@ class Staging:
 def mount_of(name: str, tool: Tool) -> Pose:
     """Return `headset_from_<name>` of a body fixed to the headset, with its covariance."""
     mount = tool.mount
-    assert mount is not None  # scenario.check has seen to it
+    assert mount is not None  # checking.check has seen to it
     rotation = rotation_from_vector(np.radians(mount.turn_deg))
     transform = Transform.of("headset", name, rotation, np.array(mount.at_mm) * 1e-3)
     if mount.covariance is not None:

@@ -7,12 +7,13 @@ import pytest
 
 from twinguide.calibrating.result import HandEyeResult, rows_of, stamp, write_result
 from twinguide.case import Case
+from twinguide.checking import check
 from twinguide.errors import CaseError, PluginError, ScenarioError
 from twinguide.frames import rotation_from_vector
 from twinguide.hookspecs import Sensor, Topic
 from twinguide.messages import Displacement, Exposure, Message
 from twinguide.registry import Registry
-from twinguide.scenario import Scenario, Tool, calibrated, check, convert, find, load, overridden
+from twinguide.scenario import Scenario, Tool, calibrated, convert, find, load, overridden
 from twinguide.staging import mount_of
 
 GOOD = """
@@ -163,7 +164,11 @@ BODY = {"role": "headset", "mount": {"at_mm": [0.0, 70.0, 40.0], "turn_deg": [-3
 
 @pytest.mark.parametrize(
     ("tool", "said"),
-    [({"role": "headset"}, "handeye"), ({"role": "surrogate", "calibrate": "pivot"}, "with a tip"), (BODY, "one body")],
+    [
+        ({"role": "headset"}, "handeye"),
+        ({"role": "surrogate", "calibrate": "pivot"}, "role pointer or needle; got role 'surrogate'"),
+        (BODY, "one body"),
+    ],
     ids=["a body without a mount", "a body without a tip", "a second body"],
 )
 def test_a_tool_that_cannot_do_its_part_is_refused_by_name(registry, tool, said):

@@ -9,12 +9,13 @@ from twinguide import app
 from twinguide.bus.catalogue import Catalogue, Header, tag_of
 from twinguide.calibrating.inputs import open_poses
 from twinguide.calibrating.result import PivotResult, read_result
+from twinguide.checking import check
 from twinguide.clock import SECOND
 from twinguide.errors import ScenarioError
 from twinguide.frames import Transform, rotation_from_vector
 from twinguide.messages import Shown
 from twinguide.recording import Recorder
-from twinguide.scenario import check, find, overridden
+from twinguide.scenario import find, overridden
 from twinguide.xr.base import Hand, HeadsetEvent
 from twinguide_calibration import calibrate_pivot
 from twinguide_patient.options import PatientOptions

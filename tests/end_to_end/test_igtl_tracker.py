@@ -7,13 +7,14 @@ import time
 import numpy as np
 import pytest
 
+from twinguide.checking import check
 from twinguide.clock import MS, SECOND
 from twinguide.frames import rotation_from_quaternion, vector_from_rotation
 from twinguide.hosting.plan import PartPlan, RunPlan
 from twinguide.hosting.session import Session
 from twinguide.messages import BodiesSeen, Exposure
 from twinguide.playback import read
-from twinguide.scenario import check, find, load
+from twinguide.scenario import find, load
 
 SECONDS = 7.0
 SETTLED_NS = 2_000_000_000  # the first of a device's stamps tell its clock to some milliseconds only

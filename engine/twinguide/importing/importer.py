@@ -34,7 +34,17 @@ from twinguide.importing.landmarks import place_landmarks, read_landmarks
 from twinguide.importing.meshing import body_of
 from twinguide.importing.planning import Obstacles, read_plan, search_entry, target_of
 from twinguide.importing.plausibility import check_side, check_size
-from twinguide.importing.reading import Axes, Units, find_surfaces, match, read_surface, sha256_of, to_image
+from twinguide.importing.reading import (
+    Axes,
+    Units,
+    choose_organ,
+    expect_target,
+    find_surfaces,
+    match,
+    read_surface,
+    sha256_of,
+    to_image,
+)
 from twinguide.importing.skin import NOTE, generate_skin
 from twinguide.importing.writing import write_arrays, write_case
 
@@ -145,9 +155,9 @@ def _make_folder(out: Path) -> None:
 
 def _read(source: Path, units: Units, axes: Axes, organs: Sequence[Organ], progress: Progress) -> _Patient:
     files = find_surfaces(source)
-    organ = _choose_organ(files, organs)
+    organ = choose_organ(files, organs)
     patient = _Patient(organ, {}, {}, {}, {}, [], set())
-    _expect_target(source, files, organ)
+    expect_target(source, files, organ)
     for number, path in enumerate(files):
         progress(f"reading {path.name}", 0.3 * number / len(files))
         anatomy = match(path.stem, organ.structures)
@@ -165,41 +175,6 @@ def _read(source: Path, units: Units, axes: Axes, organs: Sequence[Organ], progr
         patient.anatomy[anatomy.name], patient.surfaces[anatomy.name] = anatomy, surface
         patient.files[anatomy.name], patient.repairs[anatomy.name] = path.name, repairs
     return patient
-
-
-def _choose_organ(files: Sequence[Path], organs: Sequence[Organ]) -> Organ:
-    """Return the organ plugin whose organ is among the files; raise CaseError for none or several."""
-    fits: list[Organ] = []
-    for organ in organs:
-        found = [anatomy for path in files if (anatomy := match(path.stem, organ.structures))]
-        if any(anatomy.role == "organ" for anatomy in found):
-            fits.append(organ)
-    if len(fits) == 1:
-        return fits[0]
-    known = ", ".join(
-        f"{organ.name} ({', '.join(word for a in organ.structures if a.role == 'organ' for word in a.match)})"
-        for organ in organs
-    )
-    got = ", ".join(organ.name for organ in fits) or "none"
-    raise CaseError(
-        f"files of one organ that a plugin knows by words in their names: {known or 'no organ'}",
-        f"{got} in {', '.join(path.name for path in files)}",
-        next_step="Put such a word into the name of the organ's file; another organ is declared in six lines: "
-        "docs/plugins.md, Organ.",
-    )
-
-
-def _expect_target(source: Path, files: Sequence[Path], organ: Organ) -> None:
-    """Refuse a source whose file names hold neither a target nor a plan, before anything is read."""
-    found = [anatomy for path in files if (anatomy := match(path.stem, organ.structures))]
-    if (source / "plan.toml").is_file() or any(anatomy.risk == "target" for anatomy in found):
-        return
-    words = ", ".join(word for anatomy in organ.structures if anatomy.risk == "target" for word in anatomy.match)
-    raise CaseError(
-        f"a target, a file with one of the words {words}" if words else f"a plan.toml, as {organ.name} has no target",
-        f"{', '.join(path.name for path in files)}", str(source),
-        "Add the target's surface, or a plan.toml with target_structure, entry and target: docs/case.md.",
-    )  # fmt: skip
 
 
 def _target(patient: _Patient) -> str:

@@ -1,4 +1,4 @@
-"""Read surfaces: STL, OBJ and PLY through trimesh, legacy VTK polygon data through ITK; map units and axes.
+"""Read surfaces: STL, OBJ and PLY through trimesh, legacy VTK polygon data through ITK; map names, units and axes.
 
 ITK comes as WebAssembly (`itkwasm-mesh-io`, 63 MB installed, where the `vtk` and `itk` wheels take half a gigabyte): a
 damaged file that makes it fail ends in an exception, not in a dead process.
@@ -20,7 +20,7 @@ import trimesh
 from numpy.typing import NDArray
 
 from twinguide.errors import CaseError
-from twinguide.hookspecs import Anatomy
+from twinguide.hookspecs import Anatomy, Organ
 
 Array = NDArray[np.float64]
 Triangles = NDArray[np.int64]
@@ -171,6 +171,41 @@ def match(stem: str, structures: Sequence[Anatomy]) -> Anatomy | None:
     if len(best) > 1:
         raise CaseError("a file name that means one structure", f"{stem!r} fits {sorted(best)}", next_step="Rename it.")
     return next(iter(best.values()))
+
+
+def choose_organ(files: Sequence[Path], organs: Sequence[Organ]) -> Organ:
+    """Return the organ plugin whose organ is among the files; raise CaseError for none or several."""
+    fits: list[Organ] = []
+    for organ in organs:
+        found = [anatomy for path in files if (anatomy := match(path.stem, organ.structures))]
+        if any(anatomy.role == "organ" for anatomy in found):
+            fits.append(organ)
+    if len(fits) == 1:
+        return fits[0]
+    known = ", ".join(
+        f"{organ.name} ({', '.join(word for a in organ.structures if a.role == 'organ' for word in a.match)})"
+        for organ in organs
+    )
+    got = ", ".join(organ.name for organ in fits) or "none"
+    raise CaseError(
+        f"files of one organ that a plugin knows by words in their names: {known or 'no organ'}",
+        f"{got} in {', '.join(path.name for path in files)}",
+        next_step="Put such a word into the name of the organ's file; another organ is declared in six lines: "
+        "docs/plugins.md, Organ.",
+    )
+
+
+def expect_target(source: Path, files: Sequence[Path], organ: Organ) -> None:
+    """Refuse a source whose file names hold neither a target nor a plan, before anything is read."""
+    found = [anatomy for path in files if (anatomy := match(path.stem, organ.structures))]
+    if (source / "plan.toml").is_file() or any(anatomy.risk == "target" for anatomy in found):
+        return
+    words = ", ".join(word for anatomy in organ.structures if anatomy.risk == "target" for word in anatomy.match)
+    raise CaseError(
+        f"a target, a file with one of the words {words}" if words else f"a plan.toml, as {organ.name} has no target",
+        f"{', '.join(path.name for path in files)}", str(source),
+        "Add the target's surface, or a plan.toml with target_structure, entry and target: docs/case.md.",
+    )  # fmt: skip
 
 
 def sha256_of(path: Path) -> str:
