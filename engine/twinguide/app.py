@@ -25,7 +25,7 @@ from twinguide.hosting.plan import PartPlan, RunPlan
 from twinguide.hosting.session import Session
 from twinguide.ledger import Ledger
 from twinguide.loop import STAGES, Loop
-from twinguide.messages import PoseWire
+from twinguide.messages import Displacement, PoseWire
 from twinguide.person import Person, keyboard
 from twinguide.preparing import Run, Say, exposure_hz, make_folder, named_files, prepare_case, recorded_wearer
 from twinguide.promptness import first_in_line, quiet_collector
@@ -96,7 +96,8 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool, hands: H
     headset = make_headset(run, case, session, clock, draw=draw, hands=hands)
     stack.callback(headset.stop)
     headset.start()
-    twin = Twin(case, scenario, session.bulk, rate_hz)
+    still = not any(topic.message is Displacement for part in _declared(run) for topic in part.publishes.values())
+    twin = Twin(case, scenario, session.bulk, rate_hz, still=still)
     workflow = Workflow(
         scenario.registration,
         {name: (mark.kind, mark.position) for name, mark in case.landmarks.items()},

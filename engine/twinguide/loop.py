@@ -185,7 +185,7 @@ class Loop:
         parts = [] if self.wearer.tracked else [text("head_lost")]
         parts += [text("slow", value_ms=timing.sigma_ns / MS)] if timing.sigma_ns > SLOW_NS else []
         parts += self._bad.values()
-        told = (*self.guidance, *self.overlays, self.wearer, self.footage)
+        told = (self.twin, *self.guidance, *self.overlays, self.wearer, self.footage)
         parts += [part.fault for part in told if part and part.fault]
         return parts + [f"{s.part}: {s.state}, {s.reason}" for s in self.session.part_states.values() if s.state in BAD]
 

@@ -68,9 +68,14 @@ class Twin:
         scenario: Scenario,
         bulk: Callable[[BulkRef], NDArray[Any] | None],
         exposure_hz: float = 60.0,
+        *,
+        still: bool = False,
     ) -> None:
-        """Take the case, the tools, how to read a shared array, and the rate that the tracker declares [Hz]."""
-        self._case, self._bulk = case, bulk
+        """Take the case, the tools, how to read a shared array, and the rate that the tracker declares [Hz].
+
+        `still`: no part of the run tells how the organ moves, so it is taken to lie as in the CT.
+        """
+        self._case, self._bulk, self._still = case, bulk, still
         self.bodies = Bodies(scenario, exposure_hz)
         followed = any(tool.role == "headset" for tool in scenario.tools.values())
         self._stage_is_told = not (followed or self.bodies.untracked)
@@ -117,6 +122,11 @@ class Twin:
                 pass
 
     @property
+    def fault(self) -> str:
+        """What all that is shown hangs on and nobody watches, or nothing."""
+        return text("still") if self._still and not self.bodies.placed else ""
+
+    @property
     def training_progress(self) -> float:
         """How far the slowest part has learnt, 0..1."""
         return min((training.progress for training in self.training.values()), default=0.0)
@@ -153,7 +163,7 @@ class Twin:
         t_ns, now_ns = timing.t_display_ns, timing.t_wake_ns
         seen, pose = self.bodies.at(timing), self._pose_of(registration)
         moved = self._displacement.at(t_ns, timing.sigma_ns)
-        motion, fault = moved or (STILL if self.bodies.placed else UNKNOWN), self._fault(moved)
+        motion, fault = moved or (STILL if self.bodies.placed or self._still else UNKNOWN), self._fault(moved)
         gate_open = self._gate.open and now_ns - self._gate_heard_ns < GATE_FRESH_NS and not fault
         target = entry = None
         self._deformation.forget_before(t_ns - SOLUTION_FRESH_NS)
@@ -187,7 +197,7 @@ class Twin:
         if self.bodies.placed:
             return ""  # a rehearsal's patient does not breathe
         if now_ns - self._gate_heard_ns >= GATE_FRESH_NS:
-            return "unknown"
+            return "" if self._still and self._gate_heard_ns < 0 else "unknown"
         return self._gate.reason or fault
 
     def _fault(self, moved: Point | None) -> str:
@@ -196,7 +206,7 @@ class Twin:
             return ""  # a rehearsal's patient lies still by definition
         newest = self._displacement.newest
         if newest is None:
-            return "breathing not learnt"
+            return "" if self._still else "breathing not learnt"
         if not newest.in_model:
             return f"out of model: {newest.reason}"
         return "" if moved is not None else "motion unknown"

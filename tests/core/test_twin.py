@@ -23,11 +23,13 @@ SIGMA = np.diag([1e-4] * 3 + [1e-4] * 3) ** 2
 NOW = SECOND
 
 
-def shown(case, room_sigma_m):
-    """Return the view of a twin that is seen, registered and breathing, in a room known to `room_sigma_m` [m]."""
-    twin = Twin(
-        case, Scenario(title="t", case="c", parts={}, tools={"patient": Tool(role="reference")}), lambda ref: None
-    )
+def shown(case, room_sigma_m, *, still=False, told=True):
+    """Return the view of a twin that is seen and registered, in a room known to `room_sigma_m` [m].
+
+    How it breathes is `told`, or nothing in the run does so: `still`.
+    """
+    tools = {"patient": Tool(role="reference")}
+    twin = Twin(case, Scenario(title="t", case="c", parts={}, tools=tools), lambda ref: None, still=still)
     seen = {"patient": PoseWire.of(Transform.of("tracker", "patient"), SIGMA)}
     for k in range(6):
         twin.take("tracker", Exposure(t_ns=NOW - (5 - k) * 16 * MS, sigma_t_ns=0, tools=seen), NOW)
@@ -35,7 +37,8 @@ def shown(case, room_sigma_m):
     twin.take("room", Calibration(name="stage_from_tracker", pose=room), NOW)
     times, still = (NOW, NOW + 300 * MS), np.stack([np.eye(3) * 1e-8] * 2)
     rest = Displacement(of="liver", times_ns=times, mean=Array.of(np.zeros((2, 3))), covariance=Array.of(still))
-    twin.take("breathing", rest, NOW)
+    if told:
+        twin.take("breathing", rest, NOW)
     pose = PoseWire.of(Transform.of("reference", "image"), SIGMA * 0.01)
     registration = Registration(version=1, state="confirmed", reference_from_image=pose)
     timing = FrameTiming(NOW + 40 * MS, SECOND // 90, True, t_wake_ns=NOW)
@@ -51,6 +54,21 @@ def test_where_the_room_is_known_worse_than_the_target_may_be_off_nothing_is_unm
     states = {structure.status.state for structure in view.structures.values()} | {view.target_status.state}
     assert states == {"degraded"}
     assert view.target_status.reason.startswith("the room is known to 5")  # 2.7955 * 20 mm
+
+
+def test_a_motion_model_that_has_told_nothing_yet_leaves_the_target_degraded_and_the_gate_unknown(demo_case):
+    view = shown(demo_case, 0.0005, told=False)
+    assert (view.target_status.state, view.target_status.reason) == ("degraded", "breathing not learnt")
+    assert (view.gate_open, view.gate_reason) == (False, "unknown")
+
+
+def test_an_organ_that_nothing_is_to_follow_lies_as_in_the_scan_and_is_valid(demo_case):
+    view, moving = shown(demo_case, 0.0005, still=True, told=False), shown(demo_case, 0.0005)
+    states = {structure.status.state for structure in view.structures.values()} | {view.target_status.state}
+    assert states == {"valid"}
+    assert (view.target_status.reason, view.gate_reason) == ("", "")
+    np.testing.assert_allclose(view.target.position, demo_case.plan.target, atol=1e-12)
+    np.testing.assert_allclose(view.target.covariance, moving.target.covariance, atol=2e-8)  # the model's own [m2]
 
 
 def test_a_room_told_in_another_frame_is_refused_where_it_comes(demo_case):

@@ -160,6 +160,12 @@ def test_without_a_tracker_the_headsets_room_is_the_reference(untracked, demo_ca
     assert "pointer" in frames[-1].tips
 
 
+def test_without_a_motion_model_the_wearer_is_told_what_the_organ_s_place_hangs_on(untracked):
+    shown = untracked[3][-1]
+    assert "breathing" not in " ".join((*shown.text, *(s.reason for s in shown.structures.values())))
+    assert any("true only while the organ lies as in the scan" in row for row in shown.text)
+
+
 def test_without_a_tracker_a_jump_of_the_room_voids_the_registration(untracked):
     _, loop, _, _ = untracked
     loop.wearer.react(HeadsetEvent("space_changed", 0, reason="recentred"))

@@ -33,6 +33,7 @@ TEXTS: Mapping[str, str] = {
     "head_lost": "The headset does not know where it is: nothing is laid over the patient",
     "not_verified": "verify the landmarks",
     "not_confirmed": "waits for the wearer",
+    "still": "No part follows the organ's motion: true only while the organ lies as in the scan",
     "slow": "Pictures come too slowly: what moves is typically seen {value_ms:.0f} ms off its time",
     "reference_lost": "the reference is not seen",
     "stage_unsettled": "finding the headset's place by {name}",
