@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twinguide.calibrating.guided import GuidedPivot
 from twinguide.case import Case
@@ -18,7 +19,7 @@ from twinguide.checking import check
 from twinguide.clock import MS, SECOND, Clock, ClockReal, ClockVirtual
 from twinguide.composing import finding_fault
 from twinguide.errors import HeadsetError, PluginError, ScenarioError
-from twinguide.frames import NO_COVARIANCE, Transform
+from twinguide.frames import NO_COVARIANCE, Transform, pose_covariance
 from twinguide.guarding import Guarded
 from twinguide.hookspecs import Guidance, Motion, Operator, Overlay, Part, World
 from twinguide.hosting.plan import PartPlan, RunPlan
@@ -207,9 +208,8 @@ def _trainee(run: Run, case: Case) -> HandSource:
     return trainee(stage_from_image, plan.entry, plan.target, tip, s.seed, attempts=round(s.seconds // ATTEMPT_S[-1]))
 
 
-def _head_covariance(scenario: Scenario) -> np.ndarray:
-    turn, shift = np.radians(scenario.headset.sigma_deg), scenario.headset.sigma_mm * 1e-3
-    return np.diag([turn**2] * 3 + [shift**2] * 3)
+def _head_covariance(scenario: Scenario) -> NDArray[np.float64]:
+    return pose_covariance(np.radians(scenario.headset.sigma_deg), scenario.headset.sigma_mm * 1e-3)
 
 
 def _staging(scenario: Scenario) -> Staging | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from twinguide.calibrating.result import PivotResult
 from twinguide.clock import MS, SECOND
 from twinguide.errors import BusError, FrameError, TwinGuideError
-from twinguide.frames import NO_COVARIANCE, Pose, Transform
+from twinguide.frames import NO_COVARIANCE, Pose, Transform, pose_covariance
 from twinguide.history import PoseHistory
 from twinguide.messages import Exposure, PoseWire
 from twinguide.registering import Touch
@@ -63,7 +63,7 @@ class Bodies:
         self._controllers: dict[str, HandName] = {n: t.controller for n, t in patient_side.items() if t.controller}
         self._seen_by_camera = [name for name in patient_side if name not in self._controllers]
         turn, shift = np.radians(scenario.headset.controller_sigma_deg), scenario.headset.controller_sigma_mm * 1e-3
-        self._controller_covariance = np.diag([turn**2] * 3 + [shift**2] * 3)
+        self._controller_covariance = pose_covariance(turn, shift)
         self._stream = Stream(round(SECOND / exposure_hz))
         self._exposed_ns = -1  # the newest exposure
         self._bump_m = scenario.registration.bump_mm * 1e-3

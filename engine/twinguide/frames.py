@@ -210,6 +210,11 @@ class Pose:
         return turned @ self.covariance @ turned.T
 
 
+def pose_covariance(sigma_rad: float, sigma_m: float) -> Array:
+    """Return the covariance, shape (6, 6), of a pose that is alike unsure on all axes, 1 sigma [rad] and [m]."""
+    return np.diag(np.repeat([sigma_rad, sigma_m], 3) ** 2)
+
+
 def points_covariance(pose: Pose, points: Array) -> Array:
     """Return `pose.point_covariance` of many points [m], shape (n, 3), at once: [m2], shape (n, 3, 3)."""
     x, y, z = points.T

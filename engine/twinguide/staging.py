@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.clock import MS, SECOND
-from twinguide.frames import Pose, Transform, rotation_from_vector
+from twinguide.frames import Pose, Transform, pose_covariance, rotation_from_vector
 from twinguide.messages import Exposure, PoseWire
 from twinguide.render.catalogue import text
 from twinguide.scenario import Tool
@@ -125,8 +125,7 @@ def mount_of(name: str, tool: Tool) -> Pose:
     transform = Transform.of("headset", name, rotation, np.array(mount.at_mm) * 1e-3)
     if mount.covariance is not None:
         return Pose(transform, 0, np.array(mount.covariance))
-    sigma = np.repeat([np.radians(mount.sigma_deg), mount.sigma_mm * 1e-3], 3)
-    return Pose(transform, 0, np.diag(sigma**2))
+    return Pose(transform, 0, pose_covariance(np.radians(mount.sigma_deg), mount.sigma_mm * 1e-3))
 
 
 def _twist(transform: Transform) -> Array:

@@ -10,6 +10,7 @@ from twinguide.frames import (
     Transform,
     largest_variance,
     p95_from_covariance,
+    pose_covariance,
     quaternion_from_rotation,
     rotation_from_quaternion,
     rotation_from_vector,
@@ -21,6 +22,10 @@ vectors = arrays(np.float64, 3, elements=st.floats(-3.0, 3.0))
 
 def transform(target, source, turn, shift):
     return Transform.of(target, source, rotation_from_vector(turn), shift)
+
+
+def test_a_pose_s_covariance_has_the_rotation_before_the_translation():
+    np.testing.assert_allclose(pose_covariance(0.1, 0.002), np.diag([0.01] * 3 + [4e-6] * 3), rtol=1e-12)
 
 
 @given(vectors, vectors)
