@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,29 +16,28 @@ from numpy.typing import NDArray
 from twinguide.calibrating.guided import GuidedPivot
 from twinguide.case import Case
 from twinguide.checking import check
-from twinguide.clock import MS, SECOND, Clock, ClockReal, ClockVirtual
+from twinguide.clock import SECOND, Clock, ClockReal, ClockVirtual
 from twinguide.composing import finding_fault
-from twinguide.errors import HeadsetError, PluginError, ScenarioError
 from twinguide.frames import NO_COVARIANCE, Transform, pose_covariance
 from twinguide.guarding import Guarded
-from twinguide.hookspecs import Guidance, Motion, Operator, Overlay, Part, World
+from twinguide.headsets import choose_backend, make_headset
+from twinguide.hookspecs import Guidance, Motion, Operator, Overlay, Solver
 from twinguide.hosting.plan import PartPlan, RunPlan
 from twinguide.hosting.session import Session
 from twinguide.ledger import Ledger
 from twinguide.loop import STAGES, Loop
-from twinguide.messages import Displacement, PoseWire
+from twinguide.messages import Displacement, PoseWire, Solution
 from twinguide.person import Person, keyboard
-from twinguide.preparing import Run, Say, exposure_hz, make_folder, named_files, prepare_case, recorded_wearer
+from twinguide.preparing import Run, Say, exposure_hz, make_folder, named_files, prepare_case
 from twinguide.promptness import first_in_line, quiet_collector
 from twinguide.registry import Registry, made
-from twinguide.rehearsal import ATTEMPT_S, Rehearsal, laid_down, onlooker, trainee
+from twinguide.rehearsal import Rehearsal, laid_down, needle_of
 from twinguide.render.marks import mark_fault
 from twinguide.scenario import Scenario
 from twinguide.staging import Staging, mount_of
 from twinguide.twin import Twin
 from twinguide.wearer import Wearer
 from twinguide.workflow import Workflow
-from twinguide.xr.base import Headset
 from twinguide.xr.scripted import HandSource
 
 PREPARATION_LIMIT_S = 300.0  # of the run's clock, from setup to guidance
@@ -97,13 +96,13 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool, hands: H
     headset = make_headset(run, case, session, clock, draw=draw, hands=hands)
     stack.callback(headset.stop)
     headset.start()
-    still = not any(topic.message is Displacement for part in _declared(run) for topic in part.publishes.values())
-    twin = Twin(case, scenario, session.bulk, rate_hz, still=still)
+    still = not any(topic.message is Displacement for part in run.declared for topic in part.publishes.values())
+    twin = Twin(case, scenario, session.bulk, rate_hz, _levels(run), still=still)
     workflow = Workflow(
         scenario.registration,
         {name: (mark.kind, mark.position) for name, mark in case.landmarks.items()},
         case.plan.target,
-        trains=any(isinstance(p, Motion) and p.trains for p in _declared(run)),
+        trains=any(isinstance(p, Motion) and p.trains for p in run.declared),
         touch=twin.bodies.touch,
         forget=twin.forget_training,
         pivot=_pivot(run, twin),
@@ -117,23 +116,19 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool, hands: H
         workflow=workflow,
         ledger=Ledger(STAGES),
         head_covariance=_head_covariance(scenario),
-        guidance=[_guarded(p, session, "assess", finding_fault) for p in _declared(run) if isinstance(p, Guidance)],
-        overlays=[_guarded(p, session, "marks", drawable) for p in _declared(run) if isinstance(p, Overlay)],
+        guidance=[_guarded(p, session, "assess", finding_fault) for p in run.declared if isinstance(p, Guidance)],
+        overlays=[_guarded(p, session, "marks", drawable) for p in run.declared if isinstance(p, Overlay)],
         draw_every=(scenario.loop.draw_every_before, scenario.loop.draw_every)
         if scenario.clock == "virtual"
         else (1, 1),
     )
-    if not any(isinstance(part, Operator) for part in _declared(run)):
+    if not any(isinstance(part, Operator) for part in run.declared):
         loop.person = Person(stack.enter_context(keyboard()))
     if scenario.mode == "rehearse":
         _lay_down(loop, case, scenario)
     if headset.ctx is not None:
         _give_pictures(loop, run, case, stack)
     return loop
-
-
-def _declared(run: Run) -> list[Any]:
-    return [run.registry.part(name) for name in run.scenario.parts]
 
 
 def plan_of(run: Run, case: Case) -> RunPlan:
@@ -154,58 +149,11 @@ def plan_of(run: Run, case: Case) -> RunPlan:
     )  # fmt: skip
 
 
-def choose_backend(run: Run) -> Literal["openxr", "simulated"]:
-    """Return the scenario's headset; `auto` takes OpenXR where a runtime answers and time is real."""
-    settings, clock = run.scenario.headset, run.scenario.clock
-    if settings.backend == "simulated":
-        return "simulated"
-    from twinguide.xr.probe import probe
-
-    found = probe()
-    if found.available and clock == "real":
-        return "openxr"
-    if settings.backend == "openxr":
-        raise HeadsetError("an OpenXR runtime and the real clock", f"{found.text}, clock {clock}", "", found.remedy)
-    run.say(f"no OpenXR ({found.text}, clock {clock}): using the simulated headset")
-    return "simulated"
-
-
-def make_headset(
-    run: Run, case: Case, session: Session, clock: Clock, *, draw: bool, hands: HandSource | None = None
-) -> Headset:
-    """Return the headset that the plan names."""
-    s = run.scenario
-    if session.plan.about["headset"] == "openxr":
-        from twinguide.xr.openxr import HeadsetOpenXR
-
-        return HeadsetOpenXR(clock, s.headset.blend)
-    from twinguide.xr.simulated import HeadsetSimulated, SimulatedOptions
-
-    worlds = [p for p in _declared(run) if isinstance(p, World) and p.head]
-    head = _made(worlds[0], worlds[0].head, "reported", session) if worlds else None
-    latency_ns = round(s.headset.display_latency_ms * MS)
-    if s.headset.recorded:
-        head, held = recorded_wearer(Path(s.headset.recorded), clock.now_ns() + latency_ns)
-        hands = held or hands
-    if s.mode == "rehearse":
-        head, hands = head or onlooker(), hands or _trainee(run, case)
-    half = np.radians(s.headset.fov_deg) / 2
-    options = SimulatedOptions(
-        size=(s.headset.width, s.headset.height),
-        fov=(-half, half, half, -half),
-        rate_hz=s.loop.rate_hz,
-        display_latency_ns=latency_ns,
-        blend_mode=s.headset.blend[0],
-        render=draw,
-    )
-    return HeadsetSimulated(clock, head, hands, options)
-
-
-def _trainee(run: Run, case: Case) -> HandSource:
-    s, plan = run.scenario, case.plan
-    stage_from_image = laid_down(plan.target) @ Transform.of("reference", "image")
-    tip = np.array(s.tools[_needle(s)].tip_mm) * 1e-3
-    return trainee(stage_from_image, plan.entry, plan.target, tip, s.seed, attempts=round(s.seconds // ATTEMPT_S[-1]))
+def _levels(run: Run) -> Mapping[str, float]:
+    """Return the levels of the part that solves for the organ's shape, each with its 95 % error [mm]; none without."""
+    solvers = (part for part in run.declared if isinstance(part, Solver))
+    solving = (part for part in solvers if any(topic.message is Solution for topic in part.publishes.values()))
+    return next((part.contract.levels for part in solving), dict[str, float]())
 
 
 def _head_covariance(scenario: Scenario) -> NDArray[np.float64]:
@@ -229,31 +177,16 @@ def _pivot(run: Run, twin: Twin) -> GuidedPivot | None:
 
 
 def _guarded(part: Guidance | Overlay, session: Session, method: str, flaw: Callable[[Any], str]) -> Guarded[Any]:
-    call = getattr(_made(part, part.make, method, session), method)
+    asked = made(part.make, session.context(part.name), where=f"part {part.name}", method=method)
     budget_ms = float("inf") if session.plan.virtual else part.budget_ms  # what a run shows must not hang on a clock
-    return Guarded(part.name, call, budget_ms, flaw, partial(session.withdraw, part.name))
-
-
-def _made(part: Part, make: str, method: str, session: Session) -> Any:  # noqa: ANN401 - whatever the plugin makes
-    """Return what a part has made in this process; raise PluginError where that fails, or lacks its method."""
-    part_made = made(make, session.context(part.name), where=f"part {part.name}")
-    if not hasattr(part_made, method):
-        raise PluginError(f"{make} with a method {method!r}", type(part_made).__name__, f"part {part.name}")
-    return part_made
+    return Guarded(part.name, getattr(asked, method), budget_ms, flaw, partial(session.withdraw, part.name))
 
 
 def _lay_down(loop: Loop, case: Case, scenario: Scenario) -> None:
     """Place the patient before the wearer, and let the needle follow a hand."""
     loop.twin.bodies.place(laid_down(case.plan.target))
     loop.workflow.place(PoseWire.of(Transform.of("reference", "image"), NO_COVARIANCE), 0)
-    loop.rehearsal = Rehearsal(_needle(scenario))
-
-
-def _needle(scenario: Scenario) -> str:
-    names = [name for name, tool in scenario.tools.items() if tool.role == "needle"]
-    if not names:
-        raise ScenarioError('a tool with role = "needle"', f"{', '.join(scenario.tools) or 'no tools'}", "[tools]")
-    return names[0]
+    loop.rehearsal = Rehearsal(needle_of(scenario.tools))
 
 
 def _give_pictures(loop: Loop, run: Run, case: Case, stack: ExitStack) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,23 @@ from twinguide.case import Case
 from twinguide.embedding import Embedding, embed
 from twinguide.errors import BusError
 from twinguide.messages import Solution
+from twinguide.render.catalogue import text
 
 EYE = np.eye(3)
+CHI_95 = 2.7955  # standard deviations that hold 95 % of a normal error in three dimensions
 JUDGED_AT = 64  # points of a structure, spread over its surface, at which its error is judged
 
 
 class Deformation:
     """The newest solution, and the surfaces made from it when they are asked for."""
 
-    def __init__(self, case: Case, structures: Iterable[str]) -> None:
+    def __init__(self, case: Case, structures: Iterable[str], levels: Mapping[str, float] | None = None) -> None:
+        """Embed the structures; `levels` are those of the declared solver's contract: level -> its 95 % error [mm].
+
+        Where one is declared and there is no solution, the shape is unsure by the worst of them.
+        """
+        self._levels, self._organ = dict(levels or {}), case.organ
+        self._unsolved = (max(self._levels.values(), default=0.0) * 1e-3 / CHI_95) ** 2
         body, names = case.body(), list(structures)
         self._body, self._rest = body, body.vertices
         self._embedded = {name: embed(body, case.surface(name).vertices) for name in names}
@@ -39,7 +47,8 @@ class Deformation:
 
     def _forget(self) -> None:
         self.solution: Solution | None = None
-        self.variances = np.zeros(self._count)  # [m2], the solver's own of each structure, per axis: its points' mean
+        # [m2], the solver's own of each structure, per axis: its points' mean
+        self.variances = np.full(self._count, self._unsolved)
         self.target_covariance = np.zeros((3, 3))  # [m2], the solver's own at the planned target, in image
         self._vertices, self._sigma, self._moved = None, None, np.zeros(3)
 
@@ -49,6 +58,10 @@ class Deformation:
         Without errors all vertices have the solution's own, but for the target: what drives the solver says how sure
         that is. An older solution is left; raise BusError for an unusable one.
         """
+        if solution.of != self._organ:
+            raise BusError(f"a solution of {self._organ}", f"of {solution.of!r}")
+        if self._levels and solution.level not in self._levels:
+            raise BusError(f"a level of its contract: {', '.join(self._levels)}", repr(solution.level))
         if vertices.shape != self._shape or not np.isfinite(vertices).all():
             got = "values that are not finite" if vertices.shape == self._shape else f"shape {vertices.shape}"
             raise BusError(f"finite vertices, shape {self._shape}", got, f"solution of {solution.of}")
@@ -62,6 +75,14 @@ class Deformation:
         self._moved, self.target_covariance = at_target[0] - self._planned, covariance[0] * told
         squares = self._judged.sigma(errors, vertices, self._rest)[: len(self._owner)] ** 2
         self.variances = np.bincount(self._owner, weights=squares, minlength=self._count) / self._judged_points
+
+    @property
+    def fault(self) -> str:
+        """Why the shape is not to be trusted as solved; nothing where it is, or where no part is to solve it."""
+        if self.solution is None:
+            return text("shape_absent") if self._levels else ""
+        lowered = self.solution.level in ("partial", "rigid")
+        return text(f"shape_{self.solution.level}", reason=self.solution.reason) if lowered else ""
 
     def embed(self, points: NDArray[np.float64]) -> Embedding:
         """Find how points [m], shape (k, 3), in image at rest, ride in the body: once, to ask `at` each frame."""

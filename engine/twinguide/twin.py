@@ -7,7 +7,7 @@ what has moved since the time they are valid for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,19 +68,21 @@ class Twin:
         scenario: Scenario,
         bulk: Callable[[BulkRef], NDArray[Any] | None],
         exposure_hz: float = 60.0,
+        levels: Mapping[str, float] | None = None,
         *,
         still: bool = False,
     ) -> None:
         """Take the case, the tools, how to read a shared array, and the rate that the tracker declares [Hz].
 
-        `still`: no part of the run tells how the organ moves, so it is taken to lie as in the CT.
+        `levels` are those of the declared solver's contract: level -> its 95 % error [mm]. `still`: no part of the run
+        tells how the organ moves, so it is taken to lie as in the CT.
         """
         self._case, self._bulk, self._still = case, bulk, still
         self.bodies = Bodies(scenario, exposure_hz)
         followed = any(tool.role == "headset" for tool in scenario.tools.values())
         self._stage_is_told = not (followed or self.bodies.untracked)
         self._displacement = DisplacementHistory()
-        self._deformation = Deformation(case, [n for n, s in case.structures.items() if s.moves])
+        self._deformation = Deformation(case, [n for n, s in case.structures.items() if s.moves], levels)
         self._target_trust = Trust(scenario.target_tolerance_mm * 1e-3)
         self._trust = {name: Trust(s.tolerance_m) for name, s in case.structures.items()}
         self._moves = np.array([s.moves for s in case.structures.values()])
@@ -185,7 +187,7 @@ class Twin:
             target=target,
             displacement=moved,
             entry=entry,
-            target_status=self._status(self._target_trust, target_p95, frame, registration, moves=True),
+            target_status=self._status(self._target_trust, target_p95, frame, registration, frame.fault),
             workflow=workflow,
             gate_open=gate_open,
             gate_reason=self._gate_reason(now_ns, fault),
@@ -236,9 +238,10 @@ class Twin:
                 self._radii = (*of, self._judged(frame.pose, frame.motion.covariance))
             radii = self._radii[2]
             shift = frame.motion.position - frame.pose.transform.rotation @ self._deformation.at_target()
+        fault = frame.fault or self._deformation.fault
         views: dict[str, StructureView] = {}
         for name, moves, radius in zip(self._case.structures, self._moves.tolist(), radii, strict=True):
-            status = self._status(self._trust[name], radius, frame, registration, moves=moves)
+            status = self._status(self._trust[name], radius, frame, registration, fault if moves else "")
             vertices, version = (self._deformation.newest(name) if moves and deform else None) or (None, 0)
             views[name] = StructureView(name, status, shift if moves else STILL.position, vertices, version)
         return views
@@ -251,13 +254,12 @@ class Twin:
         covariances[self._moves] += motion + self._deformation.variances[:, None, None] * EYE
         return p95_from_covariances(covariances).tolist()
 
-    def _status(
-        self, trust: Trust, p95: float | None, frame: _Frame, registration: Registration, *, moves: bool
-    ) -> Status:
+    def _status(self, trust: Trust, p95: float | None, frame: _Frame, registration: Registration, fault: str) -> Status:
+        """Return a structure's status for its 95 % error [m]; `fault` is what speaks against its own place."""
         if p95 is None or registration.state in ("absent", "void", "suspended"):
             return Status("hidden", registration.reason or registration.state)
-        seen, fault = frame.seen, frame.seen.unseen or frame.room or (frame.fault if moves else "")
-        status = trust.judge(p95, seen.silence, seen.horizon_ns, seen.period_ns, fault)
+        seen = frame.seen
+        status = trust.judge(p95, seen.silence, seen.horizon_ns, seen.period_ns, seen.unseen or frame.room or fault)
         if registration.state != "confirmed" and status.state != "hidden":
             reason = text("not_verified" if registration.state == "made" else "not_confirmed")
             return Status("unconfirmed", reason, status.silence, status.horizon_ns, p95)

@@ -5,6 +5,7 @@ import pytest
 
 from twinguide.deformation import Deformation
 from twinguide.embedding import LOOSE_M, embed
+from twinguide.errors import BusError
 from twinguide.messages import BulkRef, Solution
 
 TARGET = np.array([0.04, 0.05, 0.06])
@@ -26,22 +27,31 @@ FAR = np.array([[0.08, 0.09, 0.08], [0.09, 0.09, 0.08]])
 LOOSE = np.array([[0.05, 0.05, 0.1 + 2 * LOOSE_M], [0.05, 0.05, 0.1 + LOOSE_M / 2]])
 
 
+LEVELS = {"full": 3.0, "partial": 4.0, "rigid": 5.591}
+
+
 @pytest.fixture
 def deformation():
+    return made()
+
+
+def made(levels=None):
     surfaces = {"near": NEAR, "far": FAR, "loose": LOOSE}
     case = SimpleNamespace(
         body=lambda: BODY,
         surface=lambda name: SimpleNamespace(vertices=surfaces[name]),
         plan=SimpleNamespace(target=TARGET),
+        organ="x",
     )
-    return Deformation(case, surfaces)
+    return Deformation(case, surfaces, levels)
 
 
-def solution(t_ns=0, sigma_m=0.002):
+def solution(t_ns=0, sigma_m=0.002, level="full", of="x", reason=""):
     ref = BulkRef("r", 0, 1, "<f4", BODY.vertices.shape)
     return Solution(
-        t_ns=t_ns, of="x", vertices=ref, level="full", residual=0.0, sigma_m=sigma_m, smallest_j=1.0, deadline_met=True
-    )
+        t_ns=t_ns, of=of, vertices=ref, level=level, reason=reason,
+        residual=0.0, sigma_m=sigma_m, smallest_j=1.0, deadline_met=True,
+    )  # fmt: skip
 
 
 def test_a_structure_carries_the_error_of_the_vertices_around_it(deformation):
@@ -98,6 +108,33 @@ def test_an_outdated_solution_leaves_no_error_behind(deformation):
     assert deformation.solution is None
     np.testing.assert_array_equal(deformation.variances, 0.0)
     np.testing.assert_array_equal(deformation.at_target(), 0.0)
+
+
+def test_without_the_declared_solvers_word_the_shape_is_as_unsure_as_its_worst_level():
+    deformation = made(LEVELS)
+    for _ in range(2):
+        assert "no solver" in deformation.fault
+        np.testing.assert_allclose(deformation.variances, 0.002**2, rtol=1e-12)  # 5.591 mm hold 95 %
+        deformation.take(solution(5), BODY.vertices, np.full(len(BODY.vertices), 0.001))
+        assert deformation.fault == ""
+        np.testing.assert_allclose(deformation.variances, 0.001**2, rtol=1e-12)
+        deformation.forget_before(6)
+
+
+@pytest.mark.parametrize("level", ["partial", "rigid"])
+def test_a_lowered_level_is_said_with_its_reason(level):
+    deformation = made(LEVELS)
+    deformation.take(solution(level=level, reason="the probe contradicts the target"), BODY.vertices)
+    assert deformation.fault.endswith("the probe contradicts the target")
+    deformation.take(solution(1), BODY.vertices)
+    assert deformation.fault == ""
+
+
+@pytest.mark.parametrize("wrong", [{"level": "superb"}, {"of": "spleen"}])
+def test_a_solution_that_nobody_declared_is_refused(wrong):
+    deformation = made(LEVELS)
+    with pytest.raises(BusError, match=next(iter(wrong.values()))):
+        deformation.take(solution(**wrong), BODY.vertices)
 
 
 def test_errors_of_neighbours_are_averaged_and_not_their_squares():
