@@ -14,7 +14,7 @@ from twinguide_calibration.error import p95_radius
 from twinguide_calibration.linear import eigen, invert, solve, squared_lengths
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Ints, as_floats, no_rows
-from twinguide_calibration.weights import TUKEY_WIDTH, estimate_variance, robust_scale, settle_scale, tukey
+from twinguide_calibration.weights import biweight, estimate_variance, robust_scale, settle_scale, tukey
 
 LEAST_MARKS = 4
 ROUNDS = 20
@@ -61,12 +61,12 @@ def locate_eye(targets: Array, marks: Array, start: Array | None = None, *, p95_
     if len(targets) < LEAST_MARKS or not (np.isfinite(targets).all() and np.isfinite(marks).all()):
         raise CalibrationRefused(f"wanted at least {LEAST_MARKS} finite marks; got {len(targets)}", "Line up more.")
     eye = np.zeros(3) if start is None else as_floats(start)
-    weights = np.ones(len(targets))
+    weights, kind = np.ones(len(targets)), biweight(2, 2.0 * len(targets) - 3.0)
     for _ in range(ROUNDS):
         residual, jacobian = _misses(eye, targets, marks)
         squares = squared_lengths(residual)
-        sigma = max(settle_scale(squares, 2, robust_scale(squares, 2), 3), SCALE_FLOOR_RAD)
-        weights = tukey(squares, 2, sigma)
+        sigma = max(settle_scale(squares, kind, robust_scale(squares, 2), 3), SCALE_FLOOR_RAD)
+        weights = tukey(squares, kind, sigma)
         information, gradient = _normal(residual, jacobian, weights)
         _check_held(information)
         step = -solve(information, gradient)
@@ -106,11 +106,11 @@ def _check_held(information: Array) -> None:
 
 def _result(eye: Array, targets: Array, marks: Array, p95_max: float) -> EyeFit:
     residual, jacobian = _misses(eye, targets, marks)
-    squares = squared_lengths(residual)
-    sigma = max(settle_scale(squares, 2, robust_scale(squares, 2), 3), SCALE_FLOOR_RAD)
-    inside = squares < (TUKEY_WIDTH[2] * sigma) ** 2
+    squares, kind = squared_lengths(residual), biweight(2, 2.0 * len(targets) - 3.0)
+    sigma = max(settle_scale(squares, kind, robust_scale(squares, 2), 3), SCALE_FLOOR_RAD)
+    inside = kind.within(squares, sigma)
     information, _ = _normal(residual, jacobian, np.ones(len(targets)))
-    covariance = invert(information) * estimate_variance(squares, 2, sigma, 3)
+    covariance = invert(information) * estimate_variance(squares, kind, sigma, 3)
     freedom = max(2.0 * float(inside.sum()) - 3.0, 1.0)
     p95 = float(p95_radius(covariance, freedom))
     if p95 > p95_max:

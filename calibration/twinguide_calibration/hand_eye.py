@@ -14,7 +14,7 @@ from math import degrees, inf, sqrt
 import numpy as np
 
 from twinguide_calibration.error import p95_radius
-from twinguide_calibration.hand_eye_noise import first_moment, next_moment, shape_of, small_sample
+from twinguide_calibration.hand_eye_noise import Shape, first_moment, next_moment, shape_of, small_sample
 from twinguide_calibration.hand_eye_start import park
 from twinguide_calibration.latency import (
     checked_stream,
@@ -37,7 +37,8 @@ from twinguide_calibration.rigid import (
     perturb,
 )
 from twinguide_calibration.weights import (
-    TUKEY_WIDTH,
+    Biweight,
+    biweight,
     estimate_variance,
     robust_scale,
     settle_scale,
@@ -52,7 +53,6 @@ MANY_STILL = 0.25  # of the pairs, of one pose: more hide the rest
 LEAST_GROUP = 15  # pairs, that may have an X of their own
 MOST_REJECTED = 0.5  # the breakdown point: beyond it no majority tells which pairs are right
 MANY_REJECTED = 0.2  # to be told
-FEW = 12  # pairs: the mix of the noises is then hardly known, and the covariance up to a fifth too small
 TURN_MORE = "Turn the body more, and about more axes."
 OPEN = 1e-10  # of the largest eigenvalue: what pairs leave open
 FOLLOWED = 20.0  # times the variance is widened by residuals that follow one another: no longer noise
@@ -244,7 +244,8 @@ class _Final:
     whitened: Array  # (n, 6)
     jacobian: Array  # (n, 6, k) whitened, over (X, Z[, offset])
     scale: float
-    sizes: Ints | None  # of the noise, as `small_sample` takes them; None where the noise was given
+    kind: Biweight
+    shape: Shape | None  # of the noise; None where it was given
 
 
 def _refine(problem: _Problem, x: Array, z: Array, offset: float) -> tuple[Array, Array, float, _Final]:
@@ -295,24 +296,25 @@ def _linear(
         parts.append(adjoint(inverse(x)) @ speed[:, :, None])
     jacobian = np.concatenate(parts, axis=2)
     if problem.given:
-        whitening, sizes, least = _given_whitening(problem, x), None, 1.0
+        whitening, shape, kind, least = _given_whitening(problem, x), None, biweight(6), 1.0
     else:
         shape = shape_of(first_moment(residual) if moment is None else moment, x)
-        whitening, sizes = shape.whitening, shape.sizes
+        # two components a size on the average, and of each two numbers' worth are fitted
+        whitening, kind = shape.whitening, biweight(6, 2.0 * (len(a) - 2.0))
     whitened = (whitening @ residual[:, :, None])[..., 0]
     white = whitening @ jacobian
     squares = squared_lengths(whitened)
     k = white.shape[2]
-    scale = max(settle_scale(squares, 6, robust_scale(squares, 6), k), least)
-    weights = tukey(squares, 6, scale)
+    scale = max(settle_scale(squares, kind, robust_scale(squares, 6), k), least)
+    weights = tukey(squares, kind, scale)
     flat = white.reshape(-1, k)
     weighted = flat * np.repeat(weights, 6)[:, None]
     information = weighted.T @ flat
     step = -solve(information, weighted.T @ whitened.ravel())
     if not problem.given:
-        moment = next_moment(residual, weights, jacobian, invert(flat.T @ flat) * scale**2)
+        moment = next_moment(residual, weights, kind, jacobian, invert(flat.T @ flat) * scale**2)
     length = sqrt(max(float(step @ information @ step), 0.0))
-    return _Final(residual, whitened, white, scale, sizes), step, length, moment
+    return _Final(residual, whitened, white, scale, kind, shape), step, length, moment
 
 
 def _given_whitening(problem: _Problem, x: Array) -> Array:
@@ -330,15 +332,15 @@ def _result(
     x: Array, z: Array, offset: float, final: _Final, rows: Ints, n: int, spread: float, notes: tuple[str, ...]
 ) -> HandEyeFit:
     squares = squared_lengths(final.whitened)
-    inside = squares < (TUKEY_WIDTH[6] * final.scale) ** 2
+    inside = final.kind.within(squares, final.scale)
     inflation = spread_inflation(final.whitened, final.jacobian, inside, final.scale**2)
     count = final.jacobian.shape[2]
     information = _told_information(final.jacobian[inside])
-    if final.sizes is None:
+    if final.shape is None:
         covariance, freedom, variance = invert(information), inf, final.scale**2 / EFFICIENCY
     else:
-        covariance, freedom = small_sample(final.jacobian[inside], final.sizes, float(inside.sum()) / inflation)
-        variance = estimate_variance(squares[inside], 6, final.scale, count)
+        covariance, freedom = small_sample(final.jacobian[inside], final.shape, float(inside.sum()) / inflation)
+        variance = estimate_variance(squares[inside], final.kind, final.scale, count)
     covariance = covariance * variance * inflation
     turned, moved = np.full(n, np.nan), np.full(n, np.nan)
     turned[rows] = np.sqrt(squared_lengths(final.residual[:, :3]))
@@ -395,8 +397,6 @@ def _gated(fit: HandEyeFit, used: int, p95_max: float) -> HandEyeFit:
             else "Turn the body more, about axes across that direction, and record more poses.",
         )
     told: list[str] = []
-    if used < FEW:
-        told.append(f"{used} pairs: with fewer than {FEW} a stated 95 % may be 89 %")
     if fit.inflation > 2.0:
         told.append(f"residuals follow the motion: the covariance was widened {fit.inflation:.1f} times")
     if len(fit.rejected) > MANY_REJECTED * used:

@@ -13,16 +13,22 @@ import numpy as np
 
 from twinguide_calibration.hand_eye_start import SCALE_FLOOR
 from twinguide_calibration.linear import invert, squared_lengths
-from twinguide_calibration.rigid import Array, Ints, inverse, skew
-from twinguide_calibration.weights import WEIGHTED_SQUARE, robust_scale
+from twinguide_calibration.rigid import Array, inverse, skew
+from twinguide_calibration.weights import Biweight, robust_scale
+
+SHARE_KNOWN = 12.0  # the information in that a share lies between 0 and 1
+LEAST_FREEDOM = 3.0  # fewer leave the mean of a squared distance without bound
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shape:
-    """A whitening (6, 6) of residuals, and by which of up to three sizes each whitened component (6,) was divided."""
+    """A whitening (6, 6) of residuals, and how whitened noise changes, (6, 6) each, with each number of the shape.
+
+    The sizes' changes come first, by their logarithms; the last is the share's.
+    """
 
     whitening: Array
-    sizes: Ints
+    changes: tuple[Array, ...]
 
 
 def first_moment(residual: Array) -> Array:
@@ -31,7 +37,7 @@ def first_moment(residual: Array) -> Array:
     return np.diag(np.repeat([turning**2, moving**2], 3))
 
 
-def next_moment(residual: Array, weights: Array, jacobian: Array, bread: Array) -> Array:
+def next_moment(residual: Array, weights: Array, kind: Biweight, jacobian: Array, bread: Array) -> Array:
     """Return the noise's second moment (6, 6): that of residuals (n, 6) with Tukey's weights, and what the fit took.
 
     `E[r r'] = V - J (sum J' V^-1 J)^-1 J'` for residuals r of a fit, so that V is the fixed point of adding the second
@@ -39,7 +45,7 @@ def next_moment(residual: Array, weights: Array, jacobian: Array, bread: Array) 
     (n, 6, k); `bread` (k, k) is the covariance of the fit.
     """
     used = max(int(np.count_nonzero(weights)), 1)
-    left = (weights[:, None] * residual).T @ residual / (WEIGHTED_SQUARE[6] * used)
+    left = (weights[:, None] * residual).T @ residual / (kind.square * used)
     by_component = jacobian.transpose(1, 0, 2).reshape(6, -1)
     taken = by_component @ (jacobian @ bread).transpose(1, 0, 2).reshape(6, -1).T / len(residual)
     return left + taken
@@ -60,26 +66,34 @@ def shape_of(moment: Array, x: Array) -> Shape:
         along = across = float(rest.sum()) / 3.0
         sizes[4:] = 1
     scales = np.sqrt(np.maximum([np.trace(turning) / 3.0, along, across], 0.0)) + SCALE_FLOOR
-    whitening = np.zeros((6, 6))
+    by_component = scales[[0, 0, 0, 1, 2, 2]][:, None]
+    whitening, mixed = np.zeros((6, 6)), np.zeros((6, 6))
     whitening[:3, :3] = np.eye(3)
     whitening[3:, 3:], whitening[3:, :3] = frame, -share * lever
-    return Shape(whitening / scales[[0, 0, 0, 1, 2, 2]][:, None], sizes)
+    mixed[3:, :3] = lever * scales[0] / by_component[3:]
+    changes = [np.diag((sizes == size).astype(np.float64)) for size in np.unique(sizes)]
+    return Shape(whitening / by_component, (*changes, mixed + mixed.T))
 
 
-def small_sample(jacobian: Array, sizes: Ints, count: float) -> tuple[Array, float]:
-    """Return the covariance (k, k) of a fit whose noise has sizes estimated beside it, and the freedom behind it.
+def small_sample(jacobian: Array, shape: Shape, count: float) -> tuple[Array, float]:
+    """Return the covariance (k, k) of a fit whose noise's shape is estimated beside it, and the freedom behind it.
 
-    `jacobian` (n, 6, k) is whitened; `count` samples are worth n. Weights that follow chance widen the covariance
-    (Kenward & Roger 1997, eq. 3, the sizes being independent); the freedom is that of the sizes, each by its part in
-    the estimate (after Satterthwaite 1946, as if each direction hung on one size alone).
+    `jacobian` (n, 6, k) is whitened; `count` samples are worth n. Weights that follow chance widen the covariance, by
+    the restricted information on the shape's numbers (Kenward & Roger 1997, eq. 3 and 5); the freedom is that of the F
+    with the mean which the squared distance of all k values then has (ibid., eq. 7).
     """
-    parts = [jacobian[:, sizes == size].reshape(-1, jacobian.shape[2]) for size in np.unique(sizes)]
-    held = [part.T @ part for part in parts]
-    bread = invert(np.sum(held, axis=0))
-    wider, spread = bread.copy(), 0.0
-    for part, information in zip(parts, held, strict=True):
-        leverage = float(np.trace(bread @ information))
-        free = max(count * len(part) / len(jacobian) - leverage, 1.0)
-        wider += 4.0 / free * bread @ (information - information @ bread @ information) @ bread
-        spread += leverage / len(bread) / free
-    return wider, 1.0 / spread
+    n, k = len(jacobian), jacobian.shape[2]
+    flat = jacobian.reshape(-1, k)
+    bread = invert(flat.T @ flat)
+    turned = [(change @ jacobian).reshape(-1, k) for change in shape.changes]
+    held = [bread @ (flat.T @ one) for one in turned]
+    both = [[bread @ (one.T @ two) for two in turned] for one in turned]
+    number = range(len(turned))
+    known = np.array([[np.trace(shape.changes[i] @ shape.changes[j]) * n / 2.0 for j in number] for i in number])
+    known -= np.array([[np.trace(both[i][j]) - np.trace(held[i] @ held[j]) / 2.0 for j in number] for i in number])
+    known *= count / n
+    known[-1, -1] += SHARE_KNOWN
+    chance = invert(known)
+    widened = [chance[i, j] * (both[i][j] - held[i] @ held[j]) for i in number for j in number]
+    apart = sum(chance[i, j] * float(np.trace(held[i] @ held[j])) for i in number for j in number)
+    return bread + 2.0 * np.sum(widened, axis=0) @ bread, max(2.0 * k / apart, LEAST_FREEDOM)

@@ -11,7 +11,7 @@ from twinguide_calibration.linear import invert, solve
 from twinguide_calibration.poses import check_poses, check_stamps
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Bools, Ints, as_floats, compose, difference, exponential, inverse
-from twinguide_calibration.weights import estimate_variance, robust_scale, serial_inflation, tukey
+from twinguide_calibration.weights import biweight, estimate_variance, robust_scale, serial_inflation, tukey
 
 BINS = 32  # of a recording, each giving its earliest arrival
 STEP_SHARE = 0.2  # of bins that fit no line: the clock was set while it was recorded
@@ -124,16 +124,16 @@ def _robust_line(design: Array, values: Array) -> tuple[Array, Array, Bools]:
     spans = np.subtract.outer(design[:, 1], design[:, 1])[np.triu_indices(len(values), 1)]
     slope = float(np.median(slopes / spans))  # Theil & Sen
     line = np.array([float(np.median(values - slope * design[:, 1])), slope])
-    sigma = 1e-9
+    sigma, kind = 1e-9, biweight(1)
     for _ in range(10):
         squares = (values - design @ line) ** 2
         sigma = max(robust_scale(squares, 1), 1e-9)  # of delays, whose tail is long: a settled scale would shrink
-        weights = tukey(squares, 1, sigma)
+        weights = tukey(squares, kind, sigma)
         line = solve(design.T * weights @ design, design.T @ (weights * values))
     squares = (values - design @ line) ** 2
-    covariance = invert(design.T @ design) * estimate_variance(squares, 1, sigma, 2)
+    covariance = invert(design.T @ design) * estimate_variance(squares, kind, sigma, 2)
     covariance[0, 0] += sigma**2
-    return line, covariance, tukey(squares, 1, sigma) > 0.0
+    return line, covariance, kind.within(squares, sigma)
 
 
 def profile_minimum(lags: Array, misfit: Array, freedom: float) -> tuple[float, float]:

@@ -22,7 +22,8 @@ from twinguide_calibration.poses import check_poses
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Ints, exponential, skew
 from twinguide_calibration.weights import (
-    TUKEY_WIDTH,
+    Biweight,
+    biweight,
     estimate_variance,
     median,
     robust_scale,
@@ -150,6 +151,7 @@ class _State:
     whitening: Array  # (3, 3), of a residual in tool axes; symmetric
     squares: Array  # (n,) whitened squared lengths
     scales: tuple[float, float]  # [m], along the shaft and across it
+    kind: Biweight  # the weights' form
     scale: float  # of the whitened residuals
 
 
@@ -164,15 +166,16 @@ def _look(rotation: Array, translation: Array, tip: Array, pivot: Array, warm: t
     misclosure = tip - turn @ skew(tip).T + np.einsum("nji,nj->ni", turned, translation - pivot)
     whitening = np.eye(3) / across + np.outer(axis, axis) * (1.0 / along - 1.0 / across)
     squares = squared_lengths(error @ whitening)
-    scale = settle_scale(squares, 3, 1.0, 6)
-    return _State(tip, pivot, error, turned, misclosure, whitening, squares, (along, across), scale)
+    kind = biweight(3, 1.5 * (len(error) - 2.0))  # two scales share the residuals
+    scale = settle_scale(squares, kind, 1.0, 6)
+    return _State(tip, pivot, error, turned, misclosure, whitening, squares, (along, across), kind, scale)
 
 
 def _iterate(rotation: Array, translation: Array) -> _State:
     try:
         state = _look(rotation, translation, *_start(rotation, translation), None)
         for _ in range(ROUNDS):
-            weights = tukey(state.squares, 3, state.scale)
+            weights = tukey(state.squares, state.kind, state.scale)
             information, gradient = _normal(state, weights)
             step = -solve(information, gradient)
             state = _look(rotation, translation, state.tip + step[:3], state.pivot + step[3:], state.scales)
@@ -200,10 +203,12 @@ def _start(rotation: Array, translation: Array) -> tuple[Array, Array]:
 
 def _scales(error: Array, axis: Array, warm: tuple[float, float] | None) -> tuple[float, float]:
     """Return the robust sigmas [m] of residuals in tool axes along the shaft and across it, from those before."""
+    freedom = len(error) - 2.0  # of a component
     along = (error @ axis) ** 2
     across = squared_lengths(error) - along
     start = (robust_scale(along, 1), robust_scale(across, 2)) if warm is None else warm
-    first, second = settle_scale(along, 1, start[0], 2), settle_scale(across, 2, start[1], 4)
+    first = settle_scale(along, biweight(1, freedom), start[0], 2)
+    second = settle_scale(across, biweight(2, 2.0 * freedom), start[1], 4)
     least = max(0.05 * max(first, second), SCALE_FLOOR_M)
     return max(first, least), max(second, least)
 
@@ -230,10 +235,10 @@ def _jacobian(state: _State) -> Array:
 def _result(
     state: _State, rotation: Array, translation: Array, kept: Ints, n: int, systematic: float, notes: tuple[str, ...]
 ) -> PivotFit:
-    inside = state.squares < (TUKEY_WIDTH[3] * state.scale) ** 2
+    inside = state.kind.within(state.squares, state.scale)
     smallest = _told_spread(rotation[inside], "the tool hardly turned in the poses that agree")
     inflation = serial_inflation(state.error, inside)
-    variance = estimate_variance(state.squares[inside], 3, state.scale, 6)
+    variance = estimate_variance(state.squares[inside], state.kind, state.scale, 6)
     covariance = invert(_normal(state, inside.astype(np.float64))[0]) * variance * inflation
     freedom = max(1.5 * float(inside.sum()) / inflation - 6.0, 1.0)  # two scales share the residuals
     residuals = np.full(n, np.nan)

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import sqrt
 
 import numpy as np
 
 from twinguide_calibration.linear import eigen, squared_lengths
 from twinguide_calibration.refused import CalibrationRefused
-from twinguide_calibration.rigid import Array, Bools, Ints, as_floats, difference, perturb
+from twinguide_calibration.rigid import Array, Ints, as_floats, difference, perturb
 from twinguide_calibration.surface_error import FreeDirection, Patch, SurfaceError, assess
 from twinguide_calibration.surface_samples import SurfaceModel
-from twinguide_calibration.weights import TUKEY_WIDTH, robust_scale, settle_scale, tukey
+from twinguide_calibration.weights import biweight, robust_scale, settle_scale, tukey
 
 LEAST_POINTS = 12
 THINNED = 250  # points that walk in
@@ -29,6 +30,7 @@ STEP_RAD = 0.2  # a longer turn at once leaves the region where the planes tell 
 STIFFNESS = 1e-6  # of the largest eigenvalue: a direction held less is not moved at all
 LEAST_INSIDE = 0.5  # of the points; fewer, and this is another surface
 SCALE_FLOOR_M = 1e-7
+MAD_WORTH = 0.37  # of the degrees behind a mean square: what the median's scale is worth
 LIFT_M = 2e-3  # larger residuals are a start's, not noise
 RIVAL_COST = 1.1  # a second place whose residual is within 10 % cannot be told from the first
 RIVAL_M = 5.0e-3  # and that moves the points by more than this
@@ -146,7 +148,7 @@ def _look(points: Array, centre: Array, model: SurfaceModel, transform: Array, n
     residuals = height + 0.5 * np.einsum("ni,ni->n", bend, offset)
     normals += bend
     normals /= np.sqrt(squared_lengths(normals))[:, None]
-    sigma = robust_scale(residuals**2, 1)
+    sigma = robust_scale(residuals**2, 1) / sqrt(1.0 - 6.0 / len(points))  # six numbers are fitted
     # Noise along a curved surface lifts points off it by sigma^2 times the mean curvature.
     residuals -= min(sigma, LIFT_M) ** 2 * model.curvatures.take(near)
     told = normals @ transform[:3, :3]  # normals in source axes
@@ -167,9 +169,9 @@ def _descend(
     about[:3, 3] = centre
     back = np.eye(4)
     back[:3, 3] = -centre
-    look = _look(points, centre, model, transform)
+    look, kind = _look(points, centre, model, transform), biweight(1, MAD_WORTH * (len(points) - 6.0))
     for _ in range(steps):
-        weighted = look.jacobian * tukey(look.residuals**2, 1, look.sigma)[:, None]
+        weighted = look.jacobian * tukey(look.residuals**2, kind, look.sigma)[:, None]
         step = _step(weighted.T @ look.jacobian, weighted.T @ look.residuals, size)
         transform = perturb(transform @ about, step) @ back
         moved = _moved(step, size)
@@ -205,9 +207,9 @@ def _result(
     notes: tuple[str, ...],
     model_error: SurfaceError | None,
 ) -> SurfaceFit:
-    squares = look.residuals**2
-    sigma = max(settle_scale(squares, 1, look.sigma, 6), SCALE_FLOOR_M)
-    inside: Bools = squares < (TUKEY_WIDTH[1] * sigma) ** 2
+    squares, kind = look.residuals**2, biweight(1, len(places) - 6.0)
+    sigma = max(settle_scale(squares, kind, look.sigma, 6), SCALE_FLOOR_M)
+    inside = kind.within(squares, sigma)
     held = inside if inside.sum() > LEAST_POINTS else np.ones(len(places), dtype=np.bool_)
     turn = transform[:3, :3]
     patch = Patch(
@@ -216,6 +218,7 @@ def _result(
         look.residuals[held],
         turn.T @ model.bends[look.nearest[held]] @ turn,
         sigma,
+        kind,
         model.extent,
     )
     verdict = assess(patch, centre, model_error)

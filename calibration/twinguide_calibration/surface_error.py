@@ -9,7 +9,7 @@ import numpy as np
 
 from twinguide_calibration.linear import eigen, squared_lengths
 from twinguide_calibration.rigid import Array, adjoint, skew
-from twinguide_calibration.weights import SIGNIFICANT, estimate_variance
+from twinguide_calibration.weights import SIGNIFICANT, Biweight, estimate_variance
 
 SLIPPERY = 0.03  # root of the smallest over the largest eigenvalue: less, and the surface itself lets it slide
 FREE_M = 1.5e-3  # 1 sigma at the organ's extent; more, and noise alone leaves the direction open
@@ -69,6 +69,7 @@ class Patch:
     residuals: Array
     bends: Array
     sigma: float
+    kind: Biweight
     extent: float
 
 
@@ -86,7 +87,7 @@ def assess(patch: Patch, centre: Array, model_error: SurfaceError | None) -> Ver
     values, vectors = eigen(seen)
     root, left = _held(patch, scale, values, vectors)
     bread: Array = root / left @ root.T
-    variance = estimate_variance(patch.residuals**2, 1, patch.sigma, 6)
+    variance = estimate_variance(patch.residuals**2, patch.kind, patch.sigma, 6)
     plain = variance * (root / left**2 @ root.T)
     extra = _correlated(patch, scaled, model_error)
     total = plain + bread @ extra @ bread

@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from dataclasses import dataclass
+from functools import lru_cache
+from math import inf, isfinite, sqrt
 
 import numpy as np
+from scipy.special import chdtr, chdtri, fdtri  # pyright: ignore[reportMissingTypeStubs]
 
 from twinguide_calibration.rigid import Array, Bools
 
-# Per k: the biweight's width for 95 % efficiency under normal noise; the median of chi-square; E[w r2] / k at sigma 1.
+# Per k: the biweight's width for 95 % efficiency under normal noise of known size; the median of chi-square.
 TUKEY_WIDTH = {1: 4.6851, 2: 5.1230, 3: 5.4902, 6: 6.3562}
 CHI2_MEDIAN = {1: 0.4549364, 2: 1.3862944, 3: 2.3659739, 6: 5.3481206}
-WEIGHTED_SQUARE = {1: 0.75778, 2: 0.73002, 3: 0.70676, 6: 0.65298}
+TAIL = 1e-3  # of sound samples: as many lie beyond the same share of the width, however well the noise is known
 SCALE_STEPS = 12
 SIGNIFICANT = 3.0  # standard errors of an autocorrelation before it is believed: white noise keeps its own covariance
+
+
+@dataclass(frozen=True, slots=True)
+class Biweight:
+    """Tukey's biweight for residuals of k components: its width [sigma], and `E[w r2] / k` of normal noise."""
+
+    k: int
+    width: float
+    square: float
+
+    def within(self, squares: Array, sigma: float) -> Bools:
+        """Return which squared lengths, shape (n,), have any weight at a scale."""
+        return squares < (self.width * sigma) ** 2
+
+
+@lru_cache(64)
+def biweight(k: int, freedom: float = inf) -> Biweight:
+    """Return the biweight for residuals of k components whose scale is estimated with `freedom` degrees.
+
+    Distances by a scale known from few follow F, not chi-square (Hardin & Rocke 2005): a width for known noise would
+    leave out sound samples, whose absence shrinks the scale, which leaves out more.
+    """
+    width = TUKEY_WIDTH[k]
+    if isfinite(freedom):
+        width *= sqrt(k * float(fdtri(k, max(freedom, 3.0), 1.0 - TAIL) / chdtri(k, TAIL)))
+    first, second, third = (float(chdtr(k + 2 * m, width**2)) for m in (1, 2, 3))  # E[r^2m] within, over its factor
+    return Biweight(k, width, first - 2.0 * (k + 2) * second / width**2 + (k + 2) * (k + 4) * third / width**4)
 
 
 def median(values: Array) -> float:
@@ -27,36 +57,39 @@ def robust_scale(squares: Array, k: int) -> float:
     return sqrt(median(squares) / CHI2_MEDIAN[k])
 
 
-def tukey(squares: Array, k: int, sigma: float) -> Array:
+def tukey(squares: Array, kind: Biweight, sigma: float) -> Array:
     """Return Tukey's weights, shape (n,), of squared lengths, shape (n,), at a scale."""
-    ratio = squares / max(TUKEY_WIDTH[k] * sigma, 1e-150) ** 2
+    ratio = squares / max(kind.width * sigma, 1e-150) ** 2
     return np.where(ratio < 1.0, (1.0 - np.minimum(ratio, 1.0)) ** 2, 0.0)
 
 
-def settle_scale(squares: Array, k: int, sigma: float, parameters: int) -> float:
+def settle_scale(squares: Array, kind: Biweight, sigma: float, parameters: int) -> float:
     """Return sigma per component from the weighted mean square, iterated from a start: efficient and robust."""
+    k = kind.k
     known = max(1.0 - parameters / max(k * len(squares), parameters + 1), 0.05)
     for _ in range(SCALE_STEPS):
-        left = np.maximum(1.0 - squares / max(TUKEY_WIDTH[k] * sigma, 1e-150) ** 2, 0.0)
+        left = np.maximum(1.0 - squares / max(kind.width * sigma, 1e-150) ** 2, 0.0)
         mean = float((left * left) @ squares) / max(k * np.count_nonzero(left), 1)
-        settled = sqrt(mean / (WEIGHTED_SQUARE[k] * known))
+        settled = sqrt(mean / (kind.square * known))
         if abs(settled - sigma) < 1e-3 * sigma:
             return settled
         sigma = settled
     return sigma
 
 
-def estimate_variance(squares: Array, k: int, sigma: float, parameters: int) -> float:
+def estimate_variance(squares: Array, kind: Biweight, sigma: float, parameters: int) -> float:
     """Return the factor that turns the inverse of the *unweighted* information into a covariance.
 
-    `E[psi^2] / E[psi']^2` (Huber & Ronchetti 2009, eq. 7.81, for k components), in the residuals' units squared.
+    `K^2 E[psi^2] / E[psi']^2` with `K = 1 + p/n var(psi') / E[psi']^2` for few samples (Huber & Ronchetti 2009, section
+    7.6, for k components), in the residuals' units squared.
     """
-    ratio = np.minimum(squares / max(TUKEY_WIDTH[k] * sigma, 1e-150) ** 2, 1.0)
+    ratio = np.minimum(squares / max(kind.width * sigma, 1e-150) ** 2, 1.0)
     weight = (1.0 - ratio) ** 2
-    slope = float(np.mean(weight - 4.0 / k * (1.0 - ratio) * ratio))
-    n = len(squares)
-    square = float((weight**2 * squares).sum()) / max(k * n - parameters, 1)
-    return square / max(slope, 0.1) ** 2
+    slopes = weight - 4.0 / kind.k * (1.0 - ratio) * ratio
+    slope, count = max(float(slopes.mean()), 0.1), kind.k * len(squares)
+    few = 1.0 + parameters / count * float(slopes.var()) / slope**2
+    square = float((weight**2 * squares).sum()) / max(count - parameters, 1)
+    return square * (few / slope) ** 2
 
 
 def serial_inflation(residuals: Array, inside: Bools) -> float:

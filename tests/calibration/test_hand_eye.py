@@ -37,14 +37,17 @@ def test_exact_poses_give_exact_transforms():
     np.testing.assert_allclose(fit.z, z, atol=1e-8)
 
 
-def test_the_95_percent_region_of_x_and_z_covers_the_truth():
-    held = []
+@pytest.mark.parametrize("n", [60, 8])
+def test_the_95_percent_region_of_x_and_z_covers_the_truth(n):
+    held, rejected = [], 0
     for seed in range(120):
-        a, b, x, z = poses(seed)
+        a, b, x, z = poses(seed, n)
         fit = solve_hand_eye(a, b)
+        rejected += len(fit.rejected)
         errors = np.concatenate([difference(x, fit.x), difference(z, fit.z)])
         held.append(covers(errors, fit.covariance, fit.freedom))
     assert np.mean(held) > 0.88  # 120 trials: 95 % - 3 standard errors of 2 %, and what the model lacks
+    assert rejected <= 1  # all pairs are sound; by a scale known from few, weights for a known one reject 1 of 200
 
 
 def test_stated_covariances_are_carried_through_the_lever():
@@ -207,11 +210,6 @@ def test_shuffled_pairs_are_refused():
     a, b, _, _ = poses(9)
     with pytest.raises(CalibrationRefused):
         solve_hand_eye(a, b[np.random.default_rng(0).permutation(len(b))])
-
-
-def test_few_pairs_are_told_to_be_few():
-    assert any("8 pairs" in note for note in solve_hand_eye(*poses(10, n=8)[:2]).notes)
-    assert not solve_hand_eye(*poses(10, n=12)[:2]).notes
 
 
 def test_too_few_poses_are_refused():

@@ -35,10 +35,11 @@ def test_exact_swings_give_the_exact_tip(half_deg):
     np.testing.assert_allclose(fit.pivot, pivot, atol=1e-8)
 
 
-def test_the_95_percent_region_of_tip_and_pivot_covers_the_truth():
+@pytest.mark.parametrize("n", [200, 10])
+def test_the_95_percent_region_of_tip_and_pivot_covers_the_truth(n):
     held = []
     for seed in range(200):
-        poses, pivot = swing(seed, 20.0)
+        poses, pivot = swing(seed, 20.0, n)
         fit = calibrate_pivot(poses, p95_max=1.0)
         held.append(covers(np.concatenate([fit.tip - TIP, fit.pivot - pivot]), fit.covariance, fit.freedom))
     assert 0.90 < np.mean(held) < 0.995  # 200 trials: 95 % +- 3 standard errors of 1.5 %, and what the model lacks
