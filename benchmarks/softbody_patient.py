@@ -11,6 +11,7 @@ skin for 1.2 s, to 8 mm. Frames begin at 90 Hz, as in use: what a frame leaves o
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import math
 import tempfile
@@ -98,6 +99,8 @@ def follow(case: Case, body: Body, minutes: float, seed: int) -> dict[str, Any]:
     levels: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     not_finite, least, before, rigid, longest = 0, np.ones(frames), 0, 0, 0
+    gc.collect()
+    gc.freeze()  # as where parts are born: no collection looks at all that was ever loaded
     first = time.perf_counter()
     for k, measured in enumerate(presses(body, moved, rng)):
         time.sleep(max(0.0, first + k / RATE - time.perf_counter()))

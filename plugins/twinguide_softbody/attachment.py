@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from twinguide.errors import CaseError
 
-from .body import Array, Springs
+from .body import Array, Springs, stacked
 from .layout import Layout
 from .machine import MOST_WIDE, Arrays
 
@@ -26,7 +26,7 @@ class Rows:
     weights: sp.csr_matrix  # (k, n)
     spread: sp.csr_matrix  # (blocks, k): what each touched block takes of each spring
     blocks: NDArray[np.int32]  # of the matrix, ascending
-    wide: NDArray[np.intp]  # springs that fit no block,
+    wide: NDArray[np.intp]  # springs that are kept out of the matrix,
     moved: sp.csr_matrix  # their weights on nodes that are not held
     on_lattice: Array  # and on the lattice's nodes, (wide, lattice)
 
@@ -34,7 +34,8 @@ class Rows:
 class Attachment:
     """Springs on a body as the kernels see them; their stiffness may change, their points only by another one.
 
-    What is `known` of the same springs, or of the same parts of joined ones, is not laid out again.
+    What is `known` of the same springs, or of the same parts of joined ones, is not laid out again. Of a further part,
+    if it is of few springs, those over several nodes stay out of the matrix: it comes and goes without another one.
     """
 
     def __init__(
@@ -45,7 +46,8 @@ class Attachment:
             got, where = f"{nodes}", "the springs' weights"
             raise CaseError(f"weights of {len(lay.order)} nodes", got, where, "Build the springs for this body.")
         known = known or {}
-        self.rows = {part: known.get(part) or _laid_out(lay, part) for part in springs.parts or (springs,)}
+        parts = enumerate(springs.parts or (springs,))
+        self.rows = {part: known.get(part) or _laid_out(lay, part, further=k > 0) for k, part in parts}
         rows = list(self.rows.values())
         start = np.cumsum([0, *(len(one.weights.indptr) - 1 for one in rows)])
         self.places = {part: slice(start[k], start[k + 1]) for k, part in enumerate(self.rows)}
@@ -54,10 +56,9 @@ class Attachment:
             fix = "Take fewer, or springs on the nodes themselves."
             raise CaseError(f"at most {MOST_WIDE} springs over many nodes", f"{len(self._wide)}", "the springs", fix)
         self._arrays = arrays
-        self.weights = sp.csr_matrix(sp.vstack([one.weights for one in rows]))
+        self.weights = stacked([one.weights for one in rows])
         self._wide_on_lattice = np.concatenate([one.on_lattice for one in rows])
-        self._blocks, place = np.unique(np.concatenate([one.blocks for one in rows]), return_inverse=True)
-        self._of_rows = np.split(place, np.cumsum([len(one.blocks) for one in rows])[:-1])
+        self._blocks, self._of_rows = _united([one.blocks for one in rows])
         count = int(start[-1])
         arrays.set("touched_at", self._blocks, np.int32)
         arrays.set("touched_values", np.zeros((len(self._blocks), 9)), np.float32)
@@ -66,13 +67,14 @@ class Attachment:
         arrays.set("spring_start", self.weights.indptr, np.int32)
         arrays.set("spring_node", self.weights.indices, np.int32)
         arrays.set("spring_weight", self.weights.data, np.float64)
-        by_node = self.weights.tocsc()
-        arrays.set("spring_row", by_node.indptr, np.int32)
-        arrays.set("spring_of", by_node.indices, np.int32)
-        arrays.set("spring_share", by_node.data, np.float64)
+        if arrays.by_node:
+            by_node = self.weights.tocsc()
+            arrays.set("spring_row", by_node.indptr, np.int32)
+            arrays.set("spring_of", by_node.indices, np.int32)
+            arrays.set("spring_share", by_node.data, np.float64)
         arrays.set("pull", np.zeros((count, 4)), np.float64)
         arrays.set("spring_stiffness", np.zeros((count, 9)), np.float64)
-        _set_wide(arrays, lay, sp.csr_matrix(sp.vstack([one.moved for one in rows])))
+        _set_wide(arrays, lay, stacked([one.moved for one in rows]))
         self.coarse = np.zeros((3 * lay.lattice.count,) * 2)  # what low-rank springs add to the coarse matrix [N/m]
         self.stiffen(springs.stiffness)
 
@@ -112,23 +114,29 @@ def difference(lay: Layout, old: Attachment, new: Attachment) -> tuple[Array, Ar
     return np.concatenate(rows), np.concatenate(more)
 
 
-def _laid_out(lay: Layout, springs: Springs) -> Rows:
-    weights = sp.csr_matrix(springs.weights[:, lay.order])
+def _laid_out(lay: Layout, springs: Springs, *, further: bool) -> Rows:
+    w = springs.weights
+    weights = sp.csr_matrix((w.data.copy(), lay.place[w.indices], w.indptr), shape=w.shape)
     weights.sort_indices()
-    moved = weights.multiply(lay.held == 0).tocsr()
-    moved.eliminate_zeros()
-    moved.sort_indices()
-    spread, blocks, wide = _pairs(lay, moved)
+    moved = weights
+    if lay.held[weights.indices].any():
+        moved = weights.multiply(lay.held == 0).tocsr()
+        moved.eliminate_zeros()
+        moved.sort_indices()
+    few = further and len(moved.indptr) - 1 <= MOST_WIDE
+    spread, blocks, wide = _pairs(lay, moved, 1 if few else NARROW)
     return Rows(weights, spread, blocks, wide, moved[wide], on_lattice(lay, moved[wide]))
 
 
-def _pairs(lay: Layout, weights: sp.csr_matrix) -> tuple[sp.csr_matrix, NDArray[np.int32], NDArray[np.intp]]:
-    """Return what each touched block takes of each spring, those blocks, and the springs that fit no block."""
+def _pairs(
+    lay: Layout, weights: sp.csr_matrix, narrow: int
+) -> tuple[sp.csr_matrix, NDArray[np.int32], NDArray[np.intp]]:
+    """Return what each touched block takes of each spring, those blocks, and the springs that are kept out of them."""
     count, counts = len(weights.indptr) - 1, np.diff(weights.indptr)
     at: list[NDArray[np.int32]] = []
     spring: list[NDArray[np.intp]] = []
     share: list[Array] = []
-    wide = counts > NARROW
+    wide = counts > narrow
     for size in np.unique(counts[~wide & (counts > 0)]):
         rows = np.flatnonzero(counts == size)
         entries = weights.indptr[rows][:, None] + np.arange(size)
@@ -144,6 +152,15 @@ def _pairs(lay: Layout, weights: sp.csr_matrix) -> tuple[sp.csr_matrix, NDArray[
     blocks, row = np.unique(places, return_inverse=True)
     values = (np.concatenate(share), (row, np.concatenate(spring))) if at else ([], ([], []))
     return sp.csr_matrix(values, shape=(len(blocks), count)), blocks, np.flatnonzero(wide)
+
+
+def _united(blocks: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int32], list[NDArray[np.intp]]]:
+    """Return all blocks once, and where those of each part are among them."""
+    some = [one for one in blocks if len(one)]
+    if len(some) < 2:
+        return np.concatenate([*blocks]), [np.arange(len(one)) for one in blocks]
+    all_of, place = np.unique(np.concatenate(blocks), return_inverse=True)
+    return all_of, np.split(place, np.cumsum([len(one) for one in blocks])[:-1])
 
 
 def on_lattice(lay: Layout, weights: sp.csr_matrix) -> Array:
@@ -167,7 +184,8 @@ def _set_wide(arrays: Arrays, lay: Layout, weights: sp.csr_matrix) -> None:
     by_node = np.lexsort((entries.row, entries.col))
     node = entries.col[by_node]
     arrays.set("wide_chunk", np.searchsorted(node, lay.chunk_start), np.int32)
-    arrays.set("wide_row", np.searchsorted(node, np.arange(len(lay.order) + 1)), np.int32)
+    if arrays.by_node:
+        arrays.set("wide_row", np.searchsorted(node, np.arange(len(lay.order) + 1)), np.int32)
     arrays.set("wide_at", node, np.int32)
     arrays.set("wide_of", entries.row[by_node], np.int32)
     arrays.set("wide_chunk_weight", entries.data[by_node], np.float32)

@@ -7,8 +7,10 @@ what was measured is sure.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -126,8 +128,16 @@ class Springs:
 
 def joined(*parts: Springs) -> Springs:
     """Return springs one after the other; a solver lays a part out once, however often it is joined to others."""
-    weights = sp.csr_matrix(sp.vstack([one.weights for one in parts]))
-    return Springs(weights, np.concatenate([one.stiffness for one in parts]), parts)
+    return Springs(stacked([one.weights for one in parts]), np.concatenate([one.stiffness for one in parts]), parts)
+
+
+def stacked(parts: Sequence[sp.csr_matrix]) -> sp.csr_matrix:
+    """Return rows of csr matrices (k, n) one below the other, in a fraction of SciPy's time for a few."""
+    starts = np.cumsum([0, *(len(one.data) for one in parts)])
+    rows = [[0], *(one.indptr[1:] + start for one, start in zip(parts, starts, strict=False))]
+    entries = (np.concatenate([getattr(one, name) for one in parts]) for name in ("data", "indices"))
+    width = cast("tuple[int, int]", parts[0].shape)[1]
+    return sp.csr_matrix((*entries, np.concatenate(rows)), shape=(sum(map(len, rows)) - 1, width))
 
 
 def stiffness_of(stiffness: Array, count: int) -> Array:

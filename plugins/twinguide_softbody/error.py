@@ -137,7 +137,7 @@ class ErrorModel:
         out = self._turn.reshape(-1, 3, 3, SIDE).copy()
         for point, f in zip(self._points, (self._drawn @ at).reshape(-1, 3, 3), strict=True):
             answer = point.columns[:, :9].reshape(-1, 3, 3, SIDE)
-            out -= np.einsum("bxal,au->bxul", answer, f.astype(np.float32))
+            out -= f.T.astype(np.float32) @ answer
         return out
 
     def _hold_noise(self, covariance: Array) -> None:
@@ -151,12 +151,12 @@ class ErrorModel:
         forces = np.einsum("fja,jab->fjb", self._drawn.reshape(3 * k, k, 3)[:, 1:], root).reshape(k, 3, -1)
         for block in range(0, len(self._noise), 64):  # small enough to stay near
             part = slice(block, block + 64)
-            moved = np.zeros((len(self._noise[part]), 3, SIDE, forces.shape[2]), np.float32)
+            moved = np.zeros((len(self._noise[part]), 3, forces.shape[2], SIDE), np.float32)
             for p, f in zip(self._points, forces, strict=True):
                 answer = p.columns[part, :9].reshape(-1, 3, 3, SIDE)
-                moved += np.einsum("bxal,ar->bxlr", answer, f.astype(np.float32) * MM)
+                moved += f.T.astype(np.float32) * np.float32(MM) @ answer
             for pair, (a, b) in enumerate(PAIRS):
-                self._noise[part, pair] = np.einsum("blr,blr->bl", moved[:, a], moved[:, b])
+                self._noise[part, pair] = np.einsum("brl,brl->bl", moved[:, a], moved[:, b])
 
     def moved(self, drive: Array) -> Array:
         """Return the linear answer [m], shape (n, 3), to a drive [m], shape (k, 3)."""

@@ -25,8 +25,7 @@ class History:
         zeros = machine.arrays.zeros
         self.moves, self.answers, self._move = zeros(KEPT, n, 3), zeros(KEPT, n, 3), zeros(n, 3)
         self._less, self._work, self._none = np.array([-1.0]), np.zeros((KEPT, KEPT)), np.zeros(0)
-        self._stiffness = np.zeros((0, 3, 3))
-        self._points = self._pulls = np.zeros((KEPT, 0, 3))
+        self._stiffness, self._points, self._held = np.zeros((0, 3, 3)), np.zeros((KEPT, 0, 3)), np.zeros((KEPT, KEPT))
         self._dots = np.zeros((2, KEPT))
         self.forget()
 
@@ -39,10 +38,11 @@ class History:
     def attach(self, stiffness: Array) -> None:
         """Learn how the known directions move springs of a stiffness [N/m], (k, 3, 3)."""
         self._stiffness = stiffness
-        self._points, self._pulls = np.zeros((2, KEPT, len(stiffness), 3))
+        self._points = np.zeros((KEPT, len(stiffness), 3))
         for k in range(self._count):
             self._machine.spring_points(self.moves[k], self._points[k])
-            self._pull(k)
+        pulls = (self._points.transpose(1, 0, 2) @ stiffness).transpose(1, 0, 2)
+        self._held = np.tensordot(self._points, pulls, axes=([1, 2], [1, 2]))
         self._prepare()
 
     def push(self, before: Array, after: Array, force_before: Array, force_after: Array) -> None:
@@ -62,7 +62,8 @@ class History:
         """Take in row `at`: answers'move and moves'answer [J], (2, KEPT), and how it moves the springs [m], (k, 3)."""
         self._work[self.at] = self._work[:, self.at] = (dots[0] + dots[1]) / 2
         self._points[self.at] = points
-        self._pull(self.at)
+        pull = (points[:, None] @ self._stiffness)[:, 0]
+        self._held[self.at] = self._held[:, self.at] = np.tensordot(self._points, pull)
         self.at = (self.at + 1) % KEPT
         self._count = min(self._count + 1, KEPT)
         self._prepare()
@@ -76,13 +77,9 @@ class History:
         self._machine.combine(u, rows, basis @ (basis.T @ dots), out)
         return True
 
-    def _pull(self, k: int) -> None:
-        np.einsum("kij,kj->ki", self._stiffness, self._points[k], out=self._pulls[k])
-
     def _prepare(self) -> None:
         known = slice(0, self._count)
-        springs = np.tensordot(self._points[known], self._pulls[known], axes=([1, 2], [1, 2]))
-        matrix = self._work[known, known] + springs
+        matrix = (self._work + self._held)[known, known]
         scale = np.sqrt(np.maximum(np.diag(matrix), 0))
         self.known = bool(self._count) and bool((scale > 0).all())
         if self.known:

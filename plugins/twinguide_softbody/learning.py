@@ -71,7 +71,7 @@ class Touch:
         own = float(np.sqrt((variance * (free / (free + variance)) ** 2).sum()))
         if not tells:
             return np.full(len(field), own)
-        return own * np.minimum(LED * np.linalg.norm(field, axis=1) / moved + LED_ALL, 1.0)
+        return own * np.minimum(LED * np.sqrt(np.einsum("nx,nx->n", field, field)) / moved + LED_ALL, 1.0)
 
 
 class Learning:
@@ -88,7 +88,10 @@ class Learning:
         self._left, self._hurry = 0, Event()
 
     def find(self, points: Points | None) -> list[Point | None]:
-        """Return what is known of measured points, None for each of which nothing is."""
+        """Return what is known of measured points, None for each of which nothing is; the next step begins to learn it.
+
+        The frame in which a point comes has work enough.
+        """
         places = [] if points is None else [_place(points, k) for k in range(len(points.rest))]
         found = [next((one for one in reversed(self._known) if one[0].near(place)), None) for place in places]
         self._new = [place for place, one in zip(places, found, strict=True) if one is None]
@@ -96,11 +99,12 @@ class Learning:
         self._half = [place for place, point in used if not point.complete]
         spare = [one for one in self._known if not any(one is other for other in used)]
         self._known = spare[-SPARE:] + used
-        self._begin()
         return [None if one is None else one[1] for one in found]
 
     def tick(self) -> bool:
         """Count one step; tell whether more is known than before it."""
+        if self._pending is None:
+            self._begin()
         if self._pending is None:
             return False
         self._left -= 1
@@ -123,8 +127,6 @@ class Learning:
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     def _begin(self) -> None:
-        if self._pending is not None:
-            return
         if self._new:
             self._left = round(FIRST * len(self._new) * self._slow)
             self._pending = self._new, self._worker.submit(self._answers, self._new)

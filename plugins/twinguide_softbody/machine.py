@@ -156,6 +156,7 @@ class Arrays:
 
     def __init__(self, lay: Layout, material: str, threads: int, memory: Memory | None = None) -> None:
         self.system, self.memory = System(), memory or Host()
+        self.by_node = memory is not None  # springs are told by node too: a device gathers what the CPU adds in turn
         self._kept: dict[str, NDArray[Any]] = {}
         n, (m, nodes) = len(lay.order), lay.connectivity.shape
         full, pairs, chunks, lattice = -(-m // 16) * 16, nodes * (nodes - 1) // 2, len(lay.chunk_start) - 1, lay.lattice

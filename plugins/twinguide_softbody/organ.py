@@ -19,7 +19,7 @@ from twinguide.errors import CaseError
 
 from . import constraints, mesh
 from .bias import mesh_error
-from .body import Array, Body, Springs, joined
+from .body import Array, Body, Springs, joined, stacked
 from .constraints import Points, Surroundings
 from .error import CHI_95, ErrorModel, Point
 from .layout import layout
@@ -127,7 +127,7 @@ class SoftBody:
             rows.append(self._points.weights)
             covariances.append(self._points.covariance)
         self._stiffness = constraints.stiffness(np.concatenate(covariances), self._energy)
-        springs = joined(self._surroundings, Springs(sp.csr_matrix(sp.vstack(rows)), self._stiffness))
+        springs = joined(self._surroundings, Springs(stacked(rows), self._stiffness))
         self._rest = springs.weights @ self.body.vertices
         return springs
 
@@ -166,9 +166,9 @@ class SoftBody:
             return self.rigid(self.last, f"the drive jumped by {1e3 * jumped_m:.0f} mm", displacement)
         self.last = drive[0]
         believed, told = self._measured.believed(measured or {}, self._pursuit.pose, self.last)
-        told += self._take(self.last, covariance, believed)
         if self._learning.tick():
             self._hold()
+        told += self._take(self.last, covariance, believed)
         solved, why = self._pursuit.follow(self._whole_drive())
         if why:
             return self.rigid(self.last, ", ".join([why, *told]))
@@ -193,14 +193,14 @@ class SoftBody:
             return UNSURE * self._errors.unsure(drive), reason
         field = positions - self.body.vertices - self._errors.moved(drive)
         known = self._errors.unsure(drive)  # of points that are found but for what the unknowns change of them
-        square = UNSURE**2 * (np.einsum("nx,nx->n", field, field) + np.einsum("nx,nx->n", known, known))
+        moved = np.einsum("nx,nx->n", field, field)
+        square = UNSURE**2 * (moved + np.einsum("nx,nx->n", known, known))
         for k in np.flatnonzero(~self._found[1:]):
             ends = points.mean[k] - (points.weights[k] @ positions)[0]
             touch = Touch(points.weights[k], self._stiffness[1 + k] @ ends, points.covariance[k])
             square += touch.noise(field, self._energy) ** 2
-        length = np.linalg.norm(field, axis=1, keepdims=True)
-        along = np.where(length > 0, field / np.maximum(length, 1e-12), [1.0, 0.0, 0.0])
-        return np.sqrt(square)[:, None] * along, reason
+        field[moved == 0.0, 0] = moved[moved == 0.0] = 1.0  # along x where nothing tells
+        return np.sqrt(square / moved)[:, None] * field, reason
 
     def rigid(self, displacement: Array, reason: str, asked: Array | None = None) -> Frame:
         """Move the whole body by a displacement [m], shape (3,), undeformed; its error is the missing deformation too.

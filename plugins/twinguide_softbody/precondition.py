@@ -61,15 +61,16 @@ class Coarse:
         making knows nothing of it, and is not taken over.
         """
         self._stale = True
-        inverse = self._machine.arrays.memory.read(self._machine.arrays["coarse"]).astype(np.float64)
+        inverse = self._machine.arrays.memory.read(self._machine.arrays["coarse"])
         k, size = len(rows), len(inverse)
         points = np.einsum("kl,ab->kalb", rows, np.eye(3)).reshape(3 * k, size)
         springs = np.zeros((k, 3, k, 3))
         springs[range(k), :, range(k)] = stiffness
         springs = springs.reshape(3 * k, 3 * k)
-        reached = points @ inverse
-        inverse -= reached.T @ np.linalg.solve(np.eye(3 * k) + springs @ (reached @ points.T), springs @ reached)
-        self._machine.arrays.write("coarse", (inverse + inverse.T) / 2)
+        reached = points.astype(np.float32) @ inverse
+        drawn = np.linalg.solve(np.eye(3 * k) + springs @ (reached @ points.T), springs @ reached)
+        change = reached.T @ drawn.astype(np.float32)
+        self._machine.arrays.write("coarse", inverse - (change + change.T) / 2)
 
     def close(self) -> None:
         """Let the worker end."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LEAST_J = 0.2  # below, a tetrahedron has lost four fifths of its volume: no tissue does, the step is not to be shown
 LEAP_M = 0.005  # of the drive in one step: ten times a fast breath's at 60 Hz, and a step still ends near its balance
 LEAST_LEAP_M = 0.0005
-WORK = 80_000  # tetrahedra times steps in a frame: some 35 ms
+WORK = 30_000  # tetrahedra times steps in a frame, one at least: some 9 ms
 
 
 class Pursuit:

@@ -26,7 +26,8 @@ from .newton import Tally
 
 Material = Literal["neo_hookean", "corotational", "linear"]
 ITERATIONS = 8  # of conjugate gradients a step: 0.01 mm left by targets that jitter by 0.3 mm, 0.001 by smooth ones
-KEPT = 4  # steps that one matrix serves
+KEPT = 4  # steps that one matrix serves; one more where springs are exchanged, which is work enough for a frame
+STALE = KEPT + 1  # as old as one that serves no step at all
 FEW = 64  # springs whose change the coarse factor follows at once
 PROBE = 2  # iterations that look at what a step leaves,
 SEEN = 3.0  # and how much more that is than what they move: 0.4 to 0.8 of it with smooth, 0.2 to 0.7 with rough targets
@@ -85,7 +86,7 @@ class Solver:
         self._rest = np.ascontiguousarray(body.vertices[self._layout.order])
         self._newton = newton_on(self._machine, self._layout, self._attached(springs))
         self._newton.coarse.waits = waits
-        self._factored, self._age = False, KEPT
+        self._factored, self._age, self._came = False, STALE, False
 
     @property
     def layout(self) -> Layout:
@@ -107,10 +108,13 @@ class Solver:
         old = self._newton.attachment
         new = self._attached(springs, old)
         self._newton.attach(new)
+        self._came = len(new.stiffness) >= len(old.stiffness)
         if not new.touches_as(old):
-            self._age = KEPT
-        elif self._age < KEPT and self._machine.arrays.system.wide:
-            self._machine.prepare_wide()
+            self._age = STALE
+        elif self._age < STALE:
+            self._age = min(self._age, KEPT - 1)
+            if self._machine.arrays.system.wide:
+                self._machine.prepare_wide()
         self._follow(*difference(self._layout, old, new))
 
     def stiffen(self, stiffness: Array) -> None:
@@ -120,7 +124,7 @@ class Solver:
         more = checked[changed] - attachment.stiffness[changed]
         self._springs = Springs(self._springs.weights, checked)
         self._newton.stiffen(checked)
-        self._age = KEPT
+        self._age = STALE
         self._follow(on_lattice(self._layout, attachment.weights[changed]), more)
 
     def _follow(self, rows: Array, more: Array) -> None:
@@ -140,7 +144,7 @@ class Solver:
         if not self._newton.place(placed - self._rest) > 0:
             self._newton.place(np.zeros_like(self._rest))
             raise CaseError("positions that invert no element", "some do", "the pose to start from")
-        self._age = KEPT
+        self._age = STALE
 
     @property
     def positions(self) -> Array:
@@ -170,26 +174,31 @@ class Solver:
         return self._solved(total, reached == 1, newton.missing(COLD))
 
     def step(self, targets: Array) -> Solved:
-        """Follow the targets by one frame: one direction, a second where the first leaves too much."""
+        """Follow the targets by one frame: one direction, a second where the first leaves too much.
+
+        A frame in which springs were exchanged leaves a new matrix to the next one, where it can.
+        """
         newton, moved = self._newton, self._displaced(targets)
         if not self._factored:
             newton.assemble()
             newton.coarse.refresh(newton.attachment)
             self._factored, self._age = True, 0
-        fresh = self._age >= KEPT
-        tally = newton.frame(moved, fresh, lambda: self._directions(fresh=fresh))
+        fresh, guessed, self._came = self._age >= KEPT, not self._came, False
+        tally = newton.frame(moved, (fresh, guessed), lambda: self._directions(fresh=fresh, guessed=guessed))
         self._age = 1 if fresh or tally.again else self._age + 1
         newton.coarse.tick(newton.attachment)
         left = SEEN * tally.missing
         return self._solved(tally.iterations, left <= SETTLED, left)
 
-    def _directions(self, *, fresh: bool) -> Tally:
+    def _directions(self, *, fresh: bool, guessed: bool) -> Tally:
         """Take a direction of the matrix, a `fresh` one or that of the last steps; a second of its own if need be.
 
-        A matrix that is a few steps old turns a direction by less than the iterations leave.
+        A matrix that is a few steps old turns a direction by less than the iterations leave. Where springs have come
+        nothing is `guessed`: the last moves would bend the whole body for them.
         """
         newton, total, missing, again = self._newton, 0, np.inf, False
-        newton.guess()
+        if guessed:
+            newton.guess()
         for again in (False, True):
             if fresh or again:
                 newton.assemble()
