@@ -15,12 +15,10 @@ import msgspec
 
 from twinguide.case import Case
 from twinguide.errors import CaseError, ScenarioError
-from twinguide.hookspecs import Motion
-from twinguide.messages import Exposure, HandRecord, Shown
+from twinguide.hookspecs import Motion, Part
+from twinguide.messages import Exposure
 from twinguide.registry import Registry, made
 from twinguide.scenario import Scenario, convert
-from twinguide.xr.base import HANDS, Hand
-from twinguide.xr.scripted import HandsKeyframed, HeadKeyframed
 
 Say = Callable[[str], None]
 MARKER = ".twinguide-session"  # this folder is ours to empty
@@ -35,6 +33,11 @@ class Run:
     registry: Registry
     out: Path
     say: Say
+
+    @property
+    def declared(self) -> list[Part]:
+        """What is declared of the run's parts, in the scenario's order."""
+        return [self.registry.part(name) for name in self.scenario.parts]
 
 
 def named_files(scenario: Scenario, registry: Registry) -> Iterator[Path]:
@@ -131,32 +134,6 @@ def exposure_hz(run: Run) -> float:
     return UNTOLD_HZ
 
 
-def recorded_wearer(folder: Path, begin_ns: int) -> tuple[HeadKeyframed, HandsKeyframed | None]:
-    """Return a recorded session's head and hands, as first seen at `begin_ns` [ns]; None where it has no hands.
-
-    Raises ScenarioError where the session has no frames.
-    """
-    from twinguide.playback import read
-
-    shown = {one.message.t_ns: one.message for one in read(folder) if isinstance(one.message, Shown)}
-    if not shown:
-        raise ScenarioError("a session with frames", str(folder), "[headset] recorded", "Name another session folder.")
-    ahead_ns = begin_ns - min(shown)
-    frames = [(t_ns + ahead_ns, shown[t_ns]) for t_ns in sorted(shown)]
-    head = HeadKeyframed([(t_ns, frame.stage_from_head.pose(t_ns).transform) for t_ns, frame in frames])
-    if not any(frame.hands for _, frame in frames):
-        return head, None
-    left, right = ([(t_ns, _hand(frame.hands.get(name))) for t_ns, frame in frames] for name in HANDS)
-    return head, HandsKeyframed(left, right)
-
-
-def _hand(told: HandRecord | None) -> Hand:
-    if told is None:
-        return Hand()
-    grip, aim = (wire and wire.pose(0).transform for wire in (told.grip, told.aim))
-    return Hand(grip, aim, told.trigger, told.squeeze, frozenset(told.buttons), active=True)
-
-
 def _generator_of(run: Run) -> str:
     """Return what makes the patient of `generate:<organ>`, or nothing where the scenario names a case folder."""
     kind, _, name = run.scenario.case.partition(":")
@@ -182,7 +159,7 @@ def prepare_case(run: Run) -> Case:
         folder = _generate(run, generator, Path(scratch)) if generator else Path(scenario.case)
         case = Case.load(folder)
         check_known(scenario, case, run.say)
-        motions = [name for name in scenario.parts if isinstance(run.registry.part(name), Motion)]
+        motions = [part.name for part in run.declared if isinstance(part, Motion)]
         check_phase(case.breathing_phase, motions, run.say)
         empty_folder(run.out)
         if not generator:

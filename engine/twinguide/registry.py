@@ -128,15 +128,21 @@ def resolve(make: str, where: str = "") -> Any:  # noqa: ANN401 - whatever the p
         raise PluginError('"package.module:name"', f"{make!r}: {type(error).__name__}: {error}", where) from error
 
 
-def made(make: str, *arguments: object, where: str) -> Any:  # noqa: ANN401 - whatever the plugin makes
-    """Return what the plugin's `make` gives for its arguments; raise PluginError, with the reason, where it fails."""
+def made(make: str, *arguments: object, where: str, method: str = "") -> Any:  # noqa: ANN401 - whatever it makes
+    """Return what the plugin's `make` gives for its arguments.
+
+    Raises PluginError, with the reason, where it fails, or gives what lacks the `method` that is to be called.
+    """
     try:
-        return resolve(make, where)(*arguments)
+        given = resolve(make, where)(*arguments)
     except TwinGuideError:
         raise
     except Exception as error:
         got = f"{type(error).__name__}: {error}"
         raise PluginError(f"{make} to work", got, where, "Mend the plugin, or leave it out of the scenario.") from error
+    if method and not hasattr(given, method):
+        raise PluginError(f"{make} with a method {method!r}", type(given).__name__, where)
+    return given
 
 
 def _import_file(file: Path) -> ModuleType:

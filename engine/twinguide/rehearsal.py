@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from twinguide.bodies import Bodies
 from twinguide.frames import Transform
 from twinguide.messages import Attempt, Finding
+from twinguide.scenario import Tool
 from twinguide.scene import ToolView, TwinView
 from twinguide.xr.base import Hand, HandName
 from twinguide.xr.scripted import HandsKeyframed, HeadSway
@@ -33,6 +34,11 @@ def laid_down(target: Array) -> Transform:
 def onlooker() -> HeadSway:
     """Return the simulated head of a person who stands before the patient laid down."""
     return HeadSway(eye=TABLE_M + np.array([0.0, 0.45, 0.35]), field=TABLE_M)
+
+
+def needle_of(tools: Mapping[str, Tool]) -> str:
+    """Return the name of the needle among a run's tools: `checking.check` has seen to it that there is one."""
+    return next(name for name, tool in tools.items() if tool.role == "needle")
 
 
 class Rehearsal:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from twinguide.bus.catalogue import Catalogue
 from twinguide.errors import RecordingError, ScenarioError
 from twinguide.frames import Transform, p95_from_covariance, rotation_from_vector, vector_from_rotation
+from twinguide.headsets import recorded_wearer
 from twinguide.messages import PoseWire, Shown
-from twinguide.preparing import recorded_wearer
 from twinguide.recording import Recorder
 from twinguide.scoring import score, write_scores
 from twinguide.scoring.comparing import CHI2_95, inside95
