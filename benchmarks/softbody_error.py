@@ -62,7 +62,8 @@ def mixture(vertices: np.ndarray, tetrahedra: np.ndarray, scale: dict[str, float
     }  # fmt: skip
     tissues = {"own": tissue_of("organ"), "tumour": tissue_of("tumour"), "vessel": tissue_of("vessel")}
     for name, factor in (scale or {}).items():
-        tissues[name] = replace(tissues[name], young_pa=tissues[name].young_pa * factor)
+        known = tissues[name]
+        tissues[name] = replace(known, young_pa=known.young_pa * factor, young_sigma_pa=known.young_sigma_pa * factor)
     return mix(tissues["own"], shares, tissues, len(tetrahedra)), tissues
 
 

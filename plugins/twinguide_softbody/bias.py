@@ -13,10 +13,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from .backends import on_cpu
-from .body import EDGES, Array, Body
+from .body import Array, Body
 from .constraints import Held, patch_weights
 from .layout import layout
-from .mesh import face_areas, quadratic
+from .mesh import EDGES, face_areas, quadratic
 from .reduction import own_stiffness
 from .response import Columns, Response
 

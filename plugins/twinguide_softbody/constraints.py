@@ -168,6 +168,7 @@ def placed(
     vertices: Array, tetrahedra: Indices, rest: Array, mean: Array, covariance: Array, radius_m: float
 ) -> Points:
     """Return points as `points_of` does, whatever `mean` and `covariance` are; the rest is refused alike."""
+    vertices, tetrahedra = np.asarray(vertices, dtype=np.float64), np.asarray(tetrahedra)
     rest, mean, covariance = (np.asarray(a, dtype=np.float64) for a in (rest, mean, covariance))
     check_shapes(rest, mean, covariance)
     if not np.isfinite(rest).all():
@@ -223,8 +224,11 @@ def pressed(vertices: Array, tetrahedra: Indices, tip: Array, radius_m: float, s
     The patch is held along the normal to `sigma_m` [m] and slides along the skin: a wet probe does not hold. None
     where the tip does not touch.
     """
-    if not (np.isfinite(tip).all() and radius_m > 0):
-        raise CaseError("a finite tip and a radius above 0", f"{tip} and {radius_m:g} m", "a pressed probe")
+    vertices, tip = (np.asarray(a, dtype=np.float64) for a in (vertices, tip))
+    tetrahedra = np.asarray(tetrahedra)
+    if tip.shape != (3,) or not (np.isfinite(tip).all() and radius_m > 0 and 0 < sigma_m < np.inf):
+        got = f"{tip.tolist()}, {radius_m:g} m and {sigma_m:g} m"
+        raise CaseError("a finite tip (3,), a radius and a sigma above 0", got, "a pressed probe")
     faces = boundary(tetrahedra)
     areas, centres = face_areas(vertices, faces), vertices[faces].mean(axis=1)
     distance = np.linalg.norm(centres - tip, axis=1)

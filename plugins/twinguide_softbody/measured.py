@@ -81,6 +81,9 @@ class Measured:
         `pose` [m], (n, 3), is where the body was last, `target` [m], (3,), how far the target has moved. Raises
         CaseError for points of another body.
         """
+        if not isinstance(given, Mapping) or not all(isinstance(one, Points) for one in given.values()):
+            fix = 'Give {"name": points}, of `points_of` or `pressed`.'
+            raise CaseError("measured points by the name of what measures", f"{given!r:.60}", "a step", fix)
         for name in self._known.keys() - given.keys():
             del self._steady[name], self._known[name]
         for name, points in given.items():

@@ -12,18 +12,24 @@ from scipy.sparse.csgraph import connected_components
 
 from twinguide.errors import CaseError
 
-from .body import EDGES
-
 Array = NDArray[np.float64]
 Indices = NDArray[np.int32]
+EDGES = np.array([[0, 1], [1, 2], [2, 0], [0, 3], [1, 3], [2, 3]])  # whose midpoints are nodes 4 to 9
+FACES = np.array([[1, 2, 3], [0, 3, 2], [0, 1, 3], [0, 2, 1]])  # counter-clockwise from outside
 LEAST_QUALITY = 1e-3  # below, one sliver spoils the whole matrix's condition
-WHERE, FIX = "the body", "Mend the mesh, or import the case again."
+STRAIGHT = 1e-6  # of the edge: how far a midside node may lie from its edge's middle
+SOFTEST_PA, STIFFEST_PA = 1e-3, 1e12  # diamond's
+MOST_POISSON = 0.4995  # as near to 0.5 as the solver is verified; in single precision what lies beyond stands still
+WHERE, FIX = "the body's mesh", "Mend the mesh, or import the case again."
 # Six paths from a cell's corner to the opposite one, an axis at a time (Kuhn 1960): every face meets its neighbour's.
 KUHN = ((0, 1, 2), (1, 2, 0), (2, 0, 1), (0, 2, 1), (1, 0, 2), (2, 1, 0))
 
 
 def check_mesh(vertices: Array, tetrahedra: Indices) -> None:
-    """Refuse a mesh that cannot be solved on; raise CaseError with the reason and the first offender."""
+    """Refuse a mesh that cannot be solved on; raise CaseError with the reason and the first offender.
+
+    That it cuts through itself is seen at faces alone: parts that overlap without sharing any are not found.
+    """
     if vertices.ndim != 2 or vertices.shape[1] != 3 or tetrahedra.ndim != 2 or tetrahedra.shape[1] not in (4, 10):
         got = f"{vertices.shape}, {tetrahedra.shape}"
         raise CaseError("vertices (n, 3) and tetrahedra (m, 4 or 10)", got, WHERE, FIX)
@@ -38,47 +44,65 @@ def check_mesh(vertices: Array, tetrahedra: Indices) -> None:
     size = float(np.ptp(vertices, axis=0).max())
     if not 1e-3 < size < 2.0:
         raise CaseError("a body of 1 mm to 2 m", f"{size:g} m", WHERE, "Give lengths in metres.")
-    _check_shapes(vertices, tetrahedra[:, :4])
+    _check_shapes(vertices, tetrahedra)
     _check_links(len(vertices), tetrahedra)
 
 
 def _check_shapes(vertices: Array, tetrahedra: Indices) -> None:
-    alike = np.unique(np.sort(tetrahedra, axis=1), axis=0, return_index=True)[1]
-    if len(alike) < len(tetrahedra):
-        bad = int(np.setdiff1d(np.arange(len(tetrahedra)), alike)[0])
-        raise CaseError("each tetrahedron once", f"{len(tetrahedra) - len(alike)} duplicates, first {bad}", WHERE, FIX)
+    corners = np.sort(tetrahedra[:, :4], axis=1)
+    order = np.lexsort(corners.T)
+    alike = order[1:][(corners[order[1:]] == corners[order[:-1]]).all(axis=1)]
+    if len(alike):
+        raise CaseError("each tetrahedron once", f"{len(alike)} duplicates, first {alike.min()}", WHERE, FIX)
     q = quality(vertices, tetrahedra)
     worst = int(np.argmin(q))
     if q[worst] <= 0:
-        got = f"{int((q <= 0).sum())} flat or inverted, first {worst}"
-        raise CaseError("tetrahedra of positive volume", got, WHERE, FIX)
+        got, every = f"{int((q <= 0).sum())} flat or inverted, first {worst}", q.max() < 0
+        fix = "Swap two columns: all are numbered the other way round." if every else FIX
+        raise CaseError("tetrahedra of positive volume", got, WHERE, fix)
     if q[worst] < LEAST_QUALITY:
         got = f"{int((q < LEAST_QUALITY).sum())} slivers, {q[worst]:.1e} at {worst}"
         raise CaseError(f"a quality of {LEAST_QUALITY} at least", got, WHERE, FIX)
+    if tetrahedra.shape[1] == 10:
+        ends = vertices[tetrahedra[:, EDGES]]
+        off = np.linalg.norm(vertices[tetrahedra[:, 4:]] - ends.mean(axis=2), axis=2)
+        off = (off / np.linalg.norm(ends[:, :, 0] - ends[:, :, 1], axis=2)).max(axis=1)
+        if off.max() > STRAIGHT:
+            got = f"{off.max():.2g} of an edge off at {int(off.argmax())}"
+            raise CaseError("midside nodes halfway at rest", got, WHERE, FIX)
 
 
 def _check_links(count: int, tetrahedra: Indices) -> None:
-    a, b = np.repeat(tetrahedra[:, 0], tetrahedra.shape[1] - 1), tetrahedra[:, 1:].ravel()
-    links = sp.coo_matrix((np.ones(len(a)), (a, b)), shape=(count, count))
-    pieces = int(connected_components(links, directed=False)[0])
+    loose = np.setdiff1d(np.arange(count), tetrahedra)
+    if len(loose):
+        raise CaseError("every vertex in a tetrahedron", f"{len(loose)} loose ones, first {loose[0]}", WHERE, FIX)
+    faces, one, other = _shared(tetrahedra)
+    crowded = len(np.intersect1d(one, other))
+    # Neighbours go round the face that they share in opposite ways; else one lies within the other.
+    odd = (faces[:, [0, 0, 1]] > faces[:, [1, 2, 2]]).sum(axis=1) % 2
+    folded = int((odd[one] == odd[other]).sum())
+    if crowded or folded:
+        got = f"{crowded} faces of three or more, {folded} of two on one side: they overlap"
+        raise CaseError("faces of two tetrahedra at most, one on each side", got, WHERE, FIX)
+    links = sp.coo_matrix((np.ones(len(one)), (one // 4, other // 4)), shape=(len(tetrahedra), len(tetrahedra)))
+    pieces, of = connected_components(links, directed=False)
     if pieces > 1:
-        raise CaseError("one connected body", f"{pieces} pieces (loose vertices count)", WHERE, FIX)
-    crowded = int((np.unique(_faces(tetrahedra), axis=0, return_counts=True)[1] > 2).sum())
-    if crowded:
-        raise CaseError("faces of two tetrahedra at most", f"{crowded} faces of three or more overlap", WHERE, FIX)
+        got = f"{pieces} pieces, the smallest of {np.bincount(of).min()} tetrahedra"
+        raise CaseError("one body, joined by faces", got, WHERE, f"A vertex or an edge is but a hinge. {FIX}")
 
 
-def check_stiffness(young_pa: Array) -> None:
-    """Refuse moduli [Pa], shape (m,), that no one body has; raise CaseError with the reason.
+def check_materials(young_pa: Array, poisson: Array) -> None:
+    """Refuse moduli [Pa] and Poisson's ratios, shape (m,) each, that no one body has; raise CaseError with the reason.
 
-    A ratio above 1e5 leaves single precision no digit for the soft part: its answer would be noise.
+    A ratio of moduli above 1e5 leaves single precision no digit for the soft part: its answer would be noise.
     """
-    if not np.isfinite(young_pa).all() or young_pa.min() <= 0:
-        bad = int(np.argmin(np.where(np.isfinite(young_pa), young_pa, -np.inf)))
-        got = f"{young_pa[bad]:g} Pa at tetrahedron {bad}"
-        raise CaseError("moduli above 0", got, WHERE, "Check the case's young_pa.")
-    ratio = float(young_pa.max() / young_pa.min())
-    if ratio > 1e5:
+    sound = (young_pa >= SOFTEST_PA) & (young_pa <= STIFFEST_PA) & (poisson > -1) & (poisson <= MOST_POISSON)
+    if not sound.all():
+        bad = int(np.argmin(sound))
+        wanted = f"moduli of {SOFTEST_PA:g} to {STIFFEST_PA:g} Pa and Poisson's ratios above -1, {MOST_POISSON} at most"
+        got = f"{young_pa[bad]:g} Pa and {poisson[bad]:g} at tetrahedron {bad}"
+        raise CaseError(wanted, got, WHERE, "Check the case's young_pa and poisson.")
+    if young_pa.max() > 1e5 * young_pa.min():
         got = f"{young_pa.min():g} to {young_pa.max():g} Pa"
         raise CaseError("a stiffest tissue at most 1e5 times the softest", got, WHERE, "Check the units of young_pa.")
 
@@ -122,25 +146,22 @@ def quadratic(vertices: Array, tetrahedra: Indices) -> tuple[Array, Indices]:
     return np.concatenate([vertices, middles]), np.concatenate([tetrahedra, midside], axis=1).astype(np.int32)
 
 
-def _faces(tetrahedra: Indices) -> Indices:
-    return np.sort(tetrahedra[:, [[1, 2, 3], [0, 3, 2], [0, 1, 3], [0, 2, 1]]].reshape(-1, 3), axis=1)
+def _shared(tetrahedra: Indices) -> tuple[Indices, NDArray[np.int64], NDArray[np.int64]]:
+    """Return all faces, shape (4 m, 3), and of each pair of tetrahedra that share one the number of either's."""
+    faces = tetrahedra[:, FACES].reshape(-1, 3)
+    known = np.sort(faces, axis=1)
+    order = np.lexsort(known.T)  # several times quicker than np.unique of rows
+    same = (known[order[1:]] == known[order[:-1]]).all(axis=1)
+    return faces, order[:-1][same], order[1:][same]
 
 
 def boundary(tetrahedra: Indices) -> Indices:
     """Return the faces, shape (f, 3), of corners that only one tetrahedron has, counter-clockwise from outside."""
-    faces = tetrahedra[:, [[1, 2, 3], [0, 3, 2], [0, 1, 3], [0, 2, 1]]].reshape(-1, 3)
-    _, index, count = np.unique(_faces(tetrahedra), axis=0, return_index=True, return_counts=True)
-    return faces[np.sort(index[count == 1])]
+    faces, one, other = _shared(tetrahedra)
+    return np.delete(faces, np.concatenate([one, other]), axis=0)
 
 
 def face_areas(vertices: Array, faces: Indices) -> Array:
     """Return each face's outward area vector [m2], shape (f, 3)."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     return np.cross(b - a, c - a) / 2.0
-
-
-def vertex_areas(vertices: Array, faces: Indices) -> Array:
-    """Return each vertex's outward area vector [m2], shape (n, 3): a third of its faces', zero inside."""
-    area, flat = face_areas(vertices, faces) / 3.0, faces.T.ravel()
-    sums = [np.bincount(flat, np.tile(area[:, k], 3), len(vertices)) for k in range(3)]
-    return np.stack(sums, axis=1).astype(np.float64)

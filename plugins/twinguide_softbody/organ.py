@@ -17,9 +17,9 @@ from scipy.spatial.distance import cdist
 
 from twinguide.errors import CaseError
 
-from . import constraints, mesh
+from . import constraints
 from .bias import mesh_error
-from .body import Array, Body, Springs, joined, stacked
+from .body import Array, Body, Indices, Springs, joined, stacked
 from .constraints import Points, Surroundings
 from .error import CHI_95, ErrorModel, Point
 from .layout import layout
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 UNSURE = 2.0  # of what is unsure of a point's motion before it is known: a block's vertices needed 1.0 to 2.0
 MOST_POINTS = 24  # that are measured besides the target: the errors' columns grow with them
-REFUSED_M = 1.0  # to which a refused drive's error is stated: far beyond what anything shown tolerates
+REFUSED_M = 1.0  # to which a refused drive's error is stated, or one that is no number: far beyond any tolerance
 STIFFER = 1.1  # change of a covariance's size above which the springs follow it
 
 
@@ -64,7 +64,7 @@ class SoftBody:
     def __init__(
         self,
         vertices: Array,
-        tetrahedra: mesh.Indices,
+        tetrahedra: Indices,
         mixture: Mixture,
         target: Array,
         held: Surroundings | None = None,
@@ -75,12 +75,9 @@ class SoftBody:
         reduced: Literal["off", "auto"] = "off",
         waits: bool = True,
     ) -> None:
-        vertices, tetrahedra = np.asarray(vertices, dtype=np.float64), np.asarray(tetrahedra)
-        mesh.check_mesh(vertices, tetrahedra)
-        mesh.check_stiffness(mixture.young_pa)
         target = np.asarray(target, dtype=np.float64)
-        _check(vertices, tetrahedra, mixture, (target, patch_radius_m), reduced)
-        self.body = Body(vertices, tetrahedra, mixture.young_pa, mixture.poisson)
+        self.body = _checked(vertices, tetrahedra, mixture, (target, patch_radius_m), reduced)
+        vertices, tetrahedra = self.body.vertices, self.body.elements
         own_pa = mixture.tissues[0].young_pa
         held = held or Surroundings()
         self._held = constraints.surroundings(vertices, tetrahedra, own_pa, held)
@@ -98,6 +95,7 @@ class SoftBody:
         self._points: Points | None = None
         self._disputed: Points | None = None
         self._steady, self._measured = Steadiness(), Measured(vertices)
+        self._closed = False
         self.last = np.zeros(3)  # [m], the drive that was last believed
         self._solver = Solver(self.body, self._springs(), material=material, backend=backend, waits=waits)
         bias = mesh_error(response, self.body, self._held, (target, reach_m), self.spring, columns)
@@ -153,6 +151,8 @@ class SoftBody:
         if displacement.shape != (3,) or covariance.shape != (3, 3):
             got = f"{displacement.shape}, {covariance.shape}"
             raise CaseError("a displacement (3,) [m] and its covariance (3, 3) [m2]", got, "the drive")
+        if self._closed:
+            raise CaseError("a soft body that is open", "one that was closed", "a step", "Make a new one.")
         if not (np.isfinite(displacement).all() and np.isfinite(covariance).all()):
             return self.rigid(self.last, "the drive is not finite")
         if not constraints.is_covariance(covariance):
@@ -165,7 +165,7 @@ class SoftBody:
         if jumped_m > 0:
             return self.rigid(self.last, f"the drive jumped by {1e3 * jumped_m:.0f} mm", displacement)
         self.last = drive[0]
-        believed, told = self._measured.believed(measured or {}, self._pursuit.pose, self.last)
+        believed, told = self._measured.believed({} if measured is None else measured, self._pursuit.pose, self.last)
         if self._learning.tick():
             self._hold()
         told += self._take(self.last, covariance, believed)
@@ -175,6 +175,8 @@ class SoftBody:
         term, bounded = self._bounds(solved.positions)
         sigma = self._errors.sigma(self._drive(), solver_m=solved.solver_error_m, term=term)
         sigma += self._dispute(solved.positions) / CHI_95
+        if not np.isfinite(sigma).all():
+            return self.rigid(self.last, ", ".join(["the errors are not finite", *told]))
         level = "partial" if told else solved.level
         reason = ", ".join([*told, *([bounded] if bounded else [])])
         return Frame(solved.positions, sigma, level, reason, solved.residual, solved.smallest_j)
@@ -219,6 +221,7 @@ class SoftBody:
         term = UNSURE * self._errors.unsure(drive) if self._unsure else None
         missing_m = np.linalg.norm(missing, axis=1) + self._dispute(self.body.vertices + at)
         sigma = self._errors.sigma(drive, solver_m=dent_m, term=term) + missing_m / CHI_95
+        sigma = np.where(np.isfinite(sigma), sigma, REFUSED_M)
         return Frame(self.body.vertices + displacement, sigma, "rigid", reason, 0.0, 1.0)
 
     def _dispute(self, positions: Array) -> Array:
@@ -238,6 +241,7 @@ class SoftBody:
 
     def close(self) -> None:
         """Let the workers end; no step may follow."""
+        self._closed = True
         self._learning.close()
         self._solver.close()
 
@@ -311,25 +315,26 @@ class SoftBody:
         return ends
 
 
-def _check(
-    vertices: Array, tetrahedra: mesh.Indices, mixture: Mixture, patch: tuple[Array, float], reduced: str
-) -> None:
-    """Refuse what does not fit a sound mesh."""
-    where, (target, radius_m), size = "the soft body", patch, float(np.ptp(vertices, axis=0).max())
-    if tetrahedra.shape[1] != 4:
+def _checked(vertices: Array, tetrahedra: Indices, mixture: Mixture, patch: tuple[Array, float], reduced: str) -> Body:
+    """Return the body; refuse what does not fit a sound one."""
+    where, (target, radius_m) = "the soft body", patch
+    if not isinstance(mixture, Mixture):
+        raise CaseError("a Mixture of tissues", f"{mixture!r}", where, "Make it by `mix`.")
+    body = Body(vertices, tetrahedra, mixture.young_pa, mixture.poisson)
+    if body.elements.shape[1] != 4:
         fix = "Leave the midside nodes out: the mesh's error is stated."
-        raise CaseError("tetrahedra of 4 nodes", f"{tetrahedra.shape[1]}", where, fix)
-    if mixture.shares.shape[1:] != (len(tetrahedra),):
-        raise CaseError(f"a mixture of {len(tetrahedra)} tetrahedra", f"{mixture.shares.shape[1]}", where)
+        raise CaseError("tetrahedra of 4 nodes", f"{body.elements.shape[1]}", where, fix)
     if target.shape != (3,) or not np.isfinite(target).all():
         raise CaseError("a finite target of shape (3,)", f"{target.tolist()}", where)
-    off = np.linalg.norm(constraints.point_weights(vertices, tetrahedra, target[None]) @ vertices - target)
+    weights = constraints.point_weights(body.vertices, body.elements, target[None])
+    off, size = np.linalg.norm(weights @ body.vertices - target), float(np.ptp(body.vertices, axis=0).max())
     if off > constraints.JUMP_M:
         raise CaseError("a target in the body", f"{off * 1e3:.0f} mm outside", where, "Give it in image, in metres.")
     if not 0.0 < radius_m <= size:
         raise CaseError(f"a patch of 0 to {size:g} m", f"{radius_m:g} m", where, "Give its radius in metres.")
     if reduced not in ("off", "auto"):
         raise CaseError("reduced off or auto", repr(reduced), where)
+    return body
 
 
 def _told(names: Sequence[str], left_out: set[int], why: str) -> list[str]:

@@ -36,7 +36,7 @@ INLINE void radius(const Errors *e, const float16 *c, const float16 *b, float *o
     for (int l = 0; l < 16; l++) {
         const float m = mean[l] > 1e-12f ? mean[l] : 1e-12f, k = 2.0f / 9.0f * square[l] / (m * m);
         const float root = __builtin_sqrtf(k > 0 ? k : 0), base = 1 - k + e->quantile * root;
-        out[l] = mean[l] > 0 ? e->scale * __builtin_sqrtf(mean[l] * base * base * base) : 0;
+        out[l] = mean[l] <= 0 ? 0 : e->scale * __builtin_sqrtf(mean[l] * base * base * base); /* NaN stays NaN */
     }
 }
 

@@ -28,7 +28,10 @@ DRIVE = np.array([0.002, -0.005, 0.015])
 
 def tissues(scale=(1.0, 1.0)):
     own, tumour = tissue_of("organ"), tissue_of("tumour")
-    return [replace(t, young_pa=t.young_pa * s) for t, s in zip((own, tumour), scale, strict=True)]
+    return [
+        replace(t, young_pa=t.young_pa * s, young_sigma_pa=t.young_sigma_pa * s)
+        for t, s in zip((own, tumour), scale, strict=True)
+    ]
 
 
 def block(cells, scale=(1.0, 1.0)):

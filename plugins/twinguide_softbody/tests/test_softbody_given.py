@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from twinguide.errors import CaseError
-from twinguide_softbody import SoftBody, Surroundings, block, mix, points_of, pressed, quadratic, tissue_of
+from twinguide_softbody import SoftBody, Surroundings, Tissue, block, mix, points_of, pressed, quadratic, tissue_of
 
 VERTICES, TETRAHEDRA = block(4, 0.12)
 TARGET, CORNER = np.array([0.06, 0.06, 0.06]), VERTICES[-1:]
@@ -39,13 +39,14 @@ def settled(body):
     [
         ({"vertices": 1e3 * VERTICES}, "1 mm to 2 m; got 120 m"),
         ({"vertices": VERTICES * [1, 1, 0]}, "384 flat or inverted"),
-        ({"tetrahedra": TETRAHEDRA[:, [1, 0, 2, 3]]}, "384 flat or inverted"),
+        ({"tetrahedra": TETRAHEDRA[:, [1, 0, 2, 3]]}, "384 flat or inverted, first 0; .* Swap two columns"),
         ({"tetrahedra": TETRAHEDRA.astype(float)}, "whole numbers"),
         ({"tetrahedra": TETRAHEDRA + 1}, "got 1 to 125, of 125"),
         ({"tetrahedra": TETRAHEDRA.astype(np.int64) + 2**32}, "tetrahedra that name"),
         ({"tetrahedra": TETRAHEDRA[:0]}, "got none"),
         ({"tetrahedra": quadratic(VERTICES, TETRAHEDRA)[1], "vertices": quadratic(VERTICES, TETRAHEDRA)[0]}, "4 nodes"),
-        ({"mixture": mixed(3)}, "384 tetrahedra; got 3"),
+        ({"mixture": mixed(3)}, "one young_pa, or 384; got shape .3,."),
+        ({"mixture": {"organ": 5e3}}, "a Mixture of tissues; got .* by `mix`"),
         ({"target": 1e3 * TARGET}, "in the body; got .* mm outside"),
         ({"target": np.full(3, np.nan)}, "a finite target"),
         ({"target": TARGET[None]}, "shape .3,."),
@@ -62,16 +63,29 @@ def test_what_no_body_can_be_made_of_is_refused_with_the_reason(given, told):
         made(**given)
 
 
-@pytest.mark.parametrize("nu", [0.5, 0.6, -0.1, np.nan])
+@pytest.mark.parametrize("nu", [0.4995, 0.49999999, 0.5, 0.6, -0.1, np.nan])
 def test_a_poissons_ratio_that_no_tissue_has_is_refused(nu):
-    with pytest.raises(CaseError, match=r"nu in 0..0.5; got E = 5000 .* nu = "):
+    with pytest.raises(CaseError, match=r"nu of 0 to 0.499; got E = 5000 .* nu = "):
         tissue_of("organ", 5e3, 0.0, nu)
 
 
-@pytest.mark.parametrize("young_pa", [1e-3, 1e9, -5e3, np.nan])
-def test_a_modulus_that_no_tissue_has_is_refused(young_pa):
-    with pytest.raises(CaseError, match=r"in the tissue 'organ'. Give Young's modulus in Pa"):
-        tissue_of("organ", young_pa)
+@pytest.mark.parametrize(
+    ("young_pa", "sigma_pa"),
+    [*((e, 0.0) for e in (1e-6, 1e-3, 1e9, 1e20, -5e3, np.nan, np.inf)), *((5e3, s) for s in (np.inf, np.nan, -1.0))],
+)
+def test_a_tissue_whose_modulus_or_spread_no_tissue_has_is_refused(young_pa, sigma_pa):
+    with pytest.raises(CaseError, match=r"in a tissue .one of mine.. Give Young's modulus in Pa"):
+        Tissue(young_pa, sigma_pa, 0.45, "one of mine")
+    with pytest.raises(CaseError, match=r"in a tissue .the case's organ.. Give Young's modulus in Pa"):
+        tissue_of("organ", young_pa, sigma_pa or 1e3)
+
+
+def test_an_error_that_is_no_number_makes_the_frame_rigid_and_is_never_certainty():
+    wild = made(held=Surroundings(share_sigma=1e30))  # its square leaves single precision
+    frame = wild.step(np.array([0.0, 0.0, 0.01]), SURE)
+    assert frame.level == "rigid"
+    assert frame.reason == "the errors are not finite"
+    assert (frame.sigma == 1.0).all()
 
 
 def test_a_role_that_is_none_and_a_fraction_without_tissue_are_no_parenchyma():
@@ -172,6 +186,19 @@ def test_points_of_another_body_or_of_none_are_refused(settled):
             settled.step(STILL, SURE, {"probe": points})
 
 
+@pytest.mark.parametrize("measured", [CORNER, [corner()], {"probe": CORNER}, {"probe": None}])
+def test_what_is_no_mapping_of_points_is_refused(settled, measured):
+    with pytest.raises(CaseError, match=r"by the name of what measures; got .* `points_of` or `pressed`"):
+        settled.step(STILL, SURE, measured)
+
+
+def test_a_body_that_was_closed_says_so():
+    body = made()
+    body.close()
+    with pytest.raises(CaseError, match=r"open; got one that was closed"):
+        body.step(STILL, SURE)
+
+
 def test_no_points_at_all_are_as_none(settled):
     none = np.zeros((0, 3))
     for radius_m in (0.0, 0.01):
@@ -180,10 +207,19 @@ def test_no_points_at_all_are_as_none(settled):
         assert (frame.level, frame.reason) == ("full", "")
 
 
-@pytest.mark.parametrize(("tip", "radius_m"), [(np.full(3, np.nan), 0.02), (TARGET, 0.0), (TARGET, -1.0)])
+@pytest.mark.parametrize(
+    ("tip", "radius_m"), [(np.full(3, np.nan), 0.02), (TARGET, 0.0), (TARGET, -1.0), ([0.1], 0.02)]
+)
 def test_a_probe_that_is_none_is_refused(tip, radius_m):
-    with pytest.raises(CaseError, match="a finite tip and a radius above 0"):
+    with pytest.raises(CaseError, match=r"a finite tip .3,., a radius and a sigma above 0"):
         pressed(VERTICES, TETRAHEDRA, tip, radius_m, 0.001)
+
+
+def test_a_probe_may_be_told_by_lists():
+    tip = [0.06, 0.06, 0.117]
+    told, taken = (pressed(*given, 0.02, 0.001) for given in ((VERTICES.tolist(), TETRAHEDRA.tolist(), tip),
+                                                             (VERTICES, TETRAHEDRA, np.array(tip))))  # fmt: skip
+    np.testing.assert_array_equal(told.rest, taken.rest)
 
 
 @pytest.mark.parametrize("radius_m", [np.nan, -0.01, 10.0])

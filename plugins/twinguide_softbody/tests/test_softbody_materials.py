@@ -11,7 +11,7 @@ README = Path(materials.__file__).with_name("README.md")
 
 
 def test_a_case_that_tells_is_believed_and_one_that_does_not_gets_the_literature():
-    assert tissue_of("organ", 5000.0, 1500.0, 0.45) == Tissue(5000.0, 1500.0, 0.45, "the case")
+    assert tissue_of("organ", 5000.0, 1500.0, 0.45) == Tissue(5000.0, 1500.0, 0.45, "the case's organ")
     assert tissue_of("tumour") is LITERATURE["tumour"]
     assert tissue_of("vessel", 30e3).young_sigma_pa == pytest.approx(30e3 * 41 / 62)  # the literature's relative spread
 
