@@ -32,7 +32,7 @@ class DistanceGrids:
     """Several grids, looked up in one go: a frame asks five structures in the time of one."""
 
     def __init__(self, grids: Sequence[DistanceGrid]) -> None:
-        shapes = np.array([grid.values.shape for grid in grids]).reshape(-1, 3)
+        shapes = np.array([grid.values.shape for grid in grids], dtype=np.int64).reshape(-1, 3)
         flat = [grid.values.reshape(-1) for grid in grids]
         self._values = flat[0] if len(flat) == 1 else np.concatenate([*flat, np.zeros(0, dtype=np.float32)])
         self._origin = np.array([grid.origin for grid in grids]).reshape(-1, 1, 3)

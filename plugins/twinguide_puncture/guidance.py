@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from twinguide import Context, Finding, Point, TwinView
 from twinguide.case import Case
-from twinguide.distances import DistanceGrid
 from twinguide.frames import largest_variance
 
 from .plugin import PunctureOptions
@@ -18,7 +17,8 @@ from .plugin import PunctureOptions
 Array = NDArray[np.float64]
 ONE_SIDED_95 = 1.6448536  # standard normal quantile: a distance is to hold with 95 %, on one side
 PATH_SAMPLES = 40  # along each path; half a step is taken off every distance, which changes by no more than that
-ROUND_A_LIVER = ("ribs", "pleura", "gallbladder")  # a path that nobody has measured against these is not a clear one
+# a path that nobody has measured against these is not a clear one
+ROUND_A_LIVER = ("ribs", "pleura", "gallbladder", "portal_vein", "hepatic_veins")
 
 
 class Puncture:
@@ -28,8 +28,13 @@ class Puncture:
         self._options: PunctureOptions = ctx.options
         self._case: Case = ctx.case
         self._critical = [s for s in self._case.structures.values() if s.risk == "critical"]
-        self._grids = self._case.distances(s.name for s in self._critical)
-        self._moves = np.array([s.moves for s in self._critical])[:, None, None]
+        self._bones = [k for k, s in enumerate(self._critical) if s.role == "bone"]
+        bones = [self._critical[k] for k in self._bones]
+        asked = [*self._critical, *bones, *bones]  # a bone also a step above each point and a step below
+        self._grids = self._case.distances(s.name for s in asked)
+        self._moves = np.array([s.moves for s in asked])[:, None, None]
+        steps = [self._case.distance(s.name).spacing for s in bones]
+        self._steps = np.array([0.0] * len(self._critical) + steps + [-step for step in steps])[:, None]
         self._organ = self._case.distance(self._case.organ)
         self._plan_findings = list(self._assess_plan())
         self._share = np.linspace(0.0, 1.0, PATH_SAMPLES)[:, None, None]
@@ -83,16 +88,34 @@ class Puncture:
         at_rest = (image_from_reference.apply(tip.position) + self._share * ways).reshape(-1, 3)
         points = at_rest - self._moves * (turn @ moved)  # what moves is asked for where it was at rest
         slack = 0.5 * length / (PATH_SAMPLES - 1)
-        distances = (self._grids.at(points).min(axis=1) - slack).tolist()
+        distances, extra = self._distances(points)
+        distances -= slack
+        nearest_m, clear_m = distances.min(axis=1).tolist(), (distances - extra).min(axis=1).tolist()
         sigma = math.sqrt(max(0.0, largest_variance(target.covariance + tip.covariance)))
-        for structure, nearest in zip(self._critical, distances, strict=True):
+        for structure, nearest, clear in zip(self._critical, nearest_m, clear_m, strict=True):
             lower = nearest - ONE_SIDED_95 * sigma
+            kept = clear - ONE_SIDED_95 * sigma >= structure.margin_m
             # so asked that what is not a number warns
-            severity = "advisory" if lower >= structure.margin_m else "caution" if lower >= 0 else "warning"
+            severity = "advisory" if kept else "caution" if lower >= 0 else "warning"
             yield Finding(
                 t_ns=twin.t_display_ns, name="distance", of=structure.name, value=nearest * 1e3, sigma=sigma * 1e3,
                 lower95=lower * 1e3, unit="mm", severity=severity, text=f"{structure.name.replace('_', ' ')} from path",
             )  # fmt: skip
+
+    def _distances(self, points: Array) -> tuple[Array, Array]:
+        """Return the distances of the critical structures, (k, n) [m], and what each wants beyond its margin there.
+
+        `points` [m] are one row (1, n, 3) for all, or one for each grid. Below a bone, where the distance to it
+        falls upwards, more room is wanted.
+        """
+        points = np.broadcast_to(points, (len(self._steps), *points.shape[1:])).copy()
+        points[..., 2] += self._steps
+        asked, count, bones = self._grids.at(points), len(self._critical), len(self._bones)
+        extra = np.zeros((count, points.shape[1]))
+        rise = asked[count : count + bones] - asked[count + bones :]
+        slope = rise / (2 * self._steps[count : count + bones])
+        extra[self._bones] = self._options.rib_underside_mm * 1e-3 * (slope < -0.5)
+        return asked[:count], extra
 
     def _assess_plan(self) -> Iterator[Finding]:
         """Judge the planned path once: a veto stays in view until the plan is changed."""
@@ -104,12 +127,8 @@ class Puncture:
                 text=f"not in this case, so not checked: {', '.join(absent)}",
             )  # fmt: skip
         path = plan.entry + np.linspace(0.0, 1.0, 200)[:, None] * (plan.target - plan.entry)
-        for structure in self._critical:
-            grid = self._case.distance(structure.name)
-            margin = np.full(len(path), structure.margin_m)
-            if structure.role == "bone":
-                margin += self._options.rib_underside_mm * 1e-3 * _below(grid, path)
-            distance = grid.at(path)
+        for structure, distance, extra in zip(self._critical, *self._distances(path[None]), strict=True):
+            margin = structure.margin_m + extra
             worst = int(np.argmin(distance - margin))
             if distance[worst] < margin[worst]:
                 yield Finding(
@@ -125,10 +144,3 @@ class Puncture:
                 name="plan", of=self._case.organ, value=before, sigma=0.0, unit="mm", severity="warning",
                 text=f"too little {self._case.organ} before the target",
             )  # fmt: skip
-
-
-def _below(grid: DistanceGrid, points: Array) -> Array:
-    """Return 1.0 for points, shape (n, 3), on the caudal side of a structure, else 0.0; the gradient points away."""
-    step = np.array([0.0, 0.0, grid.spacing])
-    slope = (grid.at(points + step) - grid.at(points - step)) / (2 * grid.spacing)
-    return (slope < -0.5).astype(np.float64)

@@ -98,9 +98,8 @@ def search_entry(skin: Surface, target: Array, target_name: str, obstacles: Obst
     cost = (length[reach] + 0.1 * (1 - cosine[reach]) - 4.0 * np.minimum(slack, SPARE_M)).round(6)
     cost[~good] = np.inf
     best = int(cost.argmin())
-    note = (
-        f"searched: {int(good.sum())} of {len(reach)} entries keep all margins; {length[reach][best] * 1e3:.0f} mm long"
-    )
+    kept = f"{int(good.sum())} of {len(reach)} entries keep all margins of what is in this case"
+    note = f"searched: {kept}; {length[reach][best] * 1e3:.0f} mm long"
     return Plan(nearest(skin, entries[best][None])[0].round(6), target, target_name, note)
 
 
