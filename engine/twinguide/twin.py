@@ -82,7 +82,9 @@ class Twin:
         followed = any(tool.role == "headset" for tool in scenario.tools.values())
         self._stage_is_told = not (followed or self.bodies.untracked)
         self._displacement = DisplacementHistory()
-        self._deformation = Deformation(case, [n for n, s in case.structures.items() if s.moves], levels)
+        self._deformation = Deformation(
+            case, [n for n, s in case.structures.items() if s.moves], None if still else levels
+        )
         self._target_trust = Trust(scenario.target_tolerance_mm * 1e-3)
         self._trust = {name: Trust(s.tolerance_m) for name, s in case.structures.items()}
         self._moves = np.array([s.moves for s in case.structures.values()])
@@ -211,7 +213,9 @@ class Twin:
             return "" if self._still else "breathing not learnt"
         if not newest.in_model:
             return f"out of model: {newest.reason}"
-        return "" if moved is not None else "motion unknown"
+        if moved is None:
+            return "motion unknown"
+        return "" if self._case.breathing_phase == "end-expiration" else text("phase_unknown")
 
     def _room_fault(self, stage_from_reference: Pose | None, target: Point | None) -> str:
         """Tell where the room's own error is more than the target may be off by; it is in none of the structures'."""

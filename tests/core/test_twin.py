@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,15 @@ def test_an_organ_that_nothing_is_to_follow_lies_as_in_the_scan_and_is_valid(dem
     assert (view.target_status.reason, view.gate_reason) == ("", "")
     np.testing.assert_allclose(view.target.position, demo_case.plan.target, atol=1e-12)
     np.testing.assert_allclose(view.target.covariance, moving.target.covariance, atol=2e-8)  # the model's own [m2]
+
+
+def test_a_scan_at_an_unknown_breathing_phase_is_never_shown_as_valid(demo_case):
+    unknown = copy.copy(demo_case)
+    unknown.breathing_phase = "unknown"
+    view = shown(unknown, 0.0005)
+    assert "phase" in view.target_status.reason
+    assert {view.target_status.state, view.structures["liver"].status.state} == {"degraded"}
+    assert not view.gate_open
 
 
 def test_a_room_told_in_another_frame_is_refused_where_it_comes(demo_case):

@@ -42,6 +42,7 @@ TEXTS: Mapping[str, str] = {
     "headset_body_lost": "{name} is not seen: the overlay rests on the headset's own tracking",
     "structure_state": "{word} {names}: {reason}",
     "structure_state_bare": "{word} {names}",
+    "phase_unknown": "the scan's breathing phase is not known",
     "shape_absent": "no solver tells the organ's shape",
     "shape_rigid": "the organ moves as one piece: {reason}",
     "shape_partial": "the organ's shape is solved in part: {reason}",
