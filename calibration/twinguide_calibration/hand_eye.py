@@ -48,7 +48,7 @@ from twinguide_calibration.weights import (
 LEAST_POSES = 5
 ROUNDS = 20
 STEP_CONVERGED = 1e-8  # [rad, m]
-STEP_NEGLIGIBLE = 1e-3  # of the estimate's own sigma
+STEP_NEGLIGIBLE = 1e-2  # of the estimate's own sigma
 MANY_STILL = 0.25  # of the pairs, of one pose: more hide the rest
 LEAST_GROUP = 15  # pairs, that may have an X of their own
 MOST_REJECTED = 0.5  # the breakdown point: beyond it no majority tells which pairs are right
@@ -272,15 +272,14 @@ def _iterate(
     for _ in range(ROUNDS):
         a, speed = problem.at(offset)
         final, step, length, following = _linear(problem, a, speed, x, z, moment, 0.0 if free else 1.0)
+        if length < STEP_NEGLIGIBLE * final.scale or np.abs(step[:12]).max() < STEP_CONVERGED:
+            return x, z, offset, final
         moment, scale = following if free else held, final.scale
         x, z = perturb(x, step[:6]), perturb(z, step[6:12])
         if speed is not None:
             offset += float(step[12])
-        if length < STEP_NEGLIGIBLE * final.scale or np.abs(step[:12]).max() < STEP_CONVERGED:
-            break
-    else:
-        if length > scale:
-            return None
+    if length > scale:
+        return None
     a, speed = problem.at(offset)
     return x, z, offset, _linear(problem, a, speed, x, z, moment, 0.0 if free else 1.0)[0]
 

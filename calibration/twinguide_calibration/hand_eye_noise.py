@@ -8,6 +8,7 @@ share leaves of the moving, along the lever and across it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 
@@ -54,25 +55,29 @@ def next_moment(residual: Array, weights: Array, kind: Biweight, jacobian: Array
 def shape_of(moment: Array, x: Array) -> Shape:
     """Return the shape that a second moment (6, 6) has by the lever of X."""
     arm = inverse(x)[:3, 3]
-    frame = np.linalg.qr(np.column_stack([arm, np.eye(3)]))[0].T  # rows: along the lever, twice across it
-    lever = frame @ skew(arm)
-    turning, both, moving = moment[:3, :3], frame @ moment[3:, :3], frame @ moment[3:, 3:] @ frame.T
-    carried = lever @ turning @ lever.T
-    share = float(np.clip(np.trace(both @ lever.T) / max(float(np.trace(carried)), 1e-30), 0.0, 1.0))
-    rest = np.diag(moving - share * (both @ lever.T + lever @ both.T) + share**2 * carried)
-    along, across = float(rest[0]), float(rest[1] + rest[2]) / 2.0
-    sizes = np.array([0, 0, 0, 1, 2, 2])
-    if along > across:  # by chance, or without a lever: all directions are alike
-        along = across = float(rest.sum()) / 3.0
-        sizes[4:] = 1
-    scales = np.sqrt(np.maximum([np.trace(turning) / 3.0, along, across], 0.0)) + SCALE_FLOOR
-    by_component = scales[[0, 0, 0, 1, 2, 2]][:, None]
+    lever = skew(arm)
+    line = np.outer(arm, arm) / max(float(arm @ arm), SCALE_FLOOR**2)
+    turning, both, moving = moment[:3, :3], moment[3:, :3], moment[3:, 3:]
+    carried, common = lever @ turning @ lever.T, both @ lever.T
+    share = min(max(float(common.trace()) / max(float(carried.trace()), 1e-30), 0.0), 1.0)
+    rest = moving - share * (common + common.T) + share**2 * carried
+    total, along = float(rest.trace()), float((line * rest).sum())
+    across = (total - along) / 2.0
+    off, spared = np.eye(3) - line, [line]
+    if along >= across:  # by chance, or without a lever: all directions are alike
+        along = across = total / 3.0
+        off, spared = np.eye(3), []
+    turn_m, along_m, across_m = (sqrt(max(part, 0.0)) + SCALE_FLOOR for part in (turning.trace() / 3.0, along, across))
     whitening, mixed = np.zeros((6, 6)), np.zeros((6, 6))
-    whitening[:3, :3] = np.eye(3)
-    whitening[3:, 3:], whitening[3:, :3] = frame, -share * lever
-    mixed[3:, :3] = lever * scales[0] / by_component[3:]
-    changes = [np.diag((sizes == size).astype(np.float64)) for size in np.unique(sizes)]
-    return Shape(whitening / by_component, (*changes, mixed + mixed.T))
+    whitening[:3, :3] = np.eye(3) / turn_m
+    whitening[3:, 3:] = off / across_m + (line / along_m if spared else 0.0)
+    whitening[3:, :3] = -share / across_m * lever
+    mixed[3:, :3] = lever * (turn_m / across_m)
+    sizes = [np.zeros((6, 6)) for _ in range(2 + len(spared))]
+    sizes[0][:3, :3] = np.eye(3)
+    for size, part in zip(sizes[1:], [off, *spared], strict=True):
+        size[3:, 3:] = part
+    return Shape(whitening, (*sizes, mixed + mixed.T))
 
 
 def small_sample(jacobian: Array, shape: Shape, count: float) -> tuple[Array, float]:

@@ -11,6 +11,7 @@ from twinguide_calibration.weights import median, serial_inflation
 
 PARTS, IN_PART = (2, 3, 5), 12  # of a recording, each with so many samples at least, compared with one another
 BY_CHANCE = 1e-3  # parts that differ so much so seldom: more than noise
+MOST = 0.95  # of the poses lie within a motion's extent
 STILL = 3e-3  # of the extent of a motion: less is none
 PLACES = 40  # tried, at which a recording may fall in two
 SERIAL = 2.0  # times that correlation in time widens a covariance: less hints at no second answer
@@ -59,7 +60,7 @@ def in_motion(a: Array, b: Array) -> Bools:
         move = np.sqrt(squared_lengths(np.diff(poses[:, :3, 3], axis=0)))
         turned = np.sqrt(squared_lengths(difference(poses, poses[:1])[:, :3]))
         moved = np.sqrt(squared_lengths(poses[:, :3, 3] - poses[0, :3, 3]))
-        wide, far = (max(float(np.quantile(extent, 0.95)), 1e-12) for extent in (turned, moved))
+        wide, far = (max(float(np.sort(extent)[int(MOST * (len(a) - 1))]), 1e-12) for extent in (turned, moved))
         steps.append(turn / wide + move / far)
     way = np.concatenate([[0.0], np.cumsum(np.minimum(*steps))])
     return np.concatenate([[True], np.diff(np.floor(way / STILL)) > 0.0])

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.spatial.distance import pdist, squareform  # pyright: ignore[reportMissingTypeStubs]
 
-from twinguide_calibration.linear import eigen, squared_lengths
-from twinguide_calibration.rigid import Array, adjoint, skew
+from twinguide_calibration.linear import eigen
+from twinguide_calibration.rigid import Array, adjoint, as_floats, skew
 from twinguide_calibration.weights import SIGNIFICANT, Biweight, estimate_variance
 
 SLIPPERY = 0.03  # root of the smallest over the largest eigenvalue: less, and the surface itself lets it slide
@@ -148,33 +149,31 @@ def _correlated(patch: Patch, scaled: Array, model_error: SurfaceError | None) -
         return np.zeros((6, 6))
     chosen = np.random.default_rng(count).permutation(count)[:SAMPLED]
     place, value, jac = patch.places[chosen], patch.residuals[chosen], scaled[chosen]
-    square = squared_lengths(place)
-    apart = np.sqrt(np.maximum(square[:, None] + square - 2.0 * place @ place.T, 0.0))
-    share, length = _correlogram(apart, value / patch.sigma)
-    kernel = np.zeros_like(apart)
-    if share > 0.0:
-        kernel += share * patch.sigma**2 * np.exp(-apart / length)
+    apart = as_floats(pdist(place))
+    product = squareform(np.outer(value, value), checks=False)
+    share, length = _correlogram(apart, product / patch.sigma**2)
+    kernel = share * patch.sigma**2 * np.exp(-apart / max(length, 1e-9))
     if model_error is not None:
         kernel += model_error.sigma_m**2 * np.exp(-apart / model_error.length_m)
-    np.fill_diagonal(kernel, 0.0)
+    elif share == 0.0:
+        return np.zeros((6, 6))
     grown = (count / len(chosen)) ** 2
-    total: Array = jac.T @ kernel @ jac * grown
+    total: Array = jac.T @ squareform(kernel) @ jac * grown
     values, vectors = eigen(total)
     return (vectors * np.maximum(values, 0.0)) @ vectors.T
 
 
-def _correlogram(apart: Array, value: Array) -> tuple[float, float]:
-    """Return share and length [m] of an exponential correlation by distance; zero where none is significant."""
+def _correlogram(apart: Array, product: Array) -> tuple[float, float]:
+    """Return share and length [m] of an exponential correlation by distance; zero where none is significant.
+
+    `apart` [m] and the whitened residuals' `product`, shape (p,), are of pairs.
+    """
     reach = float(apart.max()) / 2.0
     if reach == 0.0:
         return 0.0, 0.0
-    index = np.minimum((apart * (BINS / reach)).astype(np.int64), BINS).ravel()
-    product = np.outer(value, value)
-    np.fill_diagonal(product, 0.0)
+    index = np.minimum((apart * (BINS / reach)).astype(np.int64), BINS)
     count = np.bincount(index, minlength=BINS + 1)[:BINS]
-    count[0] -= len(value)  # a point is no pair with itself
-    count //= 2
-    rho = 0.5 * np.bincount(index, product.ravel(), minlength=BINS + 1)[:BINS] / np.maximum(count, 1)
+    rho = np.bincount(index, product, minlength=BINS + 1)[:BINS] / np.maximum(count, 1)
     believed = rho > SIGNIFICANT / np.sqrt(np.maximum(count, 1))
     leading = int(np.argmin(believed)) if not believed.all() else BINS
     if leading == 0:
