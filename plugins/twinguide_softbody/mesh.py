@@ -75,7 +75,7 @@ def _check_shapes(vertices: Array, tetrahedra: Indices) -> None:
 def _check_links(count: int, tetrahedra: Indices) -> None:
     loose = np.setdiff1d(np.arange(count), tetrahedra)
     if len(loose):
-        raise CaseError("every vertex in a tetrahedron", f"{len(loose)} loose ones, first {loose[0]}", WHERE, FIX)
+        raise CaseError("every vertex in a tetrahedron", f"{len(loose)} loose, first {loose[0]}", WHERE, FIX)
     faces, one, other = _shared(tetrahedra)
     crowded = len(np.intersect1d(one, other))
     # Neighbours go round the face that they share in opposite ways; else one lies within the other.
@@ -101,10 +101,12 @@ def check_materials(young_pa: Array, poisson: Array) -> None:
         bad = int(np.argmin(sound))
         wanted = f"moduli of {SOFTEST_PA:g} to {STIFFEST_PA:g} Pa and Poisson's ratios above -1, {MOST_POISSON} at most"
         got = f"{young_pa[bad]:g} Pa and {poisson[bad]:g} at tetrahedron {bad}"
-        raise CaseError(wanted, got, WHERE, "Check the case's young_pa and poisson.")
+        raise CaseError(wanted, got, "the body", "Check the case's young_pa and poisson.")
     if young_pa.max() > 1e5 * young_pa.min():
         got = f"{young_pa.min():g} to {young_pa.max():g} Pa"
-        raise CaseError("a stiffest tissue at most 1e5 times the softest", got, WHERE, "Check the units of young_pa.")
+        raise CaseError(
+            "a stiffest tissue at most 1e5 times the softest", got, "the body", "Check the units of young_pa."
+        )
 
 
 def quality(vertices: Array, tetrahedra: Indices) -> Array:

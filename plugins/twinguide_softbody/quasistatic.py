@@ -47,8 +47,8 @@ class Solved:
     residual: float  # [N/N], imbalance over the forces that act
     smallest_j: float  # of all quadrature points; at or below 0 the body is inverted
     iterations: int  # of conjugate gradients
-    converged: bool
-    level: str  # full, reduced or rigid
+    converged: bool  # a solution to its tolerance of forces, a step to SETTLED of what it leaves to move
+    level: str  # full or reduced: by all nodes or by modes
     solver_error_m: float  # [m], rms, estimated
 
 
@@ -76,7 +76,12 @@ class Solver:
             raise CaseError(f"a material of {', '.join(MATERIALS)}", repr(material), "the solver")
         if backend not in get_args(Backend):
             raise CaseError(f"a backend of {', '.join(get_args(Backend))}", repr(backend), "the solver")
-        held = np.zeros(len(body.vertices), dtype=bool) if fixed is None else np.asarray(fixed, dtype=bool)
+        held = np.zeros(len(body.vertices), dtype=bool) if fixed is None else np.asarray(fixed)
+        if held.shape != (len(body.vertices),) or held.dtype != bool:
+            wanted, fix = f"fixed of {len(body.vertices)} truth values", "Say True for each node that is held."
+            raise CaseError(wanted, f"{held.dtype} of shape {held.shape}", "the solver", fix)
+        if threads is not None and threads < 1:
+            raise CaseError("threads of 1 or more, or None", f"{threads}", "the solver")
         self.body, self._tolerance = body, tolerance
         self._layout = layout(body, held)
         self._machine = machine_for(backend, self._layout, material, threads or default_threads())
@@ -86,6 +91,7 @@ class Solver:
         self._rest = np.ascontiguousarray(body.vertices[self._layout.order])
         self._newton = newton_on(self._machine, self._layout, self._attached(springs))
         self._newton.coarse.waits = waits
+        self._closed = False
         self._factored, self._age, self._came = False, STALE, False
 
     @property
@@ -136,11 +142,15 @@ class Solver:
 
     def close(self) -> None:
         """Let the worker end; no step may follow."""
+        self._closed = True
         self._newton.coarse.close()
 
     def reset(self, positions: Array | None = None) -> None:
         """Start again from positions [m], shape (n, 3), or from rest; raise CaseError where they invert an element."""
-        placed = self._rest if positions is None else np.asarray(positions, np.float64)[self._layout.order]
+        placed = self.body.vertices if positions is None else np.asarray(positions, np.float64)
+        if placed.shape != self._rest.shape:
+            raise CaseError(f"positions of shape {self._rest.shape}", f"{placed.shape}", "the pose to start from")
+        placed = placed[self._layout.order]
         if not self._newton.place(placed - self._rest) > 0:
             self._newton.place(np.zeros_like(self._rest))
             raise CaseError("positions that invert no element", "some do", "the pose to start from")
@@ -227,14 +237,16 @@ class Solver:
             self._factored = True
             count, length = newton.iterate(COLD, min(1e-2, newton.balance.residual**0.5), STILL * self._quiet)
             total += count
-            if count == 0:
-                return total, True  # nothing moves, so that forces have no size to compare with
+            if count == 0:  # nothing moves: there is balance where forces have no size to compare with
+                return total, newton.balance.left <= STILL * self._quiet**2 / QUIET
             if length == 0:
                 break
         return total, newton.balance.residual <= tolerance
 
     def _displaced(self, targets: Array) -> Array:
         """Return targets [m] as displacements from the springs' points at rest; raise CaseError for what is none."""
+        if self._closed:
+            raise CaseError("a solver that is open", "one that was closed", "a step", "Make a new one.")
         asked = np.asarray(targets, dtype=np.float64)
         if asked.shape != self._points.shape or not np.isfinite(asked).all():
             got = f"{asked.shape}" if asked.shape != self._points.shape else "some that are not finite"

@@ -67,7 +67,7 @@ def _outer(tetrahedra):
             lambda v, t: (np.concatenate([v, [[0.05] * 3]]), np.vstack([t, [*_outer(t), len(v)]])),
             "two on one side",
         ),
-        (lambda v, t: (np.concatenate([v, [[0.5, 0.5, 0.5]]]), t), "1 loose ones, first 27"),
+        (lambda v, t: (np.concatenate([v, [[0.5, 0.5, 0.5]]]), t), "1 loose, first 27"),
         (lambda v, t: (v, t + 1), "name its vertices"),
         (lambda v, t: (v, t[:0]), "name its vertices"),
         (lambda v, t: (v[:, :2], t), "tetrahedra .m, 4 or 10."),

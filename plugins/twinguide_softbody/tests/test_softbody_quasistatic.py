@@ -161,6 +161,17 @@ def test_a_reset_goes_back_to_rest_and_refuses_an_inverted_pose():
     assert (solver.positions == solver.body.vertices).all()
     with pytest.raises(CaseError, match="invert"):
         solver.reset(-solver.body.vertices)
+    with pytest.raises(CaseError, match=r"positions of shape \(64, 3\); got \(3, 3\)"):
+        solver.reset(solver.body.vertices[:3])
+
+
+def test_a_body_that_nothing_holds_falls_and_never_says_that_it_stands():
+    body = block_body(2, gravity=9.81)
+    solved = Solver(body, on_nodes(body, np.array([0]), 0.0), backend="cpu").solve(body.vertices[:1])
+    assert not solved.converged
+    assert solved.residual > 0.9
+    still = block_body(2)  # without weight it stands, and no force has a size
+    assert Solver(still, on_nodes(still, np.array([0]), 0.0), backend="cpu").solve(still.vertices[:1]).converged
 
 
 @pytest.mark.parametrize("fault", ["shape", "nan"])
@@ -178,8 +189,33 @@ def test_springs_that_do_not_fit_are_refused():
         on_nodes(body, np.array([0]), -1.0)
     with pytest.raises(CaseError, match="nodes"):
         Solver(body, on_nodes(block_body(3), np.array([0]), 1.0), backend="cpu")
-    with pytest.raises(CaseError, match="material"):
-        Solver(body, on_nodes(body, np.array([0]), 1.0), material="rubber", backend="cpu")
+    for stiffness in (1e40, np.nan):
+        with pytest.raises(CaseError, match=r"stiffness of 1e\+12 N/m at most; got row 0"):
+            on_nodes(body, np.array([0]), stiffness)
+    with pytest.raises(CaseError, match="finite weights; got 1 that are not"):
+        Springs(np.nan * on_nodes(body, np.array([0]), 1.0).weights, np.eye(3)[None])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"material": "rubber"}, "a material of"),
+        ({"threads": -3}, "threads of 1 or more"),
+        ({"threads": 0}, "threads of 1 or more"),
+        ({"fixed": [0, 1, 2]}, r"fixed of 27 truth values; got int64 of shape \(3,\)"),
+    ],
+)
+def test_options_that_are_none_are_refused(options, told):
+    body = block_body(2)
+    with pytest.raises(CaseError, match=told):
+        Solver(body, on_nodes(body, np.array([0]), 1.0), **{"backend": "cpu", **options})
+
+
+def test_a_solver_that_was_closed_says_so():
+    solver, points = driven(2)
+    solver.close()
+    with pytest.raises(CaseError, match="one that was closed"):
+        solver.step(points)
 
 
 @pytest.mark.skipif(native.compiler() is None, reason="no C compiler on this machine")
