@@ -180,7 +180,7 @@ class Solution(Message, frozen=True, kw_only=True, tag="twinguide.solution/1"):
     smallest_j: float
     deadline_met: bool
     t_input_ns: int = 0  # the newest boundary condition used
-    sigma: BulkRef | None = None  # (n,) float32 [m], each vertex's: 2.7955 of it hold 95 % of that vertex's errors
+    sigma: BulkRef | None = None  # (n,) float32 [m]: 2.7955 of it hold 95 % of a vertex's errors, the input's apart
     reason: str = ""  # why the level is below the best
 
 

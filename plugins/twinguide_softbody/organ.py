@@ -41,7 +41,10 @@ STIFFER = 1.1  # change of a covariance's size above which the springs follow it
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One frame: vertices [m], shape (n, 3), and each one's error [m], shape (n,): 2.7955 of it hold 95 %."""
+    """One frame: vertices [m], shape (n, 3), and each one's error [m], shape (n,): 2.7955 of it hold 95 %.
+
+    The errors are for the drive as given: its own covariance comes on top, by whoever knows what else it moves.
+    """
 
     vertices: Array
     sigma: Array

@@ -35,7 +35,8 @@ class Softbody:
         self._ctx = ctx
         self._of, self._target_of = ctx.case.organ, ctx.case.plan.target_structure
         self._ahead_ns = round(ctx.options.ahead_ms * MS)
-        self._body = load(ctx)
+        body = ctx.case.body()
+        self._body, self._own = load(ctx, body), {self._of, *body.fractions}
         self._measured: dict[str, Boundary] = {}
         self._points: dict[str, Points] = {}
         self._heard_ns: dict[str, int] = {}
@@ -73,7 +74,7 @@ class Softbody:
 
     def _measure(self, boundary: Boundary, now_ns: int) -> None:
         """Take measured points of the organ or of what it holds; other structures' are passed over."""
-        if boundary.of in self._ctx.case.structures:
+        if boundary.of in self._own:
             self._measured[boundary.name] = boundary
             self._heard_ns[boundary.name] = min(boundary.t_ns or now_ns, now_ns)  # a clock ahead gains nothing
             self._place(boundary)
@@ -136,10 +137,10 @@ class Softbody:
         return replace(frame, level=level, reason=", ".join(filter(None, (frame.reason, *told))))
 
 
-def load(ctx: Context) -> SoftBody:
-    """Build the solver from the case; raise CaseError where its mesh or stiffness cannot be solved on."""
+def load(ctx: Context, body: Body) -> SoftBody:
+    """Build the solver of the case's `body`; raise CaseError where its mesh or stiffness cannot be solved on."""
     o: SoftbodyOptions = ctx.options
-    case, body = ctx.case, ctx.case.body()
+    case = ctx.case
     held = Surroundings(
         o.dome, o.rest, o.dome_share, o.rest_share, o.share_sigma,
         log_sigma=math.log(o.stiffness_factor), turn_sigma=math.radians(o.turn_deg) / 0.01,

@@ -26,7 +26,7 @@ def make(real_time=False):
     case = SimpleNamespace(
         organ="liver",
         plan=SimpleNamespace(target=TARGET, target_structure="tumour"),
-        structures={"liver": liver, "tumour": tumour},
+        structures={"liver": liver, "tumour": tumour, "skin": SimpleNamespace(role="skin")},
         body=lambda: body,
     )
     shared = {"vertices": [], "sigma": []}
@@ -151,6 +151,16 @@ def test_a_measured_point_draws_the_body_to_where_it_was_seen(made):
     np.testing.assert_allclose(at_corner(shared), bent - CORNER, atol=1e-4)
     (solution,) = step(part, boundary(CORNER, CORNER, count=0), displacement([0.0, 0.0, 0.0], t_ns=30 * MS))
     np.testing.assert_allclose(at_corner(shared), 0.0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("of", "moves"), [("liver", True), ("tumour", True), ("skin", False), ("heart", False)])
+def test_points_of_the_organ_and_of_what_it_holds_drive_it_and_no_others(made, of, moves):
+    part, _, shared = made
+    step(part, registration(), displacement([0.0, 0.0, 0.0]))
+    bent = in_reference(CORNER + np.array([0.0, 0.003, 0.004]))
+    (solution,) = step(part, boundary(CORNER, bent, of=of), displacement([0.0, 0.0, 0.0], t_ns=20 * MS))
+    assert solution.level == "full"
+    assert (np.linalg.norm(at_corner(shared)) > 0.004) == moves
 
 
 def test_of_two_that_contradict_each_other_the_surer_stands_and_the_level_falls(made):
