@@ -34,6 +34,7 @@ FLAT = 1e-6  # [m] out of the plane: below it a board is flat
 MOST_SQUARES = 100  # a side of a board: more is a slip of the pen, and takes hours to look for
 PRIOR_SIGMA = 0.2  # [rad] how far a pose turns between two pictures
 AMBIGUOUS = 9.0  # chi-square between two poses below which the picture alone does not tell them apart
+MIRRORED_LEAST = 4  # of a board's markers in the mirror image: fewer may be chance
 STEPS = 30
 STEP_CONVERGED = 1e-10
 
@@ -146,7 +147,11 @@ def chessboard(columns: int, rows: int, square_m: float) -> Board:
 
 
 def find_board(image: Image, board: Board) -> BoardView | None:
-    """Return a board's corners in a grey or BGR picture, or None where it is not seen."""
+    """Return a board's corners in a grey or BGR picture, or None where it is not seen.
+
+    Raises CalibrationRefused for a picture that is mirrored, which only markers show: a chessboard's mirror image is
+    a chessboard, and the camera that fits it is the mirrored one.
+    """
     grey: Image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), dtype=np.uint8) if image.ndim == 3 else image
     if board.kind == "chessboard":
         found = _chessboard_corners(grey, board.source)
@@ -155,6 +160,7 @@ def find_board(image: Image, board: Board) -> BoardView | None:
     else:
         found = _marker_corners(grey, board)
     if found is None:
+        _refuse_mirrored(grey, board)
         return None
     ids, pixels = found
     known = np.array([int(i) in board.points for i in ids], dtype=bool)
@@ -162,6 +168,18 @@ def find_board(image: Image, board: Board) -> BoardView | None:
         return None
     ids = ids[known]
     return BoardView(ids, pixels[known], np.array([board.points[int(i)] for i in ids]))
+
+
+def _refuse_mirrored(grey: Image, board: Board) -> None:
+    if board.kind == "chessboard":
+        return
+    flipped = find_markers(np.ascontiguousarray(grey[:, ::-1]), board.dictionary)
+    shown = len(flipped.keys() & set(np.ravel(board.source.getIds()).tolist()))
+    if shown >= MIRRORED_LEAST:
+        raise CalibrationRefused(
+            f"the picture is mirrored: {shown} of the board's markers show in its mirror image alone",
+            "Turn off mirroring (a selfie view?) where the pictures are taken, and take them anew.",
+        )
 
 
 def _parameters() -> cv2.aruco.DetectorParameters:

@@ -66,13 +66,14 @@ class Markers:
         for tool, board in self._boards.items():
             if board.kind == "markers" and board.dictionary not in markers:
                 markers[board.dictionary] = find_markers(frame.grey, board.dictionary)
-            seen = (
-                view_of(markers[board.dictionary], board) if board.kind == "markers" else find_board(frame.grey, board)
-            )
-            if seen is None:
-                lost[tool] = "not in the camera's view"
-                continue
             try:
+                if board.kind == "markers":
+                    seen = view_of(markers[board.dictionary], board)
+                else:
+                    seen = find_board(frame.grey, board)
+                if seen is None:
+                    lost[tool] = "not in the camera's view"
+                    continue
                 pose = board_pose(
                     seen,
                     self._camera,

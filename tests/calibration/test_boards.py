@@ -126,6 +126,13 @@ def test_a_picture_without_the_board_gives_none():
     assert find_board(blank, chess()[0]) is None
 
 
+@pytest.mark.parametrize("make", [charuco, grid])
+def test_a_mirrored_picture_of_markers_is_refused(make):
+    board, texture, texel, corner = make()
+    with pytest.raises(CalibrationRefused, match="mirrored"):
+        find_board(draw(texture, texel, corner, facing())[:, ::-1], board)
+
+
 def corners_of(board, pose, noise=None):
     ids = np.array(sorted(board.points))
     points = np.array([board.points[int(i)] for i in ids])
