@@ -6,10 +6,12 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,7 +30,7 @@ from twinguide.ledger import Ledger
 from twinguide.loop import STAGES, Loop
 from twinguide.messages import Displacement, PoseWire, Solution
 from twinguide.person import Person, keyboard
-from twinguide.preparing import Run, Say, exposure_hz, make_folder, named_files, prepare_case
+from twinguide.preparing import Run, Say, earlier_kept, exposure_hz, make_folder, named_files, prepare_case
 from twinguide.promptness import first_in_line, quiet_collector
 from twinguide.registry import Registry, made
 from twinguide.rehearsal import Rehearsal, laid_down, needle_of
@@ -48,9 +50,9 @@ def run_scenario(
 ) -> str:
     """Run a scenario, read from `file` if any, into the session folder `out`, and return a line about what it left.
 
-    Raises ScenarioError, PluginError, CaseError or HeadsetError before anything starts. From then on the folder stays
-    valid: an interrupt, a lost runtime or a full disk ends the run, not the recording. A case folder that is refused
-    leaves an earlier session in `out` as it was.
+    Raises ScenarioError, PluginError, CaseError or HeadsetError before the first frame; an earlier session in `out` is
+    then as it was. From then on the folder stays valid: an interrupt, a lost runtime or a full disk ends the run, not
+    the recording.
     """
     check(scenario, registry)
     needed = [*named_files(scenario, registry), *registry.files, *([file] if file and file.is_file() else [])]
@@ -59,12 +61,16 @@ def run_scenario(
 
 
 def _run(run: Run, *, draw: bool) -> str:
+    settings = msgspec.structs.replace(run.scenario.headset, backend=choose_backend(run))
+    run = replace(run, scenario=msgspec.structs.replace(run.scenario, headset=settings))
     scenario, say = run.scenario, run.say
-    case = prepare_case(run)
-    say(f"case {case.title}: {len(case.structures)} structures, target {case.plan.target_structure}")
     ended = ""
     with ExitStack() as stack:
-        loop = compose_loop(run, case, stack, draw=draw)
+        with earlier_kept(run.out), ExitStack() as starting:
+            case = prepare_case(run)
+            say(f"case {case.title}: {len(case.structures)} structures, target {case.plan.target_structure}")
+            loop = compose_loop(run, case, starting, draw=draw)
+            stack.enter_context(starting.pop_all())
         if scenario.clock == "real":
             stack.enter_context(first_in_line())
         with quiet_collector():
@@ -213,12 +219,11 @@ def drive(loop: Loop, run: Run) -> str:
     try:
         while not loop.stopping:
             shown = loop.frame()
-            for line in (*loop.session.news(), *loop.wearer.news()):
-                run.say(f"{shown.t_ns / SECOND:7.2f} s  {line}")
             first_ns = first_ns or shown.t_ns
-            if shown.step != step:
-                step = shown.step
-                run.say(f"{shown.t_ns / SECOND:7.2f} s  {step}")
+            news = [*loop.session.news(), *loop.wearer.news(), *([shown.step] if shown.step != step else [])]
+            for line in news:
+                run.say(f"{(shown.t_ns - first_ns) / SECOND:7.2f} s  {line}")
+            step = shown.step
             if step == "guide" and guided_ns is None:
                 guided_ns = shown.t_ns
             if guided_ns is not None and shown.t_ns - guided_ns >= run.scenario.seconds * SECOND:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 
 from twinguide.calibrating.commands import calibrate
 from twinguide.errors import PluginError, TwinGuideError
+
+ENDS = (signal.SIGTERM, signal.SIGHUP)  # end a run as Ctrl-C does
 
 
 class Group(click.Group):
@@ -155,7 +160,13 @@ def case_show(folder: Path, stills: Path | None) -> None:
 
 
 RUN_OPTIONS = [
-    click.option("--out", type=click.Path(path_type=Path), default=Path("out/session"), help="The session folder."),
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        default=Path("out/session"),
+        show_default=True,
+        help="The session folder; the session that it holds is kept in it as `previous`, one at most.",
+    ),
     click.option("--seed", type=int, help="Seed of everything drawn by chance."),
     click.option("--seconds", type=float, help="Seconds of guidance."),
     click.option("--headset", type=click.Choice(["auto", "openxr", "simulated"]), help="Which headset."),
@@ -201,6 +212,9 @@ def _run(
     from twinguide.registry import Registry
     from twinguide.scenario import find, overridden
 
+    for number in ENDS:
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, _interrupt)
     registry = Registry.load(plugins)
     for plugin, why in registry.refused.items():
         click.echo(f"plugin {plugin} was refused: {why}", err=True)
@@ -208,8 +222,19 @@ def _run(
     changes += [f'headset.backend="{headset}"'] if headset else []
     changes += [f"loop.draw_every={draw_every}"] if draw_every is not None else []
     ready = overridden(find(scenario, registry), [*changes, *settings])
-    result = run_scenario(ready, registry, out, say=click.echo, file=Path(scenario))
-    click.echo(result)
+    _say(run_scenario(ready, registry, out, say=_say, file=Path(scenario)))
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    """End the run as Ctrl-C does, once: `timeout` sends its signal twice, a closed terminal sends several."""
+    for number in ENDS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # nobody listens any more: the session is still to be written
+        click.echo(line)
 
 
 @main.command()

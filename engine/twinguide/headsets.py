@@ -32,7 +32,9 @@ def choose_backend(run: Run) -> Literal["openxr", "simulated"]:
     if found.available and clock == "real":
         return "openxr"
     if settings.backend == "openxr":
-        raise HeadsetError("an OpenXR runtime and the real clock", f"{found.text}, clock {clock}", "", found.remedy)
+        remedies = ["" if clock == "real" else "Add --clock real.", found.remedy]
+        got = f"{found.text}, clock {clock}"
+        raise HeadsetError("an OpenXR runtime and the real clock", got, "", " ".join(filter(None, remedies)))
     run.say(f"no OpenXR ({found.text}, clock {clock}): using the simulated headset")
     return "simulated"
 

@@ -79,4 +79,5 @@ def keyboard() -> Generator[int | None]:
         tty.setcbreak(descriptor)
         yield descriptor
     finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        with contextlib.suppress(termios.error):  # the terminal has been closed
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

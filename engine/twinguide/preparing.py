@@ -6,7 +6,8 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -22,6 +23,7 @@ from twinguide.scenario import Scenario, convert
 
 Say = Callable[[str], None]
 MARKER = ".twinguide-session"  # this folder is ours to empty
+KEPT = "previous"  # in it: the session before
 UNTOLD_HZ = 60.0  # of a tracker that does not tell its rate
 
 
@@ -78,13 +80,13 @@ def make_folder(out: Path, needed: Iterable[Path] = ()) -> BinaryIO:
     """Make the session folder, or take an earlier session's, still as it was; anything else is left alone.
 
     It is this run's until what is returned is closed: another run into it is refused meanwhile. Raises ScenarioError,
-    also where the run itself needs what `empty_folder` would take.
+    also where the run itself needs what `earlier_kept` would move.
     """
     marker = out / MARKER
     inside = [str(path) for path in needed if path.exists() and path.resolve().is_relative_to(out.resolve())]
     if inside:
         raise ScenarioError(
-            "what the run needs outside the folder that it empties", ", ".join(inside), f"--out {out}",
+            "what the run needs outside the folder that it writes anew", ", ".join(inside), f"--out {out}",
             "Name another folder with --out, or copy what it needs elsewhere.",
         )  # fmt: skip
     try:
@@ -104,16 +106,46 @@ def make_folder(out: Path, needed: Iterable[Path] = ()) -> BinaryIO:
     return held
 
 
-def empty_folder(out: Path) -> None:
-    """Empty a folder that `make_folder` has made, and no other; raise ScenarioError where it cannot be."""
-    if not (out / MARKER).is_file():
+@contextmanager
+def earlier_kept(out: Path) -> Generator[None]:
+    """Set an earlier session in `out` aside, as its folder `previous`; put it back where the block does not end well.
+
+    The one kept there before goes only then, so that the last is always there. Raises ScenarioError where it cannot be
+    moved.
+    """
+    earlier = [file for file in out.iterdir() if file.name != MARKER]
+    if {file.name for file in earlier} <= {KEPT}:
+        yield
         return
     try:
-        for file in sorted(out.rglob("*"), reverse=True):
-            if file != out / MARKER:
-                file.rmdir() if file.is_dir() and not file.is_symlink() else file.unlink()
+        aside = Path(tempfile.mkdtemp(prefix=".", dir=out))
+        _move(earlier, aside)
+        aside.rename(out / KEPT)
     except OSError as error:
         raise ScenarioError("a folder that can be emptied", str(error), "--out", "Name another folder.") from error
+    try:
+        yield
+    except BaseException:
+        (out / KEPT).rename(aside)
+        for file in out.iterdir():
+            if file not in (out / MARKER, aside):
+                _remove(file)
+        _move(aside.iterdir(), out)
+        aside.rmdir()
+        raise
+    _remove(out / KEPT / KEPT)
+
+
+def _move(files: Iterable[Path], folder: Path) -> None:
+    for file in list(files):
+        file.rename(folder / file.name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def exposure_hz(run: Run) -> float:
@@ -150,42 +182,33 @@ def _generator_of(run: Run) -> str:
 
 
 def prepare_case(run: Run) -> Case:
-    """Return the scenario's case, which fits the scenario, and the session folder emptied for the run.
-
-    A case that is refused, also one that was generated, leaves an earlier session as it was.
-    """
-    generator, scenario = _generator_of(run), run.scenario
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = _generate(run, generator, Path(scratch)) if generator else Path(scenario.case)
-        case = Case.load(folder)
-        check_known(scenario, case, run.say)
-        motions = [part.name for part in run.declared if isinstance(part, Motion)]
-        check_phase(case.breathing_phase, motions, run.say)
-        empty_folder(run.out)
-        if not generator:
-            return case
-        try:
-            return Case.load(Path(shutil.move(folder, run.out / "case")))
-        except OSError as error:
-            raise ScenarioError("a folder that can be written", str(error), "--out", "Name another folder.") from error
+    """Return the scenario's case, which fits the scenario; a generated one becomes the session's folder `case`."""
+    generator = _generator_of(run)
+    case = Case.load(_generate(run, generator) if generator else Path(run.scenario.case))
+    check_known(run.scenario, case, run.say)
+    motions = [part.name for part in run.declared if isinstance(part, Motion)]
+    check_phase(case.breathing_phase, motions, run.say)
+    return case
 
 
-def _generate(run: Run, generator: str, scratch: Path) -> Path:
-    """Make a patient and pass it through the importer; return the case folder within `scratch`.
+def _generate(run: Run, generator: str) -> Path:
+    """Make a patient and pass it through the importer; return its case folder, in the session's.
 
-    Raises PluginError where the generator fails.
+    Raises PluginError where the generator fails, CaseError where the folder cannot be written.
     """
     from twinguide.importing import import_case
 
     name = run.scenario.case.partition(":")[2]
     run.say(f"making a patient from seed {run.scenario.seed}")
-    surfaces, case = scratch / f"{name}-{run.scenario.seed}", scratch / "case"  # the patient is called as the surfaces
-    surfaces.mkdir()
-    made(generator, surfaces, run.scenario.seed, where=f"case, the generator of {name}")
-    import_case(
-        surfaces, case, units="mm", axes="lps", breathing_phase="end-expiration", organs=run.registry.organs(),
-        progress=lambda what, share: None,
-    )  # fmt: skip
+    case = run.out / "case"
+    with tempfile.TemporaryDirectory() as scratch:
+        surfaces = Path(scratch) / f"{name}-{run.scenario.seed}"  # the patient is called so
+        surfaces.mkdir()
+        made(generator, surfaces, run.scenario.seed, where=f"case, the generator of {name}")
+        import_case(
+            surfaces, case, units="mm", axes="lps", breathing_phase="end-expiration", organs=run.registry.organs(),
+            progress=lambda what, share: None,
+        )  # fmt: skip
     return case
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from twinguide.app import run_scenario
-from twinguide.errors import CaseError, PluginError, ScenarioError
-from twinguide.preparing import Run, empty_folder, exposure_hz, make_folder, named_files, prepare_case
+from twinguide.errors import CaseError, HeadsetError, PluginError, ScenarioError
+from twinguide.preparing import Run, earlier_kept, exposure_hz, make_folder, named_files, prepare_case
 from twinguide.scenario import Placement, Registered, find, overridden
 
 
@@ -23,9 +23,61 @@ def test_a_folder_that_a_run_writes_is_refused_and_left_alone_until_the_run_ends
         with pytest.raises(ScenarioError, match="another run writes"):
             make_folder(out)
         assert (out / "session.mcap").read_text() == "first"
-    with make_folder(out):
-        empty_folder(out)
+    with make_folder(out), earlier_kept(out):
         assert not (out / "session.mcap").exists()
+
+
+def test_the_session_before_is_kept_and_put_back_where_the_new_one_does_not_begin(tmp_path):
+    def begin(told):
+        with make_folder(tmp_path), earlier_kept(tmp_path):
+            (tmp_path / "logs").mkdir()
+            (tmp_path / "session.mcap").write_text(told)
+            if told == "refused":
+                raise CaseError("a case")
+
+    def there():
+        files = [file for file in tmp_path.rglob("*") if file.is_file() and file.name != ".twinguide-session"]
+        return {str(file.relative_to(tmp_path)): file.read_text() for file in files}
+
+    begin("first")
+    assert there() == {"session.mcap": "first"}
+    for _ in range(2):
+        with pytest.raises(CaseError):
+            begin("refused")
+        assert there() == {"session.mcap": "first"}
+    begin("second")
+    assert there() == {"session.mcap": "second", "previous/session.mcap": "first"}
+    with pytest.raises(CaseError):
+        begin("refused")
+    assert there() == {"session.mcap": "second", "previous/session.mcap": "first"}
+    begin("third")
+    assert there() == {"session.mcap": "third", "previous/session.mcap": "second"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [(("clock=real",), "Install and activate one"), (("clock=virtual",), "Add --clock real")],
+)
+def test_a_headset_that_is_refused_costs_no_earlier_session_and_no_patient_is_made(
+    tmp_path, monkeypatch, registry, settings, remedy
+):
+    monkeypatch.setattr("twinguide.xr.probe.runtime_manifest", lambda environment: None)
+    with make_folder(tmp_path):
+        (tmp_path / "session.mcap").write_text("yesterday")
+    said = []
+    with pytest.raises(HeadsetError, match=remedy):
+        run_scenario(puncture(registry, "headset.backend=openxr", *settings), registry, tmp_path, say=said.append)
+    assert said == []
+    assert {file.name for file in tmp_path.iterdir()} == {".twinguide-session", "session.mcap"}
+
+
+def test_a_rate_that_is_found_wrong_once_the_case_is_there_costs_no_earlier_session(tmp_path, registry, demo_case):
+    with make_folder(tmp_path):
+        (tmp_path / "session.mcap").write_text("yesterday")
+    settings = (f"case={demo_case.folder}", "parts.tracker.options.rate_hz=0")
+    with pytest.raises(ScenarioError, match="rate_hz"):
+        run_scenario(puncture(registry, *settings), registry, tmp_path, say=print)
+    assert {file.name for file in tmp_path.iterdir()} == {".twinguide-session", "session.mcap"}
 
 
 def test_a_folder_that_holds_what_the_run_needs_is_not_taken(tmp_path, monkeypatch, registry):
@@ -106,23 +158,17 @@ def test_a_case_that_is_refused_costs_no_earlier_session(tmp_path, registry, cas
     assert (tmp_path / "session.mcap").read_text() == "yesterday"
 
 
-def test_a_case_that_does_not_fit_the_scenario_costs_no_earlier_session_and_one_that_does_empties_it(
-    tmp_path, registry, demo_case
-):
+def test_a_case_that_does_not_fit_the_scenario_costs_no_earlier_session(tmp_path, registry, demo_case):
     case = tmp_path / "case"
     shutil.copytree(demo_case.folder, case)
     out = tmp_path / "session"
     with make_folder(out):
         (out / "session.mcap").write_text("yesterday")
-    run = Run(puncture(registry, f"case={case}"), registry, out, print)
     about = (case / "case.toml").read_text()
     (case / "case.toml").write_text(about.replace('"end-expiration"', '"end-inspiration"'))
     with pytest.raises(CaseError, match="end-inspiration"):
-        prepare_case(run)
-    assert (out / "session.mcap").exists()
-    (case / "case.toml").write_text(about)
-    assert prepare_case(run).title == demo_case.title
-    assert [file.name for file in out.iterdir()] == [".twinguide-session"]
+        run_scenario(puncture(registry, f"case={case}"), registry, out, say=print)
+    assert {file.name for file in out.iterdir()} == {".twinguide-session", "session.mcap"}
 
 
 def test_a_generated_patient_that_the_registration_is_not_of_costs_no_earlier_session(tmp_path, registry, demo_case):
@@ -152,18 +198,15 @@ def test_a_folder_that_cannot_be_emptied_is_refused_with_the_reason(tmp_path, mo
     with make_folder(tmp_path):
         (tmp_path / "session.mcap").touch()
 
-    def held(file):
+    def held(file, _to):
         raise OSError(f"{file.name} is held")
 
-    monkeypatch.setattr(Path, "unlink", held)
-    with pytest.raises(ScenarioError, match=r"can be emptied; got session\.mcap is held; in --out"):
-        empty_folder(tmp_path)
-
-
-def test_what_no_session_marks_is_never_emptied(tmp_path):
-    (tmp_path / "thesis.docx").write_text("years")
-    empty_folder(tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == ["thesis.docx"]
+    monkeypatch.setattr(Path, "rename", held)
+    with (
+        pytest.raises(ScenarioError, match=r"can be emptied; got session\.mcap is held; in --out"),
+        earlier_kept(tmp_path),
+    ):
+        pass
 
 
 def test_an_out_that_can_be_no_folder_is_refused(tmp_path):

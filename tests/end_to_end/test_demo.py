@@ -67,7 +67,8 @@ def test_a_report_is_rebuilt_from_the_recording_alone(demos):
     assert (demos[1] / "report.html").exists()
 
 
-def test_ctrl_c_leaves_a_valid_folder(demos, tmp_path):
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_an_end_that_is_asked_for_and_a_closed_terminal_leave_a_valid_folder(demos, tmp_path, ending):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so its children
     out = tmp_path / "session"
     case = demos[0] / "case"
@@ -82,10 +83,16 @@ def test_ctrl_c_leaves_a_valid_folder(demos, tmp_path):
         if "register" in line:
             break
     time.sleep(1.0)
-    run.send_signal(signal.SIGINT)
-    rest, _ = run.communicate(timeout=120)
-    assert run.returncode == 0, rest
-    assert "interrupted" in rest
+    if ending == signal.SIGHUP:
+        run.stdout.close()  # with the terminal
+    run.send_signal(ending)
+    if ending == signal.SIGTERM:
+        run.send_signal(ending)  # as `timeout` does, to the process and to its group
+    run.wait(timeout=120)
+    if ending != signal.SIGHUP:
+        rest = run.stdout.read()
+        assert run.returncode == 0, rest
+        assert "interrupted" in rest
     assert (out / "report.html").exists()
     assert json.loads((out / "summary.json").read_text())["frames_all_steps"] > 0
 
