@@ -26,7 +26,7 @@ from .newton import Tally
 
 Material = Literal["neo_hookean", "corotational", "linear"]
 ITERATIONS = 8  # of conjugate gradients a step: 0.01 mm left by targets that jitter by 0.3 mm, 0.001 by smooth ones
-KEPT = 4  # steps that one matrix serves; one more where springs are exchanged, which is work enough for a frame
+KEPT = 8  # steps that one matrix serves; one more where springs are exchanged, which is work enough for a frame
 STALE = KEPT + 1  # as old as one that serves no step at all
 FEW = 64  # springs whose change the coarse factor follows at once
 PROBE = 2  # iterations that look at what a step leaves,
