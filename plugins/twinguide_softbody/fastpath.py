@@ -6,7 +6,9 @@ was there when it began. Models lie beside the kernels, by the hash of all that 
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import logging
 import os
 import subprocess
 import sys
@@ -29,6 +31,8 @@ from .reduction import Drive, Reduction
 RANGE_M = np.diag([0.008, 0.012, 0.020])  # of the target along x, y, z in LPS: a deep breath moves a liver most along z
 MODES, SAMPLES = 16, 20
 KEPT = 16  # models: some MB each
+MAKING = "a later start has one if this run lasts for the 10 to 30 s that making it takes on idle cores"
+_log = logging.getLogger(__name__)
 _TEXT = ("fastpath.py", "layout.py", "quasistatic.py", "newton.py", "reduced.py", "reduction.py")
 
 
@@ -108,7 +112,9 @@ def train_apart(job: Job) -> subprocess.Popen[bytes]:
     with os.fdopen(handle, "wb") as out:
         np.savez(out, **job.arrays())  # pyright: ignore[reportArgumentType] NumPy's stub takes no arrays by name
     command = [sys.executable, "-P", "-m", "twinguide_softbody.training", name]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    atexit.register(process.communicate)  # which closes its input and waits for it
+    return process
 
 
 def ready(solver: Solver, job: Job) -> Reduced | None:
@@ -123,5 +129,6 @@ def ready(solver: Solver, job: Job) -> Reduced | None:
             return Reduced(solver, job.body, job.springs, None, job.drive, threads=1, model=model)
     except (native.NoCompiler, OSError, RuntimeError):  # no compiler, or no place to keep anything
         return None
+    _log.warning("no model for the fast path yet: solved in full; %s", MAKING)
     train_apart(job)
     return None

@@ -15,8 +15,9 @@ import numpy as np
 from .fastpath import Job, train
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(name: str) -> None:
     sys.stdin.buffer.read()
+    Path(name).unlink(missing_ok=True)
     os._exit(1)
 
 
@@ -24,12 +25,12 @@ def main(name: str) -> None:
     """Train the job that lies in a file, and remove the file."""
     with np.load(name, allow_pickle=False) as kept:
         job = Job.of({key: kept[key] for key in kept.files})
-    Path(name).unlink()
+    Path(name).unlink(missing_ok=True)
     if not job.path().exists():
         train(job)
 
 
 if __name__ == "__main__":
     os.nice(19)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=sys.argv[1:], daemon=True).start()
     main(sys.argv[1])

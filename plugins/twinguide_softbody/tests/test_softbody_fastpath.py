@@ -1,6 +1,9 @@
 """The fast path of an organ: used where its model is kept, within its range, and never otherwise."""
 
+import gc
 import os
+import tempfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,10 +126,28 @@ def test_the_process_apart_makes_the_same_model(kept, tmp_path, monkeypatch):
     assert not (tmp_path / "job.npz").exists()
 
 
-def test_a_process_that_trains_ends_with_its_parent(kept):
-    process = apart(kept)
+def test_a_process_that_trains_ends_with_its_parent_and_leaves_nothing(kept, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    process = apart(replace(kept, drive=fastpath.family(kept.drive.rest, np.ones(len(kept.drive.rest)))))
+    assert len(list(tmp_path.iterdir())) == 1
     process.stdin.close()
-    assert process.wait(timeout=60) is not None
+    assert process.wait(timeout=60) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning")
+def test_a_process_that_trains_may_be_forgotten(kept):
+    apart(kept)
+    gc.collect()  # a dropped Popen warns while it runs
+
+
+def test_a_start_without_a_model_says_that_one_is_made_and_how_long_it_takes(kept, caplog, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made()
+    assert "no model for the fast path yet: solved in full; a later start" in caplog.text
+    caplog.clear()
+    made("off")
+    assert not caplog.text
 
 
 def test_only_the_newest_models_are_kept(kept, monkeypatch):
