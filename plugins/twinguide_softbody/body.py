@@ -77,6 +77,11 @@ class Body:
             got = f"{self.gravity} and {self.density_kg_m3}"
             raise CaseError("gravity (3,) [m/s2] and a density [kg/m3] of 0 or more", got, "the body")
 
+    @property
+    def tetrahedra(self) -> Indices:
+        """The elements' corners, shape (m, 4), as `twinguide.embedding` asks for them."""
+        return self.elements[:, :4]
+
     @cached_property
     def gradients(self) -> Array:
         """Gradients of the barycentric coordinates [1/m], shape (m, 4, 3)."""
