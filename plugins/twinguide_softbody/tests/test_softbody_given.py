@@ -1,12 +1,24 @@
 """What a newcomer may give a soft body: refused with a word that helps, or stepped over with the level lowered."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from twinguide.errors import CaseError
-from twinguide_softbody import SoftBody, Surroundings, Tissue, block, mix, points_of, pressed, quadratic, tissue_of
+from twinguide_softbody import (
+    SoftBody,
+    Surroundings,
+    Tissue,
+    block,
+    mix,
+    organ,
+    points_of,
+    pressed,
+    quadratic,
+    tissue_of,
+)
 
 VERTICES, TETRAHEDRA = block(4, 0.12)
 TARGET, CORNER = np.array([0.06, 0.06, 0.06]), VERTICES[-1:]
@@ -226,3 +238,9 @@ def test_a_probe_may_be_told_by_lists():
 def test_a_patch_of_no_size_or_in_millimetres_is_refused(radius_m):
     with pytest.raises(CaseError, match="a radius of 0 to the body's size"):
         points_of(VERTICES, TETRAHEDRA, CORNER, CORNER, SURE[None], radius_m)
+
+
+def test_the_readmes_snippet_runs_as_it_stands(capsys):
+    text = Path(organ.__file__).with_name("README.md").read_text()
+    exec(text.split("```python\n")[1].split("```")[0], {})
+    assert "(729, 3) full" in capsys.readouterr().out
