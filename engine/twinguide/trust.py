@@ -43,13 +43,18 @@ class Trust:
         self.tolerance_m = tolerance_m
         self._over = False
 
-    def judge(self, p95_m: float, silence: float, horizon_ns: int, period_ns: int, fault: str = "") -> Status:
-        """Return the status for a predicted 95 % error [m]; `fault` is what the motion model says against itself."""
+    def judge(
+        self, p95_m: float, silence: float, horizon_ns: int, period_ns: int, fault: str = "", unseen: str = ""
+    ) -> Status:
+        """Return the status for a predicted 95 % error [m].
+
+        `fault` is what the motion model says against itself; `unseen` why a tracker that is heard has no sample.
+        """
         self._over = p95_m > self.tolerance_m * (RELEASE if self._over else 1.0)
         if silence * period_ns > GONE_NS:
-            return Status("hidden", "tracker silent", silence, horizon_ns, p95_m)
-        if fault:
-            return Status("degraded", fault, silence, horizon_ns, p95_m)
+            return Status("hidden", unseen or "tracker silent", silence, horizon_ns, p95_m)
+        if unseen or fault:
+            return Status("degraded", unseen or fault, silence, horizon_ns, p95_m)
         if self._over:
             reason = f"error {p95_m * 1e3:.1f} mm > {self.tolerance_m * 1e3:.1f} mm"
             return Status("degraded", reason, silence, horizon_ns, p95_m)

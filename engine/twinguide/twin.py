@@ -263,7 +263,7 @@ class Twin:
         if p95 is None or registration.state in ("absent", "void", "suspended"):
             return Status("hidden", registration.reason or registration.state)
         seen = frame.seen
-        status = trust.judge(p95, seen.silence, seen.horizon_ns, seen.period_ns, seen.unseen or frame.room or fault)
+        status = trust.judge(p95, seen.silence, seen.horizon_ns, seen.period_ns, frame.room or fault, seen.unseen)
         if registration.state != "confirmed" and status.state != "hidden":
             reason = text("not_verified" if registration.state == "made" else "not_confirmed")
             return Status("unconfirmed", reason, status.silence, status.horizon_ns, p95)

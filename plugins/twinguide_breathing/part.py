@@ -85,10 +85,10 @@ class Breathing:
     def _on_exposure(self, exposure: Exposure) -> Iterator[Message]:
         sample = self._locate(exposure)
         if sample is None:
-            unseen = (
-                exposure.lost.get(self._options.chest) or exposure.lost.get(self._options.reference) or "not tracked"
-            )
-            self._gate = gate.GateState(False, f"chest marker: {unseen}")
+            bodies = {"chest marker": self._options.chest, "reference": self._options.reference}
+            hidden = {body: name for body, name in bodies.items() if name not in exposure.tools}
+            unseen = [f"{body}: {exposure.lost.get(name, 'not tracked')}" for body, name in hidden.items()]
+            self._gate = gate.GateState(False, ", ".join(unseen) or "chest marker: no place that makes sense")
         elif self._training:
             self._training.add_chest(sample)
         elif self._follower:

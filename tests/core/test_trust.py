@@ -38,6 +38,12 @@ def test_a_model_that_speaks_against_itself_degrades():
     assert judge(Trust(0.005), 1.0, fault="out of model: cough").reason == "out of model: cough"
 
 
+@pytest.mark.parametrize(("silence", "state"), [(10.0, "degraded"), (61.0, "hidden")])
+def test_a_reference_out_of_sight_of_a_tracker_that_is_heard_is_no_silent_tracker(silence, state):
+    status = Trust(0.005).judge(0.002, silence, 45_000_000, PERIOD, "out of model", "reference: not in view")
+    assert (status.state, status.reason) == (state, "reference: not in view")
+
+
 def test_a_stream_never_heard_is_silent_for_ever():
     stream = Stream(PERIOD)
     assert stream.silence(0) == float("inf")

@@ -131,6 +131,16 @@ def test_the_trajectory_is_300_ms_long_and_its_covariance_positive(regular):
     assert d.of == "tumour"
 
 
+@pytest.mark.parametrize(
+    ("seen", "unseen", "called"), [("chest", "reference", "reference"), ("reference", "chest", "chest marker")]
+)
+def test_the_gate_names_the_body_that_is_not_seen(seen, unseen, called):
+    pose = PoseWire.of(TRACKER_FROM_REFERENCE, TOOL_COVARIANCE)
+    told = Exposure(t_ns=SECOND, sigma_t_ns=0, tools={seen: pose}, lost={unseen: "not in the camera's view"})
+    gates = of(Gate, made().step(SECOND, Inbox([("tracker", told)])))
+    assert [g.reason for g in gates] == [f"{called}: not in the camera's view"]
+
+
 def test_a_hidden_chest_marker_stops_the_stream_and_closes_the_gate(regular):
     _, published = regular
     times = np.array([d.t_ns for d in of(Displacement, published)]) / SECOND
