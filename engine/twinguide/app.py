@@ -87,7 +87,7 @@ def _run(run: Run, *, draw: bool) -> str:
         return "nothing was recorded"
     from twinguide.report import build_report
 
-    return f"report: {build_report(run.out, run.registry.catalogue())}"
+    return f"report: {build_report(run.out, run.registry.catalogue(), say)}"
 
 
 def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool, hands: HandSource | None = None) -> Loop:

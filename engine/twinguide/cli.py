@@ -243,7 +243,7 @@ def report(session: Path) -> None:
     """Rebuild summary, timing and report of SESSION from its recording."""
     from twinguide.report import build_report
 
-    click.echo(f"wrote {build_report(session)}")
+    click.echo(f"wrote {build_report(session, say=click.echo)}")
 
 
 @main.group()

@@ -114,9 +114,13 @@ def test_the_report_says_what_was_simulated_and_what_is_missing(session):
     folder = session()
     file = folder / "session.mcap"
     file.write_bytes(file.read_bytes()[:-400])
-    text, _ = checked(build_report(folder))
+    said = []
+    text, _ = checked(build_report(folder, say=said.append))
     assert "simulated by patient" in text
-    assert "Damaged: session.mcap" in text
+    assert len(said) == 1
+    assert said[0].startswith("damaged: session.mcap")
+    assert text.index("Damaged: session.mcap") < text.index("Research use") < text.index("<h2>")
+    assert "loses the last 0.25 s at most of what had reached it, and all that is published until it runs" in text
     assert "must not be the sole source of position" in text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from twinguide.bus.catalogue import Catalogue
@@ -12,12 +13,17 @@ from twinguide.scoring import Scores, score, write_scores
 from twinguide.scoring.evidence import Evidence, load
 
 
-def build_report(folder: Path, catalogue: Catalogue | None = None) -> Path:
+def build_report(
+    folder: Path, catalogue: Catalogue | None = None, say: Callable[[str], None] = lambda line: None
+) -> Path:
     """Score a session folder, write its figures and its report, and return the report's path.
 
-    Raises RecordingError where the recording cannot be read or the report not written.
+    `say` is told what of the recording could not be read. Raises RecordingError where nothing could, or the report
+    cannot be written.
     """
     evidence = load(folder, catalogue)
+    for where in evidence.damage:
+        say(f"damaged: {where}")
     scores = score(evidence)
     path = folder / "report.html"
     try:
@@ -36,7 +42,9 @@ def report_page(evidence: Evidence, scores: Scores) -> str:
     frames, summary = evidence.guide(), scores.summary
     about = [f"{key} {summary[key]}" for key in ("seed", "mode", "headset", "clock") if key in summary]
     attempts = page.section("Attempts", tables.attempts(evidence))
+    damaged = f"Damaged: {'; '.join(evidence.damage)}. What could not be read is missing here."
     sections = [
+        page.notice(damaged) if evidence.damage else "",
         page.notice("Research use. The display must not be the sole source of position."),
         attempts,
         tables.cards(scores),

@@ -154,8 +154,10 @@ def honesty(evidence: Evidence, scores: Scores) -> list[str]:
     notes.append("One run holds one registration: its constant error does not average out over frames.")
     recording = scores.timing["recording"]
     segments = "one segment" if recording["segments"] == 1 else f"{recording['segments']} segments"
-    notes.append(f"{recording['messages']} messages in {segments}; a killed recorder loses at most {SYNC_S} s.")
-    notes += [
+    notes.append(
+        f"{recording['messages']} messages in {segments}; a killed recorder loses the last {SYNC_S} s at most of what "
+        "had reached it, and all that is published until it runs again."
+    )
+    return notes + [
         f"{count} messages of {source} never reached the recorder." for source, count in recording["never_came"].items()
     ]
-    return notes + [f"Damaged: {where}." for where in recording["damage"]]
