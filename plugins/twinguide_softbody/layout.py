@@ -17,6 +17,7 @@ CHUNK = 128  # nodes: 6 kB of Krylov vectors, small against a first-level cache,
 LATTICE = 128  # most nodes of the coarse lattice: its dense inverse (0.6 MB) must not leave the second-level cache,
 TO_ONE = 15  # and its product must stay cheap beside the matrix's: so many nodes at least to one of the lattice,
 SMALL, TO_ONE_SMALL = 64, 5  # except in small bodies, where a lattice of 64 costs nothing
+FACES = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])  # the corners of the face that lacks a corner
 WINDOW = 256  # elements among which blocks are mixed: their nodes stay in the first-level cache
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.float32]
@@ -130,6 +131,34 @@ def part_of(lay: Layout, rows: NDArray[np.intp], mu: Array, lame: Array) -> Layo
         incident=incident,
         pattern=_pattern(connectivity[:0], len(lay.order)),
     )
+
+
+def pairs(elements: Indices, count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Match elements of 4 ascending nodes by the faces that they share; return each one's side, 4 element + corner.
+
+    An element that finds no neighbour is its own. Faces between elements that could match least go first.
+    """
+    faces = elements[:, FACES].reshape(-1, 3).astype(np.int64)
+    key = (faces[:, 0] * count + faces[:, 1]) * count + faces[:, 2]
+    order = np.argsort(key, kind="stable")
+    same = np.flatnonzero(np.diff(key[order]) == 0)
+    sides, lot = np.sort(np.stack([order[same], order[same + 1]]), axis=0), np.random.default_rng(0)
+    taken, free = [np.zeros((2, 0), np.intp)], np.ones(len(elements), dtype=bool)
+    while sides.shape[1]:
+        a, b = sides // 4
+        could = np.bincount(sides.ravel() // 4, minlength=len(free))
+        rank = np.argsort(np.argsort(could[a] + could[b] + lot.random(len(a))))
+        first = np.full(len(free), len(a))
+        np.minimum.at(first, a, rank)
+        np.minimum.at(first, b, rank)
+        chosen = (first[a] == rank) & (first[b] == rank)
+        taken.append(sides[:, chosen])
+        free[sides[:, chosen].ravel() // 4] = False
+        sides = sides[:, free[a] & free[b]]
+    alone = 4 * np.flatnonzero(free)
+    one, other = np.concatenate([*taken, np.stack([alone, alone])], axis=1)
+    along = np.argsort(one)
+    return one[along], other[along]
 
 
 def _ascending(elements: Indices, gradients: Array) -> tuple[Indices, Array]:

@@ -19,7 +19,7 @@ from twinguide.errors import CaseError
 
 from . import native
 from .body import Array, Body, Springs, points
-from .layout import Layout, layout
+from .layout import FACES, Layout, layout, pairs
 from .machine import aligned
 from .quasistatic import Solved, Solver
 from .reduction import Drive, Reduction, own_stiffness, reduction, settled
@@ -175,7 +175,8 @@ class Reduced:
         return Calibration(max(ratios), inside, len(shares))
 
     def _lay_out(self, body: Body, lay: Layout, threads: int) -> None:
-        r, (m, nodes) = self.reduction, lay.connectivity.shape
+        r, (corners, law) = self.reduction, _side_by_side(lay)
+        m, nodes = corners.shape
         n, modes = len(body.vertices), len(r.modes)
         count = -(-len(r.weights) // 16) * 16
         for name, size in zip(_SIZES, (modes, count, n, m, nodes, 0, threads, STEPS), strict=True):
@@ -194,10 +195,10 @@ class Reduced:
         self._set("order", lay.order, np.int32)
         self._system.middle[:] = body.vertices.mean(axis=0).tolist()
         rows = np.minimum(np.arange(-(-m // 16) * 16), m - 1)  # filled up by the last, without forces
-        law = _by_edges(lay)[rows]
-        law[m:, :8] = 0.0
-        self._set("conn16", ROW * lay.connectivity[rows].reshape(-1, 16, nodes).transpose(0, 2, 1), np.int32)
-        self._set("data16", law.reshape(-1, 16, 9).transpose(0, 2, 1), np.float32)
+        law = law[rows].reshape(len(rows), -1, 9)
+        law[m:, :, :8] = 0.0
+        self._set("conn16", ROW * corners[rows].reshape(-1, 16, nodes).transpose(0, 2, 1), np.int32)
+        self._set("data16", law.reshape(len(rows) // 16, 16, -1).transpose(0, 2, 1), np.float32)
         for name, shape in (
             ("at", (n, 4)),
             ("force", (threads, n, 4)),
@@ -243,14 +244,32 @@ class Reduced:
         setattr(self._system, name, kept.ctypes.data)
 
 
-def _by_edges(lay: Layout) -> Array:
-    """Return what `edge_forces` of kernels/reduced.c takes of each element's quadrature points, (m, 9)."""
-    g, (volume, mu, lame) = lay.data[:, :9].reshape(-1, 3, 3), lay.data[:, 9:].T
+def _by_edges(lay: Layout, elements: NDArray[np.intp], ends: NDArray[np.intp]) -> Array:
+    """Return what `edge_forces` of kernels/reduced.c takes of elements, (k, 9), by their edges to `ends`, (k, 3)."""
+    g, (volume, mu, lame) = lay.data[:, :9].reshape(-1, 3, 3), lay.data[elements, 9:].T
+    g = np.concatenate([-g.sum(axis=1, keepdims=True), g], axis=1)[elements[:, None], ends]
     share = volume / len(points(lay.connectivity.shape[1]).share)
     between, det = -(share * mu)[:, None, None] * (g @ g.transpose(0, 2, 1)), np.linalg.det(g)
     i, j = np.triu_indices(3)
     both, area = lame + mu, share * det  # p = both (J - 1) - mu; V cof F g_i = V det g a_i
     return np.column_stack([between[:, i, j], -both * det * area, (both + mu) * area, det])
+
+
+def _side_by_side(lay: Layout) -> tuple[NDArray[np.int32], Array]:
+    """Return nodes and law of what `full_block` of kernels/reduced.c takes: elements of 10 nodes, or pairs of 4.
+
+    A pair shares the face (a, b, c): nodes (a, b, d, c, e) of the elements (a, b, d, c) and (a, b, c, e).
+    """
+    m, nodes = lay.connectivity.shape
+    if nodes != 4:
+        return lay.connectivity, _by_edges(lay, np.arange(m), np.tile([1, 2, 3], (m, 1)))
+    one, other = pairs(lay.connectivity, len(lay.order))
+    (first, d), (second, e) = divmod(one, 4), divmod(other, 4)
+    a, b, c = FACES[d].T
+    law = _by_edges(lay, first, np.stack([b, d, c], axis=1)), _by_edges(lay, second, np.column_stack([FACES[e, 1:], e]))
+    law[1][first == second, :8] = 0.0  # alone: its own mirror, of the same J and without forces
+    nodes_of = [*(lay.connectivity[first, k] for k in (a, b, d, c)), lay.connectivity[second, e]]
+    return np.stack(nodes_of, axis=1), np.concatenate(law, axis=1)
 
 
 def _at(array: NDArray[Any]) -> ctypes.c_void_p:

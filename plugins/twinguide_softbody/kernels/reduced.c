@@ -14,6 +14,7 @@
 #define EXPORT __attribute__((visibility("default")))
 #define TABLE static const
 #define MOST_MODES 32
+#define PAIR 5 /* nodes of two elements of 4 that share a face: their rows are read and written once */
 
 typedef float float16 __attribute__((vector_size(64), aligned(64)));
 typedef int32_t int16 __attribute__((vector_size(64), aligned(64)));
@@ -40,8 +41,9 @@ typedef struct {
     const float *modes_at; /* [nodes / 16][1 + modes][16][3]: the mean displacement, then each mode */
     const double *rest;    /* [nodes][3], m, as the body has them */
     const int32_t *order;  /* [nodes]: the body's node at each place; all but `rest` lies by places */
-    const int32_t *conn16; /* [elements / 16][element_nodes][16]: where a node's row of 16 bytes begins */
-    const float *data16;   /* [elements / 16][9][16], as edge_forces takes them */
+    const int32_t *conn16; /* [elements / 16][element_nodes][16]: where a node's row of 16 bytes begins; of 4 nodes
+                            * two elements are one, of PAIR nodes */
+    const float *data16;   /* [elements / 16][9 or 18][16], as edge_forces takes them */
     const float *load;     /* [nodes][3], N */
     const float *inverse;  /* [nodes][9], m/N: of each node's own block at rest; 0 where held */
     const int32_t *touched_node, *touched_start, *touched_row;
@@ -166,24 +168,41 @@ EXPORT void reduced_newton(const Reduced *s, const double *load, double *q, doub
     out[0] = step, out[1] = moved;
 }
 
-/* Forces f[4][3] [N] on corners at[4][3] [m], and J: element.h's Neo-Hookean law, P = mu F + p cof F, told by edges.
- * Of e_i = x_i - x_0 and areas a_1 = e_2 x e_3, cyclic: f_i = sum_j K_ij e_j + (k_1 det e + k_0) a_i, half the products
- * that F takes. data: K_11, K_12, K_13, K_22, K_23, K_33 [N/m], k_1, k_0, and det g = 1 / det e at rest [1/m3]. */
-INLINE float16 edge_forces(const float16 *data, const float16 *at, float16 *f) {
-    float16 e[9], a[9];
-    for (int k = 0; k < 9; k++) e[k] = at[3 + k] - at[k % 3];
-    for (int i = 0; i < 3; i++) {
-        const float16 *b = e + 3 * ((i + 1) % 3), *c = e + 3 * ((i + 2) % 3);
-        for (int k = 0; k < 3; k++) a[3 * i + k] = b[(k + 1) % 3] * c[(k + 2) % 3] - b[(k + 2) % 3] * c[(k + 1) % 3];
-    }
-    const float16 det = e[0] * a[0] + e[1] * a[1] + e[2] * a[2], pressure = data[6] * det + data[7];
+INLINE void cross(const float16 *a, const float16 *b, float16 *c) {
+    for (int k = 0; k < 3; k++) c[k] = a[(k + 1) % 3] * b[(k + 2) % 3] - a[(k + 2) % 3] * b[(k + 1) % 3];
+}
+
+/* Add the forces [N] on the ends of a corner's three edges [m], f[3][3], and return J: element.h's Neo-Hookean law,
+ * P = mu F + p cof F, told by edges. Of edges e_i and areas a_1 = e_2 x e_3, cyclic: f_i = sum_j K_ij e_j +
+ * (k_1 det e + k_0) a_i, half the products that F takes. The areas a_3 and -a_2 are given: neighbours share them.
+ * data: K_11, K_12, K_13, K_22, K_23, K_33 [N/m], k_1, k_0, and det g = 1 / det e at rest [1/m3]. */
+INLINE float16 edge_forces(const float16 *data, const float16 *e1, const float16 *e2, const float16 *e3,
+                           const float16 *a3, const float16 *minus_a2, float16 *f1, float16 *f2, float16 *f3) {
+    float16 a1[3];
+    cross(e2, e3, a1);
+    const float16 det = e1[0] * a1[0] + e1[1] * a1[1] + e1[2] * a1[2], pressure = data[6] * det + data[7];
     for (int k = 0; k < 3; k++) {
-        f[3 + k] = data[0] * e[k] + data[1] * e[3 + k] + data[2] * e[6 + k] + pressure * a[k];
-        f[6 + k] = data[1] * e[k] + data[3] * e[3 + k] + data[4] * e[6 + k] + pressure * a[3 + k];
-        f[9 + k] = data[2] * e[k] + data[4] * e[3 + k] + data[5] * e[6 + k] + pressure * a[6 + k];
-        f[k] = -(f[3 + k] + f[6 + k] + f[9 + k]);
+        f1[k] += data[0] * e1[k] + data[1] * e2[k] + data[2] * e3[k] + pressure * a1[k];
+        f2[k] += data[1] * e1[k] + data[3] * e2[k] + data[4] * e3[k] - pressure * minus_a2[k];
+        f3[k] += data[2] * e1[k] + data[4] * e2[k] + data[5] * e3[k] + pressure * a3[k];
     }
     return det * data[8];
+}
+
+/* Forces f[2 + elements][3] [N] on a fan of elements about the edge between its first two corners, at[2 + elements][3]
+ * [m]: the others are the rim, one more than elements, and each element has two that follow. Lower the smallest J. */
+INLINE void fan_forces(const float16 *data, int elements, const float16 *at, float16 *f, float16 *least) {
+    float16 e[12], area[9];
+    for (int k = 0; k < 3 * (2 + elements); k++) e[k] = at[3 + k] - at[k % 3], f[3 + k] = (float16){0};
+    for (int r = 0; r <= elements; r++) cross(e, e + 3 * (1 + r), area + 3 * r);
+    for (int r = 0; r < elements; r++)
+        *least = lower(edge_forces(data + 9 * r, e, e + 3 * (1 + r), e + 3 * (2 + r), area + 3 * r, area + 3 * (r + 1),
+                                   f + 3, f + 3 * (2 + r), f + 3 * (3 + r)),
+                       *least);
+    for (int k = 0; k < 3; k++) {
+        f[k] = -f[3 + k];
+        for (int r = 0; r <= elements; r++) f[k] -= f[3 * (2 + r) + k];
+    }
 }
 
 /* Add one block's forces to its nodes, force[nodes][4], and lower the smallest J. */
@@ -191,11 +210,15 @@ INLINE void full_block(const Reduced *s, int64_t block, int nodes, float *force,
     float16 x[30], f[30] = {{0}};
     const int32_t *conn = s->conn16 + block * nodes * 16;
     for (int a = 0; a < nodes; a++) lanes_of_rows(s->at, 1, conn + a * 16, x + 3 * a);
-    for (int point = 0; point < (nodes == 4 ? 1 : 4); point++) {
-        float16 corners[12], forces[12];
-        to_corners_f32(nodes, point, x, corners);
-        *least = lower(edge_forces((const float16 *)(s->data16 + block * 144), corners, forces), *least);
-        from_corners_f32(nodes, point, forces, f);
+    if (nodes == PAIR) {
+        fan_forces((const float16 *)(s->data16 + block * 288), 2, x, f, least);
+    } else {
+        for (int point = 0; point < 4; point++) {
+            float16 corners[12], forces[12];
+            to_corners_f32(nodes, point, x, corners);
+            fan_forces((const float16 *)(s->data16 + block * 144), 1, corners, forces, least);
+            from_corners_f32(nodes, point, forces, f);
+        }
     }
     for (int a = 0; a < nodes; a++) add_lanes(f + 3 * a, 1, conn + a * 16, force);
 }
@@ -228,8 +251,8 @@ INLINE void all_forces(const Reduced *s) {
         float16 least = s->least[t] = (float16){0} + 1e30f;
         __builtin_memset(force, 0, 16 * (size_t)s->nodes);
         for (int64_t b = blocks * t / s->threads; b < blocks * (t + 1) / s->threads; b++)
-            if (s->element_nodes == 4)
-                full_block(s, b, 4, force, &least);
+            if (s->element_nodes == PAIR)
+                full_block(s, b, PAIR, force, &least);
             else
                 full_block(s, b, 10, force, &least);
         s->least[t] = least;

@@ -6,6 +6,7 @@ from scipy.optimize import nnls
 from twinguide.errors import CaseError
 from twinguide_softbody import native
 from twinguide_softbody.body import Body, Springs
+from twinguide_softbody.layout import FACES, pairs
 from twinguide_softbody.mesh import block, quadratic
 from twinguide_softbody.quasistatic import Solver
 from twinguide_softbody.reduced import ACCEPT_M, Calibration, Model, Reduced
@@ -105,6 +106,17 @@ def test_the_check_finds_the_full_bodys_imbalance_and_its_smallest_volume(width,
     assert reduced._out[2] == pytest.approx(np.linalg.norm(newton._force), rel=1e-4)
     assert solved.smallest_j == pytest.approx(newton.balance.smallest_j, rel=1e-5)
     assert 0.1 < solved.smallest_j < 0.99
+
+
+def test_elements_are_paired_by_faces_each_once_and_few_stay_alone():
+    vertices, tetrahedra = block(6, 0.1)
+    elements = np.sort(tetrahedra.astype(np.int32), axis=1)
+    one, other = pairs(elements, len(vertices))
+    alone = one == other
+    assert sorted([*one // 4, *other[~alone] // 4]) == list(range(len(elements)))
+    faces = [np.take_along_axis(elements[side // 4], FACES[side % 4], axis=1) for side in (one, other)]
+    assert np.array_equal(*faces)
+    assert alone.mean() < 0.25  # of pairs; a matching that leaves none is possible, and not sought
 
 
 def test_targets_that_are_no_numbers_leave_the_model_usable(held, reduced):
