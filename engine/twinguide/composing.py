@@ -15,6 +15,7 @@ from twinguide.scene import PanelRow, TwinView
 MINUTE_NS = 60_000_000_000
 TELL_VERIFIED_MIN, VERIFY_AGAIN_MIN = 5.0, 15.0  # since landmarks were verified: told, and asked for anew
 TWO_SIDED_95 = 1.96  # standard deviations to either side that hold 95 % of a normal error
+THROUGH = {"distance": "path_through", "plan": "plan_through"}  # what a structure's finding says below zero
 RANK = {"warning": 0, "caution": 1, "advisory": 2}
 
 
@@ -101,6 +102,10 @@ def _sentence(f: Finding) -> str:
     """Return a finding in words; one without a unit says all in its text."""
     if not f.unit:
         return f.text
+    way = THROUGH.get(f.name) if f.of else None  # nobody reads a distance below zero
+    if way and f.value < 0.0:
+        return text(way, name=f.of.replace("_", " "))
     if f.lower95 is None:
         return text("finding", what=f.text, value=f.value, unit=f.unit)
-    return text("finding_bound", what=f.text, value=f.value, unit=f.unit, lower=f.lower95)
+    lower = max(f.lower95, 0.0) if way else f.lower95
+    return text("finding_bound", what=f.text, value=f.value, unit=f.unit, lower=lower)

@@ -70,6 +70,19 @@ def test_of_the_harmless_distances_only_the_least_is_told_and_every_harmful_one(
     assert "12.0 mm, at least 10.0" in told[-1]
 
 
+def test_a_path_that_goes_through_a_structure_is_told_so_and_not_as_a_distance_below_zero():
+    found = [
+        finding("distance", "warning", -5.7, -5.8, "portal_vein"),
+        finding("distance", "warning", 0.3, -0.8, "artery"),
+        finding("plan", "warning", -2.0, of="rib"),
+        finding("offset", "caution", -1.5, -2.0),
+    ]
+    told = rows(twin(), found)
+    assert {"warning: path goes through portal vein", "warning: planned path goes through rib"} <= set(told)
+    assert "warning: distance: 0.3 mm, at least 0.0" in told
+    assert "caution: offset: -1.5 mm, at least -2.0" in told  # of no structure: whoever says so means it
+
+
 def test_the_gate_is_told_with_its_seconds_or_its_reason():
     assert any("OPEN 1.5 s" in row for row in rows(twin()))
     assert "normal: Breath gate OPEN" in rows(twin(gate_seconds=0.0))  # for how long, nobody knows

@@ -83,6 +83,8 @@ TEXTS: Mapping[str, str] = {
     "target_depth": "To the target {value_mm:.1f} ± {bound_mm:.1f}\u00a0mm (95\u00a0%)",
     "finding": "{what}: {value:.1f} {unit}",
     "finding_bound": "{what}: {value:.1f} {unit}, at least {lower:.1f}",
+    "path_through": "path goes through {name}",
+    "plan_through": "planned path goes through {name}",
     "target_error": "Target error 95\u00a0% {value_mm:.1f}\u00a0mm",
     "angle": "Angle to the path {value_deg:.1f}°",
     "gate_open": "Breath gate OPEN",
