@@ -108,6 +108,14 @@ def test_stills_are_upright_and_from_the_side_they_name(case):
     assert heads["superior"].translation @ superior > 0
 
 
+def test_stills_are_filled_by_the_patient_beside_the_panel(case):
+    everything = np.concatenate([case.surface(name).vertices for name in case.structures])
+    for head in directions(case).values():
+        seen = (everything - head.translation) @ head.rotation
+        tangents = np.abs(seen[:, :2] / -seen[:, 2:]).max(axis=0) / np.tan(0.42)
+        assert 0.9 < tangents.max() < 1.0  # of the half height, and of as much to the side
+
+
 def test_looking_at_a_point_puts_it_straight_ahead():
     head = look(np.array([0.1, 0.2, 0.3]), np.array([0.6, 0.0, 0.8]), np.array([0.0, 1.0, 0.0]), 0.7)
     assert head.inverse().apply(np.array([0.1, 0.2, 0.3])) == pytest.approx([0.0, 0.0, -0.7])

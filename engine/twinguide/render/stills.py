@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     from twinguide.case import Case
 
-WIDTH, HEIGHT = 1400, 1000  # [px]: wide, so that the panel finds room beside the patient
+WIDTH, HEIGHT = 1820, 1000  # [px]: wide, so that the panel finds room beside the patient, who is in the middle
+CUT = 420  # [px] of the width that are not kept, on the side where there is no panel
 HALF_FOV = 0.42  # [rad], up and down
-FILLS = 0.42  # part of the half height that the organ's longest half takes
+FILLS = 0.96  # part of the picture's height, and of the width beside the panel, that the patient takes at most
 
 
 def draw_stills(case: Case, folder: Path) -> list[Path]:
@@ -48,9 +49,8 @@ def draw_stills(case: Case, folder: Path) -> list[Path]:
 
 def directions(case: Case) -> dict[str, Transform]:
     """Return the wearer's places, each stage_from_headset, by name; the stage is the case's image frame (LPS)."""
-    vertices = case.surface(case.organ).vertices
-    low, high = vertices.min(axis=0), vertices.max(axis=0)
-    distance = float((high - low).max()) / 2 / FILLS / np.tan(HALF_FOV)
+    surfaces = [case.surface(name).vertices for name in case.structures]
+    shown = np.concatenate([*surfaces, [case.plan.entry, case.plan.target]])
     left, posterior, superior = np.eye(3)
     inwards = case.plan.target - case.plan.entry
     from_entry = -inwards / np.linalg.norm(inwards)
@@ -60,7 +60,18 @@ def directions(case: Case) -> dict[str, Transform]:
         "superior": (superior, -posterior),
         "path": (from_entry, superior if abs(from_entry[2]) < 0.9 else -posterior),
     }
-    return {name: look((low + high) / 2, place, up, distance) for name, (place, up) in wanted.items()}
+    return {name: _fitted(shown, place, up) for name, (place, up) in wanted.items()}
+
+
+def _fitted(points: Array, place: Array, up: Array) -> Transform:
+    """Return the nearest place from which all points [m], shape (n, 3), are in the picture, beside the panel."""
+    axes = look(np.zeros(3), place, up, 0.0).rotation
+    seen = points @ axes
+    middle = (seen.min(axis=0) + seen.max(axis=0)) / 2
+    off = np.abs(seen - middle)
+    high = FILLS * np.tan(HALF_FOV)  # as a tangent
+    needed = np.maximum(off[:, 0] / (high * (WIDTH - 2 * CUT) / HEIGHT), off[:, 1] / high)
+    return look(axes @ middle, place, up, float((needed + seen[:, 2]).max() - middle[2]))
 
 
 def look(at: Array, place: Array, up: Array, distance: float) -> Transform:
@@ -105,4 +116,4 @@ def _draw(
     aside = float(np.arctan(np.tan(HALF_FOV) * WIDTH / HEIGHT))
     view = View(eye, (-aside, aside, HALF_FOV, -HALF_FOV), WIDTH, HEIGHT)
     renderer.draw(case_scene(case, text(f"from_{name}")), view, framebuffer, "opaque", head=head)
-    return save_png(read_pixels(framebuffer), path)
+    return save_png(read_pixels(framebuffer)[:, CUT:], path)
