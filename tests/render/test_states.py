@@ -92,6 +92,38 @@ def test_the_state_and_its_reason_stand_in_words_at_the_organ(scene_of, eyes_of)
     assert words.count("UNCONFIRMED: not confirmed") == 1  # once, not once a structure
 
 
+def test_a_long_reason_at_the_organ_is_cut_at_a_word_and_told_in_full_in_the_panel(scene_of):
+    from twinguide.render import marks
+    from twinguide.render.panels import panel_text
+
+    why = "out of model: the chest moves as it never did while training (x1.8 of the limit)"
+    scene = with_status(bare(scene_of), Status("degraded", reason=why))
+    place = marks.Field(np.zeros(3), np.full(3, 0.08), np.eye(3)[0], np.eye(3)[1], np.array([0, 0, 0.5]), 0.001)
+    words = [one.text for one in marks.build(scene, place).words if len(one.text) > 1]
+    assert words == ["DEGRADED: out of model: the chest…"]
+    assert any(why in row for row in panel_text(scene))
+
+
+def test_letters_go_with_a_hidden_organ(scene_of, eyes_of, picture):
+    _, (left, _) = eyes_of(**WIDE)
+    shown = with_status(bare(scene_of), Status("hidden", "the reference was bumped"), "tumour", "portal", "skin")
+    void = with_status(bare(scene_of), Status("hidden", "the reference was bumped"))
+    assert picture(void, left)[FIELD].max() == 0
+    assert picture(shown, left)[FIELD].max() > 100
+
+
+def test_what_lies_behind_the_panel_does_not_disturb_its_words(scene_of, eyes_of, picture):
+    _, (left, _) = eyes_of((800, 800), half_fov=0.7, ipd=0.0)
+    clear = bare(scene_of)
+    rows = replace(clear, panel=(("title", "Guidance"), *[("normal", "Angle 1.4")] * 6))
+    over = replace(rows, marks=(Label(np.array([0.2, 0.0, -0.01]), "HHHHHHHHHHHHHHHHHH", (1.0, 1.0, 1.0)),))
+    plain, crossed = (picture(scene, left).astype(int) for scene in (rows, over))
+    panel = (slice(360, 440), slice(560, 780))
+    label = np.abs(picture(replace(over, panel=()), left).astype(int) - picture(clear, left))[panel]
+    assert label.max() > 200  # it is there, where no panel is
+    assert np.abs(crossed - plain)[panel].max() <= 0.08 * 255 + 1  # the plate's opacity, and a rounding
+
+
 def test_the_needle_tip_is_never_covered(renderer, scene_of, eyes_of, picture):
     """Marks of every kind are piled upon the tip; on see-through displays nothing is lit there."""
     head, views = eyes_of((512, 512), half_fov=0.3)

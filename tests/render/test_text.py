@@ -89,6 +89,21 @@ def test_the_panel_hangs_beside_the_field_where_there_is_room():
     assert HEAD.inverse().apply(other.corner)[0] + page.width * other.em < -0.1
 
 
+def test_the_panel_takes_the_side_where_it_fits_and_follows_no_sway():
+    sight = hanging.Sight.of(view_of(0.454, 720))
+    page = panels.Typesetter(ATLAS).page((("title", "Guidance"),), hanging.panel_width(sight, 0.12))
+
+    def at(x, before):
+        return hanging.hang(page, HEAD, HEAD.apply(np.array([x, 0.0, -0.55])), 0.12, sight, before)
+
+    assert at(0.08, "right").side == "left"  # the field is on the right of the view: the panel fits on its left
+    corner = HEAD.inverse().apply(at(0.08, "right").corner)
+    assert corner[0] + page.width * at(0.08, "right").em < 0.08 - 0.12
+    assert at(-0.08, "left").side == "right"
+    for before in ("left", "right"):
+        assert {at(x, before).side for x in np.linspace(-0.02, 0.02, 9)} == {before}
+
+
 def test_the_text_does_not_flow_anew_when_the_head_moves():
     """The width hangs on the display alone: mirrored eyes and every pose of the head give the same."""
     fov = (-0.7, 0.5, 0.6, -0.6)
@@ -123,9 +138,39 @@ def test_icons_differ_in_shape():
 def test_too_many_rows_are_counted_and_not_lost_silently():
     rows = tuple(("normal", f"row {n}") for n in range(60))
     page = panels.Typesetter(ATLAS).page(rows, 20.0)
-    more = catalogue.text("more_rows", count=60 - panels.MOST_LINES)
+    more = catalogue.text("more_rows", count=60 - int((panels.MOST_EM - panels.MORE_EM) / panels.LINE_EM))
     expected = [tuple(ATLAS.corners[i]) for i in ATLAS.indices(more)]
     assert [tuple(place) for place in page.place][-len(more) :] == expected
+
+
+def test_a_small_view_keeps_the_panel_in_it_and_the_gravest_rows():
+    sight = hanging.Sight.of(View(HEAD, (-0.65, 0.65, 0.52, -0.52), 320, 240))
+    calm, why = tuple(("normal", f"calm row {n}") for n in range(12)), "the chest moves as it never did in training"
+    rows = (
+        ("title", "Guidance"),
+        *calm,
+        ("caution", why),
+        ("warning", "path goes through portal vein"),
+        ("caution", why),
+    )
+    page = panels.Typesetter(ATLAS).page(rows, hanging.panel_width(sight, 0.1), sight.height_em)
+    at = hanging.hang(page, HEAD, HEAD.apply(np.array([0.0, 0.0, -0.55])), 0.1, sight)
+    top = HEAD.inverse().apply(at.corner)[1]
+    assert top <= np.tan(0.52) * 0.55
+    assert top - page.height * at.em >= -np.tan(0.52) * 0.55
+    glyphs = [tuple(place) for place in page.place]
+
+    def first(words):
+        wanted = [tuple(ATLAS.corners[i]) for i in ATLAS.indices(words)]
+        return next((i for i in range(len(glyphs)) if glyphs[i : i + len(wanted)] == wanted), None)
+
+    assert first("path goes through") is not None
+    assert first("the chest moves") is not None  # the first of both
+    shown = sum(first(f"calm row {n}") is not None for n in range(12))
+    assert 0 < shown < 12
+    left_out = 12 - shown + 1
+    assert first(catalogue.text("more_rows", count=left_out)) is not None
+    assert [first(word) is not None for word in ("WARNING", "CAUTION")] == [True, True]
 
 
 def test_an_unknown_character_shows_as_a_question_mark():

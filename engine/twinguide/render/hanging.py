@@ -27,6 +27,7 @@ GAP_TANGENT = 0.03  # between the field and the panel
 MARGIN_TANGENT = 0.02  # from the edge of the view
 HALF_IPD_M = 0.032
 ARM_M = 0.55  # from which a field is mostly seen
+SWITCH_TANGENT = 0.08  # less of the field the panel must cover on the other side to go there: it follows no sway
 Side = Literal["left", "right"]
 LIFE_COLOUR = (0.55, 1.0, 0.75, 1.0)
 LABEL_LOOK = (1.0, 0.0, 0.75, 0.0, 0.0)  # of its glyphs: opacity; weight, dark border
@@ -41,6 +42,7 @@ class Hanging:
     right: Array
     up: Array
     em: float
+    side: Side = "right"  # of the field
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +65,26 @@ class Sight:
         """One em as a tangent: high enough to read, and for the display's pixels."""
         return max(CAPITAL_TANGENT / CAPITAL_EM, LEAST_EM_PIXELS / self.density)
 
+    @property
+    def height_em(self) -> float:
+        """How high a panel may be [em]."""
+        return (self.up - self.down - 2.0 * MARGIN_TANGENT) / self.em
+
     def half_width(self, depth: float) -> float:
         """Return the half width [tangent] that both eyes see at a depth [m]."""
         return self.aside - HALF_IPD_M / depth - MARGIN_TANGENT
 
 
 def hang(
-    page: Page, head: Transform, middle: Array | None, field_radius: float, sight: Sight, side: Side = "right"
+    page: Page, head: Transform, middle: Array | None, field_radius: float, sight: Sight, before: Side = "right"
 ) -> Hanging:
     """Hang the panel beside the field, as far as the view reaches; centred before the wearer where there is none.
 
-    `middle` [m], shape (3,), in stage, and `field_radius` [m] are the field's. A pure function of the head: the panel
-    stands still beside the patient and slides only where it would leave the view.
+    `middle` [m], shape (3,), in stage, and `field_radius` [m] are the field's. A pure function of the head and of the
+    side `before`: the panel stands still beside the patient, slides only where it would leave the view, and goes to the
+    other side where it covers clearly less of the field.
     """
-    em = sight.em
+    side, em = before, sight.em
     width, height = page.width * em, page.height * em
     place = None if middle is None else place_in(head, middle)
     if place is None or place[2] > -0.2:
@@ -84,13 +92,17 @@ def hang(
     else:
         depth = float(np.clip(-place[2], 0.3, 1.5))
         reach = field_radius / depth + GAP_TANGENT
-        x = float(place[0]) / depth + (reach if side == "right" else -reach - width)
-        half = sight.half_width(depth)
+        x, half = float(place[0]) / depth, sight.half_width(depth)
+        other: Side = "left" if before == "right" else "right"
+        beyond = {"right": max(0.0, x + reach + width - half), "left": max(0.0, reach + width - half - x)}
+        if beyond[before] > beyond[other] + SWITCH_TANGENT:
+            side = other
+        x += reach if side == "right" else -reach - width
         x = max(-half, min(x, half - width))
         y = float(place[1]) / depth + height / 2
         y = min(max(y, sight.down + MARGIN_TANGENT + height), sight.up - MARGIN_TANGENT)
     corner = head.apply(np.array([x, y, -1.0]) * depth)
-    return Hanging(corner, head.rotation[:, 0], head.rotation[:, 1], em * depth)
+    return Hanging(corner, head.rotation[:, 0], head.rotation[:, 1], em * depth, side)
 
 
 def panel_width(sight: Sight, field_radius: float | None) -> float:

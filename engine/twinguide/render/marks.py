@@ -7,7 +7,7 @@ dashed, what is hidden is absent.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,6 +27,7 @@ PATH_COLOUR: Colour = (0.35, 0.92, 1.0)
 TARGET_COLOUR: Colour = (1.0, 0.92, 0.35)
 ERROR_COLOUR: Colour = (1.0, 1.0, 1.0)
 LETTER_COLOUR: Colour = (0.72, 0.78, 0.84)
+STATE_COLOUR: Colour = (1.0, 0.80, 0.35)
 NEEDLE_COLOUR: Colour = (0.55, 1.0, 0.62)
 OTHER_TOOL_COLOUR: Colour = (0.90, 0.72, 1.0)
 SHAFT_M = 0.16  # of a tool's shaft drawn behind its tip
@@ -35,6 +36,7 @@ TICK_M = 0.010  # between depth ticks on the path
 LETTER_GAP_M = 0.014  # between the organ and its orientation letters
 LETTER_APART_PIXELS = 14.0
 DASH_M = 0.006
+REASON_LETTERS = 26  # at most, of why a state is so, above the organ: the panel tells all of it
 SMALLEST_SIGMA_M = 2e-5  # a covariance may be singular; an ellipsoid must not
 ELLIPSOID_95 = 2.7955  # radius in sigma that holds 95 % of a 3-D normal error
 OWN, OWN_SHAFT = 1.0, 2.0  # marks of a tip; its shaft reaches the tip where nothing real is seen
@@ -72,6 +74,7 @@ class Field:
     up: Array
     eye: Array  # (3,) [m], in reference
     metres_per_pixel: float  # at the field, of a display of 9 pixels a degree
+    organ: str = ""  # whose box it is; where it is hidden, so are the letters about it
 
 
 def build(scene: Scene, place: Field) -> FrameMarks:
@@ -79,7 +82,8 @@ def build(scene: Scene, place: Field) -> FrameMarks:
     out, twin = FrameMarks(), scene.twin
     if twin.reference_from_image is None or twin.stage_from_reference is None or not scene.overlay_on:
         return out
-    _orientation(out, twin, twin.reference_from_image, place)
+    if _state_of(place.organ, twin) != "hidden":
+        _orientation(out, twin, twin.reference_from_image, place)
     _path_and_target(out, twin, place)
     for tool in twin.tools.values():
         if tool.status.state != "hidden":
@@ -228,7 +232,7 @@ def _tool(out: FrameMarks, tool: ToolView, twin: TwinView, place: Field) -> None
     if dashed(tool.status.state) and not any(
         (s.state, s.reason) == (tool.status.state, tool.status.reason) for s in same
     ):
-        out.words.append(_state_text(tip, tool.status, lift=2.4))
+        out.words.append(Words(tip, _state_text(tool.status), STATE_COLOUR, 0.75, 2.4))
 
 
 SHAPES: dict[type, dict[str, tuple[int, ...]]] = {
@@ -290,15 +294,16 @@ def _mark(out: FrameMarks, mark: Mark, state: DisplayState) -> None:
 
 def _state_words(out: FrameMarks, twin: TwinView, reference_from_image: Transform, place: Field) -> None:
     """Write each different state and reason once, above the organ."""
-    different: dict[tuple[str, str], Status] = {}
-    for view in twin.structures.values():
-        if dashed(view.status.state):
-            different.setdefault((view.status.state, view.status.reason), view.status)
+    different = {(s.state, s.reason): s for s in (view.status for view in twin.structures.values()) if dashed(s.state)}
+    texts = dict.fromkeys(_state_text(status) for status in different.values())  # in their order, each once
     above = reference_from_image.apply(place.centre) + (float(np.linalg.norm(place.extent)) * 0.75) * place.up
-    for row, status in enumerate(list(different.values())[:3]):
-        out.words.append(_state_text(above, status, lift=1.6 * row))
+    for row, words in enumerate(list(texts)[:3]):
+        out.words.append(Words(above, words, STATE_COLOUR, 0.75, 1.6 * row))
 
 
-def _state_text(position: Array, status: Status, lift: float) -> Words:
-    words: Sequence[str] = (catalogue.STATE_WORDS[status.state], status.reason)
-    return Words(position, ": ".join(word for word in words if word), (1.0, 0.80, 0.35), 0.75, lift)
+def _state_text(status: Status) -> str:
+    """Return a state's word and the head of its reason: one line that stays above the organ."""
+    reason = status.reason
+    if len(reason) > REASON_LETTERS:
+        reason = f"{reason[:REASON_LETTERS].rsplit(' ', 1)[0]}…"
+    return ": ".join(word for word in (catalogue.STATE_WORDS[status.state], reason) if word)

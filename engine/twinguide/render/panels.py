@@ -16,9 +16,12 @@ from twinguide.scene import PanelRow, Scene
 Colour = tuple[float, float, float]
 Rows = NDArray[np.float32]
 PanelKind = Literal["title", "normal", "advisory", "caution", "warning"]
+SetRow = tuple[PanelKind, list[str]]  # and its lines
 
-LINE_EM, TITLE_EM, PADDING_EM, SPINNER_EM = 1.32, 1.25, 0.75, 0.62
-MOST_LINES = 22
+LINE_EM, TITLE_EM, PADDING_EM, SPINNER_EM, ICON_EM, GAP_EM = 1.32, 1.25, 0.75, 0.62, 1.25, 0.25
+MORE_EM = 2.0 * LINE_EM + GAP_EM  # of the row that counts those left out, severe as they are
+MOST_EM = 32.0  # height of its text
+KEPT_FIRST = ("title", "warning", "caution", "normal", "advisory")  # where not all rows find room
 COLOURS: dict[str, Colour] = {
     "title": (1.0, 1.0, 1.0),
     "normal": (0.86, 0.90, 0.94),
@@ -26,7 +29,7 @@ COLOURS: dict[str, Colour] = {
     "caution": (1.0, 0.80, 0.25),
     "warning": (1.0, 0.45, 0.38),
 }
-PLATE_COLOUR, PLATE_EDGE = (0.03, 0.04, 0.055, 0.78), (0.33, 0.40, 0.47, 0.85)
+PLATE_COLOUR, PLATE_EDGE = (0.03, 0.04, 0.055, 0.92), (0.33, 0.40, 0.47, 0.92)
 PLATE_SHAPE = (0.6, 0.05)  # radius of its corners and width of its edge [em]
 
 
@@ -114,7 +117,7 @@ class Typesetter:
     def __init__(self, atlas: Atlas) -> None:
         self.atlas = atlas
         self._lines: dict[tuple[str, Colour, float, bool], tuple[Rows, Rows, Rows, Rows]] = {}
-        self._page: tuple[tuple[PanelRow, ...], float, Page] | None = None
+        self._page: tuple[tuple[PanelRow, ...], float, float, Page] | None = None
 
     def line(self, words: str) -> Page:
         """Set one line, its baseline's left end at the origin."""
@@ -143,45 +146,66 @@ class Typesetter:
         style[:, 0] = 0.018 if bold else 0.0
         return rectangles, self.atlas.corners[glyphs], colours, style
 
-    def page(self, rows: tuple[PanelRow, ...], width: float) -> Page:
-        """Set a panel `width` [em] wide, its plate first."""
-        if self._page is None or self._page[:2] != (rows, width):
-            self._page = (rows, width, self._lay_out(rows, width))
-        return self._page[2]
+    def page(self, rows: tuple[PanelRow, ...], width: float, height: float = np.inf) -> Page:
+        """Set a panel whose text is `width` [em] wide and which is no higher than `height` [em], its plate first."""
+        if self._page is None or self._page[:3] != (rows, width, height):
+            self._page = (rows, width, height, self._lay_out(rows, width, height))
+        return self._page[3]
 
-    def _lay_out(self, rows: Sequence[PanelRow], width: float) -> Page:
+    def _lay_out(self, rows: Sequence[PanelRow], width: float, height: float) -> Page:
         parts: list[tuple[Rows, Rows, Rows, Rows]] = []
-        y, lines = -PADDING_EM, 0
-        for number, (kind, words) in enumerate(rows):
-            if lines >= MOST_LINES:
-                words, kind = catalogue.text("more_rows", count=len(rows) - number), "normal"
-            y, used = self._row(parts, kind, words, width, y)
-            lines += used
-            if lines > MOST_LINES:
-                break
+        y = -PADDING_EM
+        room = min(height - 2.0 * PADDING_EM, MOST_EM)
+        for kind, lines in _fitting([(kind, self._lines_of(kind, words, width)) for kind, words in rows], room):
+            y = self._row(parts, kind, lines, y)
         full, height = width + 2.0 * PADDING_EM, PADDING_EM - y
         plate = _plate(full, height)
         joined = [np.concatenate(arrays) for arrays in zip(plate, *parts, strict=True)]
         return Page(joined[0], joined[1], joined[2], joined[3], full, height, plate=True)
 
+    def _lines_of(self, kind: PanelKind, words: str, width: float) -> list[str]:
+        if kind == "title":
+            return wrap(self.atlas, words, (width - 2.0 * SPINNER_EM) / TITLE_EM)
+        return wrap(self.atlas, words, width if kind == "normal" else width - ICON_EM)
+
     def _row(
-        self, parts: list[tuple[Rows, Rows, Rows, Rows]], kind: PanelKind, words: str, width: float, y: float
-    ) -> tuple[float, int]:
-        """Set one row below `y` [em]; return the new `y` and how many lines it took."""
+        self, parts: list[tuple[Rows, Rows, Rows, Rows]], kind: PanelKind, lines: Sequence[str], y: float
+    ) -> float:
+        """Set one row below `y` [em] and return the new `y`."""
         size = TITLE_EM if kind == "title" else 1.0
         left, colour = PADDING_EM, COLOURS[kind]
-        severe = kind not in ("title", "normal")
-        if severe:
+        if kind not in ("title", "normal"):
             y -= LINE_EM
             parts.append(_moved(self._glyphs(np.array([self.atlas.index[kind]]), colour, 1.0, False), left, y))
-            parts.append(_moved(self._set(catalogue.SEVERITY_WORDS[kind], colour, 0.9, True), left + 1.25, y))
-            left, width, colour = left + 1.25, width - 1.25, COLOURS["normal"]
-        room = width - 2.0 * SPINNER_EM if kind == "title" else width
-        lines = wrap(self.atlas, words, room / size)
+            parts.append(_moved(self._set(catalogue.SEVERITY_WORDS[kind], colour, 0.9, True), left + ICON_EM, y))
+            left, colour = left + ICON_EM, COLOURS["normal"]
         for one in lines:
             y -= LINE_EM * size
             parts.append(_moved(self._set(one, colour, size, kind == "title"), left, y))
-        return y - (0.25 if kind != "normal" else 0.0), len(lines) + severe
+        return y - (GAP_EM if kind != "normal" else 0.0)
+
+
+def _height(kind: PanelKind, lines: int) -> float:
+    """Return how high a row is [em], as `Typesetter._row` sets it."""
+    if kind == "title":
+        return lines * LINE_EM * TITLE_EM + GAP_EM
+    return lines * LINE_EM if kind == "normal" else (lines + 1) * LINE_EM + GAP_EM
+
+
+def _fitting(rows: Sequence[SetRow], room: float) -> Sequence[SetRow]:
+    """Return the rows that find room [em], in their order: the gravest, and a last one that counts the others."""
+    heights = [_height(kind, len(lines)) for kind, lines in rows]
+    if sum(heights) <= room:
+        return rows
+    room -= MORE_EM
+    kept: set[int] = set()
+    for number in sorted(range(len(rows)), key=lambda number: KEPT_FIRST.index(rows[number][0])):
+        if heights[number] <= room:
+            kept.add(number)
+            room -= heights[number]
+    others = {kind for number, (kind, _) in enumerate(rows) if number not in kept}
+    kind = "warning" if "warning" in others else "caution" if "caution" in others else "normal"
+    return [*(rows[n] for n in sorted(kept)), (kind, [catalogue.text("more_rows", count=len(rows) - len(kept))])]
 
 
 def _moved(line: tuple[Rows, Rows, Rows, Rows], x: float, y: float) -> tuple[Rows, Rows, Rows, Rows]:

@@ -30,24 +30,17 @@ class Renderer:
     """Draws scenes of one case; owns its GL objects until `release`."""
 
     def __init__(
-        self,
-        ctx: moderngl.Context,
-        surfaces: Mapping[str, SurfaceInput],
-        *,
-        show_skin: bool = False,
-        samples: int = 0,
-        panel_side: hanging.Side = "right",
+        self, ctx: moderngl.Context, surfaces: Mapping[str, SurfaceInput], *, show_skin: bool = False, samples: int = 0
     ) -> None:
         """Upload the surfaces.
 
         `show_skin` draws its contour, for displays that do not show the patient; `samples` > 0 smooths edges by
-        multisampling, at about three times the cost on a CPU; the panel hangs on `panel_side` of the field, which is
-        best not the needle's.
+        multisampling, at about three times the cost on a CPU.
         """
         if samples not in SAMPLES:
             raise RenderError(f"samples of {SAMPLES}", str(samples))
         self._ctx, self._samples = ctx, samples
-        self._panel_side: hanging.Side = panel_side
+        self._side: hanging.Side = "right"  # of the field, where the panel hung last
         self._surfaces = Surfaces(ctx, surfaces, show_skin)
         atlas = make_atlas()
         self._typesetter = panels.Typesetter(atlas)
@@ -58,7 +51,7 @@ class Renderer:
         self._camera_buffer = ctx.buffer(reserve=camera.CAMERA.itemsize, dynamic=True)
         self._multisampled: tuple[tuple[int, int], list[moderngl.Renderbuffer], moderngl.Framebuffer] | None = None
         self._taken: tuple[Scene, Transform, hanging.Sight] | None = None  # what the buffers hold
-        self._centre, self._extent = _field_of(surfaces)
+        self._organ, self._centre, self._extent = _field_of(surfaces)
 
     def draw(
         self,
@@ -121,11 +114,12 @@ class Renderer:
                 drawn = marks.build(scene, self._field(stage, head, middle))
         self._surfaces.show(shown)
         self._strokes.take(drawn)
-        self._set_panel(scene, head, sight, middle)
+        self._quads.begin()
         if stage and drawn.words:
             lines = [self._typesetter.line(words.text) for words in drawn.words]
             places = stage.apply(np.array([words.position for words in drawn.words]))
             self._quads.add_labels(lines, drawn.words, places, head, sight)
+        self._set_panel(scene, head, sight, middle)  # over all labels: its numbers are to be read
         self._quads.upload()
         self._taken = scene, head, sight
 
@@ -139,14 +133,15 @@ class Renderer:
             up=reference_from_head[:, 1],
             eye=camera.place_in(stage, head.translation),
             metres_per_pixel=distance / camera.PIXELS_PER_TANGENT,
+            organ=self._organ,
         )
 
     def _set_panel(self, scene: Scene, head: Transform, sight: hanging.Sight, middle: Array | None) -> None:
-        radius = float(self._extent.max()) + marks.LETTER_GAP_M
+        radius = float(self._extent.max()) + 1.75 * marks.LETTER_GAP_M  # its letters too
         width = hanging.panel_width(sight, None if middle is None else radius)
-        page = self._typesetter.page(panels.panel_rows(scene), width)
-        place = hanging.hang(page, head, middle, radius, sight, self._panel_side)
-        self._quads.begin()
+        page = self._typesetter.page(panels.panel_rows(scene), width, sight.height_em)
+        place = hanging.hang(page, head, middle, radius, sight, self._side)
+        self._side = place.side
         self._quads.add_page(page, place)
         self._quads.add_sign_of_life(page, place, scene.frame)
 
@@ -188,13 +183,14 @@ def _has_depth(framebuffer: moderngl.Framebuffer) -> bool:
     return bool(framebuffer.depth_attachment)  # None where there is none
 
 
-def _field_of(surfaces: Mapping[str, SurfaceInput]) -> tuple[Array, Array]:
-    """Return middle and half size [m], each shape (3,), in image, of the organ, else of the first surface."""
-    organs = [surface for surface in surfaces.values() if surface.role == "organ"] or [*surfaces.values()][:1]
+def _field_of(surfaces: Mapping[str, SurfaceInput]) -> tuple[str, Array, Array]:
+    """Return name, middle and half size [m], each shape (3,), in image, of the organ, else of the first surface."""
+    organs = [name for name, surface in surfaces.items() if surface.role == "organ"] or [*surfaces][:1]
     if not organs:
-        return np.zeros(3), np.full(3, DEFAULT_FIELD_M)
-    low, high = organs[0].vertices.min(axis=0), organs[0].vertices.max(axis=0)
-    return (low + high) / 2, (high - low) / 2
+        return "", np.zeros(3), np.full(3, DEFAULT_FIELD_M)
+    vertices = surfaces[organs[0]].vertices
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    return organs[0], (low + high) / 2, (high - low) / 2
 
 
 def _stage_of(scene: Scene) -> Transform | None:
