@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import logging
 import math
 import re
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from .body import Array
 from .layout import Layout
 from .machine import MOST_WIDE, Arrays, Host, Memory, System
 
+_log = logging.getLogger(__name__)
 THREADS = 64  # to a block: most kernels hold a few dozen registers, and small bodies should still fill the device
 SEGMENTS, LAST, ROWS = 1024, 32, 12  # as in system.h
 SCALARS = 32  # as in cuda.cu
@@ -166,18 +168,26 @@ class Cuda:
         self._raw, self._system = b"", None
         self._matrix = self.arrays.zeros(0)  # work of `prepare_wide`
         self._captured: dict[object, object] = {}
-        self.queueing = False
+        self._captures, self.queueing = True, False
 
-    def replay(self, key: object, flow: Callable[[], None]) -> None:
-        """Run what `flow` launches; under a key it is captured once, until an address changes."""
+    def replay(self, key: object, flow: Callable[[], None]) -> bool:
+        """Run what `flow` launches; under a key it is captured once, until an address changes. Say whether it could be.
+
+        Where one capture has failed none is tried again: CuPy's errors tell no passing fault from a lasting one.
+        """
         self._follow_system()
-        if key not in self._captured:
+        if key not in self._captured and self._captures:
             self.queueing = True
             try:
                 self._captured[key] = self._launcher.capture(flow)
+            except Exception as error:  # CUDA's, CuPy's or Python's: they share no other base
+                self._captures = False
+                _log.warning("the device captures no frame, and waits for each decision: %s", error, exc_info=True)
             finally:
                 self.queueing = False
-        self._launcher.replay(self._captured[key])
+        if self._captures:
+            self._launcher.replay(self._captured[key])
+        return self._captures
 
     def evaluate(self, u: Array, force: Array) -> tuple[float, float]:
         """Write the elements' forces at displacements u; return energy [J] and smallest J."""

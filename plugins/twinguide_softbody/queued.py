@@ -51,14 +51,19 @@ class Queued(Newton):
         return super().displacements() if self._seen is None else self._seen.copy()
 
     def frame(self, targets: Array, variant: object, flow: Callable[[], Tally]) -> Tally:
-        """Follow targets by `flow`, captured for each `variant`, and learn from it: one write, one queue, one read."""
+        """Follow targets by `flow`, captured for each `variant`, and learn from it: one write, one queue, one read.
+
+        Where the device captures nothing, decide move by move.
+        """
         machine, history = self.machine, self.history
         numbers = [*self._inner, float(history.at)]
         given = np.concatenate([numbers, history.basis.ravel(), targets.ravel()])
         machine.arrays.memory.write(self._given, given)
         where = machine.arrays.memory.pointer
         key = (variant, history.known, where(self.u), where(self._given), where(self._told))
-        machine.replay(key, lambda: self._queue(flow))
+        if not machine.replay(key, lambda: self._queue(flow)):
+            self._seen = None
+            return super().frame(targets, variant, flow)
         told = machine.arrays.memory.read(self._told)
         self._targets, self._share = targets, 1.0
         self._inner = (float(told[_INNER]), float(told[_LEAST]))

@@ -279,6 +279,27 @@ def test_springs_over_many_nodes_are_eliminated_in_any_order():
     np.testing.assert_allclose(inner[1] / size / size[:, None], inner[0] / size / size[:, None], rtol=0, atol=1e-4)
 
 
+def test_where_no_frame_can_be_captured_each_move_is_decided_as_it_is_made_and_that_is_said_once(monkeypatch, caplog):
+    real = Shim.capture
+
+    def fails(self, flow):
+        real(self, flow)
+        raise RuntimeError("an operation is not permitted when a stream is capturing")
+
+    told = solver(monkeypatch, by_text(Shim()), decided_by_the_cpu)
+    queued = solver(monkeypatch, by_text(Shim()))
+    for frame in range(6):
+        if frame == 3:  # in the midst of a run, as springs come: what was captured is void
+            monkeypatch.setattr(Shim, "capture", fails)
+            for one in (told, queued):
+                one.attach(Springs(SPRINGS.weights, 1.1 * SPRINGS.stiffness))
+        a, b = (one.step(REST + path(frame)) for one in (told, queued))
+        assert b.level == "full"
+        # [m]: the same kernels, and guesses summed in another order
+        np.testing.assert_allclose(b.positions, a.positions, rtol=0, atol=1e-12)
+    assert caplog.text.count("captures no frame") == 1
+
+
 def test_a_device_that_cannot_build_the_kernels_is_refused_with_its_reason(monkeypatch):
     def refuses(**_):
         raise RuntimeError("nvrtc: no such architecture")
