@@ -35,7 +35,6 @@ SETTLED = 5e-5  # [m], rms: below, a step has converged; one that leaves more ta
 QUIET = 1e-7  # [m]: a direction is not refined below
 STILL = 1e-4  # of that: nothing moves at all
 COLD = 400  # iterations for one direction of a cold start
-LOOSE = 1e-3  # residual, of a part of the load, and where nothing moves further
 DIRECTIONS = 40  # at most for one load of a cold start
 FIRST_SHARE, LEAST_SHARE = 0.2, 1 / 256  # of the load, of a cold start
 
@@ -171,11 +170,11 @@ class Solver:
         while reached < 1 and part >= LEAST_SHARE:
             share = min(1.0, reached + part)
             newton.load(share * moved, share)
-            count, settled = self._settle(self._tolerance if share == 1 else LOOSE)
+            count, settled = self._settle(self._tolerance if share == 1 else 1e-3)
             total += count
             if settled:
                 reached, kept, part = share, newton.displacements(), 1.6 * part
-            elif share == 1 and newton.balance.residual < LOOSE:
+            elif share == 1 and newton.balance.residual < 1e-3:
                 break  # stands as close as rounding or the budget let it
             else:
                 newton.place(kept)
@@ -238,9 +237,8 @@ class Solver:
             self._factored = True
             count, length = newton.iterate(COLD, min(1e-2, newton.balance.residual**0.5), STILL * self._quiet)
             total += count
-            if count == 0:  # nothing moves further: all is well but where forces of a size are out of balance
-                loose = newton.balance.residual > LOOSE and newton.balance.left > STILL * self._quiet**2 / QUIET
-                return total, not loose
+            if count == 0:  # nothing moves further; where the matrix is not definite, there is no way at all
+                return total, newton.balance.left == 0 or 0 < newton.missing(1) <= SETTLED
             if length == 0:
                 break
         return total, newton.balance.residual <= tolerance

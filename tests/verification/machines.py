@@ -1,10 +1,12 @@
-"""The text for CUDA on the CPU, thread after thread, against the compiled text: the same sway of the clamped block."""
+"""Two codes on the clamped block's same mesh: the text for CUDA, thread after thread, and scikit-fem, against C."""
 
 from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sp
-from problems import POISSON, YOUNG, mesh
+import skfem
+from independent import Static, neo_hookean
+from problems import POISSON, YOUNG, clamped, mesh
 
 from twinguide_softbody.attachment import Attachment
 from twinguide_softbody.body import Body, Springs
@@ -42,3 +44,15 @@ def difference(cells: int, order: int) -> float:
         poses.append(newton.displacements())
     assert np.abs(poses[0]).max() > 0.01
     return float(np.linalg.norm(poses[1] - poses[0], axis=1).max())
+
+
+def apart_from_scikit_fem(cells: int, order: int) -> float:
+    """Return the largest difference of scikit-fem's displacements of the corners, over the largest of them."""
+    vertices, elements = mesh(cells, 0.1, order)
+    solved = clamped(cells, order)
+    corners = int(elements[:, :4].max()) + 1
+    grid = skfem.MeshTet(vertices[:corners].T, elements[:, :4].T)
+    element = skfem.ElementTetP1() if order == 1 else skfem.ElementTetP2()
+    theirs = Static(grid, element, neo_hookean(YOUNG, POISSON), np.array([0.0, 0.0, -9810.0]))
+    moved = theirs.solve(theirs.basis.get_dofs(lambda x: x[0] < 1e-9).all())[theirs.basis.nodal_dofs].T
+    return float(np.abs(moved - (solved.positions - vertices)[:corners]).max() / np.abs(moved).max())

@@ -166,7 +166,7 @@ def test_a_reset_goes_back_to_rest_and_refuses_an_inverted_pose():
 
 
 def test_a_body_that_nothing_holds_falls_and_never_says_that_it_stands():
-    body = block_body(2, gravity=9.81)
+    body = block_body(4, gravity=9.81)
     solved = Solver(body, on_nodes(body, np.array([0]), 0.0), backend="cpu").solve(body.vertices[:1])
     assert not solved.converged
     assert solved.residual > 0.9
