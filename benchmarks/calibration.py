@@ -42,7 +42,7 @@ from twinguide_calibration import (
 from twinguide_calibration.rigid import adjoint, compose, difference, exponential, inverse, perturb, point_jacobian
 
 MM = 1e3
-NOISE_M, WILD = 1e-3, 100  # of a patch's points: noise per axis, how many come first and are wild
+NOISE_M, WILD = 1e-3, 0.1  # of a patch's points: noise per axis, the share that comes first and is wild
 Rows = list[dict]
 
 
@@ -261,8 +261,8 @@ def hand_eye() -> Rows:
     return table("hand-eye: 60 poses, 0.1 deg and 0.2 mm in both streams, 40 trials", rows)
 
 
-def hand_eye_poses(seed, n=60, sigma_m=0.08):
-    """Return n poses a and b with 0.1 deg and 0.2 mm of noise each, and the true X and Z between them.
+def hand_eye_poses(seed, n=60, sigma_m=0.08, mix=(1.0, 1.0)):
+    """Return n poses a and b with 0.1 deg and 0.2 mm of noise, times the mix, and the true X and Z between them.
 
     X's place is drawn with `sigma_m` per axis.
     """
@@ -271,8 +271,8 @@ def hand_eye_poses(seed, n=60, sigma_m=0.08):
     z = compose(exponential(rng.normal(size=3)), rng.normal(size=3))
     a = compose(exponential(rng.normal(size=(n, 3)) * 0.5), rng.normal(size=(n, 3)) * 0.3)
     noise = np.repeat([np.radians(0.1), 2e-4], 3)
-    b = perturb(inverse(z) @ a @ x, rng.normal(size=(n, 6)) * noise)
-    return perturb(a, rng.normal(size=(n, 6)) * noise), b, x, z
+    b = perturb(inverse(z) @ a @ x, rng.normal(size=(n, 6)) * noise * mix[1])
+    return perturb(a, rng.normal(size=(n, 6)) * noise * mix[0]), b, x, z
 
 
 def _cv2_hand_eye(cv2, a, b, flag):
@@ -306,7 +306,7 @@ def load(path: Path | None):
 
 
 def patch(rng, vertices, faces, share, n=1000):
-    """Return n points [m] of the side that faces a random viewer: the nearest `share` of the area, noisy, 100 wild."""
+    """Return n points [m] of the side that faces a random viewer: the nearest `share` of the area, noisy, 10 % wild."""
     corners = vertices[faces]
     across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     area, middle = np.linalg.norm(across, axis=1) / 2, corners.mean(axis=1)
@@ -320,7 +320,8 @@ def patch(rng, vertices, faces, share, n=1000):
     near = near[np.isfinite(apart[near])]
     chosen = rng.choice(near, n, p=area[near] / area[near].sum())
     seen = np.einsum("nk,nki->ni", rng.dirichlet([1, 1, 1], n), corners[chosen]) + rng.normal(size=(n, 3)) * NOISE_M
-    seen[:WILD] += rng.uniform(-0.02, 0.02, (WILD, 3))
+    wild = int(WILD * n)
+    seen[:wild] += rng.uniform(-0.02, 0.02, (wild, 3))
     return seen
 
 
@@ -371,7 +372,7 @@ def surface(mesh: Path | None) -> Rows:
             rows.append({"method": f"{name}, {case}", "runs": count, **cells})
     fits = [register_surface(seen, model).covariance for seen in patches]
     rows.append({"method": "expected of 50 patches by their covariances", **expected_errors(fits, targets)})
-    bounds = [bound(seen[WILD:], model) for seen in patches]
+    bounds = [bound(seen[int(WILD * len(seen)) :], model) for seen in patches]
     rows.append({"method": "expected of 50 patches by the Cramer-Rao bound", **expected_errors(bounds, targets)})
     return table("surface: 15 % patch, 1000 points, 1 mm noise, 10 % wild", rows)
 

@@ -48,36 +48,36 @@ def points(n: int, weighted: bool) -> Trial:
     return trial
 
 
-def pivot(half_deg: float, wild: float) -> Trial:
-    """Return a trial of 200 poses."""
+def pivot(half_deg: float, wild: float, n: int = 200) -> Trial:
+    """Return a trial of n poses."""
 
     def trial(seed: int):
-        poses, tip, held = swing(np.random.default_rng(seed), half_deg, wild)
+        poses, tip, held = swing(np.random.default_rng(seed), half_deg, wild, n)
         fit = calibrate_pivot(poses, p95_max=1.0)
         return np.concatenate([fit.tip - tip, fit.pivot - held]), fit.covariance, fit.freedom
 
     return trial
 
 
-def hand_eye(n: int, sigma_m: float) -> Trial:
-    """Return a trial of n poses, 0.1 deg and 0.2 mm in both streams, of unknown size, X drawn by `sigma_m` per axis."""
+def hand_eye(n: int, sigma_m: float, mix: tuple[float, float] = (1.0, 1.0)) -> Trial:
+    """Return a trial of n poses, 0.1 deg and 0.2 mm times `mix` in a and b, of unknown size, X's place by `sigma_m`."""
 
     def trial(seed: int):
-        a, b, x, z = hand_eye_poses(seed, n, sigma_m)
+        a, b, x, z = hand_eye_poses(seed, n, sigma_m, mix)
         fit = solve_hand_eye(a, b, p95_max=1.0)
         return np.concatenate([difference(x, fit.x), difference(z, fit.z)]), fit.covariance, fit.freedom
 
     return trial
 
 
-def surface(mesh: Path | None) -> Trial:
-    """Return a trial of one patch from a start 5 mm and 5 deg away."""
+def surface(mesh: Path | None, share: float, n: int) -> Trial:
+    """Return a trial of n points of a patch from a start 5 mm and 5 deg away."""
     vertices, faces = load(mesh)
     model = surface_model(vertices, faces)
 
     def trial(seed: int):
         rng = np.random.default_rng(seed)
-        seen = patch(rng, vertices, faces, 0.15)
+        seen = patch(rng, vertices, faces, share, n)
         fit = register_surface(seen, model, displaced(rng, seen.mean(axis=0), 0.005, 5.0))
         return difference(np.eye(4), fit.transform), fit.covariance, fit.freedom
 
@@ -114,9 +114,13 @@ def main() -> None:
     cases = {f"points, {n} fiducials, plain": points(n, False) for n in (3, 4, 6, 20)}
     cases |= {f"points, {n} fiducials, weighted": points(n, True) for n in (3, 6, 20)}
     cases |= {"pivot, 20 deg": pivot(20, 0.0), "pivot, 40 deg, 10 % wild": pivot(40, 0.1)}
-    for n, m in ((60, 0.08), (60, 1.0), (20, 1.0), (8, 1.0)):
+    cases["pivot, 20 deg, 10 poses"] = pivot(20, 0.0, 10)
+    for n, m in ((60, 0.08), (60, 1.0), (20, 1.0), (10, 0.08), (8, 0.08), (8, 1.0)):
         cases[f"hand-eye, {n} poses, lever of {m} m per axis"] = hand_eye(n, m)
-    cases["surface, 15 % patch"] = surface(args.mesh)
+    cases["hand-eye, 8 poses, lever of 1.0 m per axis, noise in a"] = hand_eye(8, 1.0, (1.0, 0.1))
+    cases["hand-eye, 8 poses, lever of 1.0 m per axis, noise in b"] = hand_eye(8, 1.0, (0.1, 1.0))
+    cases["surface, 15 % patch"] = surface(args.mesh, 0.15, 1000)
+    cases["surface, 30 % patch, 50 points"] = surface(args.mesh, 0.3, 50)
     kept = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}
     for name, trial in cases.items():
         if name.split(",")[0] in args.only:

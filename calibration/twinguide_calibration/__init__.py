@@ -13,6 +13,7 @@ from twinguide_calibration.refused import CalibrationRefused
 
 if TYPE_CHECKING:
     from twinguide_calibration.chain import Budget, Link, Share, chain_budget
+    from twinguide_calibration.clock import ClockFit, fit_clock
     from twinguide_calibration.display import EyeFit, locate_eye
     from twinguide_calibration.error import (
         ErrorMap,
@@ -36,9 +37,7 @@ if TYPE_CHECKING:
         stage_update,
     )
     from twinguide_calibration.latency import (
-        ClockFit,
         LagFit,
-        fit_clock,
         interpolate_poses,
         motion_lag,
         place_lag,
@@ -54,16 +53,9 @@ if TYPE_CHECKING:
     from twinguide_calibration.surface_samples import SurfaceModel, surface_model
 
 _HOMES = {
-    "chain": (
-        "Budget",
-        "Link",
-        "Share",
-        "chain_budget",
-    ),
-    "display": (
-        "EyeFit",
-        "locate_eye",
-    ),
+    "chain": ("Budget", "Link", "Share", "chain_budget"),
+    "clock": ("ClockFit", "fit_clock"),
+    "display": ("EyeFit", "locate_eye"),
     "error": (
         "ErrorMap",
         "covers",
@@ -75,11 +67,7 @@ _HOMES = {
         "tre_covariance",
         "tre_p95",
     ),
-    "hand_eye": (
-        "HandEyeFit",
-        "solve_hand_eye",
-        "solve_hand_eye_timed",
-    ),
+    "hand_eye": ("HandEyeFit", "solve_hand_eye", "solve_hand_eye_timed"),
     "headset": (
         "HeadsetSettings",
         "Sighting",
@@ -89,49 +77,14 @@ _HOMES = {
         "stage_start",
         "stage_update",
     ),
-    "latency": (
-        "ClockFit",
-        "LagFit",
-        "fit_clock",
-        "interpolate_poses",
-        "motion_lag",
-        "place_lag",
-        "pose_lag",
-        "profile_minimum",
-    ),
-    "pivot": (
-        "PivotConsistency",
-        "PivotFit",
-        "calibrate_pivot",
-        "compare_pivots",
-    ),
-    "poses": (
-        "Poses",
-        "Stamps",
-        "check_poses",
-        "check_stamps",
-    ),
-    "robust": (
-        "RobustFit",
-        "register_robust",
-    ),
-    "similarity": (
-        "SimilarityFit",
-        "register_similarity",
-    ),
-    "surface": (
-        "SurfaceFit",
-        "register_surface",
-        "register_surface_starts",
-    ),
-    "surface_error": (
-        "FreeDirection",
-        "SurfaceError",
-    ),
-    "surface_samples": (
-        "SurfaceModel",
-        "surface_model",
-    ),
+    "latency": ("LagFit", "interpolate_poses", "motion_lag", "place_lag", "pose_lag", "profile_minimum"),
+    "pivot": ("PivotConsistency", "PivotFit", "calibrate_pivot", "compare_pivots"),
+    "poses": ("Poses", "Stamps", "check_poses", "check_stamps"),
+    "robust": ("RobustFit", "register_robust"),
+    "similarity": ("SimilarityFit", "register_similarity"),
+    "surface": ("SurfaceFit", "register_surface", "register_surface_starts"),
+    "surface_error": ("FreeDirection", "SurfaceError"),
+    "surface_samples": ("SurfaceModel", "surface_model"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -14,14 +14,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from twinguide_calibration.boards import BoardView, Camera, board_pose
+from twinguide_calibration.board_pose import board_pose
+from twinguide_calibration.boards import BoardView, Camera
 from twinguide_calibration.parts import birge_ratio
 from twinguide_calibration.refused import CalibrationRefused
+from twinguide_calibration.rigid import Array, Ints
 
-Array = NDArray[np.float64]
-Ints = NDArray[np.int64]
 VIEWS_LEAST = 4
 CORNERS_LEAST = 6
 SUSPECT = 1.7  # times the median residual: looked at by a fit without it

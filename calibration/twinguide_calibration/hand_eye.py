@@ -14,46 +14,20 @@ from math import degrees, inf, sqrt
 import numpy as np
 
 from twinguide_calibration.error import p95_radius
-from twinguide_calibration.hand_eye_noise import Shape, first_moment, next_moment, shape_of, small_sample
+from twinguide_calibration.hand_eye_fit import TURN_MORE, Final, Problem, iterate, refine
+from twinguide_calibration.hand_eye_noise import small_sample
 from twinguide_calibration.hand_eye_start import park
-from twinguide_calibration.latency import (
-    checked_stream,
-    interpolate_poses,
-    pose_lag,
-    twists,
-)
-from twinguide_calibration.linear import eigen, invert, solve, squared_lengths, whitening_of
-from twinguide_calibration.parts import alike, in_motion, rows_told, same, spread_inflation, two_groups
+from twinguide_calibration.latency import checked_stream, interpolate_poses, pose_lag
+from twinguide_calibration.linear import eigen, invert, squared_lengths
+from twinguide_calibration.parts import alike, check_majority, in_motion, rows_told, same, spread_inflation, two_groups
 from twinguide_calibration.poses import check_poses
 from twinguide_calibration.refused import CalibrationRefused
-from twinguide_calibration.rigid import (
-    Array,
-    Ints,
-    adjoint,
-    as_floats,
-    difference,
-    inverse,
-    mean_transform,
-    perturb,
-)
-from twinguide_calibration.weights import (
-    Biweight,
-    biweight,
-    estimate_variance,
-    robust_scale,
-    settle_scale,
-    tukey,
-)
+from twinguide_calibration.rigid import Array, Ints, as_floats, difference, inverse, mean_transform
+from twinguide_calibration.weights import estimate_variance
 
 LEAST_POSES = 5
-ROUNDS = 20
-STEP_CONVERGED = 1e-8  # [rad, m]
-STEP_NEGLIGIBLE = 1e-2  # of the estimate's own sigma
 MANY_STILL = 0.25  # of the pairs, of one pose: more hide the rest
-LEAST_GROUP = 15  # pairs, that may have an X of their own
-MOST_REJECTED = 0.5  # the breakdown point: beyond it no majority tells which pairs are right
 MANY_REJECTED = 0.2  # to be told
-TURN_MORE = "Turn the body more, and about more axes."
 OPEN = 1e-10  # of the largest eigenvalue: what pairs leave open
 FOLLOWED = 20.0  # times the variance is widened by residuals that follow one another: no longer noise
 EFFICIENCY = 0.95  # of Tukey's weights under normal noise
@@ -92,40 +66,6 @@ class HandEyeFit:
         return self.translation_residuals
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Problem:
-    """What is fitted: poses in pairs, noise where it was given, and the stream of A where the offset is unknown."""
-
-    a: Array
-    b: Array
-    covariance_a: Array | None = None
-    covariance_b: Array | None = None
-    times_a: Array | None = None  # of the whole stream of A
-    stream_a: Array | None = None
-    times_b: Array | None = None
-
-    @property
-    def given(self) -> bool:
-        """Return whether the noise was given."""
-        return self.covariance_a is not None or self.covariance_b is not None
-
-    def take(self, rows: Ints) -> _Problem:
-        """Return the problem of some of its pairs."""
-        parts = (self.covariance_a, self.covariance_b, self.times_b)
-        covariance_a, covariance_b, times_b = (part if part is None else part[rows] for part in parts)
-        return replace(
-            self, a=self.a[rows], b=self.b[rows], covariance_a=covariance_a, covariance_b=covariance_b, times_b=times_b
-        )
-
-    def at(self, offset: float) -> tuple[Array, Array | None]:
-        """Return A at B's times moved by an offset [s], and how fast it moves there."""
-        if self.times_a is None or self.stream_a is None or self.times_b is None:
-            return self.a, None
-        moved, _ = interpolate_poses(self.times_a, self.stream_a, self.times_b + offset)
-        half = 2.0 * float(np.median(np.diff(self.times_a)))
-        return moved, twists(self.times_a, self.stream_a, self.times_b + offset, half)
-
-
 def solve_hand_eye(
     a: Array, b: Array, *, covariance_a: Array | None = None, covariance_b: Array | None = None, p95_max: float = 0.01
 ) -> HandEyeFit:
@@ -142,7 +82,7 @@ def solve_hand_eye(
     kept, in_a, in_b = np.intersect1d(checked_a.kept, checked_b.kept, return_indices=True)
     if len(kept) < LEAST_POSES:
         raise CalibrationRefused(f"{len(kept)} usable pairs; wanted at least {LEAST_POSES}", "Record more poses.")
-    problem = _Problem(
+    problem = Problem(
         checked_a.matrices[in_a], checked_b.matrices[in_b], _rows(covariance_a, kept), _rows(covariance_b, kept)
     )
     notes = tuple(dict.fromkeys((*checked_a.notes, *checked_b.notes)))
@@ -178,11 +118,11 @@ def solve_hand_eye_timed(
     moved, known = interpolate_poses(times_a, a, times_b + offset)
     if known.sum() < LEAST_POSES:
         raise CalibrationRefused(f"the streams share {known.sum()} instants", "Record both at the same time.")
-    problem = _Problem(moved[known], b[known], None, None, times_a, a, times_b[known])
+    problem = Problem(moved[known], b[known], None, None, times_a, a, times_b[known])
     return _solve(problem, rows_b[known], length, offset, p95_max, (*notes_a, *notes_b))
 
 
-def _solve(problem: _Problem, rows: Ints, n: int, offset: float, p95_max: float, notes: tuple[str, ...]) -> HandEyeFit:
+def _solve(problem: Problem, rows: Ints, n: int, offset: float, p95_max: float, notes: tuple[str, ...]) -> HandEyeFit:
     moving = in_motion(problem.a, problem.b)
     longest = np.bincount(np.cumsum(moving)).max()
     if longest > MANY_STILL * len(rows) and moving.sum() >= LEAST_POSES:
@@ -190,18 +130,18 @@ def _solve(problem: _Problem, rows: Ints, n: int, offset: float, p95_max: float,
         problem, rows, notes = problem.take(np.flatnonzero(moving)), rows[moving], (*notes, note)
     x, z, spread = park(problem.a, problem.b)
     try:
-        x, z, offset, final = _refine(problem, x, z, offset)
+        x, z, offset, final = refine(problem, x, z, offset)
     except np.linalg.LinAlgError as error:
         raise CalibrationRefused("these pairs leave X or Z open", TURN_MORE) from error
     fit = _result(x, z, offset, final, rows, n, spread, notes)
     inside = np.isin(rows, fit.rejected, invert=True)
-    groups = two_groups(final.whitened, final.jacobian, inside, LEAST_GROUP)
+    groups = two_groups(final.whitened, final.jacobian, inside)
     if groups is not None:
         fit = _one_body(problem, fit, rows, groups, p95_max)
     return _gated(fit, len(rows), p95_max)
 
 
-def _one_body(problem: _Problem, fit: HandEyeFit, rows: Ints, groups: tuple[Ints, Ints], p95_max: float) -> HandEyeFit:
+def _one_body(problem: Problem, fit: HandEyeFit, rows: Ints, groups: tuple[Ints, Ints], p95_max: float) -> HandEyeFit:
     """Refuse a recording in which X changed; tell where only Z did."""
     two = _alone(problem, fit, rows, groups[1])
     one = _alone(problem, fit, rows, groups[0]) if two is not None else None
@@ -226,109 +166,18 @@ def _far(step: Array) -> str:
     return f"{1e3 * moved:.1f} mm and {degrees(turned):.2f} deg"
 
 
-def _alone(problem: _Problem, fit: HandEyeFit, rows: Ints, group: Ints) -> HandEyeFit | None:
+def _alone(problem: Problem, fit: HandEyeFit, rows: Ints, group: Ints) -> HandEyeFit | None:
     """Return the fit of some of the rows, from that of all; None where they tell none."""
     start = inverse(mean_transform(problem.b[group] @ inverse(fit.x) @ inverse(problem.a[group])))
     try:
-        found = _iterate(problem.take(group), fit.x, start, fit.offset_s, None)
+        found = iterate(problem.take(group), fit.x, start, fit.offset_s, None)
         return None if found is None else _result(*found, rows[group], len(fit.residuals), fit.axis_spread, ())
     except (np.linalg.LinAlgError, CalibrationRefused):  # pairs of one pose tell no X
         return None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Final:
-    """The residuals at the end: told in B's source, and whitened, with their Jacobian."""
-
-    residual: Array  # (n, 6)
-    whitened: Array  # (n, 6)
-    jacobian: Array  # (n, 6, k) whitened, over (X, Z[, offset])
-    scale: float
-    kind: Biweight
-    shape: Shape | None  # of the noise; None where it was given
-
-
-def _refine(problem: _Problem, x: Array, z: Array, offset: float) -> tuple[Array, Array, float, _Final]:
-    """Return X, Z and the offset of least Tukey-weighted whitened residual (Gauss-Newton on the group).
-
-    The noise's sizes are estimated beside them. Where that does not settle, as where most samples stand still and leave
-    next to nothing, they are held at their robust start (Yohai 1987).
-    """
-    found = _iterate(problem, x, z, offset, None)
-    if found is None:
-        held = first_moment(difference(inverse(z) @ problem.at(offset)[0] @ x, problem.b))
-        found = _iterate(problem, x, z, offset, held)
-    if found is None:
-        raise CalibrationRefused("no X and Z settle on these pairs", TURN_MORE)
-    return found
-
-
-def _iterate(
-    problem: _Problem, x: Array, z: Array, offset: float, held: Array | None
-) -> tuple[Array, Array, float, _Final] | None:
-    """Return what `_refine` does, or None where steps longer than a sigma are left at the end."""
-    moment, free = held, held is None
-    length, scale = 0.0, 0.0
-    for _ in range(ROUNDS):
-        a, speed = problem.at(offset)
-        final, step, length, following = _linear(problem, a, speed, x, z, moment, 0.0 if free else 1.0)
-        if length < STEP_NEGLIGIBLE * final.scale or np.abs(step[:12]).max() < STEP_CONVERGED:
-            return x, z, offset, final
-        moment, scale = following if free else held, final.scale
-        x, z = perturb(x, step[:6]), perturb(z, step[6:12])
-        if speed is not None:
-            offset += float(step[12])
-    if length > scale:
-        return None
-    a, speed = problem.at(offset)
-    return x, z, offset, _linear(problem, a, speed, x, z, moment, 0.0 if free else 1.0)[0]
-
-
-def _linear(
-    problem: _Problem, a: Array, speed: Array | None, x: Array, z: Array, moment: Array | None, least: float
-) -> tuple[_Final, Array, float, Array | None]:
-    """Return the residuals, the step, its length told in noise, and the noise's next second moment."""
-    reached = inverse(z) @ a @ x
-    residual = difference(reached, problem.b)
-    parts = [np.broadcast_to(np.eye(6), (len(a), 6, 6)), -adjoint(inverse(reached))]
-    if speed is not None:
-        parts.append(adjoint(inverse(x)) @ speed[:, :, None])
-    jacobian = np.concatenate(parts, axis=2)
-    if problem.given:
-        whitening, shape, kind, least = _given_whitening(problem, x), None, biweight(6), 1.0
-    else:
-        shape = shape_of(first_moment(residual) if moment is None else moment, x)
-        # two components a size on the average, and of each two numbers' worth are fitted
-        whitening, kind = shape.whitening, biweight(6, 2.0 * (len(a) - 2.0))
-    whitened = (whitening @ residual[:, :, None])[..., 0]
-    white = whitening @ jacobian
-    squares = squared_lengths(whitened)
-    k = white.shape[2]
-    scale = max(settle_scale(squares, kind, robust_scale(squares, 6), k), least)
-    weights = tukey(squares, kind, scale)
-    flat = white.reshape(-1, k)
-    weighted = flat * np.repeat(weights, 6)[:, None]
-    information = weighted.T @ flat
-    step = -solve(information, weighted.T @ whitened.ravel())
-    if not problem.given:
-        moment = next_moment(residual, weights, kind, jacobian, invert(flat.T @ flat) * scale**2)
-    length = sqrt(max(float(step @ information @ step), 0.0))
-    return _Final(residual, whitened, white, scale, kind, shape), step, length, moment
-
-
-def _given_whitening(problem: _Problem, x: Array) -> Array:
-    """Return whitening matrices (n, 6, 6) of the stated covariances, A's carried through X to B's source."""
-    carried = adjoint(inverse(x))
-    total = np.zeros((len(problem.b), 6, 6))
-    if problem.covariance_a is not None:
-        total = total + carried @ problem.covariance_a @ carried.T
-    if problem.covariance_b is not None:
-        total = total + problem.covariance_b
-    return whitening_of(total)
-
-
 def _result(
-    x: Array, z: Array, offset: float, final: _Final, rows: Ints, n: int, spread: float, notes: tuple[str, ...]
+    x: Array, z: Array, offset: float, final: Final, rows: Ints, n: int, spread: float, notes: tuple[str, ...]
 ) -> HandEyeFit:
     squares = squared_lengths(final.whitened)
     inside = final.kind.within(squares, final.scale)
@@ -378,11 +227,12 @@ def _told_information(jacobian: Array) -> Array:
 
 
 def _gated(fit: HandEyeFit, used: int, p95_max: float) -> HandEyeFit:
-    if len(fit.rejected) > MOST_REJECTED * used:
-        raise CalibrationRefused(
-            f"{len(fit.rejected)} of {used} pairs of poses fit no single X and Z",
-            "Check that the marker did not move on its body and that the poses belong to the same instants.",
-        )
+    check_majority(
+        len(fit.rejected),
+        used,
+        "pairs of poses fit no single X and Z",
+        "Check that the marker did not move on its body and that the poses belong to the same instants.",
+    )
     if not fit.x_p95 <= p95_max:
         values, vectors = eigen(fit.covariance[3:6, 3:6])
         worst = ", ".join(f"{v:.2f}" for v in fit.x[:3, :3] @ vectors[:, 2])

@@ -6,9 +6,12 @@ import numpy as np
 
 from twinguide_calibration.error import misfit_probability
 from twinguide_calibration.linear import eigen, solve, squared_lengths
+from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Bools, Ints, difference
 from twinguide_calibration.weights import median, serial_inflation
 
+MOST_REJECTED = 0.5  # the breakdown point: beyond it no majority tells which samples are right
+LEAST_GROUP = 15  # samples, that may have an answer of their own
 PARTS, IN_PART = (2, 3, 5), 12  # of a recording, each with so many samples at least, compared with one another
 BY_CHANCE = 1e-3  # parts that differ so much so seldom: more than noise
 MOST = 0.95  # of the poses lie within a motion's extent
@@ -66,14 +69,14 @@ def in_motion(a: Array, b: Array) -> Bools:
     return np.concatenate([[True], np.diff(np.floor(way / STILL)) > 0.0])
 
 
-def two_groups(whitened: Array, jacobian: Array, inside: Bools, least: int) -> tuple[Ints, Ints] | None:
+def two_groups(whitened: Array, jacobian: Array, inside: Bools) -> tuple[Ints, Ints] | None:
     """Return the rows of two groups that may each have an answer of their own, or None where nothing hints at it.
 
-    Those that fit and those that do not, where there are `least` of either; else those before and after a place at
+    Those that fit and those that do not, where there are 15 of either; else those before and after a place at
     which two fits in place of one leave a quarter of some component's squares. `whitened` (n, m) residuals, `jacobian`
     (n, m, k).
     """
-    out = np.flatnonzero(~inside)
+    out, least = np.flatnonzero(~inside), LEAST_GROUP
     if len(out) >= least and inside.sum() >= least:
         return np.flatnonzero(inside), out
     if len(whitened) < 2 * least or serial_inflation(whitened, inside) < SERIAL:
@@ -90,6 +93,12 @@ def two_groups(whitened: Array, jacobian: Array, inside: Bools, least: int) -> t
     left = [used[rows] - (jacobian[rows] @ step) * inside[rows, None] for rows, step in zip(groups, steps, strict=True)]
     share = (np.concatenate(left) ** 2).sum(axis=0) / np.maximum((used**2).sum(axis=0), 1e-300)
     return groups if share.min() < SPLIT_LEFT else None
+
+
+def check_majority(rejected: int, used: int, told: str, remedy: str) -> None:
+    """Raise CalibrationRefused, `told` after the counts, where most of the samples used were rejected."""
+    if rejected > MOST_REJECTED * used:
+        raise CalibrationRefused(f"{rejected} of {used} {told}", remedy)
 
 
 def same(apart: Array, covariance: Array) -> bool:

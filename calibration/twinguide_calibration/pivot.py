@@ -17,7 +17,7 @@ import numpy as np
 
 from twinguide_calibration.error import misfit_probability, p95_radius
 from twinguide_calibration.linear import invert, solve, squared_lengths
-from twinguide_calibration.parts import alike, rows_told, same, two_groups
+from twinguide_calibration.parts import alike, check_majority, rows_told, same, two_groups
 from twinguide_calibration.poses import check_poses
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Ints, exponential, skew
@@ -36,8 +36,6 @@ ROUNDS = 12  # of weights and adjustment; the tip moves by less than a micrometr
 START_ROUNDS = 5
 STEP_CONVERGED = 1e-7  # [m]
 LEAST_POSES = 6
-LEAST_GROUP = 15  # poses, that may have a tip of their own
-MOST_REJECTED = 0.5  # the breakdown point: beyond it no majority tells which poses are right
 SPREAD_LEAST = 1e-4  # [rad] of the turning: less tells no tip
 SHORT_M = 0.005  # a tip so near the marker's origin has no shaft to measure the swing by
 SWING = "Swing it 20 deg or more to all sides."
@@ -109,7 +107,7 @@ def calibrate_pivot(poses: Array, *, p95_max: float = 1.0e-3, systematic: float 
 def _one_tip(fit: PivotFit, state: _State, rotation: Array, translation: Array, rows: Ints, p95_max: float) -> PivotFit:
     """Refuse a recording in which the tip changed; tell where only the point did on which it was held."""
     inside = np.isin(rows, fit.rejected, invert=True)
-    groups = two_groups(state.error @ state.whitening, _jacobian(state), inside, LEAST_GROUP)
+    groups = two_groups(state.error @ state.whitening, _jacobian(state), inside)
     if groups is None or min(_smallest_spread(rotation[group]) for group in groups) < SPREAD_LEAST:
         return fit
     first, second = (rows[group] for group in groups)
@@ -299,11 +297,12 @@ def _swing(rotation: Array, tip: Array) -> tuple[float, int]:
 
 def _gate(fit: PivotFit, p95_max: float) -> None:
     used = int(np.isfinite(fit.residuals).sum())
-    if len(fit.rejected) > MOST_REJECTED * used:
-        raise CalibrationRefused(
-            f"{len(fit.rejected)} of {used} poses fit no single tip and pivot",
-            "The tip slid, or the marker is loose: hold the tip in a divot and swing again.",
-        )
+    check_majority(
+        len(fit.rejected),
+        used,
+        "poses fit no single tip and pivot",
+        "The tip slid, or the marker is loose: hold the tip in a divot and swing again.",
+    )
     known = sqrt(fit.tip_p95**2 + fit.systematic_p95**2)
     if known <= p95_max:
         return

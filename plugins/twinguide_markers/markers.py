@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from twinguide import Exposure, Inbox, PoseWire, Transform, TwinGuideError
 from twinguide_calibration import CalibrationRefused
-from twinguide_calibration.boards import Board, BoardPose, board_of, board_pose, find_board, find_markers, view_of
+from twinguide_calibration.board_pose import BoardPose, board_pose
+from twinguide_calibration.boards import Board, board_of, find_board, find_markers, view_of
 from twinguide_calibration.camera import read_camera
 
 from .plugin import MarkersOptions

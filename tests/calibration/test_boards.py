@@ -6,11 +6,11 @@ from twinguide_calibration.rigid import compose, exponential, logarithm
 
 cv2 = pytest.importorskip("cv2", reason="cameras and boards need OpenCV: pip install 'twinguide[camera]'")
 
+from twinguide_calibration.board_pose import board_pose  # noqa: E402 - after the skip
 from twinguide_calibration.boards import (  # noqa: E402 - after the skip
     BoardView,
     Camera,
     board_of,
-    board_pose,
     charuco_board,
     chessboard,
     dictionary_of,
