@@ -15,6 +15,9 @@ FARTHEST_M = 30.0  # no tracked tool is farther from its tracker: the numbers ar
 FAULTY_SHARE = 0.05  # of rows beyond which data are taken to be wrong as a whole
 UNITS_RATIO = (900.0, 1111.0)  # consecutive distances whose ratio says that the unit changed between two rows
 UNITS_DIRECTION = 0.99  # cosine: the same place, told in another unit
+NEAR_M = 0.01  # no tracker follows a body that turns within 10 mm of the tracker's own origin
+TURNS = 0.1  # of a rotation's entries: it turned
+NEAR_GAP = 30.0  # times as far as the near places are the others: one way does not pass such a gap
 BACKWARD_SHARE = 0.05  # a few late packets are sorted out; more, and the clock itself is not one
 
 
@@ -57,6 +60,7 @@ def check_poses(matrices: Array, what: str = "poses", at_least: int = 1, numbers
         notes += [f"{what}: {faulty.sum()} rows {why}, left out"] * bool(faulty.any())
         kept, off = kept[~faulty], off[~faulty]
         _refuse_units(matrices[kept, :3, 3], numbers[kept], what)
+        _refuse_near(matrices[kept], numbers[kept], what)
         if off.max(initial=0.0) > ROTATION_SILENT:
             notes.append(f"{what}: rotations made orthonormal (off by up to {off.max():.1g})")
     if len(kept) < at_least:
@@ -124,6 +128,21 @@ def _refuse_units(places: Array, numbers: Ints, what: str) -> None:
         raise CalibrationRefused(
             f"{what}: wanted one unit of length; got a place told a thousand times larger or smaller in row "
             f"{numbers[1:][int(jumps.argmax())]} than in the row before",
+            "Millimetres and metres are mixed: write the file in one unit.",
+        )
+
+
+def _refuse_near(poses: Array, numbers: Ints, what: str) -> None:
+    """Refuse some poses, as of stations, whose places are told a thousand times smaller than the others'."""
+    distance = np.sqrt((poses[:, :3, 3] ** 2).sum(axis=1))
+    near = (distance > 0.0) & (distance < NEAR_M)
+    if near.sum() < 2 or near.all():
+        return
+    gap = float(distance[~near].min()) / float(distance[near].max())
+    if gap > NEAR_GAP and float(np.ptp(poses[near, :3, :3], axis=0).max()) > TURNS:
+        raise CalibrationRefused(
+            f"{what}: wanted one unit of length; got {near.sum()} of {len(near)} places within "
+            f"{1e3 * float(distance[near].max()):.2g} mm of the origin, first in row {numbers[int(near.argmax())]}",
             "Millimetres and metres are mixed: write the file in one unit.",
         )
 

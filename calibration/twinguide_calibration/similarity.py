@@ -11,6 +11,14 @@ from twinguide_calibration.points import align_points
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Ints, as_floats, no_rows, point_jacobian
 
+OTHER_SCALE = 3e-3  # metric devices are not so far off; another unit, or another board than was stated, is
+OTHER_SIGMAS = 4.0  # chance makes no such difference
+
+
+def is_other(scale: float, sigma: float) -> bool:
+    """Tell whether lengths differ by more than those of two metric devices do, from their ratio and its sigma."""
+    return abs(scale - 1.0) > max(OTHER_SCALE, OTHER_SIGMAS * sigma)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SimilarityFit:

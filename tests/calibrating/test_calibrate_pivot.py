@@ -171,3 +171,25 @@ def test_poses_told_in_another_way_are_refused_and_the_way_is_named(run, sequenc
     code, text = run("calibrate", "pivot", file, "--out", tmp_path / "tip.toml")
     assert code == 1
     assert says in text
+
+
+def test_one_recording_given_twice_is_refused_and_rows_pasted_twice_count_once(run, sequence, tmp_path):
+    once = sequence(tmp_path / "a.igs.mha", {"StylusToTracker": swung()})
+    code, text = run("calibrate", "pivot", once, once, "--out", tmp_path / "tip.toml")
+    assert (code, "recordings of their own" in text) == (1, True)
+    run("calibrate", "pivot", once, "--out", tmp_path / "once.toml")
+    pasted = sequence(tmp_path / "b.igs.mha", {"StylusToTracker": np.concatenate([swung()] * 3)})
+    code, text = run("calibrate", "pivot", pasted, "--out", tmp_path / "pasted.toml")
+    assert code == 0, text
+    first, second = (read_result(tmp_path / f"{name}.toml", PivotResult) for name in ("once", "pasted"))
+    assert second.tip_p95_mm == pytest.approx(first.tip_p95_mm, rel=1e-6)
+    assert "480 poses repeat another" in second.notes[0]
+
+
+def test_poses_that_may_be_inverse_are_told(run, sequence, tmp_path):
+    near = swung(tip=(0.0, 0.0, -250.0), pivot=(30.0, 40.0, -300.0))
+    for poses, told in ((np.linalg.inv(near), True), (near, False)):
+        file = sequence(tmp_path / "a.igs.mha", {"StylusToTracker": poses})
+        code, text = run("calibrate", "pivot", file, "--out", tmp_path / "tip.toml")
+        assert code == 0, text
+        assert ("are the poses inverse" in text) == told

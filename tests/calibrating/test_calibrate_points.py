@@ -140,3 +140,42 @@ def test_a_result_is_not_written_over_by_its_picture(run, tmp_path, image):
     patient = markups(tmp_path / "patient.mrk.json", touched())
     code, text = run("calibrate", "points", image, patient, "--out", tmp_path / "r.png")
     assert (code, ".toml" in text, (tmp_path / "r.png").exists()) == (2, True, False)
+
+
+def test_what_is_odd_about_an_accepted_registration_is_noted(run, tmp_path, image):
+    off = touched()
+    off[3] += [0.0, 0.0, 8.0]
+    square = np.array([[50.0, 50, 0], [-50, 50, 0], [-50, -50, 0], [50, -50, 0]])
+    moved = square @ TURN.T + MOVE + np.random.default_rng(1).normal(0.0, 0.3, square.shape)
+    pasted = np.concatenate([touched(), touched()])
+    for source, target, says in (
+        (IMAGE, off, "Without chin"),
+        (IMAGE, (touched() - MOVE) * 1.02 + MOVE, "times as large as the source"),
+        (square, moved, "fits as well: are the names right"),
+        (np.concatenate([IMAGE, IMAGE]), pasted, "repeat another pair"),
+    ):
+        names = NAMES[: len(source)] if len(source) < 12 else [*NAMES, *(f"{name} 2" for name in NAMES)]
+        one, two = (markups(tmp_path / f"{k}.mrk.json", p, names) for k, p in (("s", source), ("t", target)))
+        code, text = run("calibrate", "points", one, two, "--out", tmp_path / "r.toml")
+        assert code == 0, text
+        assert says in " ".join(read_result(tmp_path / "r.toml", PointsResult).notes)
+    two = markups(tmp_path / "sound.mrk.json", touched())
+    run("calibrate", "points", image, two, "--out", tmp_path / "r.toml")
+    assert read_result(tmp_path / "r.toml", PointsResult).notes == ()
+
+
+def test_points_in_metres_said_to_be_millimetres_are_refused(run, tmp_path):
+    one, two = (markups(tmp_path / f"{k}.mrk.json", p * 1e-3) for k, p in (("s", IMAGE), ("t", touched())))
+    code, text = run("calibrate", "points", one, two, "--out", tmp_path / "r.toml")
+    assert (code, "The unit is not the one stated" in text) == (1, True)
+
+
+def test_a_second_set_of_pairs_that_agree_is_told(run, tmp_path):
+    places = np.random.default_rng(3).uniform(-80.0, 80.0, (20, 3))
+    target = places @ TURN.T + MOVE
+    target[:10] = places[:10] + np.array([500.0, 0.0, 0.0])
+    names = [str(row) for row in range(20)]
+    one, two = (markups(tmp_path / f"{k}.mrk.json", p, names) for k, p in (("s", places), ("t", target)))
+    code, text = run("calibrate", "points", one, two, "--robust", "--sigma-mm", "0.4", "--out", tmp_path / "r.toml")
+    assert code == 0, text
+    assert "10 of them agree on another pose" in " ".join(read_result(tmp_path / "r.toml", PointsResult).notes)

@@ -198,3 +198,66 @@ def test_stamps_without_a_unit_or_with_too_few_pairs_are_refused(run, tmp_path):
     (tmp_path / "b.csv").write_text("device_s,arrival_s\n1,2\n2,3\n")
     code, text = run("calibrate", "time", tmp_path / "b.csv")
     assert (code, "at least 20 pairs" in text) == (1, True)
+
+
+def table(path, poses):
+    """Write poses [mm] as a CSV without time stamps."""
+    rows = (
+        ",".join(f"{v:.6f}" for v in (*p[:3, 3], *Rotation.from_matrix(p[:3, :3]).as_quat())) for p in np.array(poses)
+    )
+    path.write_text("\n".join(["x_mm,y_mm,z_mm,qx,qy,qz,qw", *rows]))
+    return path
+
+
+def stations(count=12):
+    """Return poses [mm] of a robot's hand and of a board in its camera, both noisy."""
+    rng = np.random.default_rng(5)
+    a = np.tile(np.eye(4), (count, 1, 1))
+    a[:, :3, :3] = Rotation.from_rotvec(rng.uniform(-0.6, 0.6, (count, 3))).as_matrix()
+    a[:, :3, 3] = rng.uniform(-150.0, 150.0, (count, 3)) + np.array([600.0, 0.0, 400.0])
+    return noisy(a, 6), noisy(markers(a), 7)
+
+
+def test_stations_without_stamps_are_paired_row_by_row_each_pair_once(run, tmp_path):
+    a, b = stations()
+    for copies in (1, 5):
+        one, two = (table(tmp_path / f"{k}.csv", np.concatenate([p] * copies)) for k, p in (("a", a), ("b", b)))
+        code, text = run("calibrate", "handeye", one, two, "--out", tmp_path / f"{copies}.toml")
+        assert code == 0, text
+    once, pasted = (read_result(tmp_path / f"{copies}.toml", HandEyeResult) for copies in (1, 5))
+    assert pasted.x_p95_mm == pytest.approx(once.x_p95_mm, rel=1e-6)
+    assert "48 pairs of poses repeat another" in " ".join(pasted.notes)
+
+
+def test_rows_without_a_partner_are_refused_or_told(run, tmp_path):
+    a, b = stations()
+    files = table(tmp_path / "a.csv", a), table(tmp_path / "b.csv", b[:9])
+    code, text = run("calibrate", "handeye", *files, "--out", tmp_path / "h.toml")
+    assert (code, "got 12 of" in text) == (1, True)
+    code, text = run("calibrate", "handeye", *files, "--no-offset", "--out", tmp_path / "h.toml")
+    assert code == 0, text
+    assert "3 of 12 rows without a partner" in " ".join(read_result(tmp_path / "h.toml", HandEyeResult).notes)
+
+
+def test_poses_that_are_both_inverse_are_told(run, tmp_path):
+    a, b = stations()
+    for told_as, told in ((np.linalg.inv, True), (np.array, False)):
+        files = table(tmp_path / "a.csv", told_as(a)), table(tmp_path / "b.csv", told_as(b))
+        code, text = run("calibrate", "handeye", *files, "--out", tmp_path / "h.toml")
+        assert code == 0, text
+        assert ("are the poses of both inverse" in text) == told
+
+
+def test_a_unit_that_changes_from_station_to_station_is_refused(run, tmp_path):
+    a, b = stations()
+    a[::3, :3, 3] *= 1e-3
+    code, text = run("calibrate", "handeye", table(tmp_path / "a.csv", a), table(tmp_path / "b.csv", b))
+    assert (code, "Millimetres and metres are mixed" in text) == (1, True)
+
+
+def test_a_word_that_does_not_say_whether_a_row_is_valid_is_named(run, tmp_path):
+    path = table(tmp_path / "a.csv", stations()[0])
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([f"{header},valid", *(f"{row},{'OK' if k else 'Bad'}" for k, row in enumerate(rows))]))
+    code, text = run("calibrate", "pivot", path, "--out", tmp_path / "p.toml")
+    assert (code, "'bad'" in text) == (1, True)

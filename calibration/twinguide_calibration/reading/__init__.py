@@ -15,7 +15,7 @@ from twinguide_calibration.reading.points import (
 )
 from twinguide_calibration.reading.sequences import read_sequence
 from twinguide_calibration.reading.tables import read_poses_csv, read_stamps
-from twinguide_calibration.reading.tracks import PoseRecording, Track, relative, without_repeats
+from twinguide_calibration.reading.tracks import PoseRecording, Track, fresh_rows, relative, without_repeats
 from twinguide_calibration.reading.transforms import LinearTransform, read_transform
 from twinguide_calibration.refused import CalibrationRefused
 
@@ -25,6 +25,7 @@ __all__ = [
     "PointPairs",
     "PoseRecording",
     "Track",
+    "fresh_rows",
     "has_pairs",
     "pair_points",
     "read_cloud",

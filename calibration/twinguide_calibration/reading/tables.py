@@ -21,7 +21,8 @@ from twinguide_calibration.refused import CalibrationRefused
 Array = NDArray[np.float64]
 UNITS_M = {"mm": 1e-3, "cm": 1e-2, "m": 1.0}
 UNITS_S = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-NOT_VALID = {"0", "invalid", "missing", "false", "no", "lost", "out_of_view"}
+VALID = {"1", "1.0", "ok", "true", "valid", "yes"}
+NOT_VALID = {"0", "0.0", "invalid", "missing", "false", "no", "lost", "out_of_view", "out_of_volume", "disabled"}
 UNIT_QUATERNION = 1e-3  # how far a quaternion's length may be from 1 to be normalised
 TEXT = {"name", "label", "valid", "status"}
 QUATERNION = ("qx", "qy", "qz", "qw")
@@ -137,8 +138,7 @@ def read_poses_csv(path: Path) -> PoseRecording:
     matrices[:, :3, :3] = _turns(table, path.name)
     matrices[:, :3, 3] = places
     names = np.array(table.text.get("name") or ["tracker_from_tool"] * len(places))
-    valid = np.array([word.lower() not in NOT_VALID for word in table.text.get("valid", table.text.get("status", []))])
-    valid = valid if len(valid) else np.ones(len(places), dtype=bool)
+    valid = _valid(table, len(places), path.name)
     times = table.times(path.name)
     tracks: dict[str, Track] = {}
     absent: dict[str, str] = {}
@@ -159,6 +159,17 @@ def read_poses_csv(path: Path) -> PoseRecording:
     if not tracks:
         raise CalibrationRefused(f"wanted poses; got none that is valid ({'; '.join(absent.values())}); in {path.name}")
     return PoseRecording(path.name, tracks, tuple(notes), absent)
+
+
+def _valid(table: Table, count: int, where: str) -> NDArray[np.bool_]:
+    """Return which rows the file marks as valid, shape (n,): all, where it marks none; refuse a word not known."""
+    words = [word.lower() for word in table.text.get("valid", table.text.get("status", ["ok"] * count))]
+    unknown = sorted(set(words) - VALID - NOT_VALID)
+    if unknown:
+        wanted = f"{', '.join(sorted(VALID))}, or {', '.join(sorted(NOT_VALID))}"
+        got = ", ".join(map(repr, unknown[:5]))
+        raise CalibrationRefused(f"wanted rows marked as {wanted}; got {got}; in {where}")
+    return np.array([word in VALID for word in words], dtype=np.bool_)
 
 
 def _frames_of(name: str, where: str) -> tuple[str, str]:

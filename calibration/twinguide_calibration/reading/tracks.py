@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide_calibration.poses import check_poses, check_stamps
+from twinguide_calibration.poses import NEAR_M, TURNS, check_poses, check_stamps
 from twinguide_calibration.refused import CalibrationRefused
 
 Array = NDArray[np.float64]
 Times = NDArray[np.int64]
-NEAR_M = 0.01  # no tracker follows a body that turns within 10 mm of the tracker's own origin
-TURNS, MANY = 0.1, 10  # of a rotation's entries, over this many poses
+MANY = 10  # poses: so many that turn were not all recorded at the tracker's origin
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,16 +119,20 @@ def relative(tool: Track, reference: Track) -> Track:
 
 
 def without_repeats(track: Track) -> tuple[Track, int]:
-    """Return the track without poses that repeat their predecessor to the last digit, and how many those were.
+    """Return the track without poses that repeat an earlier one to the last digit, and how many those were.
 
-    A tracker that is read faster than it measures, or that has lost its tool, repeats itself: such rows are no new
-    samples, and counted as such they would make every covariance too small.
+    A tracker that is read faster than it measures, or that has lost its tool, repeats itself, and a recording may be
+    pasted twice: such rows are no new samples, and counted as such they would make every covariance too small.
     """
-    if len(track) < 2:
-        return track, 0
-    flat = np.concatenate([track.rotations.reshape(-1, 9), track.translations], axis=1)
-    fresh = np.concatenate([[True], (flat[1:] != flat[:-1]).any(axis=1)])
+    fresh = fresh_rows(np.concatenate([track.rotations.reshape(-1, 9), track.translations], axis=1))
     return track.take(fresh), int((~fresh).sum())
+
+
+def fresh_rows(rows: Array) -> NDArray[np.bool_]:
+    """Return which of the rows (n, k) repeat no earlier one to the last digit."""
+    fresh = np.zeros(len(rows), dtype=np.bool_)
+    fresh[np.unique(rows, axis=0, return_index=True)[1]] = True
+    return fresh
 
 
 @dataclass(frozen=True, slots=True, eq=False)

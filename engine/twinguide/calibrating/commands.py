@@ -126,9 +126,13 @@ def camera(input: Path, board: str, name: str, rms_max_px: float, out: Path) -> 
 @click.argument("inputs", nargs=-1, required=True, type=FILES)
 @click.option("--a", default="", help="The first track: stage_from_head, say.")
 @click.option("--b", default="", help="The second track, of the last file: tracker_from_marker, say.")
-@click.option("--offset/--no-offset", default=None, help="Find the clocks' offset too (default: with two files).")
+@click.option(
+    "--offset/--no-offset", default=None, help="Find the clocks' offset too (default: with two files that have stamps)."
+)
 @click.option("--lag-max-ms", type=LIMIT, default=300.0, show_default=True, help="How far to look for the offset.")
-@click.option("--p95-max-mm", type=LIMIT, default=10.0, show_default=True, help="Refuse transforms that are less sure.")
+@click.option(
+    "--p95-max-mm", type=LIMIT, default=10.0, show_default=True, help="Refuse an x that is less sure; z's is told."
+)
 @click.option("--out", type=RESULT, default=Path("handeye.toml"), show_default=True, help="The result file.")
 def handeye(
     inputs: tuple[Path, ...], a: str, b: str, offset: bool | None, lag_max_ms: float, p95_max_mm: float, out: Path

@@ -12,7 +12,7 @@ from twinguide.calibrating.inputs import hashed, refusals
 from twinguide.calibrating.outcome import Outcome, shortened
 from twinguide.calibrating.picture import draw_handeye
 from twinguide.calibrating.result import HandEyeResult, rows_of, stamp, symmetric
-from twinguide.calibrating.streams import matrices, open_streams, paired, timed
+from twinguide.calibrating.streams import has_stamps, matrices, open_streams, paired, timed
 from twinguide_calibration import HandEyeFit, solve_hand_eye, solve_hand_eye_timed
 
 Array = NDArray[np.float64]
@@ -23,20 +23,23 @@ def handeye(
 ) -> Outcome:
     """Calibrate from tracks `a` and `b` of one file or two.
 
-    With `offset`, the clocks' offset is found too, up to `lag_max_ms`; by default where there are two files. Frames of
-    one file are paired otherwise. Raises CalibrationError with reason and remedy.
+    With `offset`, the clocks' offset is found too, up to `lag_max_ms`; by default where there are two files with time
+    stamps. Frames of one file, or the rows of two, are paired otherwise. Raises CalibrationError with reason and
+    remedy.
     """
     with refusals():
         streams = open_streams(paths, a, b)
         notes = streams.notes
-        if offset if offset is not None else not streams.one_file:
+        if offset if offset is not None else not streams.one_file and has_stamps(streams):
             times_a, one, times_b, two, told = timed(streams)
             notes = (*notes, *told)
             limits = {"offset_max_s": lag_max_ms * 1e-3, "p95_max": p95_max_mm * 1e-3}
             fit = solve_hand_eye_timed(times_a, matrices(one), times_b, matrices(two), **limits)
         else:
-            one, two = paired(streams)
+            one, two, told = paired(streams)
+            notes = (*notes, *told)
             fit = solve_hand_eye(matrices(one), matrices(two), p95_max=p95_max_mm * 1e-3)
+    notes = (*notes, *_inverse(fit))
     known = np.isfinite(fit.residuals)
     result = HandEyeResult(
         of=f"{one.name} and {two.name}",
@@ -60,6 +63,11 @@ def handeye(
         **stamp(),
     )
     return Outcome(result, _table(result, fit), partial(draw_handeye, result.of, fit))
+
+
+def _inverse(fit: HandEyeFit) -> tuple[str, ...]:
+    x, z = (1e3 * float(np.linalg.norm(matrix[:3, 3])) for matrix in (fit.x, fit.z))
+    return (f"x is {x:.0f} mm long, z {z:.0f} mm: are the poses of both inverse?",) if x > z else ()
 
 
 def _table(result: HandEyeResult, fit: HandEyeFit) -> tuple[tuple[str, str], ...]:

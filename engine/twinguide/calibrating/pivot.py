@@ -21,7 +21,7 @@ from twinguide_calibration.reading import Track, relative, without_repeats
 from twinguide_calibration.rigid import compose
 
 Array = NDArray[np.float64]
-LONGEST_M = 0.5  # of a tool that a hand swings
+LONGEST_MM = 500.0  # of a tool that a hand swings
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ def pivot(paths: tuple[Path, ...], tool: str, reference: str, p95_max_mm: float)
     still, or is empty where that is the tracker. Raises CalibrationError with reason and remedy.
     """
     swings = [_swing(path, tool, reference, p95_max_mm) for path in paths]
-    names = ", ".join(path.name for path in paths)
+    sources, names = hashed(paths), ", ".join(path.name for path in paths)
+    if len({source.sha256 for source in sources}) < len(sources):
+        raise CalibrationError("recordings of their own", "one twice", names, "Swing again, about another point.")
     _one_tool(swings, names)
     together = compare_pivots([swing.fit for swing in swings])
     apart = ", ".join(f"{1e3 * d:.2f}" for d in together.distances)
@@ -57,7 +59,7 @@ def pivot(paths: tuple[Path, ...], tool: str, reference: str, p95_max_mm: float)
     )
     notes = shortened(tuple(note for swing in swings for note in swing.notes))
     fits = tuple(swing.fit for swing in swings)
-    result = result_of(swings[0].track.source, divots, fits, together, hashed(paths), notes)
+    result = result_of(swings[0].track.source, divots, fits, together, sources, notes)
     return Outcome(result, _table(result), partial(draw_pivot, [swing.track for swing in swings], fits, together))
 
 
@@ -123,18 +125,27 @@ def _swing(path: Path, tool: str, reference: str, p95_max_mm: float) -> Swing:
         track, repeats = without_repeats(track)
         fit = _fitted(compose(track.rotations, track.translations), p95_max_mm * 1e-3)
     mine = [note for note in recording.notes if track.source in note or "_from_" not in note]
-    repeated = [f"{track.name}: {repeats} poses repeat the one before to the last digit, left out"] * bool(repeats)
-    return Swing(track, fit, (*mine, *repeated, *fit.notes))
+    repeated = [f"{track.name}: {repeats} poses repeat another to the last digit, left out"] * bool(repeats)
+    length, away = _lengths_mm(fit)
+    inverse = (
+        f"the tip is {length:.0f} mm from its marker, its point {away:.0f} mm from the tracker: are the poses inverse?"
+    )
+    return Swing(track, fit, (*mine, *repeated, *fit.notes, *[inverse] * (length > away)))
+
+
+def _lengths_mm(fit: PivotFit) -> tuple[float, float]:
+    """Return how far the tip is from its marker and the point from the tracker: inverse poses swap the two."""
+    return 1e3 * float(np.linalg.norm(fit.tip)), 1e3 * float(np.linalg.norm(fit.pivot))
 
 
 def _fitted(poses: Array, p95_max: float) -> PivotFit:
     """Return the fit; where it is refused but would not be for poses told in another way, say in which."""
     try:
         fit = calibrate_pivot(poses, p95_max=p95_max)
-        length, away = (float(np.linalg.norm(place)) for place in (fit.tip, fit.pivot))
-        if length > max(LONGEST_M, away):  # inverse poses swap the two
+        length, away = _lengths_mm(fit)
+        if length > max(LONGEST_MM, away):
             raise CalibrationRefused(
-                f"a tip {1e3 * length:.0f} mm from its marker, about a point {1e3 * away:.0f} mm from the tracker",
+                f"a tip {length:.0f} mm from its marker, about a point {away:.0f} mm from the tracker",
                 "The poses are the inverse ones: tool_from_tracker was given as tracker_from_tool.",
             )
         return fit
@@ -144,7 +155,7 @@ def _fitted(poses: Array, p95_max: float) -> PivotFit:
                 fit = calibrate_pivot(other, p95_max=p95_max)
             except CalibrationRefused:
                 continue
-            if float(np.linalg.norm(fit.tip)) > LONGEST_M:
+            if _lengths_mm(fit)[0] > LONGEST_MM:
                 continue
             left = f"{told} would leave a residual of {1e3 * fit.sigma:.2g} mm: the file's format is another."
             raise CalibrationRefused(error.reason, left) from error

@@ -21,11 +21,24 @@ from twinguide_calibration import (
     misfit_probability,
     register_points,
     register_robust,
+    register_similarity,
     tre_p95,
 )
-from twinguide_calibration.reading import NamedPoints, PointPairs, has_pairs, pair_points, read_pairs, read_points
+from twinguide_calibration.poses import NEAR_M
+from twinguide_calibration.reading import (
+    NamedPoints,
+    PointPairs,
+    fresh_rows,
+    has_pairs,
+    pair_points,
+    read_pairs,
+    read_points,
+)
+from twinguide_calibration.similarity import is_other
 
 Array = NDArray[np.float64]
+FAR_APART = 6.0  # times the rms residual: distances between the same points hardly differ by more
+SAME_M, MOST_TRIES = 1e-5, 5000  # of orders that keep all distances, where a layout is symmetric
 CHANCE_LEAST = 1e-4  # of residuals as large, under which the stated errors are not believed
 
 
@@ -45,7 +58,8 @@ def points(
     Raises CalibrationError with reason and remedy.
     """
     with refusals():
-        (pairs, case_hash), wrong = _pairs(paths), ()
+        pairs, case_hash = _pairs(paths)
+        pairs, wrong = _usable(pairs), ()
         if robust:
             pairs, wrong = _agreeing(pairs, sigma_mm)
         told = read_points(targets) if targets else None
@@ -59,7 +73,7 @@ def points(
         samples=len(pairs.names),
         rejected=wrong,
         residuals=tuple((1e3 * fit.residuals).tolist()),
-        notes=shortened((*pairs.notes, *fit.notes)),
+        notes=shortened((*pairs.notes, *fit.notes, *_doubts(pairs, fit, fre_max_mm * 1e-3))),
         target=target,
         source=source,
         matrix=rows_of(_matrix(fit)),  # pyright: ignore[reportArgumentType]
@@ -72,6 +86,60 @@ def points(
         **stamp(),
     )
     return Outcome(result, _table(result, fit), partial(draw_points, pairs, fit, told))
+
+
+def _usable(pairs: PointPairs) -> PointPairs:
+    """Return pairs, each once; refuse a layout so small that its unit must be another."""
+    for side, places in (("source", pairs.source), ("target", pairs.target)):
+        across = float(np.linalg.norm(np.ptp(places, axis=0))) if len(places) else 0.0
+        if 0.0 < across < NEAR_M:
+            raise CalibrationRefused(
+                f"wanted points that lie apart; got the {side}'s within {1e3 * across:.2g} mm of one another",
+                "The unit is not the one stated: metres taken for millimetres?",
+            )
+    fresh = fresh_rows(np.concatenate([pairs.source, pairs.target], axis=1))
+    if fresh.all():
+        return pairs
+    names = ", ".join(np.array(pairs.names)[~fresh].tolist())
+    return _of(pairs, fresh, f"repeat another pair to the last digit, left out: {names}")
+
+
+def _of(pairs: PointPairs, keep: NDArray[np.bool_], note: str) -> PointPairs:
+    """Return some of the pairs, with a note why."""
+    covariances = None if pairs.covariances is None else pairs.covariances[keep]
+    names = tuple(np.array(pairs.names)[keep].tolist())
+    return PointPairs(names, pairs.source[keep], pairs.target[keep], covariances, (*pairs.notes, note))
+
+
+def _doubts(pairs: PointPairs, fit: RigidFit, fre_max_m: float) -> tuple[str, ...]:
+    """Return what is odd about an accepted fit: one pair beside all others, another scale, another order as good."""
+    told = [_culprit(pairs, fit.fre_rms, fre_max_m)]
+    if len(pairs.names) > 4:
+        scaled = register_similarity(pairs.source, pairs.target)
+        if is_other(scaled.scale, scaled.scale_sigma):
+            told.append(f"the target is {scaled.scale:.4g} times as large as the source: a unit or a scanner's scale?")
+    other = _other_order(pairs, fit.fre_rms)
+    if other:
+        told.append(f"the order {', '.join(pairs.names[row] for row in other)} fits as well: are the names right?")
+    return tuple(note for note in told if note)
+
+
+def _other_order(pairs: PointPairs, rms: float) -> list[int]:
+    """Return an order of the targets that leaves less than twice the residual, of a symmetric layout; else nothing."""
+    near, far = (np.linalg.norm(side[:, None] - side, axis=2) for side in (pairs.source, pairs.target))
+    allowed, count, tries = FAR_APART * max(rms, SAME_M), len(near), [[row] for row in range(len(near))]
+    for _ in range(MOST_TRIES):
+        if not tries:
+            break
+        order = tries.pop()
+        k = len(order)
+        if k == count:
+            if order != list(range(count)) and _rms(pairs.source, pairs.target[order]) < 2.0 * max(rms, SAME_M):
+                return order
+            continue
+        left = [row for row in range(count) if row not in order]
+        tries += [[*order, row] for row in left if (np.abs(far[row, order] - near[k, :k]) < allowed).all()]
+    return []
 
 
 def _registered(pairs: PointPairs, covariances: Array | None, fre_max_m: float) -> RigidFit:
@@ -91,12 +159,18 @@ def _agreeing(pairs: PointPairs, sigma_mm: float | None) -> tuple[PointPairs, tu
     wrong: list[int] = fit.rejected.tolist()
     if not wrong:
         return pairs, ()
-    keep = fit.inliers
-    names = tuple(name for name, kept in zip(pairs.names, keep.tolist(), strict=True) if kept)
     left_out = ", ".join(f"{pairs.names[row]} ({1e3 * fit.residuals[row]:.1f} mm off)" for row in wrong)
-    covariances = None if pairs.covariances is None else pairs.covariances[keep]
-    notes = (*pairs.notes, f"wrong pairs, left out: {left_out}")
-    return PointPairs(names, pairs.source[keep], pairs.target[keep], covariances, notes), tuple(wrong)
+    told = f"wrong pairs, left out: {left_out}{_agree_too(pairs, wrong, sigma_mm)}"
+    return _of(pairs, fit.inliers, told), tuple(wrong)
+
+
+def _agree_too(pairs: PointPairs, wrong: list[int], sigma_mm: float) -> str:
+    """Return how many of the wrong pairs agree on a pose of their own, in words."""
+    try:
+        other = register_robust(pairs.source[wrong], pairs.target[wrong], sigma_mm * 1e-3)
+    except CalibrationRefused:
+        return ""
+    return f"; {other.inliers.sum()} of them agree on another pose: which one is right?"
 
 
 def _pairs(paths: tuple[Path, ...]) -> tuple[PointPairs, str]:

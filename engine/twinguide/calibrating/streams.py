@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from twinguide.calibrating.inputs import open_poses
 from twinguide_calibration import CalibrationRefused
-from twinguide_calibration.reading import PoseRecording, Track, without_repeats
+from twinguide_calibration.reading import PoseRecording, Track, fresh_rows, without_repeats
 from twinguide_calibration.rigid import compose
 
 Array = NDArray[np.float64]
@@ -60,12 +60,39 @@ def _notes(recording: PoseRecording, track: Track) -> list[str]:
     return [note for note in recording.notes if track.source in note or "_from_" not in note]
 
 
-def paired(streams: Streams) -> tuple[Track, Track]:
-    """Return the poses of frames in which both were seen; raise CalibrationRefused where that is none."""
+def has_stamps(streams: Streams) -> bool:
+    """Tell whether either stream of two files has time stamps; refuse rows that nothing pairs.
+
+    Without stamps they are paired row by row, which wants as many of either.
+    """
+    if streams.a.times_ns is not None or streams.b.times_ns is not None:
+        return True
+    if len(streams.a) != len(streams.b):
+        raise CalibrationRefused(
+            f"wanted time stamps, or rows in pairs; got {len(streams.a)} of {streams.a.name} and {len(streams.b)} of "
+            f"{streams.b.name}, without stamps",
+            "Record with time stamps, or write both poses of a station into the same row.",
+        )
+    return False
+
+
+def paired(streams: Streams) -> tuple[Track, Track, tuple[str, ...]]:
+    """Return the poses of frames in which both were seen, once each pair; raise CalibrationRefused where that is none.
+
+    Also what was left out.
+    """
     _, rows, others = np.intersect1d(streams.a.frames, streams.b.frames, return_indices=True)
     if not len(rows):
         raise CalibrationRefused(f"wanted frames with both {streams.a.name} and {streams.b.name}; got none")
-    return streams.a.take(rows), streams.b.take(others)
+    one, two = streams.a.take(rows), streams.b.take(others)
+    flat = [part.reshape(len(rows), -1) for part in (one.rotations, one.translations, two.rotations, two.translations)]
+    fresh = fresh_rows(np.concatenate(flat, axis=1))
+    lonely = [(track, len(track) - len(rows)) for track in (streams.a, streams.b) if not streams.one_file]
+    notes = [
+        f"{track.name}: {count} of {len(track)} rows without a partner, left out" for track, count in lonely if count
+    ]
+    notes += [f"{(~fresh).sum()} pairs of poses repeat another to the last digit, left out"] * (not fresh.all())
+    return one.take(fresh), two.take(fresh), tuple(notes)
 
 
 def timed(streams: Streams) -> tuple[Array, Track, Array, Track, tuple[str, ...]]:
@@ -77,7 +104,7 @@ def timed(streams: Streams) -> tuple[Array, Track, Array, Track, tuple[str, ...]
     notes: list[str] = []
     for track in (streams.a, streams.b):
         fresh, repeats = without_repeats(track)
-        notes += [f"{track.name}: {repeats} poses repeat the one before to the last digit, left out"] * bool(repeats)
+        notes += [f"{track.name}: {repeats} poses repeat another to the last digit, left out"] * bool(repeats)
         if fresh.times_ns is None:
             raise CalibrationRefused(f"wanted time stamps; {track.name} has none", "Record with time stamps.")
         tracks.append(fresh)
