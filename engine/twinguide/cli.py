@@ -210,7 +210,7 @@ def _run(
 ) -> None:
     from twinguide.app import run_scenario
     from twinguide.registry import Registry
-    from twinguide.scenario import find, overridden
+    from twinguide.scenario import find, locate, overridden
 
     for number in ENDS:
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP
@@ -221,8 +221,9 @@ def _run(
     changes = [f"{key}={json.dumps(value)}" for key, value in changed.items() if value is not None]
     changes += [f'headset.backend="{headset}"'] if headset else []
     changes += [f"loop.draw_every={draw_every}"] if draw_every is not None else []
-    ready = overridden(find(scenario, registry), [*changes, *settings])
-    _say(run_scenario(ready, registry, out, say=_say, file=Path(scenario)))
+    file = locate(scenario, registry)
+    ready = overridden(find(scenario, registry), [*changes, *settings], str(file))
+    _say(run_scenario(ready, registry, out, say=_say, file=file))
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

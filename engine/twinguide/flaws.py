@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 import msgspec
+
+PLAIN = {
+    "float": "a number",
+    "int": "a whole number",
+    "bool": "true or false",
+    "str": "text",
+    "array": "a list",
+    "object": "a table",
+    "null": "nothing",
+}  # msgspec's word -> a person's
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,19 @@ def flaw_of(value: object, kind: Any, path: str = "") -> Flaw | None:  # noqa: A
     choices = _choices(kind)
     if choices and "enum" in told:
         return Flaw(f"one of {', '.join(choices)}", got, path, _meant(got.strip("'"), choices))
-    return Flaw("every key, and values of their type", told, path)
+    if told.startswith("Expected "):
+        return Flaw(
+            _plain(told.removeprefix("Expected ").partition(", got ")[0]), reprlib.repr(cast(object, value)), path
+        )
+    missing = told.removeprefix("Object missing required field ")
+    return Flaw(f"the key {missing}", f"only {', '.join(table)}" if table else "no keys", path)
+
+
+def _plain(kind: str) -> str:
+    """Return the words that msgspec has for a type, and for its bounds, in words for a person."""
+    for word, plain in PLAIN.items():
+        kind = kind.replace(f"'{word}'", plain)
+    return kind.replace(" | ", " or ").removesuffix(".0")
 
 
 def _keys(kind: Any, table: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - a type

@@ -238,29 +238,47 @@ def _with_mount(tool: Tool) -> Tool:
     return msgspec.structs.replace(tool, mount=Mount(at_mm=(x, y, z), turn_deg=(u, v, w), covariance=own))
 
 
-def convert(tables: Any, kind: type[S], where: str) -> S:  # noqa: ANN401 - whatever TOML holds
-    """Return tables as a Struct; raise ScenarioError naming the key."""
+def convert(tables: Any, kind: type[S], where: str, own: Iterable[str] = ()) -> S:  # noqa: ANN401 - whatever TOML holds
+    """Return tables as a Struct; raise ScenarioError naming the key.
+
+    The dotted keys `own` stand in no file, but on the command line.
+    """
     try:
         return msgspec.convert(tables, kind)
     except msgspec.ValidationError as error:
         flaw = flaw_of(tables, kind) or Flaw("known keys with values of their type", str(error), "")
+        wrong = (
+            f"{flaw.path}.",
+            f"{flaw.path}.{flaw.got[1:-1]}.".removeprefix("."),
+        )  # the key, or the one unknown in it
+        where = "the command line" if any(path.startswith(f"{key}.") for key in own for path in wrong) else where
         at = f"{where}, {flaw.path}" if flaw.path else where
         raise ScenarioError(flaw.wanted, flaw.got, at, flaw.next_step) from error
 
 
-def find(name: str, registry: Registry) -> dict[str, Any]:
-    """Return the tables of a scenario file, or of one that a plugin brings by name."""
+def locate(name: str, registry: Registry) -> Path:
+    """Return a scenario's file, or that of one that a plugin brings by name; raise ScenarioError for neither."""
     path = Path(name)
     if path.suffix != ".toml" and name in registry.scenarios:
         path = registry.scenarios[name]
     if not path.is_file():
         known = ", ".join(sorted(registry.scenarios)) or "none"
         raise ScenarioError("a scenario file, or the name of an installed one", f"{name!r}", f"known: {known}")
+    return path
+
+
+def find(name: str, registry: Registry) -> dict[str, Any]:
+    """Return the tables of a scenario file, or of one that a plugin brings by name."""
+    path = locate(name, registry)
     return _anchored(read(path), path.parent)
 
 
-def overridden(tables: dict[str, Any], settings: Iterable[str]) -> Scenario:
-    """Return the scenario with `dotted.key=value` settings laid over it; values are TOML, or else plain text."""
+def overridden(tables: dict[str, Any], settings: Iterable[str], where: str = "the scenario") -> Scenario:
+    """Return the scenario with `dotted.key=value` settings laid over it; values are TOML, or else plain text.
+
+    Raises ScenarioError naming the key, and `where` the tables come from.
+    """
+    own: list[str] = []
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
@@ -269,7 +287,8 @@ def overridden(tables: dict[str, Any], settings: Iterable[str]) -> Scenario:
             parsed = tomllib.loads(f"v = {value}")["v"]
         except tomllib.TOMLDecodeError:
             parsed = value
-        *path, last = key.strip().split(".")
+        own.append(key.strip())
+        *path, last = own[-1].split(".")
         table = tables
         for part in path:
             inner: Any = table.setdefault(part, {})
@@ -277,4 +296,4 @@ def overridden(tables: dict[str, Any], settings: Iterable[str]) -> Scenario:
                 raise ScenarioError("a table", f"{part!r} is a value", key)
             table = cast("dict[str, Any]", inner)
         table[last] = parsed
-    return calibrated(convert(tables, Scenario, "the scenario"))
+    return calibrated(convert(tables, Scenario, where, own))

@@ -59,20 +59,32 @@ def test_a_faulty_scenario_names_the_key(tmp_path, text, says):
     assert str(file) in str(caught.value)
 
 
+def test_a_wrong_value_beside_a_setting_is_told_with_its_file():
+    with pytest.raises(ScenarioError, match=r"got 0\.0; in s\.toml, loop\.rate_hz"):
+        overridden(tomllib.loads(GOOD + "[loop]\nrate_hz = 0.0"), ["loop.draw_every=2"], "s.toml")
+    with pytest.raises(ScenarioError, match=r"'rate'; in s\.toml, loop"):
+        overridden(tomllib.loads(GOOD + "[loop]\nrate = 1.0"), ["loop.draw_every=2"], "s.toml")
+
+
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
         ("headset.widht=100", r"one of the keys backend, width, .*'widht'; in .*headset. Did you mean 'width'\?"),
-        ("clock=fats", r"one of 'real', 'virtual'; got 'fats'; in the scenario, clock"),
+        ("clock=fats", r"one of 'real', 'virtual'; got 'fats'; in the command line, clock"),
         ("clock=vitual", r"Did you mean 'virtual'\?"),
-        ("tools.needle.tip_mm=[1,2]", r"length 3, got 2; in the scenario, tools\.needle\.tip_mm"),
+        ("tools.needle.tip_mm=[1,2]", r"a list of length 3; got \[1, 2\]; in the command line, tools\.needle\.tip_mm"),
         (
             "tools.needle.mount={at_mm=[0,0,0],sigma_m=1}",
             r"'sigma_m'; in .*tools\.needle\.mount\. Did you .*'sigma_mm'",
         ),
-        ("headset.blend=['alfa']", r"one of 'alpha', 'additive', 'opaque'.*in the scenario, headset\.blend"),
+        ("headset.blend=['alfa']", r"one of 'alpha', 'additive', 'opaque'.*in the command line, headset\.blend"),
         ("parts.puncture.placement=outside", r"one of 'inside', 'process'; got 'outside'; in .*parts\.puncture\.pl"),
-        ("loop.rate_hz=-1", r">= |> 0.*in the scenario, loop\.rate_hz"),
+        ("loop.rate_hz=-1", r"wanted a number > 0; got -1; in the command line, loop\.rate_hz"),
+        ("registration={bump_mm=-3.0}", r"a number > 0; got -3\.0; in the command line, registration\.bump_mm"),
+        ("seed=many", r"wanted a whole number; got 'many'; in the command line, seed"),
+        ("record=1", r"wanted true or false; got 1; in the command line, record"),
+        ("clcok=real", r"'clcok'; in the command line. Did you mean 'clock'\?"),
+        ("tools.needle={}", r"wanted the key 'role'; got no keys; in the command line, tools\.needle"),
     ],
 )
 def test_a_wrong_key_is_told_with_its_place_and_what_was_meant(setting, says):
