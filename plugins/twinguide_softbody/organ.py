@@ -222,6 +222,9 @@ class SoftBody:
             dents = self._points.mean - self._points.rest - at
             dent_m = float(np.linalg.norm(dents[~self._found[1:]]))
         term = UNSURE * self._errors.unsure(drive) if self._unsure else None
+        if not self._found.all():
+            missing += self._pursuit.pose - self.body.vertices - self._errors.moved(self._drive())
+            term = self._bounds(self._pursuit.pose)[0]
         missing_m = np.linalg.norm(missing, axis=1) + self._dispute(self.body.vertices + at)
         sigma = self._errors.sigma(drive, solver_m=dent_m, term=term) + missing_m / CHI_95
         sigma = np.where(np.isfinite(sigma), sigma, REFUSED_M)
