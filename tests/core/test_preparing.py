@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from twinguide.app import run_scenario
-from twinguide.errors import CaseError, HeadsetError, PluginError, ScenarioError
+from twinguide.errors import CaseError, HeadsetError, PluginError, RecordingError, ScenarioError
 from twinguide.preparing import Run, earlier_kept, exposure_hz, make_folder, named_files, prepare_case
 from twinguide.scenario import Placement, Registered, find, overridden
 
@@ -71,13 +71,18 @@ def test_a_headset_that_is_refused_costs_no_earlier_session_and_no_patient_is_ma
     assert {file.name for file in tmp_path.iterdir()} == {".twinguide-session", "session.mcap"}
 
 
-def test_a_rate_that_is_found_wrong_once_the_case_is_there_costs_no_earlier_session(tmp_path, registry, demo_case):
-    with make_folder(tmp_path):
-        (tmp_path / "session.mcap").write_text("yesterday")
-    settings = (f"case={demo_case.folder}", "parts.tracker.options.rate_hz=0")
-    with pytest.raises(ScenarioError, match="rate_hz"):
-        run_scenario(puncture(registry, *settings), registry, tmp_path, say=print)
-    assert {file.name for file in tmp_path.iterdir()} == {".twinguide-session", "session.mcap"}
+def test_a_head_that_is_found_missing_once_all_parts_run_costs_no_earlier_session(tmp_path, registry, demo_case):
+    out, nothing = tmp_path / "session", tmp_path / "nothing"
+    nothing.mkdir()
+    with make_folder(out):
+        (out / "session.mcap").write_text("yesterday")
+    settings = (f"case={demo_case.folder}", f"headset.recorded={nothing}", "headset.backend=simulated")
+    with pytest.raises(RecordingError, match=r"session\.mcap"):
+        run_scenario(overridden(find("liver_rehearsal", registry), settings), registry, out, say=print)
+    assert {file.name: file.read_text() for file in out.iterdir()} == {
+        ".twinguide-session": "",
+        "session.mcap": "yesterday",
+    }
 
 
 def test_a_folder_that_holds_what_the_run_needs_is_not_taken(tmp_path, monkeypatch, registry):
