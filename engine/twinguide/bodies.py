@@ -14,7 +14,7 @@ from twinguide.calibrating.result import PivotResult
 from twinguide.clock import MS, SECOND
 from twinguide.errors import BusError, FrameError, TwinGuideError
 from twinguide.frames import NO_COVARIANCE, Pose, Transform, pose_covariance
-from twinguide.history import PoseHistory
+from twinguide.history import PoseHistory, step_between
 from twinguide.messages import Exposure, PoseWire
 from twinguide.registering import Touch
 from twinguide.scenario import Scenario
@@ -67,7 +67,7 @@ class Bodies:
         self._stream = Stream(round(SECOND / exposure_hz))
         self._exposed_ns = -1  # the newest exposure
         self._bump_m = scenario.registration.bump_mm * 1e-3
-        self._bumped = ""
+        self._bumped = self._moved = ""
         still = Pose(Transform.of("stage", "tracker"), 0, NO_COVARIANCE)
         self._stage_from_tracker: Pose | None = still if self.untracked else None
         self._stage_reason = ""
@@ -124,22 +124,25 @@ class Bodies:
         self._presence[name].seen()
 
     def _look_for_bump(self) -> None:
-        """Tell a bump, a step of the reference alone, from a moved camera, a step that the chest shares at once.
-
-        Both void: that the chest has stepped as well is no proof that the reference has not slipped.
-        """
-        history = self._histories.get(self._roles.get("reference", ""))
+        """Tell a bump of the reference from a moved tracker, at which the chest stays where it is, seen from it."""
+        history, chest = (self._histories.get(self._roles.get(role, "")) for role in ("reference", "surrogate"))
         if history is None:
             return
         if history.step_m(LEVER_M) >= self._bump_m:
-            others = [self._histories[n].step_m(0.0) for n, t in self._tools.items() if t.role == "surrogate"]
-            shared = bool(others) and min(others) > 0.5 * self._bump_m
-            self._bumped = "the tracker was moved" if shared else "the reference was bumped"
+            if chest and step_between(history, chest, LEVER_M) < self._bump_m:  # it breathes less within a step's 50 ms
+                self._moved = "the tracker was moved"
+            else:
+                self._bumped = "the reference was bumped"
         elif history.step_m(LEVER_M, SLOW_NS) >= self._bump_m:
             self._bumped = "the reference was moved"
         else:
             return
         history.clear()
+
+    def take_move(self) -> str:
+        """Return that the tracker was moved, once: it sees everything elsewhere; nothing while it stands."""
+        moved, self._moved = self._moved, ""
+        return moved
 
     def take_bump(self) -> str:
         """Return why the reference can no longer be trusted, once; nothing while it can."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cache
-from math import isfinite, sqrt
+from math import inf, isfinite, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,23 +153,49 @@ class PoseHistory:
         return self._matrices[slots], self._covariances[slots]
 
     def step_m(self, lever_m: float, within_ns: int = 0) -> float:
-        """Return how far the last 50 ms, three samples at least, lie from twice as many before them [m].
+        """Return how far the last 50 ms lie from before [m], as `stepped` tells both; 0 while there are fewer samples.
 
-        Those are the samples just before, or, with a time `within_ns` [ns], the oldest of it: a slow push shows there.
-        0 while there are fewer. The largest of the body's origin and three points at `lever_m` [m] from it, so that a
-        turn counts as well. Medians ride over a single outlier; what was bumped stays away.
+        The largest of the body's origin and three points at `lever_m` [m] from it, so that a turn counts as well.
+        """
+        places = self.stepped(lever_m, within_ns)
+        if places is None:
+            return 0.0
+        steps = places[1] - places[0]
+        return sqrt(float((steps * steps).sum(axis=0).max()))
+
+    def stepped(self, lever_m: float, within_ns: int = 0) -> tuple[Array, Array] | None:
+        """Return where the body was and where it has been for the last 50 ms, three samples at least.
+
+        Each as its origin and a point at `lever_m` on each of its axes [m], as columns, shape (3, 4). Before are twice
+        as many samples: those just before, or, with a time `within_ns` [ns], the oldest of it: a slow push shows there.
+        Medians ride over a single outlier; what was bumped stays away. None while there are fewer samples.
         """
         slots = self._since(self.newest_ns - within_ns if within_ns else 0)
         new = max(3, int((self._times[slots] > self.newest_ns - BUMP_NS).sum()))
         if len(slots) < 3 * new:
-            return 0.0
+            return None
         old = slots[: 2 * new] if within_ns else slots[-3 * new : -new]
-        steps = _median(self._corners(slots[-new:], lever_m)) - _median(self._corners(old, lever_m))
-        return sqrt(float((steps * steps).sum(axis=0).max()))
+        return _median(self._corners(old, lever_m)), _median(self._corners(slots[-new:], lever_m))
 
     def _corners(self, slots: NDArray[np.intp], lever_m: float) -> Array:
         """Return the body's origin and a point on each of its axes [m], as columns, shape (n, 3, 4)."""
         return self._matrices[slots][:, :3] @ _origin_and_levers(lever_m)
+
+
+def step_between(body: PoseHistory, other: PoseHistory, lever_m: float) -> float:
+    """Return how far another body's origin has stepped as seen from a body [m]; infinite where samples are too few.
+
+    What moves both as one, or the camera that sees them, does not count. A body nearer than `lever_m` [m] shows less of
+    a turn than a point there would: its step is told as that point's.
+    """
+    bodies, others = body.stepped(lever_m), other.stepped(lever_m)
+    if bodies is None or others is None:
+        return inf
+    was, now = (
+        (corners[:, 1:] - corners[:, :1]).T @ (place[:, 0] - corners[:, 0]) / lever_m
+        for corners, place in zip(bodies, others, strict=True)
+    )
+    return float(np.linalg.norm(now - was) * max(1.0, lever_m / np.linalg.norm(now)))
 
 
 def _median(values: Array) -> Array:

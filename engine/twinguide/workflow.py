@@ -1,7 +1,8 @@
 """The procedure: set up, calibrate, register, verify, confirm, train, guide, review; and what voids a step.
 
 Guidance does not start before the registration was verified on landmarks not used for it and confirmed by the wearer.
-A bumped reference voids the registration; a jump of the headset suspends it until the wearer confirms again.
+A bumped reference voids the registration; a jump of the headset suspends it until the wearer confirms again, as does a
+tracker that was moved, where the headset's room is followed.
 """
 
 from __future__ import annotations
@@ -83,8 +84,10 @@ class Workflow:
     def _carry_out(self, command: Command, t_ns: int) -> str:
         """Return why a command is refused, or nothing."""
         match command.kind, self.step:
+            case "start", "setup" if self._pivot:
+                self._go("calibrate", t_ns)
             case "start", "setup":
-                self._begin(t_ns)
+                self._begin_registration(t_ns)
             case "swing" | "confirm" | "reject", "calibrate" if self._pivot:
                 return self._calibrate(self._pivot, command, t_ns)
             case "touch", "register" | "verify":
@@ -137,12 +140,6 @@ class Workflow:
         else:
             self._begin_registration(t_ns, note)
         return ""
-
-    def _begin(self, t_ns: int) -> None:
-        if self._pivot:
-            self._go("calibrate", t_ns)
-        else:
-            self._begin_registration(t_ns)
 
     def _begin_registration(self, t_ns: int, note: str = "") -> None:
         """Verify the registration that the scenario brings, on landmarks that it has not used; or touch fiducials."""
@@ -203,8 +200,12 @@ class Workflow:
     def suspend(self, reason: str, t_ns: int) -> None:
         """Hide the overlay until the wearer confirms again; registration and training are kept.
 
-        It is shown again, unconfirmed, once the headset's place is found; at once where that is given, not followed.
+        It is shown again, unconfirmed, once the headset's place is found; at once where that is given, not followed. A
+        touch that goes on meanwhile is to be made anew: what saw it may lie elsewhere now.
         """
+        if self._touching:
+            self._touching = None
+            self._go(self.step, t_ns, reason)
         if self.registration.state == "confirmed" and self.step != "review":
             self._change_registration(t_ns, state="suspended", reason=reason)
             self._go("confirm", t_ns, reason)

@@ -44,6 +44,12 @@ def crept(faults: Sequence[Fault], t_s: float) -> float:
     return sum(_metres(f, 4.0) * min((t_s - f.at_s) / max(f.seconds, 1e-3), 1.0) for f in creeps)
 
 
+def camera(faults: Sequence[Fault], t_s: float) -> Array:
+    """Return how far all that the tracker sees has moved for it [m], shape (3,), in tracker: somebody moved it."""
+    direction = np.array([0.36, -0.48, 0.8])
+    return direction * sum(_metres(f, 30.0) * smooth((t_s - f.at_s) / 0.3) for f in faults if f.kind == "camera")
+
+
 def headset_jump(faults: Sequence[Fault], t_s: float) -> Array:
     """Return how far the headset's own tracking is off [m], shape (3,), in stage."""
     direction = np.array([0.8, 0.0, -0.6])

@@ -16,14 +16,14 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     `cough`: two fast pulses of `size_mm` in 0.8 s. `phase_jump`: breathing leaps by a quarter of a cycle within 0.25 s,
     and from then on the target lags by `lag_rad` more. `bump`: the reference body moves by `size_mm` on the patient;
-    `creep`: likewise, within `seconds`.
+    `creep`: likewise, within `seconds`. `camera`: the tracker is moved by `size_mm` within 0.3 s.
     `headset_jump`: the headset's own tracking leaps by `size_mm`, and finds back after `seconds`. `occlude`: the camera
     does not see the tools `of` for `seconds`.
     """
 
-    kind: Literal["cough", "phase_jump", "bump", "creep", "headset_jump", "occlude"]
+    kind: Literal["cough", "phase_jump", "bump", "creep", "camera", "headset_jump", "occlude"]
     at_s: NonNegative
-    size_mm: NonNegative | None = None  # cough 12, bump 7, creep 4, headset_jump 20
+    size_mm: NonNegative | None = None  # cough 12, bump 7, creep 4, camera 30, headset_jump 20
     lag_rad: float = 0.6
     of: tuple[str, ...] = ()
     seconds: NonNegative = 1.0

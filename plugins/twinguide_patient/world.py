@@ -152,8 +152,9 @@ class Patient:
         poses = {name: self._tracker_from_image @ pose for name, pose in poses.items()}
         poses["headset_body"] = (self._tracker_from_stage @ head @ self._room.headset_from_body).matrix
         tremble = self._vibration.at(t_s) * self._options.vibration_mm * 1e-3  # of the camera, and so of all it sees
+        off = tremble + faults.camera(self._options.faults, t_s)
         for pose in poses.values():
-            pose[:3, 3] += tremble
+            pose[:3, 3] += off
         laid = {name for name, held in in_hand.items() if held is None}
         return BodiesSeen(
             t_ns=now.t_ns,
@@ -171,13 +172,21 @@ class Patient:
             t_ns=now.t_ns,
             points=points,
             poses={
-                "stage_from_tracker": self._stage_from_tracker,
+                "stage_from_tracker": self._tracker(now.t_ns * 1e-9),
                 "stage_from_head": _wire("stage", "headset", head.matrix),
                 "reference_from_image": _wire("reference", "image", reference.matrix),
                 "tracker_from_reference": tracker_from_reference,
             },
             flags={"breathing": now.breathing, "hit": self._collisions.names},
         )
+
+    def _tracker(self, t_s: float) -> PoseWire:
+        """Return the true stage_from_tracker."""
+        off = faults.camera(self._options.faults, t_s)
+        if not off.any():
+            return self._stage_from_tracker
+        moved = self._room.stage_from_tracker @ Transform.of("tracker", "tracker", None, -off)
+        return _wire("stage", "tracker", moved.matrix)
 
     def _breath(self, t_s: float) -> Breath:
         return self._breathing.now(*faults.phase_jump(self._options.faults, t_s))

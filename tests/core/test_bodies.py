@@ -4,7 +4,7 @@ import pytest
 from twinguide.bodies import Bodies
 from twinguide.clock import MS, SECOND
 from twinguide.errors import BusError
-from twinguide.frames import Pose, Transform
+from twinguide.frames import Pose, Transform, rotation_from_vector
 from twinguide.messages import Array, Exposure, PoseWire
 from twinguide.scenario import HeadsetSettings, Scenario, Tool
 from twinguide.xr.base import HANDS, FrameTiming, Hand
@@ -64,10 +64,47 @@ def test_a_step_of_the_reference_alone_is_a_bump_and_told_once(bodies):
     assert bodies.take_bump() == ""
 
 
-def test_a_step_that_all_bodies_share_is_the_cameras(bodies):
+def test_a_step_that_all_bodies_share_is_the_trackers_and_no_bump(bodies):
     see(bodies, 12)
     see(bodies, 3, first=12, moved=PLACES, by=(0.01, 0.0, 0.0))
-    assert bodies.take_bump() == "the tracker was moved"
+    assert (bodies.take_bump(), bodies.take_move()) == ("", "the tracker was moved")
+    assert bodies.take_move() == ""
+
+
+def shifted(name, by):
+    return Transform.of("tracker", name, None, np.array(PLACES[name]) + by)
+
+
+def turned(turn):
+    return rotation_from_vector(np.array(turn))
+
+
+ABOUT_TRACKER = Transform.of("tracker", "tracker", turned([0.02, 0.05, 0.0]))
+
+
+@pytest.mark.parametrize(
+    ("moved", "told"),
+    [
+        # as far as the reference, and elsewhere
+        ({"patient": shifted("patient", [0.01, 0, 0]), "chest": shifted("chest", [0, 0.01, 0])}, ("bumped", "")),
+        # 2.5 mm as the chest shows it, 3.75 mm at the lever
+        ({"patient": Transform.of("tracker", "patient", turned([0, 0.025, 0]), PLACES["patient"])}, ("bumped", "")),
+        ({name: ABOUT_TRACKER @ shifted(name, 0.0) for name in PLACES}, ("", "moved")),
+    ],
+    ids=["another way than the chest", "turned, the chest near", "the tracker turned"],
+)
+def test_a_step_is_the_trackers_only_where_reference_and_chest_step_as_one(bodies, moved, told):
+    see(bodies, 12)
+    wires = {name: PoseWire.of(moved.get(name) or shifted(name, 0.0), SIGMA) for name in PLACES}
+    for k in range(12, 15):
+        bodies.take(Exposure(t_ns=k * PERIOD, sigma_t_ns=0, tools=wires), k * PERIOD)
+    assert tuple(why.rpartition(" ")[2] for why in (bodies.take_bump(), bodies.take_move())) == told
+
+
+def test_where_the_chest_is_not_seen_a_step_of_the_reference_is_a_bump(bodies):
+    see(bodies, 12, without=("chest",))
+    see(bodies, 3, first=12, moved=PLACES, by=(0.01, 0.0, 0.0), without=("chest",))
+    assert (bodies.take_bump(), bodies.take_move()) == ("the reference was bumped", "")
 
 
 def test_a_reference_that_is_pushed_slowly_has_moved(bodies):

@@ -286,6 +286,20 @@ def test_registration_versions_only_grow():
     assert versions == sorted(set(versions))
 
 
+def test_a_tracker_that_is_moved_spoils_the_touch_in_hand_and_none_before_it():
+    p = Procedure()
+    p.say("start")
+    p.touch("F0")
+    p.say("touch", "F1")
+    p.wait(200 * MS)
+    p.flow.suspend("the tracker was moved", p.t)
+    p.wait(SECOND)
+    assert (p.flow.state.touched, p.flow.state.waits_for) == (("F0",), "touch F1")
+    assert p.flow.state.note == "the tracker was moved"
+    p.touch("F1")
+    assert p.flow.state.touched == ("F0", "F1")
+
+
 def test_a_bump_during_registration_throws_away_what_was_touched_before_it():
     p = Procedure()
     p.say("start")

@@ -8,7 +8,9 @@ import pytest
 MARKED = ("degraded", "hidden", "unconfirmed")
 JUMPED_M = np.array([0.016, 0.0, -0.012])  # of the headset's room, for good
 # After guidance began:
-OCCLUDE_S, SILENT_S, COUGH_S, UNSEEN_S, BODY_S, JUMP_S, BUMP_S = 2.0, 6.0, 10.0, 15.0, 18.0, 21.0, 29.0
+OCCLUDE_S, SILENT_S, COUGH_S, UNSEEN_S, BODY_S, JUMP_S = 2.0, 6.0, 10.0, 15.0, 18.0, 21.0
+CAMERA_S, BUMP_S = 29.0, 37.0
+MOVED_M = 0.03 * np.array([0.36, -0.48, 0.8])  # of all that the camera sees, in tracker
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,7 @@ def story(watch_module, healthy):
         fault("occlude", begun + UNSEEN_S, of=["reference"], seconds=1.5),
         fault("occlude", begun + BODY_S, of=["headset_body"], seconds=2.0),
         fault("headset_jump", begun + JUMP_S, seconds=1000.0),
+        fault("camera", begun + CAMERA_S),
         fault("bump", begun + BUMP_S),
     ]
     run = watch_module(faults=faults)
@@ -47,9 +50,10 @@ def story(watch_module, healthy):
     run.for_seconds(1.6)
     run.loop.twin.take = taken
     run.until(lambda shown: shown.t_ns * 1e-9 >= begun + JUMP_S - 0.1)
-    run.places = [run.loop.wearer.stage_from_tracker(run.frames[-1].t_ns)]
-    run.until(lambda shown: shown.t_ns * 1e-9 >= begun + BUMP_S - 0.1)
-    run.places.append(run.loop.wearer.stage_from_tracker(run.frames[-1].t_ns))
+    run.places = []
+    for at_s in (JUMP_S, CAMERA_S, BUMP_S):
+        run.until(lambda shown, at_s=at_s: shown.t_ns * 1e-9 >= begun + at_s - 0.1)
+        run.places.append(run.loop.wearer.stage_from_tracker(run.frames[-1].t_ns))
     run.until(lambda shown: shown.t_ns * 1e-9 >= begun + BUMP_S + 1.0, limit_s=200.0)
     run.until(lambda shown: shown.step == "guide", limit_s=250.0)
 
@@ -156,11 +160,29 @@ def test_a_jump_of_the_headset_hides_the_overlay_until_its_room_is_found_and_the
 
 
 def test_after_a_lasting_jump_the_overlay_lies_right_again(story):
-    before, after = story.places
+    before, after, _ = story.places
     point = before.transform.inverse().apply(np.array([0.0, 1.0, -0.4]))  # about the patient, in tracker
     moved = after.transform.apply(point) - before.transform.apply(point)
     sigma = np.sqrt(np.trace(before.point_covariance(point) + after.point_covariance(point)))
     assert np.linalg.norm(moved - JUMPED_M) < 3.0 * sigma < 5e-3
+
+
+def test_a_tracker_that_is_moved_hides_the_overlay_until_the_wearer_confirms_and_voids_nothing(story):
+    frames = story(CAMERA_S - 0.1, CAMERA_S + 7.5)
+    seen = [(f.step, f.structures["ribs"].state) for f in frames]  # which do not breathe: the liver waits for a breath
+    assert list(dict.fromkeys(seen)) == [("guide", "valid"), ("confirm", "hidden"), ("confirm", "unconfirmed")]
+    assert seen[-1] == ("guide", "valid")
+    hidden = next(f for f in frames if f.step == "confirm")
+    assert hidden.t_ns - frames[0].t_ns < 0.4e9  # while it still moves
+    assert hidden.structures["ribs"].reason == "the tracker was moved"
+
+
+def test_after_the_tracker_was_moved_the_overlay_lies_right_again(story):
+    _, before, after = story.places
+    point = before.transform.inverse().apply(np.array([0.0, 1.0, -0.4]))  # about the patient, in tracker
+    off = after.transform.apply(point + MOVED_M) - before.transform.apply(point)
+    sigma = np.sqrt(np.trace(before.point_covariance(point) + after.point_covariance(point)))
+    assert np.linalg.norm(off) < 3.0 * sigma < 5e-3
 
 
 def test_a_bumped_reference_voids_the_registration_and_hides_the_overlay(story):

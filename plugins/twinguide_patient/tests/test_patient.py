@@ -205,6 +205,19 @@ def test_a_headset_jump_moves_what_is_reported_and_not_what_is_true(context):
     assert np.linalg.norm(after) == pytest.approx(0.02, abs=2e-3)
 
 
+def test_a_tracker_that_is_moved_sees_all_elsewhere_and_in_the_room_nothing_has_moved(context):
+    messages = play(Patient(context(faults=(Fault(kind="camera", at_s=1.0),), vibration_mm=0.0)), 2.0)
+    bodies, truths = of(messages, BodiesSeen), of(messages, Truth)
+    for name in ("reference", "needle"):
+        moved = np.subtract(bodies[-1].tools[name].position, bodies[0].tools[name].position)
+        assert np.linalg.norm(moved) == pytest.approx(0.03)
+    first, last = (
+        truth.poses["stage_from_tracker"].pose(0).transform @ truth.poses["tracker_from_reference"].pose(0).transform
+        for truth in (truths[0], truths[-1])
+    )
+    np.testing.assert_allclose(last.matrix, first.matrix, atol=1e-12)
+
+
 def test_a_bump_moves_the_reference_and_the_truth_follows(context):
     messages = play(Patient(context(faults=(Fault(kind="bump", at_s=1.0),), vibration_mm=0.0)), 2.0)
     first, last = of(messages, Truth)[0].poses, of(messages, Truth)[-1].poses
