@@ -36,15 +36,16 @@ def spinning():
         process.communicate()
 
 
-def watched(tmp_path, pid, seconds):
-    """Return what a supervisor makes of a process that says nothing for some time."""
+def watched(tmp_path, pid, seconds, state="running"):
+    """Return what a supervisor makes of a process that says nothing for some time; to begin it has 0.6 s."""
     begun = time.monotonic_ns()
-    child = Child("part", 200 * MS, 1, Path(tmp_path / "log"), state="running", pid=pid)
+    child = Child("part", 200 * MS, 1, tmp_path / "log", state=state, pid=pid, pidfd=os.pidfd_open(pid), begun_ns=begun)
     told = []
-    supervisor = Supervisor({"part": child}, lambda _: None, lambda *_: None, told.append, lambda _: begun, SECOND)
-    while time.monotonic_ns() < begun + seconds * SECOND and child.state == "running":
+    supervisor = Supervisor({"part": child}, lambda _: None, lambda *_: None, told.append, lambda _: begun, 600 * MS)
+    while time.monotonic_ns() < begun + seconds * SECOND and child.state == state:
         supervisor.check(virtual=False)
         time.sleep(0.02)
+    os.close(child.pidfd)
     return child.state
 
 
@@ -60,3 +61,16 @@ def test_a_part_that_stands_still_is_a_hang(tmp_path, spinning):
     stopped = spinning()
     os.kill(stopped, signal.SIGSTOP)
     assert watched(tmp_path, stopped, 1.5) == "hung"
+
+
+def test_a_part_that_begins_on_a_busy_machine_has_its_time_there(tmp_path, spinning):
+    part, *_ = [spinning() for _ in range(4)]  # it has a quarter of its core: 0.25 s of its own in one
+    if not Path("/proc/self/schedstat").exists():
+        pytest.skip("this kernel keeps no scheduler statistics")
+    assert watched(tmp_path, part, 1.0, "starting") == "starting"
+
+
+def test_a_part_that_stands_still_at_its_beginning_is_a_hang(tmp_path, spinning):
+    stopped = spinning()
+    os.kill(stopped, signal.SIGSTOP)
+    assert watched(tmp_path, stopped, 1.5, "starting") == "hung"

@@ -79,6 +79,14 @@ def used_ns(pid: int) -> int | None:
         return None
 
 
+def waited_ns(pid: int) -> int:
+    """Return how long a process has waited for a core [ns], in all; 0 where that cannot be told."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
+    except (OSError, IndexError, ValueError):  # gone, or a kernel without scheduler statistics
+        return 0
+
+
 def yield_to_others(nice: int) -> None:
     """Let this process, a session of its own, yield to less nice ones.
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from twinguide.bus.topics import LOOP, RECORDER
 from twinguide.clock import SECOND
-from twinguide.hosting.process import used_ns
+from twinguide.hosting.process import used_ns, waited_ns
 from twinguide.hub.ending import Ending, ending_of, last_line
 from twinguide.messages import PartState
 
@@ -183,13 +183,20 @@ class Supervisor:
                 if seen > child.begun_ns:
                     self._become(child, "running", child.restarted_for)
                 elif now - child.begun_ns > self._start_deadline_ns and not child.hung:
-                    self._hang(child, f"not ready after {self._start_deadline_ns / SECOND:g} s")
+                    self._expect_ready(child, now - child.begun_ns)
             elif child.state == "running" and not virtual and not self.stopping:
                 self._listen(child, now - seen)
             if child.kill_at_ns and now > child.kill_at_ns:
                 child.kill_at_ns = 0
                 child.hung = child.hung or "killed: it did not end when asked"
                 self.kill(child)
+
+    def _expect_ready(self, child: Child, ns: int) -> None:
+        """End a child that is not ready for too long [ns]; its time without a core of a busy machine does not count."""
+        waited = waited_ns(child.pid)
+        if max(ns - waited, ns // STARVED) > self._start_deadline_ns:
+            told = f"{waited / SECOND:.0f} s of them without a core"
+            self._hang(child, f"not ready after {ns / SECOND:.0f} s, {told}")
 
     def _listen(self, child: Child, silence_ns: int) -> None:
         """End a child that is silent for too long [ns]; one that waits for a core is given its time there instead."""
