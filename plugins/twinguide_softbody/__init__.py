@@ -39,19 +39,13 @@ __all__ = [
     "quadratic",
     "tissue_of",
 ]
-_HOMES = {
-    "body": ("Body", "Springs"),
-    "constraints": ("Points", "Surroundings", "points_of", "pressed"),
-    "materials": ("LITERATURE", "Mixture", "Tissue", "mix", "tissue_of"),
-    "mesh": ("block", "check_mesh", "quadratic"),
-    "organ": ("Frame", "SoftBody"),
-    "quasistatic": ("Solved", "Solver"),
-}
+_HOMES = ("mesh", "body", "materials", "constraints", "quasistatic", "organ")  # what loads quickly first
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the names above
-    """Import a public name from the module that has it."""
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
+    """Import a public name from the first module that has it."""
+    for home in _HOMES if name in __all__ else ():
+        module = import_module(f"{__name__}.{home}")
+        if hasattr(module, name):
+            return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
