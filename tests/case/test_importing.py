@@ -159,6 +159,12 @@ def test_bad_landmarks_are_refused_by_line(tmp_path, text, told):
         read_landmarks(tmp_path / "landmarks.csv", "mm", "lps")
 
 
+def test_an_organ_that_cannot_be_meshed_is_named_with_its_file(patient, organ, tmp_path, monkeypatch):
+    monkeypatch.setattr("twinguide.importing.importer.TRIANGLES", 10)  # they bound no ball's likeness
+    with pytest.raises(CaseError, match=r"10 triangles can bound.*in meshing ball, ball\.stl"):
+        run(patient(tmp_path / "source"), tmp_path / "out", organ)
+
+
 def test_two_files_of_one_structure_are_refused(patient, organ, tmp_path):
     source = patient(tmp_path / "source")
     (source / "tumour_2.ply").write_bytes((source / "tumour.ply").read_bytes())

@@ -101,7 +101,7 @@ def test_a_text_stl_with_a_byte_order_mark_is_read_as_any_other(tmp_path, share)
             read_surface(tmp_path / "cube.stl")
 
 
-@pytest.mark.parametrize("content", [b"Dear all, here is the liver. " * 40, b"\x00" * 50])
+@pytest.mark.parametrize("content", [b"Dear all, here is the liver. " * 40, b"\x00" * 50, b"\xc3" * 5000])
 def test_what_is_no_stl_at_all_is_said_to_be_none(tmp_path, content):
     (tmp_path / "liver.stl").write_bytes(content)
     with pytest.raises(CaseError, match="neither binary nor text STL"):

@@ -119,7 +119,11 @@ def import_case(
     progress("meshing the organ", 0.35)
     organ_surface = patient.surfaces[patient.organ_name]
     inner = {name: s for name, s in patient.surfaces.items() if patient.anatomy[name].role in IN_THE_BODY}
-    body, body_note = body_of(organ_surface, TRIANGLES, inner)
+    try:
+        body, body_note = body_of(organ_surface, TRIANGLES, inner)
+    except CaseError as error:
+        where = f"{error.where} {patient.organ_name}, {patient.files[patient.organ_name]}"
+        raise CaseError(error.wanted, error.got, where, error.next_step) from error
     grids = _grids(patient, progress)
     progress("planning", 0.90)
     plan = given or _plan(patient, target, skin, grids)

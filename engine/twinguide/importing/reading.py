@@ -108,7 +108,7 @@ def _check_stl(path: Path) -> None:
         if b"endsolid" in tail.lower():
             return None
         raise CaseError("text to 'endsolid'", "text without", str(path), CUT_OFF)
-    if size > 84 and not _is_text(head) and size < 84 + 50 * count:
+    if size > 84 and not _is_text(head) and size < 84 + 50 * count and count <= 10 * MOST_TRIANGLES:  # else no count
         raise CaseError("every triangle", f"a file that ends after {(size - 84) // 50} of {count}", str(path), CUT_OFF)
     raise CaseError("an STL surface", f"{size} bytes of neither binary nor text STL", str(path))
 
