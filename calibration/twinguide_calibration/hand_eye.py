@@ -9,20 +9,21 @@ A, moving along the lever and across it) whiten it, estimated from the residuals
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import degrees, inf, sqrt
+from math import degrees, hypot, inf, sqrt
 
 import numpy as np
 
 from twinguide_calibration.error import p95_radius
 from twinguide_calibration.hand_eye_fit import TURN_MORE, Final, Problem, iterate, refine
 from twinguide_calibration.hand_eye_noise import small_sample
-from twinguide_calibration.hand_eye_start import park
-from twinguide_calibration.latency import checked_stream, interpolate_poses, pose_lag
+from twinguide_calibration.hand_eye_start import SCALE_FLOOR, length_ratio, park
+from twinguide_calibration.latency import SIGMAS_APART, checked_stream, interpolate_poses, pose_lags, repeated, worse
 from twinguide_calibration.linear import eigen, invert, squared_lengths
 from twinguide_calibration.parts import alike, check_majority, in_motion, rows_told, same, spread_inflation, two_groups
 from twinguide_calibration.poses import check_poses
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Ints, as_floats, difference, inverse, mean_transform
+from twinguide_calibration.similarity import is_other
 from twinguide_calibration.weights import estimate_variance
 
 LEAST_POSES = 5
@@ -30,6 +31,7 @@ MANY_STILL = 0.25  # of the pairs, of one pose: more hide the rest
 MANY_REJECTED = 0.2  # to be told
 OPEN = 1e-10  # of the largest eigenvalue: what pairs leave open
 FOLLOWED = 20.0  # times the variance is widened by residuals that follow one another: no longer noise
+TIED = 0.99  # correlation with the offset: what is left of it, slow errors and curvature, is not in the covariance
 EFFICIENCY = 0.95  # of Tukey's weights under normal noise
 
 
@@ -86,7 +88,7 @@ def solve_hand_eye(
         checked_a.matrices[in_a], checked_b.matrices[in_b], _rows(covariance_a, kept), _rows(covariance_b, kept)
     )
     notes = tuple(dict.fromkeys((*checked_a.notes, *checked_b.notes)))
-    return _solve(problem, kept, len(a), 0.0, p95_max, notes)
+    return _solve(problem, kept, len(a), (0.0,), p95_max, notes)
 
 
 def _rows(covariance: Array | None, kept: Ints) -> Array | None:
@@ -114,31 +116,80 @@ def solve_hand_eye_timed(
     length = len(b)
     times_a, a, _, notes_a = checked_stream(times_a, as_floats(a), "poses a")
     times_b, b, rows_b, notes_b = checked_stream(times_b, as_floats(b), "poses b")
-    offset = -pose_lag(times_a, a, times_b, b, lag_max_s=offset_max_s).lag_s
-    moved, known = interpolate_poses(times_a, a, times_b + offset)
+    lags = pose_lags(times_a, a, times_b, b, lag_max_s=offset_max_s)
+    offsets = tuple(-lag.lag_s for lag in lags)
+    moved, known = interpolate_poses(times_a, a, times_b + offsets[0])
+    for offset in offsets[1:]:
+        known &= interpolate_poses(times_a, a, times_b + offset)[1]
     if known.sum() < LEAST_POSES:
         raise CalibrationRefused(f"the streams share {known.sum()} instants", "Record both at the same time.")
     problem = Problem(moved[known], b[known], None, None, times_a, a, times_b[known])
-    return _solve(problem, rows_b[known], length, offset, p95_max, (*notes_a, *notes_b))
+    notes = tuple(dict.fromkeys((*notes_a, *notes_b, *lags[0].notes)))
+    return _solve(problem, rows_b[known], length, offsets, p95_max, notes)
 
 
-def _solve(problem: Problem, rows: Ints, n: int, offset: float, p95_max: float, notes: tuple[str, ...]) -> HandEyeFit:
+def _solve(
+    problem: Problem, rows: Ints, n: int, offsets: tuple[float, ...], p95_max: float, notes: tuple[str, ...]
+) -> HandEyeFit:
     moving = in_motion(problem.a, problem.b)
     longest = np.bincount(np.cumsum(moving)).max()
     if longest > MANY_STILL * len(rows) and moving.sum() >= LEAST_POSES:
         note = f"{(~moving).sum()} of {len(rows)} pairs in which nothing moved since the one before, left out"
         problem, rows, notes = problem.take(np.flatnonzero(moving)), rows[moving], (*notes, note)
-    x, z, spread = park(problem.a, problem.b)
-    try:
-        x, z, offset, final = refine(problem, x, z, offset)
-    except np.linalg.LinAlgError as error:
-        raise CalibrationRefused("these pairs leave X or Z open", TURN_MORE) from error
-    fit = _result(x, z, offset, final, rows, n, spread, notes)
+    fit, final = _of_least_residual(problem, rows, n, offsets, notes)
     inside = np.isin(rows, fit.rejected, invert=True)
+    _refuse_scale(problem.at(fit.offset_s)[0][inside], problem.b[inside], fit.z)
     groups = two_groups(final.whitened, final.jacobian, inside)
     if groups is not None:
         fit = _one_body(problem, fit, rows, groups, p95_max)
     return _gated(fit, len(rows), p95_max)
+
+
+def _of_least_residual(
+    problem: Problem, rows: Ints, n: int, offsets: tuple[float, ...], notes: tuple[str, ...]
+) -> tuple[HandEyeFit, Final]:
+    """Return the fit from the offset that leaves least, several where the motion repeats.
+
+    Such a motion turns alike at all of them, and mostly moves otherwise. Refuse X and Z that nothing tells apart.
+    """
+    found: list[tuple[HandEyeFit, Final]] = []
+    refusal = CalibrationRefused("these pairs leave X or Z open", TURN_MORE)
+    for offset in offsets:
+        try:
+            x, z, spread = park(problem.at(offset)[0], problem.b)
+            x, z, refined, final = refine(problem, x, z, offset)
+            found.append((_result(x, z, refined, final, rows, n, spread, notes), final))
+        except CalibrationRefused as error:
+            refusal = error
+        except np.linalg.LinAlgError:
+            continue
+    if not found:
+        raise refusal
+    left = [np.log(_lengths(final.residual) + SCALE_FLOOR).sum(axis=1) for _, final in found]
+    first, *others = sorted(range(len(left)), key=lambda row: float(left[row].mean()))
+    best, final = found[first]
+    for fit, _ in (found[other] for other in others if not worse(left[other], left[first], len(rows))):
+        apart = abs(fit.offset_s - best.offset_s)
+        if not same(difference(fit.x, best.x), fit.covariance[:6, :6] + best.covariance[:6, :6]):
+            raise repeated(apart)
+        if apart > SIGMAS_APART * (fit.offset_sigma_s + best.offset_sigma_s):
+            told = f"the motion repeats: an offset {1e3 * apart:.0f} ms away fits as well, with the same X and Z"
+            best = replace(best, offset_sigma_s=hypot(best.offset_sigma_s, apart), notes=(*best.notes, told))
+    return best, final
+
+
+def _lengths(residual: Array) -> Array:
+    """Return the lengths (n, 2) of residuals (n, 6), turning and moving."""
+    return np.sqrt(np.stack([squared_lengths(residual[:, :3]), squared_lengths(residual[:, 3:])], axis=1))
+
+
+def _refuse_scale(a: Array, b: Array, z: Array) -> None:
+    ratio, sigma = length_ratio(a, b, z[:3, :3])
+    if is_other(ratio, sigma):
+        raise CalibrationRefused(
+            f"b's lengths are {1.0 / ratio:.4g} times a's (1 sigma {sigma / ratio**2:.1g})",
+            "One of the streams is told in another unit, or with another size of the board's squares or markers.",
+        )
 
 
 def _one_body(problem: Problem, fit: HandEyeFit, rows: Ints, groups: tuple[Ints, Ints], p95_max: float) -> HandEyeFit:
@@ -191,10 +242,13 @@ def _result(
         variance = estimate_variance(squares[inside], final.kind, final.scale, count)
     covariance = covariance * variance * inflation
     turned, moved = np.full(n, np.nan), np.full(n, np.nan)
-    turned[rows] = np.sqrt(squared_lengths(final.residual[:, :3]))
-    moved[rows] = np.sqrt(squared_lengths(final.residual[:, 3:]))
+    turned[rows], moved[rows] = _lengths(final.residual).T
     used = final.residual[inside] if inside.any() else final.residual
     timed = count > 12
+    if timed and (np.abs(covariance[:12, 12]) > TIED * np.sqrt(np.diag(covariance)[:12] * covariance[12, 12])).any():
+        raise CalibrationRefused(
+            "the body went round so evenly that an offset in time and a turn of X and Z look alike", "Move irregularly."
+        )
     return HandEyeFit(
         x,
         z,

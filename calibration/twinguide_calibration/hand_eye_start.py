@@ -19,7 +19,7 @@ from twinguide_calibration.rigid import (
     mean_transform,
     nearest_rotation,
 )
-from twinguide_calibration.weights import median, robust_scale
+from twinguide_calibration.weights import median, robust_scale, serial_inflation
 
 AXES_PARALLEL = 0.05  # second over first extent of the turning axes
 DISAGREE_RAD = np.radians(5.0)  # sigma of turning beyond which the two streams show no common body
@@ -58,6 +58,24 @@ def park(a: Array, b: Array) -> tuple[Array, Array, float]:
         _refuse_mirror(motion_a, motion_b, rotation, left)
     x = compose(rotation, translation)
     return x, _robust_mean(a @ x @ inverse(b)), spread
+
+
+def length_ratio(a: Array, b: Array, turn: Array) -> tuple[float, float]:
+    """Return by how much b's lengths must be taken to agree with a's, and its sigma, from poses (n, 4, 4) in pairs.
+
+    The s of `R_a t_x + t_a = R_z (s t_b) + t_z`, by least squares over s and both t; `turn` (3, 3) is R_z.
+    """
+    n = len(a)
+    open_ = np.concatenate([a[:, :3, :3], np.broadcast_to(-np.eye(3), (n, 3, 3))], axis=2).reshape(-1, 6)
+    carried = (b[:, :3, 3] @ turn.T).ravel()
+    both = np.stack([carried, a[:, :3, 3].ravel() - carried], axis=1)
+    basis = np.linalg.qr(open_)[0]
+    scaled, missed = (both - basis @ (basis.T @ both)).T
+    held = max(float(scaled @ scaled), 1e-300)
+    more = float(scaled @ missed) / held
+    left = missed - more * scaled
+    variance = float(left @ left) / max(3 * n - 7, 1) / held
+    return 1.0 + more, sqrt(variance * serial_inflation(left.reshape(n, 3), np.ones(n, dtype=np.bool_)))
 
 
 def _refuse_mirror(motion_a: Array, motion_b: Array, rotation: Array, left: float) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import hypot, inf, sqrt
 
 import numpy as np
 
@@ -16,6 +18,9 @@ PAIRS = 2000
 LEAST_TURN = np.radians(3.0)  # of a pair of poses, below which its angle is mostly noise
 LEAST_CARRIED = 0.9  # of a point's motion by its body's poses, whose twelve numbers follow much by chance
 LEAST_EXPLAINED = 0.5  # of b's motion: two streams of one motion share nearly all, of two motions next to nothing
+SIGMAS_APART = 4.0  # standard errors of a difference that chance does not make
+RIPPLE = 0.1  # of a frame: by as much interpolation between samples moves a profile's minimum
+AS_WELL = 4.0  # times the squares that the best lag leaves: another that leaves less fits as well
 GAP = 5.0  # median intervals: across a longer gap nothing is interpolated
 
 
@@ -34,14 +39,14 @@ class LagFit:
     notes: tuple[str, ...]
 
 
-def profile_minimum(lags: Array, misfit: Array, freedom: float) -> tuple[float, float]:
+def profile_minimum(lags: Array, misfit: Array, freedom: float, near: int | None = None) -> tuple[float, float]:
     """Return where a profile of squared misfit is least, and its sigma, in the unit of `lags`, (m,), equally spaced.
 
-    The least place and the curvature of a quartic over 8 steps to either side: so wide, it evens out the ripple that
-    interpolation between samples puts on a profile. Sigma as of the profile likelihood, where `freedom` terms make up
-    the misfit (Seber & Wild 1989, section 5.2).
+    Of several minima the one about row `near`, where that is given. The least place and the curvature of a quartic over
+    8 steps to either side: so wide, it evens out the ripple that interpolation between samples puts on a profile. Sigma
+    as of the profile likelihood, where `freedom` terms make up the misfit (Seber & Wild 1989, section 5.2).
     """
-    best = int(np.clip(np.argmin(misfit), 1, len(lags) - 2))
+    best = int(np.clip(np.argmin(misfit) if near is None else near, 1, len(lags) - 2))
     around = slice(max(best - PROFILE, 0), best + PROFILE + 1)
     reach = PROFILE * float(lags[1] - lags[0])
     quartic = np.polynomial.Polynomial.fit((lags[around] - lags[best]) / reach, misfit[around], 4)
@@ -66,10 +71,14 @@ def motion_lag(
     inside = _overlap(times_a, times_b, lag_max_s, 4 * (values_a.shape[1] + values_b.shape[1]))
     times_b, values_b = times_b[inside], values_b[inside]
     lags = np.arange(-lag_max_s, lag_max_s + step_s / 2, step_s)
-    misfit = np.array([float((_left_over(times_a, values_a, times_b - lag, values_b) ** 2).sum()) for lag in lags])
-    best = int(np.argmin(misfit))
-    total = float(((values_b - values_b.mean(axis=0)) ** 2).sum())
-    explained = 1.0 - float(misfit[best]) / max(total, 1e-300)
+
+    def losses(lag: float) -> Array:
+        return _left_over(times_a, values_a, times_b - lag, values_b).ravel() ** 2
+
+    half = np.repeat(times_b > times_b.mean(), values_b.shape[1]).astype(np.int64)
+    profiles = _profiles(lags, losses, half)
+    best = int(np.argmin(profiles[0]))
+    explained = 1.0 - float(profiles[0, best]) / max(float(values_b.var(axis=0).mean()), 1e-300)
     if explained < LEAST_EXPLAINED:
         raise CalibrationRefused(
             f"no lag within {lag_max_s:g} s explains the motion (best {explained:.0%} of it)",
@@ -77,10 +86,14 @@ def motion_lag(
         )
     _refuse_border(best, len(lags), lag_max_s)
     left = _left_over(times_a, values_a, times_b - lags[best], values_b)
-    freedom = max(left.size - (values_a.shape[1] + 1) * values_b.shape[1] - 1, 1)
-    lag, sigma = profile_minimum(lags, misfit, freedom)
-    sigma *= serial_inflation(left, np.ones(len(left), dtype=np.bool_)) ** 0.5
-    return LagFit(lag, sigma, float(np.sqrt(misfit[best] / freedom)), explained, (*notes_a, *notes_b))
+    free = max(left.size - (values_a.shape[1] + 1) * values_b.shape[1] - 1, 1)
+    residual = sqrt(float(profiles[0, best]) * left.size / free)
+    free /= serial_inflation(left, np.ones(len(left), dtype=np.bool_))
+    fits = [
+        LagFit(lag, sigma, residual, explained, (*notes_a, *notes_b))
+        for lag, sigma in _minima(lags, profiles[0], losses, free)
+    ]
+    return _steady(_only(fits), lags, profiles, free, _frame_s(times_a, times_b))
 
 
 def place_lag(
@@ -187,8 +200,15 @@ def pose_lag(
     `times` [s], shapes (n,) and (m,), on one clock; `poses` (n, 4, 4) and (m, 4, 4). Nothing need be calibrated: the
     angle between two poses is the same for all bodies rigidly attached (screw congruence, Chen 1991), and the lag is
     where those angles agree best. Raises CalibrationRefused for too little turning, bodies that turn each in its own
-    way, or a best lag at the border.
+    way, a best lag at the border, a motion that repeats, and a lag that changes.
     """
+    return _only(pose_lags(times_a, poses_a, times_b, poses_b, lag_max_s=lag_max_s, step_s=step_s))
+
+
+def pose_lags(
+    times_a: Array, poses_a: Array, times_b: Array, poses_b: Array, *, lag_max_s: float = 0.5, step_s: float = 0.01
+) -> Sequence[LagFit]:
+    """Return what `pose_lag` does, best first, and every other lag at which the angles of a repeated motion agree."""
     times_a, poses_a, _, notes_a = checked_stream(times_a, poses_a, "poses a")
     times_b, poses_b, _, notes_b = checked_stream(times_b, poses_b, "poses b")
     inside = _overlap(times_a, times_b, lag_max_s, 12)
@@ -200,17 +220,101 @@ def pose_lag(
         raise CalibrationRefused("the body hardly turned", "Turn it to and fro by 20 deg or more.")
     first, second, angles = first[turning], second[turning], angles[turning]
     lags = np.arange(-lag_max_s, lag_max_s + step_s / 2, step_s)
-    misfit = np.array([_incongruence(times_a, poses_a, times_b - lag, first, second, angles) for lag in lags])
-    best = int(np.argmin(misfit))
-    explained = 1.0 - float(misfit[best]) / max(float(angles.var()), 1e-300)
+
+    def losses(lag: float) -> Array:
+        return _incongruence(times_a, poses_a, times_b - lag, first, second, angles)
+
+    later = times_b > times_b.mean()
+    profiles = _profiles(lags, losses, np.where(later[first] == later[second], later[first], 2))
+    best = int(np.argmin(profiles[0]))
+    explained = 1.0 - float(profiles[0, best]) / max(float(angles.var()), 1e-300)
     if explained < LEAST_EXPLAINED:
         raise CalibrationRefused(
             f"no lag within {lag_max_s:g} s makes the two turn alike (best {max(explained, 0.0):.0%} of it)",
             "Are both fixed to one body? Turn it irregularly in view of both.",
         )
     _refuse_border(best, len(lags), lag_max_s)
-    lag, sigma = profile_minimum(lags, misfit * len(times_b), 1.0 * len(times_b))
-    return LagFit(lag, sigma, float(np.sqrt(misfit[best])), explained, (*notes_a, *notes_b))
+    free, residual = float(len(times_b)), sqrt(float(profiles[0, best]))
+    fits = [
+        LagFit(lag, sigma, residual, explained, (*notes_a, *notes_b))
+        for lag, sigma in _minima(lags, profiles[0], losses, free)
+    ]
+    return [_steady(fits[0], lags, profiles, free, _frame_s(times_a, times_b)), *fits[1:]]
+
+
+def _profiles(lags: Array, losses: Callable[[float], Array], half: Ints) -> Array:
+    """Return the mean loss at each lag, shape (3, m): of all samples, of the first half's (0), of the second's (1).
+
+    `losses(lag)` (p,) is NaN where a sample is not known at that lag; `half` (p,) is 2 where it spans both.
+    """
+    parts = (half >= 0, half == 0, half == 1)
+    found = (losses(lag) for lag in lags.tolist())
+    return np.array([[_known_mean(left[part]) for part in parts] for left in found]).T
+
+
+def _known_mean(losses: Array) -> float:
+    known = losses[np.isfinite(losses)]
+    return float(known.mean()) if len(known) else inf
+
+
+def _minima(lags: Array, misfit: Array, losses: Callable[[float], Array], free: float) -> Sequence[tuple[float, float]]:
+    """Return the lag of least misfit (m,) with its sigma, and those of other minima that fit as well, best first."""
+    rows = np.flatnonzero((misfit[1:-1] < misfit[:-2]) & (misfit[1:-1] <= misfit[2:])) + 1
+    slope, bend = misfit[rows + 1] - misfit[rows - 1], misfit[rows + 1] - 2.0 * misfit[rows] + misfit[rows - 1]
+    places = lags[rows] - 0.5 * slope / bend * float(lags[1] - lags[0])  # of parabolas, also near the border
+    left = [losses(lag) for lag in places.tolist()]
+    order = sorted(range(len(left)), key=lambda row: _known_mean(left[row]))
+    best = order[0]
+
+    def as_well(row: int) -> bool:
+        far = abs(places[row] - places[best]) > PROFILE * float(lags[1] - lags[0])
+        near = _known_mean(left[row]) < AS_WELL * _known_mean(left[best])
+        return far and near and not worse(left[row], left[best], free)
+
+    kept = [best, *(row for row in order if as_well(row))]
+    return [profile_minimum(lags, misfit, free, int(rows[row])) for row in kept]
+
+
+def worse(one: Array, other: Array, count: float) -> bool:
+    """Tell whether losses (p,) are beyond chance larger than another answer's of the same samples (Vuong 1989).
+
+    `count` of the p are independent; NaN is not known.
+    """
+    apart = one - other
+    return bool(np.nanmean(apart) > SIGMAS_APART * np.nanstd(apart) / sqrt(count))
+
+
+def _only(fits: Sequence[LagFit]) -> LagFit:
+    if len(fits) > 1:
+        raise repeated(fits[1].lag_s - fits[0].lag_s)
+    return fits[0]
+
+
+def repeated(apart_s: float) -> CalibrationRefused:
+    """Return the refusal of a motion that is alike after a time [s], so that lags so far apart explain it as well."""
+    return CalibrationRefused(
+        f"the motion repeats every {abs(apart_s):.2g} s: lags so far apart explain it as well", "Move irregularly."
+    )
+
+
+def _steady(fit: LagFit, lags: Array, profiles: Array, free: float, frame_s: float) -> LagFit:
+    """Refuse a lag that changes by more than a frame from one half of a recording to the other; tell a smaller one."""
+    near = np.abs(lags - fit.lag_s) <= 2.0 * PROFILE * float(lags[1] - lags[0])
+    halves = [profile_minimum(lags[near], half[near], free / 2.0) for half in profiles[1:] if np.isfinite(half).all()]
+    if len(halves) < 2:
+        return fit
+    (one, sigma_one), (two, sigma_two) = halves
+    if abs(two - one) <= SIGMAS_APART * hypot(sigma_one, sigma_two) + RIPPLE * frame_s:
+        return fit
+    told = f"the lag changes from {1e3 * one:.1f} ms in the first half to {1e3 * two:.1f} ms in the second"
+    if abs(two - one) > frame_s:
+        raise CalibrationRefused(told, "A clock runs wrong or was set: use the part before or after.")
+    return replace(fit, sigma_s=hypot(fit.sigma_s, (two - one) / 2.0), notes=(*fit.notes, told))
+
+
+def _frame_s(*times: Array) -> float:
+    """Return the longest interval [s] between the stamps of streams."""
+    return max(float(np.median(np.diff(stamps))) for stamps in times)
 
 
 def checked_stream(times: Array, poses: Array, what: str) -> tuple[Array, Array, Ints, tuple[str, ...]]:
@@ -223,14 +327,14 @@ def checked_stream(times: Array, poses: Array, what: str) -> tuple[Array, Array,
     return as_floats(times)[rows], checked.matrices[stamps.kept], rows, (*checked.notes, *stamps.notes)
 
 
-def _incongruence(times_a: Array, poses_a: Array, at: Array, first: Ints, second: Ints, angles: Array) -> float:
-    """Return the mean Tukey-bounded squared difference of angles [rad2] at a lag."""
+def _incongruence(times_a: Array, poses_a: Array, at: Array, first: Ints, second: Ints, angles: Array) -> Array:
+    """Return the bounded squared differences of angles [rad2], shape (p,), at a lag; NaN of pairs in a gap."""
     moved, known = interpolate_poses(times_a, poses_a, at)
     both = known[first] & known[second]
-    if not both.any():
-        return float("inf")
+    out = np.full(len(angles), np.nan)
     squares = (turning_angles(moved, first[both], second[both]) - angles[both]) ** 2
-    return float(np.minimum(squares, 9.0 * np.median(squares)).mean())
+    out[both] = np.minimum(squares, 9.0 * np.median(squares)) if len(squares) else squares
+    return out
 
 
 def twists(times: Array, poses: Array, at: Array, half_s: float) -> Array:

@@ -240,3 +240,47 @@ def test_the_stated_error_holds_on_a_long_lever_however_few_the_poses(noise_a, n
         error = np.concatenate([difference(x, fit.x), difference(z, fit.z)])
         inside += bool(covers(error, fit.covariance, fit.freedom))
     assert inside in held
+
+
+@pytest.mark.parametrize("ratio", [1.02, 0.98, 10.0])
+def test_lengths_of_another_unit_or_board_are_refused_with_their_ratio(ratio):
+    for seed in range(20):
+        a, b, _, _ = poses(seed, n=30)
+        solve_hand_eye(a, b)
+        b[:, :3, 3] *= ratio
+        with pytest.raises(CalibrationRefused, match="another size of the board") as refused:
+            solve_hand_eye(a, b)
+        assert float(refused.value.reason.split()[3]) == pytest.approx(ratio, rel=2e-3)  # ten sigma
+
+
+def swinging(lag, period, second):
+    """Return two streams of a body that swings with a period [s], `second` of it across, the later one by a lag [s]."""
+    x, z, rng = setting(3)
+    times_a, times_b = np.arange(0.0, 10.0, 1 / 90), np.arange(1.0, 9.0, 1 / 60)
+
+    def body(t):
+        one, two = np.sin(2 * np.pi * t / period), np.cos(2 * np.pi * t / period)
+        turn = 0.5 * np.stack([one, second * two, 0 * t], axis=1)
+        return compose(exponential(turn), 0.1 * np.stack([one, two, 0.2 * np.sin(2 * np.pi * t / period + 1)], axis=1))
+
+    a, b = noisy(rng, body(times_a), (1e-3, 1.5e-4)), noisy(rng, inverse(z) @ body(times_b - lag) @ x, (1e-3, 1.5e-4))
+    return (times_a, a, times_b, b), x
+
+
+@pytest.mark.parametrize("lag", [0.05, 0.28, -0.22])
+def test_of_the_lags_at_which_a_repeated_motion_turns_alike_the_one_is_taken_at_which_it_moves_alike(lag):
+    streams, x = swinging(lag, 1.0, 0.3)
+    fit = solve_hand_eye_timed(*streams)
+    assert fit.offset_s == pytest.approx(-lag, abs=1e-3)
+    assert np.linalg.norm(difference(x, fit.x)[3:]) < 2.0 * fit.x_p95
+
+
+def test_an_offset_that_a_repeated_motion_leaves_open_is_told_as_unsure():
+    fit = solve_hand_eye_timed(*swinging(0.28, 0.5, 0.3)[0])
+    assert fit.offset_sigma_s > 0.4
+    assert any("the motion repeats" in note for note in fit.notes)
+
+
+def test_a_body_that_goes_round_evenly_is_refused():
+    with pytest.raises(CalibrationRefused, match=r"Move irregularly"):
+        solve_hand_eye_timed(*swinging(0.045, 0.8, 1.0)[0])

@@ -157,3 +157,33 @@ def test_a_clock_that_was_set_half_way_is_refused_and_one_that_was_not_never(ste
         arrival[1500:] += step_s
         with pytest.raises(CalibrationRefused, match=r"no line .* largest step is 2[456]"):
             fit_clock(device, arrival)
+
+
+@pytest.mark.parametrize("find", ["turning", "moving"])
+def test_a_motion_that_repeats_within_the_search_tells_no_lag(find):
+    times = np.arange(0.0, 15.0, 1 / 50)
+
+    def body(t):
+        wave = np.sin(2 * np.pi * t / 0.8)
+        return compose(exponential(np.outer(wave, [0.5, 0.15, 0.0])), 0.1 * np.outer(wave, [1.0, 0.0, 0.2]))
+
+    a, b = body(times), body(times - 0.045)
+    b[:, :3, 3] += np.random.default_rng(0).normal(size=(len(times), 3)) * 2e-4
+    with pytest.raises(CalibrationRefused, match=r"repeats every 0\.[48]0? s"):
+        pose_lag(times, a, times, b) if find == "turning" else place_lag(times, a, times, b[:, :3, 3])
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.004, 0.05])
+def test_a_lag_that_changes_is_refused_beyond_a_frame_and_told_below(late_s):
+    times = np.arange(0.0, 20.0, 1 / 50)
+    shown = times + np.where(times > 10.0, late_s, 0.0)
+    for seed in range(5):
+        b = turning(times - 0.07, seed)
+        b[:, :3, :3] = b[:, :3, :3] @ exponential(np.random.default_rng(seed).normal(size=(len(times), 3)) * 1e-3)
+        if late_s > 0.02:
+            with pytest.raises(CalibrationRefused, match=r"lag changes from 7\d.* to 11\d"):
+                pose_lag(times, turning(times, seed), shown, b)
+            continue
+        fit = pose_lag(times, turning(times, seed), shown, b)
+        assert abs(fit.lag_s - 0.07 - late_s / 2.0) < 4.0 * fit.sigma_s + 1e-3  # 1 ms: what lines over 20 ms bend
+        assert any("lag changes" in note for note in fit.notes) == (late_s > 0.0)
