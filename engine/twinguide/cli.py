@@ -16,6 +16,10 @@ from twinguide.calibrating.commands import calibrate
 from twinguide.errors import PluginError, TwinGuideError
 
 ENDS = (signal.SIGTERM, signal.SIGHUP)  # end a run as Ctrl-C does
+PLUGIN_FILES = click.option(
+    "--plugin", "plugins", multiple=True, type=click.Path(path_type=Path),
+    help="A plugin's Python file, beside the installed ones; repeatable.",
+)  # fmt: skip
 
 
 class Group(click.Group):
@@ -55,7 +59,10 @@ class Main(Group):
 @click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="twinguide")
 def main() -> None:
-    """Digital-twin-assisted surgery in a headset. Research use only."""
+    """Digital-twin-assisted surgery in a headset. Research use only.
+
+    `twinguide demo` shows it, all simulated; `twinguide doctor` says what this machine lacks.
+    """
 
 
 main.add_command(calibrate)
@@ -64,7 +71,10 @@ main.add_command(calibrate)
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
-    """Look at the machine and name the remedy for each lack; exit 1 where TwinGuide cannot run."""
+    """Look at the machine, and name the remedy for each lack.
+
+    TwinGuide does without what is a `lack`; with a `fault` it cannot run, and the exit status is 1.
+    """
     from twinguide.doctor import as_tables, examine
 
     checks = examine()
@@ -86,17 +96,23 @@ def case() -> None:
 @case.command("import")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--units", type=click.Choice(["mm", "m"]), required=True, prompt=True, help="Units of the files.")
-@click.option("--axes", type=click.Choice(["lps", "ras"]), required=True, prompt=True, help="Axes of the files.")
+@click.option(
+    "--axes", type=click.Choice(["lps", "ras"]), required=True, prompt=True,
+    help="Where the files' axes point: left, posterior, superior or right, anterior, superior.",
+)  # fmt: skip
 @click.option(
     "--breathing-phase", type=click.Choice(["end-expiration", "end-inspiration", "free-breathing", "unknown"]),
-    required=True, prompt=True, help="When the patient was scanned.",
+    required=True, prompt=True, help="When in the breath the patient was scanned.",
 )  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The case folder to write.")
-@click.option("--plugin", "plugins", multiple=True, type=click.Path(path_type=Path), help="A plugin file to add.")
+@PLUGIN_FILES
 def case_import(
     source: Path, units: str, axes: str, breathing_phase: str, out: Path, plugins: tuple[Path, ...]
 ) -> None:
-    """Import SOURCE, a folder of closed surfaces (VTK, STL, OBJ, PLY), as a case."""
+    """Import a patient's closed surfaces as a case.
+
+    SOURCE is their folder: one VTK, STL, OBJ or PLY file for each structure, named after it (docs/case.md).
+    """
     from rich.console import Console
     from rich.progress import Progress
 
@@ -159,21 +175,27 @@ def case_show(folder: Path, stills: Path | None) -> None:
         click.echo(f"drew {path}")
 
 
+OUT = click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("out/session"), show_default=True,
+    help="The session folder. The session that it holds is kept as its folder `previous`, the last one only.",
+)  # fmt: skip
 RUN_OPTIONS = [
-    click.option(
-        "--out",
-        type=click.Path(path_type=Path),
-        default=Path("out/session"),
-        show_default=True,
-        help="The session folder; the session that it holds is kept in it as `previous`, one at most.",
-    ),
+    OUT,
     click.option("--seed", type=int, help="Seed of everything drawn by chance."),
     click.option("--seconds", type=float, help="Seconds of guidance."),
-    click.option("--headset", type=click.Choice(["auto", "openxr", "simulated"]), help="Which headset."),
-    click.option("--clock", type=click.Choice(["real", "virtual"]), help="Real time, or lockstep."),
+    click.option("--headset", type=click.Choice(["auto", "openxr", "simulated"]), help="openxr needs --clock real."),
+    click.option(
+        "--clock", type=click.Choice(["real", "virtual"]), help="Real time; or lockstep: same seed, same bits."
+    ),
     click.option("--draw-every", type=int, help="Draw every n-th frame (virtual clock)."),
-    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a scenario key, dotted."),
-    click.option("--plugin", "plugins", multiple=True, type=click.Path(path_type=Path), help="A plugin file to add."),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Set a key of the scenario, as loop.rate_hz=60; repeatable.",
+    ),
+    PLUGIN_FILES,
 ]
 
 
@@ -188,14 +210,21 @@ def run_options(command: Any) -> Any:  # noqa: ANN401 - click decorates what it 
 @click.argument("scenario")
 @run_options
 def run(scenario: str, **options: Any) -> None:  # noqa: ANN401 - click's options
-    """Run SCENARIO: a TOML file, or the name of one that a plugin brings."""
+    """Run a scenario, and leave a session: recording, video, report.
+
+    SCENARIO is a TOML file (docs/scenario.md), or the name of one that a plugin brings, as liver_puncture. It says what
+    no option does. Ctrl-C ends the run; what was recorded is reported.
+    """
     _run(scenario, **options)
 
 
 @main.command()
 @run_options
 def demo(**options: Any) -> None:  # noqa: ANN401 - click's options
-    """Guide a needle to a breathing liver's tumour, simulated from patient to headset."""
+    """Guide a needle to a tumour in a breathing liver, all simulated.
+
+    Short for `twinguide run liver_puncture`.
+    """
     _run("liver_puncture", **options)
 
 
@@ -241,7 +270,7 @@ def _say(line: str) -> None:
 @main.command()
 @click.argument("session", type=click.Path(path_type=Path))
 def report(session: Path) -> None:
-    """Rebuild summary, timing and report of SESSION from its recording."""
+    """Rebuild the summary, timing and report of a session's folder."""
     from twinguide.report import build_report
 
     click.echo(f"wrote {build_report(session, say=click.echo)}")

@@ -59,7 +59,7 @@ def kept(outcome: object, out: Path) -> None:
 
 @click.group()
 def calibrate() -> None:
-    """Calibrate from recordings: PLUS and Slicer files, CSV, or a session."""
+    """Calibrate from recordings of PLUS, 3D Slicer, or a session."""
 
 
 @calibrate.command()
