@@ -58,7 +58,8 @@ def hosted(asked, tmp_path_factory):
     """
     base = tmp_path_factory.mktemp("hosted")
     case = write_case(base)
-    load(SimpleNamespace(case=Case.load(case), options=SoftbodyOptions(**OPTIONS), real_time=False))
+    known = Case.load(case)
+    load(SimpleNamespace(case=known, options=SoftbodyOptions(**OPTIONS), real_time=False), known.body())
     fastpath.train(asked[0])
 
     def run(drive, seen, registered_at=0):
