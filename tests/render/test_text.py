@@ -104,6 +104,22 @@ def test_the_panel_takes_the_side_where_it_fits_and_follows_no_sway():
         assert {at(x, before).side for x in np.linspace(-0.02, 0.02, 9)} == {before}
 
 
+def test_the_panel_does_not_cover_the_entry_and_does_not_jump_for_a_row_more():
+    sight = hanging.Sight.of(view_of(0.454, 720))
+    middle = HEAD.apply(np.array([0.06, 0.0, -0.55]))
+    entry = HEAD.apply(np.array([-0.12, 0.07, -0.5]))  # above a low panel on the left, behind a high one
+
+    def side(rows, before, entry=entry):
+        page = panels.Typesetter(ATLAS).page((("normal", "row"),) * rows, 13.0)
+        return hanging.hang(page, HEAD, middle, 0.12, sight, before, entry).side
+
+    assert side(12, "right", None) == "left"
+    assert side(12, "left") == side(12, "right") == "right"
+    assert side(1, "right") == "left"
+    assert [side(rows, "left") for rows in (4, 6, 8)] == ["left"] * 3
+    assert [side(rows, "right") for rows in (4, 6, 8)] == ["right"] * 3
+
+
 def test_the_text_does_not_flow_anew_when_the_head_moves():
     """The width hangs on the display alone: mirrored eyes and every pose of the head give the same."""
     fov = (-0.7, 0.5, 0.6, -0.6)

@@ -76,13 +76,19 @@ class Sight:
 
 
 def hang(
-    page: Page, head: Transform, middle: Array | None, field_radius: float, sight: Sight, before: Side = "right"
+    page: Page,
+    head: Transform,
+    middle: Array | None,
+    field_radius: float,
+    sight: Sight,
+    before: Side = "right",
+    entry: Array | None = None,
 ) -> Hanging:
     """Hang the panel beside the field, as far as the view reaches; centred before the wearer where there is none.
 
-    `middle` [m], shape (3,), in stage, and `field_radius` [m] are the field's. A pure function of the head and of the
-    side `before`: the panel stands still beside the patient, slides only where it would leave the view, and goes to the
-    other side where it covers clearly less of the field.
+    `middle` and `entry` [m], each shape (3,), in stage, and `field_radius` [m] are the field's. A pure function of the
+    head and of the side `before`: the panel stands still beside the patient, slides only where it would leave the view,
+    and goes to the other side where it covers clearly less of the field, and not the entry.
     """
     side, em = before, sight.em
     width, height = page.width * em, page.height * em
@@ -91,16 +97,21 @@ def hang(
         depth, x, y = 1.0, -width / 2, height / 2
     else:
         depth = float(np.clip(-place[2], 0.3, 1.5))
-        reach = field_radius / depth + GAP_TANGENT
-        x, half = float(place[0]) / depth, sight.half_width(depth)
-        other: Side = "left" if before == "right" else "right"
-        beyond = {"right": max(0.0, x + reach + width - half), "left": max(0.0, reach + width - half - x)}
-        if beyond[before] > beyond[other] + SWITCH_TANGENT:
-            side = other
-        x += reach if side == "right" else -reach - width
-        x = max(-half, min(x, half - width))
+        aside, half, reach = float(place[0]) / depth, sight.half_width(depth), field_radius / depth + GAP_TANGENT
         y = float(place[1]) / depth + height / 2
         y = min(max(y, sight.down + MARGIN_TANGENT + height), sight.up - MARGIN_TANGENT)
+        wanted: dict[Side, float] = {"right": aside + reach, "left": aside - reach - width}
+        at = {one: max(-half, min(there, half - width)) for one, there in wanted.items()}
+        covered = {"right": max(0.0, wanted["right"] - at["right"]), "left": max(0.0, at["left"] - wanted["left"])}
+        seen = None if entry is None else place_in(head, entry)
+        if seen is not None and seen[2] < -0.2:
+            u, v = (seen[:2] / -seen[2]).tolist()
+            for one, left in at.items():
+                gap = GAP_TANGENT if one == before else 3.0 * GAP_TANGENT  # so that it does not come and go
+                covered[one] += -gap < u - left < width + gap and -gap < y - v < height + gap
+        other: Side = "left" if before == "right" else "right"
+        side = other if covered[before] > covered[other] + SWITCH_TANGENT else before
+        x = at[side]
     corner = head.apply(np.array([x, y, -1.0]) * depth)
     return Hanging(corner, head.rotation[:, 0], head.rotation[:, 1], em * depth, side)
 

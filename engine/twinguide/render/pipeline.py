@@ -140,7 +140,9 @@ class Renderer:
         radius = float(self._extent.max()) + 1.75 * marks.LETTER_GAP_M  # its letters too
         width = hanging.panel_width(sight, None if middle is None else radius)
         page = self._typesetter.page(panels.panel_rows(scene), width, sight.height_em)
-        place = hanging.hang(page, head, middle, radius, sight, self._side)
+        entry, stage = scene.twin.entry, _stage_of(scene)
+        entry = stage.apply(entry) if stage and entry is not None else None
+        place = hanging.hang(page, head, middle, radius, sight, self._side, entry)
         self._side = place.side
         self._quads.add_page(page, place)
         self._quads.add_sign_of_life(page, place, scene.frame)
