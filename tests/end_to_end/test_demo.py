@@ -68,11 +68,10 @@ def test_a_report_is_rebuilt_from_the_recording_alone(demos):
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_ctrl_c_an_end_that_is_asked_for_and_a_closed_terminal_leave_a_valid_folder(demos, tmp_path, ending):
+def test_ctrl_c_an_end_that_is_asked_for_and_a_closed_terminal_leave_a_valid_folder(demo_case, tmp_path, ending):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so its children
     out = tmp_path / "session"
-    case = demos[0] / "case"
-    arguments = ["demo", "--out", out, "--set", f"case={case}", *SMALL]
+    arguments = ["demo", "--out", out, "--set", f"case={demo_case.folder}", *SMALL]
     run = subprocess.Popen(
         [sys.executable, "-m", "twinguide", *map(str, arguments)],
         stdout=subprocess.PIPE,
