@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from . import native
 from .body import Array, Body, Springs
 from .quasistatic import Solver
-from .reduced import Calibration, Model, Reduced
+from .reduced import Model, Reduced
 from .reduction import Drive, Reduction
 
 RANGE_M = np.diag([0.008, 0.012, 0.020])  # of the target along x, y, z in LPS: a deep breath moves a liver most along z
@@ -81,10 +81,10 @@ def load(path: Path) -> Model | None:
     try:
         with np.load(path, allow_pickle=False) as kept:
             parts = {name: kept[name] for name in kept.files}
-        ratio, inside_m, count = parts.pop("calibration").tolist()
+        ratio = float(parts.pop("ratio"))
         drive = Drive(parts.pop("rest"), parts.pop("directions"))
         path.touch()
-        return Model(Reduction(drive=drive, **parts), Calibration(ratio, inside_m, int(count)))
+        return Model(Reduction(drive=drive, **parts), ratio)
     except (OSError, ValueError, KeyError, TypeError, BadZipFile):
         return None
 
@@ -93,12 +93,12 @@ def train(job: Job) -> Path:
     """Make the model of a job here and now, some 10 to 30 s, and keep it; return where."""
     solver = Solver(job.body, job.springs, backend="cpu")
     model = Reduced(solver, job.body, job.springs, None, job.drive, modes=MODES, samples=SAMPLES).model
-    r, c, path = model.reduction, model.calibration, job.path()
+    r, path = model.reduction, job.path()
     parts = {name: getattr(r, name) for name in ("mean", "modes", "gradient", "weights", "moduli")}
     parts |= {"rest": r.drive.rest, "directions": r.drive.directions}
     handle, name = tempfile.mkstemp(suffix=".npz", dir=path.parent)
     with os.fdopen(handle, "wb") as out:
-        np.savez(out, calibration=np.array([c.ratio, c.inside_m, c.count]), **parts)
+        np.savez(out, ratio=model.ratio, **parts)
     Path(name).replace(path)
     models = sorted(path.parent.glob("reduced-*.npz"), key=lambda p: p.stat().st_mtime)
     for old in models[:-KEPT]:

@@ -54,21 +54,12 @@ class _System(ctypes.Structure):
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """How the check's sweep [m] relates to the true error [m], rms: the largest ratio met, inside and outside."""
-
-    ratio: float
-    inside_m: float  # largest true error at shares inside the range that were not trained on
-    count: int
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
     """What training makes: modes and points, and how far the check can be believed."""
 
     reduction: Reduction
-    calibration: Calibration
+    ratio: float  # of the true error [m], rms, to the check's sweep [m]: the largest met, inside and outside the range
 
 
 class Reduced:
@@ -111,15 +102,15 @@ class Reduced:
         self._at = np.zeros(len(self.reduction.modes))
         self._out = np.zeros(8)
         self._left: Array | None = None  # where the modes have led, which the solver does not know yet
-        self.calibration = Calibration(0.0, 0.0, 0) if model is None else model.calibration
+        self.ratio = 0.0 if model is None else model.ratio
         if model is None:
-            self.calibration = self._calibrate(body)
+            self.ratio = self._calibrate()
             self._at[:] = 0.0  # where a kept model begins
 
     @property
     def model(self) -> Model:
         """What was trained, to be kept."""
-        return Model(self.reduction, self.calibration)
+        return Model(self.reduction, self.ratio)
 
     def step(self, targets: Array) -> Solved:
         """Follow the targets [m], shape (k, 3), by one frame."""
@@ -155,14 +146,14 @@ class Reduced:
         if not good:
             at[:] = 0.0
         residual = left / acting if acting > 0 else 0.0
-        return Solved(x, residual, least, steps, good, "reduced", self.calibration.ratio * sweep + moved)
+        return Solved(x, residual, least, steps, good, "reduced", self.ratio * sweep + moved)
 
-    def _calibrate(self, body: Body) -> Calibration:
+    def _calibrate(self) -> float:
         """Measure the check against full solutions, between the trained shares and up to BEYOND times the range."""
         between = self._drive.samples(64)[-8:] * 0.97
         outside = between[:4] * BEYOND / np.abs(between[:4]).max(axis=1, keepdims=True)
-        shares, ratios, inside = np.concatenate([between, outside]), [0.0], 0.0
-        for share in shares:
+        ratios = [0.0]
+        for share in np.concatenate([between, outside]):
             targets = self._drive.targets(share)
             truth = settled(self._solver, targets)
             self._at[:] = 0.0
@@ -171,8 +162,7 @@ class Reduced:
             sweep = float(self._out[0])
             if sweep > SWEEP_FLOOR_M:
                 ratios.append(error / sweep)
-            inside = max(inside, error) if np.abs(share).max() <= 1 else inside
-        return Calibration(max(ratios), inside, len(shares))
+        return max(ratios)
 
     def _lay_out(self, body: Body, lay: Layout, threads: int) -> None:
         r, (corners, law) = self.reduction, _side_by_side(lay)

@@ -122,7 +122,7 @@ def test_the_process_apart_makes_the_same_model(kept, tmp_path, monkeypatch):
     training.main(str(tmp_path / "job.npz"))
     after = fastpath.load(kept.path())
     assert np.array_equal(before.reduction.modes, after.reduction.modes)
-    assert before.calibration == after.calibration
+    assert before.ratio == after.ratio
     assert not (tmp_path / "job.npz").exists()
 
 

@@ -9,7 +9,7 @@ from twinguide_softbody.body import Body, Springs
 from twinguide_softbody.layout import FACES, pairs
 from twinguide_softbody.mesh import block, quadratic
 from twinguide_softbody.quasistatic import Solver
-from twinguide_softbody.reduced import ACCEPT_M, Calibration, Model, Reduced
+from twinguide_softbody.reduced import ACCEPT_M, Model, Reduced
 from twinguide_softbody.reduction import Drive, Reduction, nonnegative, principal, settled, stress
 
 pytestmark = pytest.mark.skipif(native.compiler() is None, reason="the fast path needs a C compiler")
@@ -94,7 +94,7 @@ def test_the_check_finds_the_full_bodys_imbalance_and_its_smallest_volume(width,
     drive = Drive(body.vertices[drawn], 0.005 * modes[:, drawn])
     none = Reduction(drive, 0 * vertices, modes, np.zeros((1, 4, 9)), np.ones(1), np.ones((1, 2)))
     solver = Solver(body, springs, fixed, backend="cpu")
-    reduced = Reduced(solver, body, springs, fixed, drive, model=Model(none, Calibration(1.0, 0.0, 0)), threads=2)
+    reduced = Reduced(solver, body, springs, fixed, drive, model=Model(none, 1.0), threads=2)
     reduced._library = native.library("reduced.c", width)
     targets = drive.targets(np.array([1.0, -0.4, 0.6])) + 1e-3  # what the modes cannot follow, the springs pull at
     solved = reduced._reduced(targets)  # sampled points without stiffness: the springs alone move the modes
