@@ -32,6 +32,7 @@ FEW = 64  # springs whose change the coarse factor follows at once
 PROBE = 2  # iterations that look at what a step leaves,
 SEEN = 3.0  # and how much more that is than what they move: 0.4 to 0.8 of it with smooth, 0.2 to 0.7 with rough targets
 SETTLED = 5e-5  # [m], rms: below, a step has converged; one that leaves more takes a second direction
+AT_FIRST = 2e-4  # the same in the frame in which springs come, which has less time for it
 QUIET = 1e-7  # [m]: a direction is not refined below
 STILL = 1e-4  # of that: nothing moves at all
 COLD = 400  # iterations for one direction of a cold start
@@ -207,6 +208,7 @@ class Solver:
         nothing is `guessed`: the last moves would bend the whole body for them.
         """
         newton, total, missing, again = self._newton, 0, np.inf, False
+        enough = (SETTLED if guessed else AT_FIRST) / SEEN
         if guessed:
             newton.guess()
         for again in (False, True):
@@ -214,8 +216,8 @@ class Solver:
                 newton.assemble()
             count, _ = newton.iterate(ITERATIONS, 0.0, self._quiet)
             total += count
-            missing = newton.missing(PROBE, SETTLED / SEEN)
-            if missing <= SETTLED / SEEN:
+            missing = newton.missing(PROBE, enough)
+            if missing <= enough:
                 break
         return Tally(total, missing, again)
 
