@@ -18,6 +18,7 @@ from twinguide.hosting.link import HUB_START_S, HubLink
 from twinguide.hosting.plan import Control, RunPlan
 from twinguide.hosting.router import Router
 from twinguide.hosting.schedule import Member, Schedule
+from twinguide.hub.supervisor import STARVED
 from twinguide.messages import DoneMark, PartState, StepMark
 
 log = logging.getLogger("twinguide.hosting")
@@ -73,9 +74,12 @@ class Remote:
     def wait_ready(
         self, receive: Callable[[], None], states: dict[str, PartState], names: Iterable[str] | None = None
     ) -> None:
-        """Wait until each part, or each named one, can be stepped, or was given up, or its time to begin is over."""
+        """Wait until each part, or each named one, can be stepped, or was given up, or its time to begin is over.
+
+        In virtual time that is all that a busy machine may take: a part that joined later would change what comes out.
+        """
         names = self._names if names is None else names
-        until = time.monotonic() + self._plan.start_deadline_s + 1.0
+        until = time.monotonic() + self._plan.start_deadline_s * (STARVED if self._plan.virtual else 1) + 1.0
         while time.monotonic() < until and self._link is not None and not self._link.dead():
             receive()
             if all(self._settled(name, states.get(name)) for name in names):
