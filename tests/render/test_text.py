@@ -101,7 +101,7 @@ def test_the_panel_takes_the_side_where_it_fits_and_follows_no_sway():
     assert corner[0] + page.width * at(0.08, "right").em < 0.08 - 0.12
     assert at(-0.08, "left").side == "right"
     for before in ("left", "right"):
-        assert {at(x, before).side for x in np.linspace(-0.02, 0.02, 9)} == {before}
+        assert {at(x, before).side for x in np.linspace(-0.012, 0.012, 9)} == {before}
 
 
 def test_the_panel_does_not_cover_the_entry_and_does_not_jump_for_a_row_more():
