@@ -19,17 +19,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from twinguide.case_file import CASE_FILE, CaseFile, Risk, Role, StructureRow, Vec3, check
 from twinguide.distances import DistanceGrid, DistanceGrids
 from twinguide.errors import CaseError
 
-CASE_FILE = "case.toml"
-FORMAT = 1
 Array = NDArray[np.float64]
-Role = Literal["organ", "tumour", "vessel", "bile", "bone", "pleura", "skin", "cyst", "other"]
 MOVING_ROLES: tuple[Role, ...] = ("organ", "tumour", "vessel", "bile", "cyst")  # these follow the organ, the rest stays
-Risk = Literal["target", "critical", "pass", "none"]
-BreathingPhase = Literal["end-expiration", "end-inspiration", "free-breathing", "unknown"]
-Vec3 = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,81 +90,6 @@ class Plan:
     note: str = ""
 
 
-class StructureRow(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """One [[structures]] table of case.toml."""
-
-    name: str
-    role: Role
-    risk: Risk
-    colour: Vec3
-    margin_mm: float
-    tolerance_mm: float
-    young_pa: float = 0.0
-    young_sigma_pa: float = 0.0
-    poisson: float = 0.45
-    source: str = ""
-    file: str
-    sha256: str
-    distance_file: str = ""
-    distance_sha256: str = ""
-    generated: bool = False
-    note: str = ""
-
-
-class LandmarkRow(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """One [[landmarks]] table of case.toml."""
-
-    name: str
-    kind: Literal["fiducial", "verification"]
-    position: Vec3
-
-
-class PlanRow(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The [plan] table of case.toml."""
-
-    target_structure: str
-    entry: Vec3
-    target: Vec3
-    note: str = ""
-
-
-class BodyRow(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The [body] table of case.toml."""
-
-    file: str
-    sha256: str
-    note: str = ""
-
-
-class Provenance(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Where a case comes from: the importer, its libraries, and the SHA-256 of each source file."""
-
-    importer: str
-    source: str
-    libraries: dict[str, str]
-    files: dict[str, str]
-
-
-class CaseFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """The whole of case.toml."""
-
-    format: int
-    title: str
-    organ: str
-    units: Literal["m"]
-    axes: Literal["lps"]
-    source_units: Literal["mm", "m"]
-    source_axes: Literal["lps", "ras"]
-    laterality: str
-    breathing_phase: BreathingPhase  # of the scan that the surfaces come from
-    missing: list[str]
-    structures: list[StructureRow]
-    body: BodyRow
-    landmarks: list[LandmarkRow]
-    plan: PlanRow
-    provenance: Provenance
-
-
 class Case:
     """One patient's case, read from its folder; arrays are read on first use and kept."""
 
@@ -204,7 +124,7 @@ class Case:
             content = msgspec.toml.decode(raw, type=CaseFile)
         except (msgspec.DecodeError, ValueError) as error:
             raise CaseError("a case file as `twinguide case import` writes it", str(error), str(path)) from error
-        _check(content, folder)
+        check(content, folder)
         return Case(folder, content, hashlib.sha256(raw).hexdigest())
 
     def surface(self, name: str) -> Surface:
@@ -260,44 +180,6 @@ def _structure(row: StructureRow) -> Structure:
         file=row.file, generated=row.generated, sha256=row.sha256,
         young_pa=row.young_pa, young_sigma_pa=row.young_sigma_pa, poisson=row.poisson, note=row.note,
     )  # fmt: skip
-
-
-def _check(content: CaseFile, folder: Path) -> None:
-    """Check what the types cannot: the format, names that refer to each other, finite numbers, and every hash."""
-    where = str(folder / CASE_FILE)
-    if content.format != FORMAT:
-        raise CaseError(f"format = {FORMAT}", f"format = {content.format}", where, "Import the patient again.")
-    names = [row.name for row in content.structures]
-    for kind, given in (("structures", names), ("landmarks", [row.name for row in content.landmarks])):
-        if len(set(given)) != len(given):
-            raise CaseError(f"different names in [[{kind}]]", str(sorted(given)), where)
-    for key, name in (("organ", content.organ), ("plan.target_structure", content.plan.target_structure)):
-        if name not in names:
-            raise CaseError(f"{key} to name one of the structures {names}", repr(name), where)
-    points: Mapping[str, Vec3] = {
-        "plan.entry": content.plan.entry,
-        "plan.target": content.plan.target,
-        **{f"landmarks.{row.name}.position": row.position for row in content.landmarks},
-    }
-    for key, point in points.items():
-        if not np.isfinite(point).all() or np.abs(point).max() > 5.0:
-            raise CaseError(f"{key} in metres, within a room", str(point), where)
-    for row in content.structures:
-        _check_hash(folder / row.file, row.sha256)
-        if row.distance_file:
-            _check_hash(folder / row.distance_file, row.distance_sha256)
-    _check_hash(folder / content.body.file, content.body.sha256)
-
-
-def _check_hash(path: Path, sha256: str) -> None:
-    if not path.is_file():
-        raise CaseError("a file that case.toml names", "nothing", str(path), "Import the patient again.")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != sha256:
-        raise CaseError(
-            f"sha256 {sha256[:12]}...", f"{found[:12]}...", str(path),
-            "The file was changed after the import: import the patient again.",
-        )  # fmt: skip
 
 
 def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, NDArray[Any]]:

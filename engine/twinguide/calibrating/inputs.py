@@ -10,7 +10,8 @@ import numpy as np
 
 from twinguide.bus.catalogue import Catalogue
 from twinguide.calibrating.result import Source, source_of
-from twinguide.case import CASE_FILE, Case
+from twinguide.case import Case
+from twinguide.case_file import CASE_FILE
 from twinguide.errors import BusError, CalibrationError, FrameError
 from twinguide.frames import Pose
 from twinguide.messages import Exposure, PoseWire, Registration, Shown

@@ -10,19 +10,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.case import (
+from twinguide.case import Body, Landmark, Plan, Surface
+from twinguide.case_file import (
     FORMAT,
-    Body,
     BodyRow,
     BreathingPhase,
     CaseFile,
-    Landmark,
     LandmarkRow,
-    Plan,
     PlanRow,
     Provenance,
     StructureRow,
-    Surface,
     Vec3,
 )
 from twinguide.distances import DistanceGrid

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.case import CASE_FILE, CaseFile
+from twinguide.case_file import CASE_FILE, CaseFile
 from twinguide.files import write_whole
 
 HEADER = "# A TwinGuide case. Lengths in metres and points in LPS, except keys that end in _mm.\n\n"

@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from twinguide.case import BodyRow, Case, CaseFile, PlanRow, Provenance, StructureRow
+from twinguide.case import Case
+from twinguide.case_file import BodyRow, CaseFile, PlanRow, Provenance, StructureRow
 from twinguide.frames import Transform
 from twinguide.hosting.plan import PartPlan, RunPlan
 from twinguide.hosting.session import Session
