@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from twinguide.errors import CaseError
 
 from .body import Array
-from .constraints import JUMP_M, SLID_M, Points, faults
+from .constraints import JUMP_M, SLID_M, Points, contradictions, faults
 
+MOST_POINTS = 24  # that are measured besides the target: the errors' columns grow with them
 AGREE = 3  # inputs until a jump that stays is believed
 TOGETHER = 3  # points at least that jump as one
 Mask = NDArray[np.bool_]
@@ -110,6 +112,43 @@ class Measured:
         which = name if left_out.all() else f"{left_out.sum()} of {len(left_out)} points of {name}"
         told = f"{which} left out: {', '.join(why for where, why in bad if where.any())}"
         return None if left_out.all() else points.of(np.flatnonzero(~left_out)), told
+
+
+def heed(own: Points, measured: Mapping[str, Points]) -> tuple[Points | None, Points | None, list[str]]:
+    """Return the points that are heeded, those that surer ones or the target (`own`) contradict, and who is left out.
+
+    Where the target is the less sure of two, its word stands all the same.
+    """
+    given = list(measured.values())
+    if not given:
+        return None, None, []
+    worse = {(b or a) - 1 for a, b in contradictions([own, *given])}  # the target is number 0 there
+    names = [name for name, points in measured.items() for _ in points.rest]
+    kept = [i for i in range(len(names)) if i not in worse]
+    beyond = set(kept[MOST_POINTS:])
+    told = _told(names, worse, "contradicts the target or a surer point")
+    told += _told(names, beyond, f"beyond {MOST_POINTS} points")
+    return _joined(given, worse | beyond), _joined(given, set(kept)), told
+
+
+def _told(names: Sequence[str], left_out: set[int], why: str) -> list[str]:
+    """Say of each sensor how many of its points are left out."""
+    counts = {name: (sum(names[i] == name for i in left_out), names.count(name)) for name in dict.fromkeys(names)}
+    whose = {name: name if k == n else f"{k} of {n} points of {name}" for name, (k, n) in counts.items() if k}
+    return [f"{one} left out: {why}" for one in whose.values()]
+
+
+def _joined(measured: Sequence[Points], without: set[int]) -> Points | None:
+    """Join measured points, but for those numbered in `without`."""
+    if len(measured) == 1 and not without:
+        return measured[0]
+    total = sum(len(p.rest) for p in measured)
+    kept = [i for i in range(total) if i not in without]
+    if not kept:
+        return None
+    weights = sp.csr_matrix(sp.vstack([p.weights for p in measured]))
+    rest, mean, covariance = (np.concatenate([getattr(p, n) for p in measured]) for n in ("rest", "mean", "covariance"))
+    return Points(weights, rest, mean, covariance).of(np.array(kept))
 
 
 def most_of(which: Mask) -> bool:

@@ -7,7 +7,7 @@ another shape or of another body raise.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -25,7 +25,7 @@ from .error import CHI_95, ErrorModel, Point
 from .layout import layout
 from .learning import Learning, Touch
 from .materials import Mixture
-from .measured import Measured, Steadiness
+from .measured import Measured, Steadiness, heed
 from .pursuit import Pursuit
 from .quasistatic import Solver
 from .response import Response, surface_springs
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from .reduced import Reduced
 
 UNSURE = 2.0  # of what is unsure of a point's motion before it is known: a block's vertices needed 1.0 to 2.0
-MOST_POINTS = 24  # that are measured besides the target: the errors' columns grow with them
 REFUSED_M = 1.0  # to which a refused drive's error is stated, or one that is no number: far beyond any tolerance
 STIFFER = 1.1  # change of a covariance's size above which the springs follow it
 
@@ -273,19 +272,10 @@ class SoftBody:
 
     def _take(self, displacement: Array, covariance: Array, measured: Mapping[str, Points]) -> list[str]:
         """Take the frame's springs; return which points were left out, and why."""
-        worse: set[int] = set()
-        given = list(measured.values())
-        if given:
-            own = Points(self._patch_row, self._centre, self._centre + displacement, covariance[None])
-            # A point's number is one less than here; where the target is the less sure, its word stands all the same.
-            worse = {(b or a) - 1 for a, b in constraints.contradictions([own, *given])}
-        names = [name for name, points in measured.items() for _ in points.rest]
-        kept = [i for i in range(len(names)) if i not in worse]
-        beyond = set(kept[MOST_POINTS:])
-        self._disputed = _joined(given, set(kept)) if worse else None
-        self._attach(_joined(given, worse | beyond), covariance)
-        told = _told(names, worse, "contradicts the target or a surer point") if worse else []
-        return told + (_told(names, beyond, f"beyond {MOST_POINTS} points") if beyond else [])
+        own = Points(self._patch_row, self._centre, self._centre + displacement, covariance[None])
+        heeded, self._disputed, told = heed(own, measured)
+        self._attach(heeded, covariance)
+        return told
 
     def _attach(self, points: Points | None, covariance: Array) -> None:
         """Exchange the springs where points came or went, stiffen them where they are sure otherwise than before."""
@@ -341,26 +331,6 @@ def _checked(vertices: Array, tetrahedra: Indices, mixture: Mixture, patch: tupl
     if reduced not in ("off", "auto"):
         raise CaseError("reduced off or auto", repr(reduced), where)
     return body
-
-
-def _told(names: Sequence[str], left_out: set[int], why: str) -> list[str]:
-    """Say of each sensor how many of its points are left out."""
-    counts = {name: (sum(names[i] == name for i in left_out), names.count(name)) for name in dict.fromkeys(names)}
-    whose = {name: name if k == n else f"{k} of {n} points of {name}" for name, (k, n) in counts.items() if k}
-    return [f"{one} left out: {why}" for one in whose.values()]
-
-
-def _joined(measured: Sequence[Points], without: set[int]) -> Points | None:
-    """Join measured points, but for those numbered in `without`."""
-    if len(measured) < 2 and not without:
-        return measured[0] if measured else None
-    total = sum(len(p.rest) for p in measured)
-    kept = [i for i in range(total) if i not in without]
-    if not kept:
-        return None
-    weights = sp.csr_matrix(sp.vstack([p.weights for p in measured]))
-    rest, mean, covariance = (np.concatenate([getattr(p, n) for p in measured]) for n in ("rest", "mean", "covariance"))
-    return Points(weights, rest, mean, covariance).of(np.array(kept))
 
 
 def _moved(a: Points | None, b: Points | None) -> float:
