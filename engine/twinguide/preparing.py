@@ -119,10 +119,15 @@ def earlier_kept(out: Path) -> Generator[None]:
         return
     try:
         aside = Path(tempfile.mkdtemp(prefix=".", dir=out))
-        _move(earlier, aside)
+        try:
+            _move(earlier, aside)
+        except OSError:
+            _move(aside.iterdir(), out)
+            aside.rmdir()
+            raise
         aside.rename(out / KEPT)
     except OSError as error:
-        raise ScenarioError("a folder that can be emptied", str(error), "--out", "Name another folder.") from error
+        raise ScenarioError("a session that can be set aside", str(error), "--out", "Name another folder.") from error
     try:
         yield
     except BaseException:

@@ -247,11 +247,9 @@ def convert(tables: Any, kind: type[S], where: str, own: Iterable[str] = ()) -> 
         return msgspec.convert(tables, kind)
     except msgspec.ValidationError as error:
         flaw = flaw_of(tables, kind) or Flaw("known keys with values of their type", str(error), "")
-        wrong = (
-            f"{flaw.path}.",
-            f"{flaw.path}.{flaw.got[1:-1]}.".removeprefix("."),
-        )  # the key, or the one unknown in it
-        where = "the command line" if any(path.startswith(f"{key}.") for key in own for path in wrong) else where
+        unknown = f"{flaw.path}.{flaw.got[1:-1]}.".removeprefix(".")  # where the key itself is wrong
+        if any(path.startswith(f"{key}.") for key in own for path in (f"{flaw.path}.", unknown)):
+            where = "the command line"
         at = f"{where}, {flaw.path}" if flaw.path else where
         raise ScenarioError(flaw.wanted, flaw.got, at, flaw.next_step) from error
 

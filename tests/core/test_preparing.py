@@ -199,19 +199,22 @@ def test_a_generator_that_fails_is_named_with_its_reason_and_costs_no_earlier_se
     assert (tmp_path / "session.mcap").read_text() == "yesterday"
 
 
-def test_a_folder_that_cannot_be_emptied_is_refused_with_the_reason(tmp_path, monkeypatch):
+def test_a_session_that_cannot_be_set_aside_is_refused_with_the_reason_and_stays(tmp_path, monkeypatch):
+    names = {".twinguide-session", "report.html", "session.mcap", "summary.json"}
     with make_folder(tmp_path):
-        (tmp_path / "session.mcap").touch()
+        for name in names:
+            (tmp_path / name).touch()
+    rename = Path.rename
 
-    def held(file, _to):
-        raise OSError(f"{file.name} is held")
+    def held(file, to):
+        if file.name == "session.mcap":
+            raise OSError(f"{file.name} is held")
+        return rename(file, to)
 
     monkeypatch.setattr(Path, "rename", held)
-    with (
-        pytest.raises(ScenarioError, match=r"can be emptied; got session\.mcap is held; in --out"),
-        earlier_kept(tmp_path),
-    ):
+    with pytest.raises(ScenarioError, match=r"set aside; got session\.mcap is held; in --out"), earlier_kept(tmp_path):
         pass
+    assert {file.name for file in tmp_path.iterdir()} == names
 
 
 def test_an_out_that_can_be_no_folder_is_refused(tmp_path):
