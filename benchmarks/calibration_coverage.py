@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from calibration import displaced, hand_eye_poses, load, machine, patch, swing
+from calibration import machine
+from calibration_data import displaced, hand_eye_poses, load, patch, swing
 
 from twinguide_calibration import (
     CalibrationRefused,
