@@ -84,8 +84,8 @@ def small_sample(jacobian: Array, shape: Shape, count: float) -> tuple[Array, fl
     """Return the covariance (k, k) of a fit whose noise's shape is estimated beside it, and the freedom behind it.
 
     `jacobian` (n, 6, k) is whitened; `count` samples are worth n. Weights that follow chance widen the covariance, by
-    the restricted information on the shape's numbers (Kenward & Roger 1997, eq. 3 and 5); the freedom is that of the F
-    with the mean which the squared distance of all k values then has (ibid., eq. 7).
+    the restricted information on the shape's numbers (Kenward & Roger 1997); the freedom is that of the F with the mean
+    which the squared distance of all k values then has.
     """
     n, k = len(jacobian), jacobian.shape[2]
     flat = jacobian.reshape(-1, k)
