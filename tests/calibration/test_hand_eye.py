@@ -242,7 +242,7 @@ def test_the_stated_error_holds_on_a_long_lever_however_few_the_poses(noise_a, n
     assert inside in held
 
 
-@pytest.mark.parametrize("ratio", [1.02, 0.98, 10.0])
+@pytest.mark.parametrize("ratio", [1.02, 0.98, 5.0])
 def test_lengths_of_another_unit_or_board_are_refused_with_their_ratio(ratio):
     for seed in range(20):
         a, b, _, _ = poses(seed, n=30)
