@@ -16,7 +16,9 @@ from twinguide_calibration.weights import biweight, estimate_variance, robust_sc
 BINS = 32  # of a recording, each giving its earliest arrival
 STEP_SHARE = 0.2  # of bins that fit no line: the clock was set while it was recorded
 BENDS_SIGMA = 0.6053  # sigma of single values from the median of their second differences: 1.4826 / sqrt(6)
-LEAST_SPANS, IN_SPAN = 5, 4  # fewer spans, or arrivals in one, tell no scatter
+LEAST_SPANS, IN_SPAN = 20, 4  # fewer spans, or arrivals in one, tell no scatter
+MOST_DRIFT = 1e-3  # quartz is off by up to 1e-4: beyond it, one of the columns is told in another unit
+SIGMAS_APART = 4.0  # standard errors of a drift: beyond chance
 WANDERED = 4.0  # times that scatter: no line
 CLOCK_FLOOR_S = 1e-6
 
@@ -45,8 +47,8 @@ def fit_clock(device_s: Array, arrival_s: Array) -> ClockFit:
     """Return offset and drift between a device's stamps [s] and the host's arrival times [s], both shape (n,).
 
     A delay is never negative, so the line is laid through the earliest arrivals of up to 32 spans (lower envelope).
-    Repeated stamps are dropped and noted. Raises CalibrationRefused for fewer than 20 pairs, stamps that run backwards,
-    and a clock that was set while it was recorded.
+    Repeated stamps are dropped and noted. Raises CalibrationRefused for fewer than 80 pairs, stamps that run backwards,
+    a clock that was set while it was recorded, and one that no quartz drives.
     """
     device, arrival = as_floats(device_s), as_floats(arrival_s)
     if device.shape != arrival.shape or device.ndim != 1:
@@ -64,6 +66,11 @@ def fit_clock(device_s: Array, arrival_s: Array) -> ClockFit:
     line, covariance, fits = _robust_line(design, delay[earliest])
     left = delay[earliest] - design @ line
     _refuse_steps(device[earliest] - device[0], left, fits)
+    if abs(line[1]) > MOST_DRIFT + SIGMAS_APART * covariance[1, 1] ** 0.5:
+        raise CalibrationRefused(
+            f"a second of the device takes {1.0 + line[1]:.5g} s of the host's",
+            "Is one of the columns told in another unit, or is one of them no clock?",
+        )
     covariance = covariance * serial_inflation(left[:, None], fits)
     late = np.full(len(device_s), np.nan)
     late[kept] = delay - line[0] - line[1] * (device - origin)

@@ -19,7 +19,16 @@ from twinguide_calibration.hand_eye_noise import small_sample
 from twinguide_calibration.hand_eye_start import SCALE_FLOOR, length_ratio, park
 from twinguide_calibration.latency import SIGMAS_APART, checked_stream, interpolate_poses, pose_lags, repeated, worse
 from twinguide_calibration.linear import eigen, invert, squared_lengths
-from twinguide_calibration.parts import alike, check_majority, in_motion, rows_told, same, spread_inflation, two_groups
+from twinguide_calibration.parts import (
+    MANY_REJECTED,
+    alike,
+    check_majority,
+    in_motion,
+    rows_told,
+    same,
+    spread_inflation,
+    two_groups,
+)
 from twinguide_calibration.poses import check_poses
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Ints, as_floats, difference, inverse, mean_transform
@@ -28,7 +37,6 @@ from twinguide_calibration.weights import estimate_variance
 
 LEAST_POSES = 5
 MANY_STILL = 0.25  # of the pairs, of one pose: more hide the rest
-MANY_REJECTED = 0.2  # to be told
 OPEN = 1e-10  # of the largest eigenvalue: what pairs leave open
 FOLLOWED = 20.0  # times the variance is widened by residuals that follow one another: no longer noise
 TIED = 0.99  # correlation with the offset: what is left of it, slow errors and curvature, is not in the covariance

@@ -19,6 +19,7 @@ STILL = 3e-3  # of the extent of a motion: less is none
 PLACES = 40  # tried, at which a recording may fall in two
 SERIAL = 2.0  # times that correlation in time widens a covariance: less hints at no second answer
 SPLIT_LEFT = 0.25  # of a component's squares that two fits leave of what one leaves: noise and slow errors leave more
+MANY_REJECTED = 0.2  # of the samples: to be told
 ALIKE = 2.0  # times the scatter of the others: samples as close to an answer of their own
 
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import asin, ceil, degrees, pi, radians, sin, sqrt
+from math import asin, ceil, degrees, hypot, pi, radians, sin, sqrt
 
 import numpy as np
 
 from twinguide_calibration.error import misfit_probability, p95_radius
 from twinguide_calibration.linear import invert, solve, squared_lengths
-from twinguide_calibration.parts import alike, check_majority, rows_told, same, two_groups
+from twinguide_calibration.parts import MANY_REJECTED, alike, check_majority, rows_told, same, two_groups
 from twinguide_calibration.poses import check_poses
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Ints, exponential, skew
@@ -41,6 +41,7 @@ SHORT_M = 0.005  # a tip so near the marker's origin has no shaft to measure the
 SWING = "Swing it 20 deg or more to all sides."
 SIDES, SIDE_RAD = 8, radians(10.0)  # where a swing should have been: coverage, as a person reads it
 SIGMAS_95 = 1.6449  # of one slow error, to one side
+ONE_PLACE_M = 0.05  # a tracker's slow error changes over its volume, and hardly within so much
 SCALE_FLOOR_M = 1e-9  # data without noise keep a scale to weigh with
 
 
@@ -101,7 +102,9 @@ def calibrate_pivot(poses: Array, *, p95_max: float = 1.0e-3, systematic: float 
     fit = _result(state, rotation, translation, checked.kept, len(poses), systematic, checked.notes)
     fit = _one_tip(fit, state, rotation, translation, checked.kept, p95_max)
     _gate(fit, p95_max)
-    return fit
+    used = int(np.isfinite(fit.residuals).sum())
+    told = f"{len(fit.rejected)} of {used} poses lie beyond the noise of the others: see the picture for when"
+    return replace(fit, notes=(*fit.notes, told)) if len(fit.rejected) > MANY_REJECTED * used else fit
 
 
 def _one_tip(fit: PivotFit, state: _State, rotation: Array, translation: Array, rows: Ints, p95_max: float) -> PivotFit:
@@ -303,12 +306,17 @@ def _gate(fit: PivotFit, p95_max: float) -> None:
         "poses fit no single tip and pivot",
         "The tip slid, or the marker is loose: hold the tip in a divot and swing again.",
     )
-    known = sqrt(fit.tip_p95**2 + fit.systematic_p95**2)
+    known = hypot(fit.tip_p95, fit.systematic_p95)
     if known <= p95_max:
         return
+    steady = hypot(fit.tip_p95 / sqrt(fit.inflation), fit.systematic_p95) <= p95_max
     needed = asin(min(sin(min(fit.swing_rad, pi / 2)) * known / p95_max, 1.0))
     wanted = max(ceil(degrees(needed) / 5.0) * 5.0, 20.0)
-    if wanted <= 60.0 and fit.swing_rad < radians(wanted):
+    if steady:
+        remedy = (
+            f"It is widened {fit.inflation:.0f} times by errors that follow one another: the tip slips. Hold it firmly."
+        )
+    elif wanted <= 60.0 and fit.swing_rad < radians(wanted):
         remedy = f"Swing to {wanted:.0f} deg or more to all sides."
     elif fit.swing_rad < radians(20.0):
         remedy = "Hold the tip firmly in a divot, and swing to 20 deg or more to all sides."
@@ -324,16 +332,19 @@ def _gate(fit: PivotFit, p95_max: float) -> None:
 def compare_pivots(fits: Sequence[PivotFit]) -> PivotConsistency:
     """Return whether pivots of one tool, taken in several divots, tell the same tip, and their common tip.
 
-    Each fit counts with its covariance and what a slow error of the tracker may have done to it, in each divot anew.
-    One alone agrees with itself.
+    Each fit counts with its covariance and what a slow error of the tracker may have done to it, which is one error in
+    divots near one another. One alone agrees with itself.
     """
     tips = np.array([fit.tip for fit in fits])
     own = np.array([fit.covariance[:3, :3] for fit in fits])
-    slow = np.array([np.eye(3) * (fit.systematic_p95 / SIGMAS_95) ** 2 for fit in fits])
-    information = invert(own + slow)
+    slow = np.array([fit.systematic_p95 / SIGMAS_95 for fit in fits])
+    pivots = np.array([fit.pivot for fit in fits])
+    shared = np.outer(slow, slow) * (((pivots[:, None] - pivots) ** 2).sum(axis=2) < ONE_PLACE_M**2)
+    information = invert(own + np.eye(3) * np.square(slow)[:, None, None])
     share = invert(information.sum(axis=0)) @ information  # (k, 3, 3): of each fit in the common tip
     tip = np.einsum("kij,kj->i", share, tips)
-    covariance, common = ((share @ part @ share.transpose(0, 2, 1)).sum(axis=0) for part in (own, slow))
+    covariance = (share @ own @ share.transpose(0, 2, 1)).sum(axis=0)
+    common = np.einsum("iab,ij,jcb->ac", share, shared, share)
     apart = tips - tip
     freedom = 3 * (len(fits) - 1)
     chi2 = float(np.einsum("ki,kij,kj->", apart, information, apart))

@@ -27,6 +27,11 @@ class Biweight:
     width: float
     square: float
 
+    def share(self, squares: Array, sigma: float) -> Array:
+        """Return squared lengths, shape (n,), as a share of the width's square at a scale, 1 at most."""
+        limit = max(self.width * sigma, 1e-150) ** 2
+        return np.minimum(squares, limit) / limit
+
     def within(self, squares: Array, sigma: float) -> Bools:
         """Return which squared lengths, shape (n,), have any weight at a scale."""
         return squares < (self.width * sigma) ** 2
@@ -59,8 +64,7 @@ def robust_scale(squares: Array, k: int) -> float:
 
 def tukey(squares: Array, kind: Biweight, sigma: float) -> Array:
     """Return Tukey's weights, shape (n,), of squared lengths, shape (n,), at a scale."""
-    ratio = squares / max(kind.width * sigma, 1e-150) ** 2
-    return np.where(ratio < 1.0, (1.0 - np.minimum(ratio, 1.0)) ** 2, 0.0)
+    return (1.0 - kind.share(squares, sigma)) ** 2
 
 
 def settle_scale(squares: Array, kind: Biweight, sigma: float, parameters: int) -> float:
@@ -68,7 +72,7 @@ def settle_scale(squares: Array, kind: Biweight, sigma: float, parameters: int) 
     k = kind.k
     known = max(1.0 - parameters / max(k * len(squares), parameters + 1), 0.05)
     for _ in range(SCALE_STEPS):
-        left = np.maximum(1.0 - squares / max(kind.width * sigma, 1e-150) ** 2, 0.0)
+        left = 1.0 - kind.share(squares, sigma)
         mean = float((left * left) @ squares) / max(k * np.count_nonzero(left), 1)
         settled = sqrt(mean / (kind.square * known))
         if abs(settled - sigma) < 1e-3 * sigma:
@@ -83,7 +87,7 @@ def estimate_variance(squares: Array, kind: Biweight, sigma: float, parameters: 
     `K^2 E[psi^2] / E[psi']^2` with `K = 1 + p/n var(psi') / E[psi']^2` for few samples (Huber & Ronchetti 2009, section
     7.6, for k components), in the residuals' units squared.
     """
-    ratio = np.minimum(squares / max(kind.width * sigma, 1e-150) ** 2, 1.0)
+    ratio = kind.share(squares, sigma)
     weight = (1.0 - ratio) ** 2
     slopes = weight - 4.0 / kind.k * (1.0 - ratio) * ratio
     slope, count = max(float(slopes.mean()), 0.1), kind.k * len(squares)

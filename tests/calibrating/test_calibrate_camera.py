@@ -89,7 +89,12 @@ def test_faulty_pictures_are_refused_naming_the_fault(run, tmp_path, kind, says)
 
 @pytest.mark.parametrize(
     ("board", "says"),
-    [("chessboard:9x7:30", "in none of 12"), ("chess:6x4:30", "Write it as"), ("chessboard:6x4", "Write it as")],
+    [
+        ("chessboard:9x7:30", "in none of 12"),
+        ("chessboard:7x5:30", "one fewer a side than its squares"),
+        ("chess:6x4:30", "Write it as"),
+        ("chessboard:6x4", "Write it as"),
+    ],
 )
 def test_a_board_that_is_not_the_one_seen_is_refused(run, tmp_path, pictures, board, says):
     code, text = run("calibrate", "camera", pictures, "--board", board, "--out", tmp_path / "c.toml")

@@ -197,7 +197,7 @@ def test_stamps_without_a_unit_or_with_too_few_pairs_are_refused(run, tmp_path):
     assert (code, "device_s, device_ms" in text) == (1, True)
     (tmp_path / "b.csv").write_text("device_s,arrival_s\n1,2\n2,3\n")
     code, text = run("calibrate", "time", tmp_path / "b.csv")
-    assert (code, "at least 20 pairs" in text) == (1, True)
+    assert (code, "at least 80 pairs" in text) == (1, True)
 
 
 def table(path, poses):
@@ -261,3 +261,12 @@ def test_a_word_that_does_not_say_whether_a_row_is_valid_is_named(run, tmp_path)
     path.write_text("\n".join([f"{header},valid", *(f"{row},{'OK' if k else 'Bad'}" for k, row in enumerate(rows))]))
     code, text = run("calibrate", "pivot", path, "--out", tmp_path / "p.toml")
     assert (code, "'bad'" in text) == (1, True)
+
+
+def test_pairs_of_one_file_that_are_apart_in_time_are_told_with_the_remedy(run, sequence, tmp_path):
+    for late_s in (0.02, 0.0):
+        tracks = {"HeadToStage": noisy(heads(TIMES), 1), "MarkerToTracker": noisy(markers(heads(TIMES - late_s)), 2)}
+        file = sequence(tmp_path / "late.igs.mha", tracks, TIMES)
+        code, text = run("calibrate", "handeye", file, "--a", "head", "--b", "marker", "--out", tmp_path / "h.toml")
+        assert code == 0, text
+        assert ("--offset takes into account" in text) == (late_s > 0.0)

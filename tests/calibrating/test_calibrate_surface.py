@@ -132,3 +132,16 @@ def test_a_start_between_other_frames_is_refused(run, tmp_path, organ):
     file = csv(tmp_path / "touched.csv", patch(mesh, lambda p: p[:, 2] > -0.01))
     code, text = run("calibrate", "surface", file, "--model", path, *MODEL, "--start", tmp_path / "points.toml")
     assert (code, "wanted a start image_from_reference; got tracker_from_image" in text) == (1, True)
+
+
+def test_points_at_one_end_of_a_long_organ_are_placed_without_a_start(run, tmp_path, organ):
+    mesh = organ[1].copy()
+    mesh.vertices = mesh.vertices * [1.6, 1.0, 1.0]
+    path = tmp_path / "long.stl"
+    mesh.copy().apply_scale(1e3).export(path)
+    points = patch(mesh, lambda p: (p[:, 0] < -0.08) & (p[:, 1] > 0.0), count=150)
+    file, out = csv(tmp_path / "p.csv", points), tmp_path / "s.toml"
+    code, text = run("calibrate", "surface", file, "--model", path, *MODEL, "--out", out)
+    assert code == 0, text  # with the middles laid together alone, all 24 sides end 0.8 m away
+    place = pose_of(read_result(out, SurfaceResult)).transform.translation
+    assert place == pytest.approx(MOVE, abs=5e-3)  # of an origin 0.1 m away, by points of 0.5 mm

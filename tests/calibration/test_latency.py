@@ -187,3 +187,24 @@ def test_a_lag_that_changes_is_refused_beyond_a_frame_and_told_below(late_s):
         fit = pose_lag(times, turning(times, seed), shown, b)
         assert abs(fit.lag_s - 0.07 - late_s / 2.0) < 4.0 * fit.sigma_s + 1e-3  # 1 ms: what lines over 20 ms bend
         assert any("lag changes" in note for note in fit.notes) == (late_s > 0.0)
+
+
+def test_stamps_of_another_unit_are_refused_with_their_ratio():
+    device, host = arrivals(1)
+    with pytest.raises(CalibrationRefused, match=r"a second of the device takes 1000.* s .*another unit"):
+        fit_clock(device, host * 1e3)
+
+
+def test_the_drift_of_a_short_recording_is_known_as_well_as_stated():
+    ratios = []
+    for seed in range(100):
+        device = np.arange(80) / 60.0
+        try:
+            fit = fit_clock(device, device * (1 + 2e-5) + np.random.default_rng(seed).exponential(0.003, 80))
+        except CalibrationRefused:
+            continue
+        ratios.append((fit.drift - 2e-5) / np.sqrt(fit.covariance[1, 1]))
+    assert len(ratios) > 94
+    assert 0.7 < np.sqrt(np.mean(np.square(ratios))) < 1.4  # 1, and 100 trials know it to 7 %; of 20 stamps 4 to 16
+    with pytest.raises(CalibrationRefused, match="at least 80"):
+        fit_clock(device[:40], device[:40])

@@ -1,10 +1,13 @@
 """Pivot calibration against analytic truth, coverage of its covariance, planted defects."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from twinguide_calibration import CalibrationRefused, calibrate_pivot, compare_pivots, covers
+from twinguide_calibration.weights import biweight, settle_scale, tukey
 
 TIP = np.array([0.01, 0.02, -0.15])
 NOISE_RAD = np.radians(0.1)
@@ -173,3 +176,31 @@ def test_the_sides_reached_are_counted():
     tip = np.array([0.0, 0.0, -0.15])
     poses[:, :3, 3] = -poses[:, :3, :3] @ tip
     assert calibrate_pivot(poses).sides < 6
+
+
+def test_divots_near_one_another_share_the_trackers_slow_error():
+    poses, _ = swing(1)
+    fits = [calibrate_pivot(poses), calibrate_pivot(swing(2)[0])]
+    near, far = (compare_pivots([fits[0], replace(fits[1], pivot=fits[0].pivot + away)]) for away in (0.02, 0.2))
+    assert far.systematic_p95 == pytest.approx(fits[0].systematic_p95 / np.sqrt(2.0), rel=0.1)
+    assert near.systematic_p95 == pytest.approx(fits[0].systematic_p95, rel=0.1)  # the two swings differ by so much
+
+
+def test_a_tip_that_slips_is_refused_for_that_and_not_for_its_swing():
+    poses, _ = swing(3)
+    poses[:, 0, 3] += 0.5e-3 * np.sin(np.arange(200) / 15.0)
+    with pytest.raises(CalibrationRefused, match=r"the tip slips. Hold it firmly"):
+        calibrate_pivot(poses, p95_max=0.5e-3)
+
+
+def test_many_poses_beyond_the_noise_of_the_others_are_told():
+    poses, _ = swing(4)
+    poses[::4, :3, 3] += np.random.default_rng(4).normal(size=(50, 3)) * 0.05
+    assert any("50 of 200 poses lie beyond the noise" in note for note in calibrate_pivot(poses).notes)
+
+
+@pytest.mark.filterwarnings("error")
+def test_wild_distances_by_a_scale_of_nothing_overflow_nothing():
+    squares, kind = np.array([0.0, 1.0, 1e30]), biweight(3)
+    assert tukey(squares, kind, 0.0).tolist() == [1.0, 0.0, 0.0]
+    assert settle_scale(squares, kind, 0.0, 1) == 0.0

@@ -35,7 +35,9 @@ def camera(path: Path, board_text: str, name: str, rms_max_px: float) -> Outcome
         seen, size, pictures = _views(path, board)
         if len(seen) < min(VIEWS_LEAST, pictures):
             found = f"it is in {len(seen) or 'none'} of {pictures}"
-            raise CalibrationError(f"pictures of {board.name}", found, path.name, "Check --board and the light.")
+            inner = " A chessboard is given by its inner corners, one fewer a side than its squares."
+            step = "Check --board and the light." + inner * (board.kind == "chessboard")
+            raise CalibrationError(f"pictures of {board.name}", found, path.name, step)
         fit = calibrate_camera([view for _, view in seen], size, rms_max_px)
     names = tuple(picture for picture, _ in seen)
     rejected: list[int] = fit.rejected.tolist()

@@ -12,10 +12,12 @@ from twinguide.calibrating.inputs import hashed, refusals
 from twinguide.calibrating.outcome import Outcome, shortened
 from twinguide.calibrating.picture import draw_handeye
 from twinguide.calibrating.result import HandEyeResult, rows_of, stamp, symmetric
-from twinguide.calibrating.streams import has_stamps, matrices, open_streams, paired, timed
-from twinguide_calibration import HandEyeFit, solve_hand_eye, solve_hand_eye_timed
+from twinguide.calibrating.streams import Streams, has_stamps, matrices, open_streams, paired, timed
+from twinguide_calibration import CalibrationRefused, HandEyeFit, solve_hand_eye, solve_hand_eye_timed
+from twinguide_calibration.latency import SIGMAS_APART
 
 Array = NDArray[np.float64]
+FOLLOWS = 2.0  # times that residuals which follow the motion widen the covariance: look for an offset in time
 
 
 def handeye(
@@ -39,6 +41,8 @@ def handeye(
             one, two, told = paired(streams)
             notes = (*notes, *told)
             fit = solve_hand_eye(matrices(one), matrices(two), p95_max=p95_max_mm * 1e-3)
+            if offset is None and fit.inflation > FOLLOWS and one.times_ns is not None:
+                notes = (*notes, *_late(streams, fit, lag_max_ms))
     notes = (*notes, *_inverse(fit))
     known = np.isfinite(fit.residuals)
     result = HandEyeResult(
@@ -63,6 +67,18 @@ def handeye(
         **stamp(),
     )
     return Outcome(result, _table(result, fit), partial(draw_handeye, result.of, fit))
+
+
+def _late(streams: Streams, fit: HandEyeFit, lag_max_ms: float) -> tuple[str, ...]:
+    """Return whether residuals of pairs that follow the motion come of an offset in time, in words."""
+    try:
+        times_a, one, times_b, two, _ = timed(streams)
+        other = solve_hand_eye_timed(times_a, matrices(one), times_b, matrices(two), offset_max_s=lag_max_ms * 1e-3)
+    except CalibrationRefused:
+        return ()
+    if other.inflation >= fit.inflation or abs(other.offset_s) < SIGMAS_APART * other.offset_sigma_s:
+        return ()
+    return (f"the pairs are {1e3 * other.offset_s:.1f} ms apart, which --offset takes into account: use it",)
 
 
 def _inverse(fit: HandEyeFit) -> tuple[str, ...]:

@@ -130,7 +130,7 @@ def _swing(path: Path, tool: str, reference: str, p95_max_mm: float) -> Swing:
     inverse = (
         f"the tip is {length:.0f} mm from its marker, its point {away:.0f} mm from the tracker: are the poses inverse?"
     )
-    return Swing(track, fit, (*mine, *repeated, *fit.notes, *[inverse] * (length > away)))
+    return Swing(track, fit, (*mine, *repeated, *fit.notes, *[inverse] * (length > away and not reference)))
 
 
 def _lengths_mm(fit: PivotFit) -> tuple[float, float]:

@@ -38,6 +38,7 @@ from twinguide_calibration.reading import read_cloud, read_transform, relative, 
 from twinguide_calibration.rigid import compose
 
 Array = NDArray[np.float64]
+PATCHES = 8  # of a surface, about which touched points may lie
 CLOUDS = (".csv", ".tsv", ".txt", ".json", ".fcsv")
 
 
@@ -132,7 +133,7 @@ def _points(path: Path, touched: Touched) -> tuple[Array, tuple[str, ...]]:
 
 
 def _starts(start: Path | None, points: Array, model: SurfaceModel, target: str, source: str) -> list[Array]:
-    """Return where to begin: the place given, else the middles together, turned to all 24 sides."""
+    """Return where to begin: the place given, else the points' middle at `_places` of the model, to all 24 sides."""
     if start is not None and start.suffix.lower() == ".toml":
         near = pose_of(read_result(start, PointsResult)).transform
         if (near.target, near.source) == (source, target):
@@ -142,11 +143,23 @@ def _starts(start: Path | None, points: Array, model: SurfaceModel, target: str,
         return [near.matrix]
     if start is not None:
         return [read_transform(start).parent_from_child]
-    middle, to = points.mean(axis=0), model.samples.mean(axis=0)
+    middle = points.mean(axis=0)
     turns = [
         np.eye(3)[list(order)] * signs for order in permutations(range(3)) for signs in product((1.0, -1.0), repeat=3)
     ]
-    return [compose(turn, to - turn @ middle) for turn in turns if np.linalg.det(turn) > 0.0]
+    sides = [turn for turn in turns if np.linalg.det(turn) > 0.0]
+    return [compose(turn, to - turn @ middle) for to in _places(model.samples) for turn in sides]
+
+
+def _places(samples: Array) -> list[Array]:
+    """Return the middle of a model's samples (n, 3), and the ways' middles from it to `PATCHES` that lie apart."""
+    middle, far = samples.mean(axis=0), np.full(len(samples), np.inf)
+    places, last = [middle], samples[0]
+    for _ in range(PATCHES):
+        far = np.minimum(far, ((samples - last) ** 2).sum(axis=1))
+        last = samples[int(far.argmax())]
+        places.append((middle + last) / 2.0)
+    return places
 
 
 def _table(result: SurfaceResult, fit: SurfaceFit) -> tuple[tuple[str, str], ...]:
