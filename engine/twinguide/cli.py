@@ -184,9 +184,7 @@ RUN_OPTIONS = [
     click.option("--seed", type=int, help="Seed of everything drawn by chance."),
     click.option("--seconds", type=float, help="Seconds of guidance."),
     click.option("--headset", type=click.Choice(["auto", "openxr", "simulated"]), help="openxr needs --clock real."),
-    click.option(
-        "--clock", type=click.Choice(["real", "virtual"]), help="Real time; or lockstep: same seed, same bits."
-    ),
+    click.option("--clock", type=click.Choice(["real", "virtual"]), help="Real time; or lockstep, which repeats."),
     click.option("--draw-every", type=int, help="Draw every n-th frame (virtual clock)."),
     click.option(
         "--set",
