@@ -33,7 +33,7 @@ OPEN = 1e-12  # of the largest eigenvalue: what the pictures leave open
 WORTH_TELLING = 2.0  # times the deviations were widened
 IN_PART = 2  # pictures, of each part that is compared with the others
 CONTRADICT = "earlier and later pictures contradict one another"
-CHANGED = "Did zoom, focus or camera change, or is the lens wider than 120 deg?"
+CHANGED = "Did zoom, focus or camera change, is the board bowed, or the lens wider than 120 deg?"
 CELLS = 8  # a side, in which coverage is counted
 FINISHED = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 100, 1e-9)
 
@@ -231,7 +231,8 @@ def _check(camera: Camera, sigma: Array, rms: float, rms_max_px: float, widening
     if rms > rms_max_px:
         raise CalibrationRefused(
             f"the corners are {rms:.2f} px rms from where the camera puts them (at most {rms_max_px:g})",
-            "Check the board's columns, rows and ids; a lens wider than about 120 deg needs another model.",
+            "Check the board's columns, rows and ids, and that it is flat; a lens wider than about 120 deg needs another "
+            "model.",
         )
     fx, fy, cx, cy = (float(camera.matrix[i, j]) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
     unsure = max(float(sigma[0]) / fx, float(sigma[1]) / fy)
