@@ -231,8 +231,7 @@ def _check(camera: Camera, sigma: Array, rms: float, rms_max_px: float, widening
     if rms > rms_max_px:
         raise CalibrationRefused(
             f"the corners are {rms:.2f} px rms from where the camera puts them (at most {rms_max_px:g})",
-            "Check the board's columns, rows and ids, and that it is flat; a lens wider than about 120 deg needs another "
-            "model.",
+            "Check the board's columns, rows, ids and flatness; a lens wider than about 120 deg needs another model.",
         )
     fx, fy, cx, cy = (float(camera.matrix[i, j]) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
     unsure = max(float(sigma[0]) / fx, float(sigma[1]) / fy)

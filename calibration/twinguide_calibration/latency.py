@@ -308,7 +308,10 @@ def _steady(fit: LagFit, lags: Array, profiles: Array, free: float, frame_s: flo
         return fit
     told = f"the lag changes from {1e3 * one:.1f} ms in the first half to {1e3 * two:.1f} ms in the second"
     if abs(two - one) > frame_s:
-        raise CalibrationRefused(told, "A clock runs wrong or was set: use the part before or after.")
+        raise CalibrationRefused(
+            told,
+            "A clock runs wrong or was set: use the part before or after. Or the motion was even: move irregularly.",
+        )
     return replace(fit, sigma_s=hypot(fit.sigma_s, (two - one) / 2.0), notes=(*fit.notes, told))
 
 
