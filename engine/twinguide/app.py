@@ -149,7 +149,8 @@ def plan_of(run: Run, case: Case) -> RunPlan:
         case_folder=str(case.folder.resolve()), plugin_files=tuple(str(file) for file in run.registry.files),
         record=s.record,
         about={
-            "title": s.title, "mode": s.mode, "headset": choose_backend(run),
+            "title": s.title, "mode": s.mode,
+            "headset": choose_backend(run) if s.headset.backend == "auto" else s.headset.backend,
             "case": case.title, "case_hash": case.content_hash,
         },
     )  # fmt: skip

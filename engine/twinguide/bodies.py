@@ -134,7 +134,7 @@ class Bodies:
             else:
                 self._bumped = "the reference was bumped"
         elif history.step_m(LEVER_M, SLOW_NS) >= self._bump_m:
-            self._bumped = "the reference was moved"
+            self._bumped = "the reference or the tracker was moved"
         else:
             return
         history.clear()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from twinguide.errors import ScenarioError
 from twinguide.hookspecs import World
-from twinguide.messages import Displacement, Exposure
+from twinguide.messages import Displacement, Exposure, Solution
 from twinguide.registry import Registry
 from twinguide.scenario import Scenario, Tool, convert
 
@@ -36,7 +36,7 @@ def check(scenario: Scenario, registry: Registry, where: str = "the scenario") -
 
 def _check_sources(scenario: Scenario, registry: Registry, where: str) -> None:
     """Refuse two sources of what the twin takes from one: its target would jump between both, tools come and go."""
-    for kind, what in ((Exposure, "tracker"), (Displacement, "motion model")):
+    for kind, what in ((Exposure, "tracker"), (Displacement, "motion model"), (Solution, "solver")):
         of = [n for n in scenario.parts if any(t.message is kind for t in registry.part(n).publishes.values())]
         if len(of) > 1:
             raise ScenarioError(

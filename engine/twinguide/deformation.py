@@ -81,7 +81,8 @@ class Deformation:
         """Why the shape is not to be trusted as solved; nothing where it is, or where no part is to solve it."""
         if self.solution is None:
             return text("shape_absent") if self._levels else ""
-        lowered = self.solution.level in ("partial", "rigid")
+        best = len(self._levels) == 1  # a solver's only level is its best
+        lowered = self.solution.level in ("partial", "rigid") and not best
         return text(f"shape_{self.solution.level}", reason=self.solution.reason) if lowered else ""
 
     def embed(self, points: NDArray[np.float64]) -> Embedding:
@@ -91,10 +92,10 @@ class Deformation:
     def at(self, embedding: Embedding) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return embedded points [m], shape (k, 3), in image, and their covariances [m2], shape (k, 3, 3).
 
-        Without a solution they are where the CT shows them; their motion's error is then the motion model's alone.
+        Without a solution they are where the CT shows them, as unsure as the worst level of the solver's contract.
         """
         if self._vertices is None or self._sigma is None:
-            return embedding.apply(self._rest), np.zeros((len(embedding.offset), 3, 3))
+            return embedding.apply(self._rest), np.tile(self._unsolved * EYE, (len(embedding.offset), 1, 1))
         sigma = embedding.sigma(self._sigma, self._vertices, self._rest)
         return embedding.apply(self._vertices), sigma[:, None, None] ** 2 * EYE
 

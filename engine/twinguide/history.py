@@ -183,19 +183,19 @@ class PoseHistory:
 
 
 def step_between(body: PoseHistory, other: PoseHistory, lever_m: float) -> float:
-    """Return how far another body's origin has stepped as seen from a body [m]; infinite where samples are too few.
+    """Return how far another body has stepped as seen from a body [m]; infinite where samples are too few.
 
-    What moves both as one, or the camera that sees them, does not count. A body nearer than `lever_m` [m] shows less of
-    a turn than a point there would: its step is told as that point's.
+    What moves both as one, or the camera that sees them, does not count. The largest of the other's origin and three
+    points at `lever_m` [m] from it: a body that is twisted about the line to the other leaves its origin in place.
     """
     bodies, others = body.stepped(lever_m), other.stepped(lever_m)
     if bodies is None or others is None:
         return inf
     was, now = (
-        (corners[:, 1:] - corners[:, :1]).T @ (place[:, 0] - corners[:, 0]) / lever_m
-        for corners, place in zip(bodies, others, strict=True)
+        (corners[:, 1:] - corners[:, :1]).T @ (places - corners[:, :1]) / lever_m
+        for corners, places in zip(bodies, others, strict=True)
     )
-    return float(np.linalg.norm(now - was) * max(1.0, lever_m / np.linalg.norm(now)))
+    return float(np.linalg.norm(now - was, axis=0).max())
 
 
 def _median(values: Array) -> Array:

@@ -24,6 +24,7 @@ from twinguide.scenario import Scenario, convert
 Say = Callable[[str], None]
 MARKER = ".twinguide-session"  # this folder is ours to empty
 KEPT = "previous"  # in it: the session before
+ALONE, BESIDE = "starting", "starting beside previous"  # what the marker says until the run has begun
 UNTOLD_HZ = 60.0  # of a tracker that does not tell its rate
 
 
@@ -110,35 +111,55 @@ def make_folder(out: Path, needed: Iterable[Path] = ()) -> BinaryIO:
 def earlier_kept(out: Path) -> Generator[None]:
     """Set an earlier session in `out` aside, as its folder `previous`; put it back where the block does not end well.
 
-    The one kept there before goes only then, so that the last is always there. Raises ScenarioError where it cannot be
-    moved.
+    The one kept there before goes only then, so that the last is always there: what a run leaves that was killed in
+    the block is no session, and goes first. Raises ScenarioError where the earlier one cannot be moved.
     """
-    earlier = [file for file in out.iterdir() if file.name != MARKER]
-    if {file.name for file in earlier} <= {KEPT}:
-        yield
-        return
+    marker = out / MARKER
     try:
-        aside = Path(tempfile.mkdtemp(prefix=".", dir=out))
-        try:
-            _move(earlier, aside)
-        except OSError:
-            _move(aside.iterdir(), out)
-            aside.rmdir()
-            raise
-        aside.rename(out / KEPT)
+        _roll_back(out)
+        aside = _set_aside(out)
+        marker.write_text(BESIDE if aside else ALONE)
     except OSError as error:
         raise ScenarioError("a session that can be set aside", str(error), "--out", "Name another folder.") from error
     try:
         yield
     except BaseException:
-        (out / KEPT).rename(aside)
-        for file in out.iterdir():
-            if file not in (out / MARKER, aside):
-                _remove(file)
+        _roll_back(out)
+        raise
+    marker.write_text("")
+    _remove(out / KEPT / KEPT)
+
+
+def _set_aside(out: Path) -> bool:
+    """Move a session into the folder `previous`, with what that held; return whether there was one."""
+    earlier = [file for file in out.iterdir() if file.name != MARKER]
+    if {file.name for file in earlier} <= {KEPT}:
+        return False
+    aside = Path(tempfile.mkdtemp(prefix=".", dir=out))
+    try:
+        _move(earlier, aside)
+    except BaseException:
         _move(aside.iterdir(), out)
         aside.rmdir()
         raise
-    _remove(out / KEPT / KEPT)
+    aside.rename(out / KEPT)
+    return True
+
+
+def _roll_back(out: Path) -> None:
+    """Remove what a run has left that did not begin, and put back the session that it had set aside."""
+    marker = out / MARKER
+    begun = marker.read_text() if marker.is_file() else ""
+    if not begun:
+        return
+    for file in out.iterdir():
+        if file.name not in (MARKER, KEPT):
+            _remove(file)
+    marker.write_text("")  # before anything is moved: what is half put back is never taken for what a run has left
+    if begun == BESIDE:
+        aside = (out / KEPT).rename(tempfile.mkdtemp(prefix=".", dir=out))
+        _move(aside.iterdir(), out)
+        aside.rmdir()
 
 
 def _move(files: Iterable[Path], folder: Path) -> None:

@@ -1,4 +1,6 @@
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +54,37 @@ def test_the_session_before_is_kept_and_put_back_where_the_new_one_does_not_begi
     assert there() == {"session.mcap": "second", "previous/session.mcap": "first"}
     begin("third")
     assert there() == {"session.mcap": "third", "previous/session.mcap": "second"}
+
+
+def test_a_run_that_is_killed_while_it_starts_costs_no_earlier_session(tmp_path):
+    def run(text, end=lambda: None):
+        with make_folder(tmp_path), earlier_kept(tmp_path):
+            (tmp_path / "session.mcap").write_text(text)
+            end()
+
+    def killed(text):
+        child = os.fork()
+        if not child:
+            run(text, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+    killed("of the first start")
+    run("first")
+    run("second")
+    killed("of a start")
+    killed("of another start")
+    run("third")
+    assert (tmp_path / "session.mcap").read_text() == "third"
+    assert (tmp_path / "previous/session.mcap").read_text() == "second"
+    killed("of the last start")
+    with pytest.raises(CaseError):
+        run("refused", refuse)
+    assert (tmp_path / "session.mcap").read_text() == "third"
+    assert (tmp_path / "previous/session.mcap").read_text() == "second"
+
+
+def refuse():
+    raise CaseError("a case", "none")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from twinguide.checking import check
 from twinguide.errors import CaseError, PluginError, ScenarioError
 from twinguide.frames import rotation_from_vector
 from twinguide.hookspecs import Sensor, Topic
-from twinguide.messages import Displacement, Exposure, Message
+from twinguide.messages import Displacement, Exposure, Message, Solution
 from twinguide.registry import Registry
 from twinguide.scenario import Scenario, Tool, calibrated, convert, find, load, overridden
 from twinguide.staging import mount_of
@@ -122,7 +122,11 @@ class Still(Message, frozen=True, tag="test.still/1"):
 
 @pytest.mark.parametrize(
     ("kind", "own", "says"),
-    [(Exposure, "tracker", "one tracker at most"), (Displacement, "breathing", "one motion model at most")],
+    [
+        (Exposure, "tracker", "one tracker at most"),
+        (Displacement, "breathing", "one motion model at most"),
+        (Solution, "softbody", "one solver at most"),
+    ],
 )
 def test_two_sources_of_what_the_twin_takes_from_one_are_refused_by_name(registry, kind, own, says):
     second = Sensor("second", make="x:X", publishes={"still": Topic(Still), "told": Topic(kind)})

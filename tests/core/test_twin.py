@@ -73,7 +73,7 @@ def test_an_organ_that_nothing_is_to_follow_lies_as_in_the_scan_and_is_valid(dem
     np.testing.assert_allclose(view.target.covariance, moving.target.covariance, atol=2e-8)  # the model's own [m2]
 
 
-def test_a_scan_at_an_unknown_breathing_phase_is_never_shown_as_valid(demo_case):
+def test_what_a_motion_model_moves_is_never_valid_where_the_scans_phase_is_unknown(demo_case):
     unknown = copy.copy(demo_case)
     unknown.breathing_phase = "unknown"
     view = shown(unknown, 0.0005)

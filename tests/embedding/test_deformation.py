@@ -115,6 +115,7 @@ def test_without_the_declared_solvers_word_the_shape_is_as_unsure_as_its_worst_l
     for _ in range(2):
         assert "no solver" in deformation.fault
         np.testing.assert_allclose(deformation.variances, 0.002**2, rtol=1e-12)  # 5.591 mm hold 95 %
+        np.testing.assert_allclose(deformation.at(deformation.embed(NEAR))[1], [0.002**2 * np.eye(3)] * 2, rtol=1e-12)
         deformation.take(solution(5), BODY.vertices, np.full(len(BODY.vertices), 0.001))
         assert deformation.fault == ""
         np.testing.assert_allclose(deformation.variances, 0.001**2, rtol=1e-12)
@@ -127,6 +128,12 @@ def test_a_lowered_level_is_said_with_its_reason(level):
     deformation.take(solution(level=level, reason="the probe contradicts the target"), BODY.vertices)
     assert deformation.fault.endswith("the probe contradicts the target")
     deformation.take(solution(1), BODY.vertices)
+    assert deformation.fault == ""
+
+
+def test_a_solver_that_only_moves_the_organ_as_one_is_at_its_best():
+    deformation = made({"rigid": 6.0})
+    deformation.take(solution(level="rigid"), BODY.vertices)
     assert deformation.fault == ""
 
 
