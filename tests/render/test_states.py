@@ -23,7 +23,7 @@ def bare(scene_of, **changes):
     return scene_of(tools={}, target=None, entry=None, panel=(), **changes)
 
 
-WIDE = {"size": (800, 800), "half_fov": 0.7}  # room for the panel beside the field
+WIDE = {"size": (800, 800), "half_fov": 0.7, "ipd": 0.0}  # room for the panel on the right of the field
 FIELD = (slice(0, 800), slice(0, 490))  # left of the panel
 
 

@@ -40,7 +40,7 @@ class Renderer:
         if samples not in SAMPLES:
             raise RenderError(f"samples of {SAMPLES}", str(samples))
         self._ctx, self._samples = ctx, samples
-        self._side: hanging.Side = "right"  # of the field, where the panel hung last
+        self.panel_side: hanging.Side = "right"  # of the field, where the panel hung last
         self._surfaces = Surfaces(ctx, surfaces, show_skin)
         atlas = make_atlas()
         self._typesetter = panels.Typesetter(atlas)
@@ -142,8 +142,8 @@ class Renderer:
         page = self._typesetter.page(panels.panel_rows(scene), width, sight.height_em)
         entry, stage = scene.twin.entry, _stage_of(scene)
         entry = stage.apply(entry) if stage and entry is not None else None
-        place = hanging.hang(page, head, middle, radius, sight, self._side, entry)
-        self._side = place.side
+        place = hanging.hang(page, head, middle, radius, sight, self.panel_side, entry)
+        self.panel_side = place.side
         self._quads.add_page(page, place)
         self._quads.add_sign_of_life(page, place, scene.frame)
 

@@ -116,4 +116,5 @@ def _draw(
     aside = float(np.arctan(np.tan(HALF_FOV) * WIDTH / HEIGHT))
     view = View(eye, (-aside, aside, HALF_FOV, -HALF_FOV), WIDTH, HEIGHT)
     renderer.draw(case_scene(case, text(f"from_{name}")), view, framebuffer, "opaque", head=head)
-    return save_png(read_pixels(framebuffer)[:, CUT:], path)
+    kept = slice(CUT, None) if renderer.panel_side == "right" else slice(0, -CUT)
+    return save_png(read_pixels(framebuffer)[:, kept], path)
