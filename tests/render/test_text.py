@@ -189,6 +189,14 @@ def test_a_small_view_keeps_the_panel_in_it_and_the_gravest_rows():
     assert [first(word) is not None for word in ("WARNING", "CAUTION")] == [True, True]
 
 
+def test_a_warning_longer_than_the_room_is_cut_and_not_left_out():
+    page = panels.Typesetter(ATLAS).page((("title", "Guidance"), ("warning", "why " * 90)), 14.0, 12.0)
+    wanted = [tuple(ATLAS.corners[i]) for i in ATLAS.indices("why …")]
+    glyphs = [tuple(place) for place in page.place]
+    assert any(glyphs[i : i + len(wanted)] == wanted for i in range(len(glyphs)))
+    assert page.height <= 12.0
+
+
 def test_an_unknown_character_shows_as_a_question_mark():
     assert ATLAS.indices("嗨µ²").tolist() == [ATLAS.index[c] for c in "?u2"]
 

@@ -39,6 +39,7 @@ from twinguide_calibration.similarity import is_other
 Array = NDArray[np.float64]
 FAR_APART = 6.0  # times the rms residual: distances between the same points hardly differ by more
 SAME_M, MOST_TRIES = 1e-5, 5000  # of orders that keep all distances, where a layout is symmetric
+MOST_NAMED = 40  # pairs, above which trying orders would take seconds
 CHANCE_LEAST = 1e-4  # of residuals as large, under which the stated errors are not believed
 
 
@@ -113,12 +114,13 @@ def _of(pairs: PointPairs, keep: NDArray[np.bool_], note: str) -> PointPairs:
 
 def _doubts(pairs: PointPairs, fit: RigidFit, fre_max_m: float) -> tuple[str, ...]:
     """Return what is odd about an accepted fit: one pair beside all others, another scale, another order as good."""
-    told = [_culprit(pairs, fit.fre_rms, fre_max_m)]
+    few = len(pairs.names) <= MOST_NAMED
+    told = [_culprit(pairs, fit.fre_rms, fre_max_m) if few else ""]
     if len(pairs.names) > 4:
         scaled = register_similarity(pairs.source, pairs.target)
         if is_other(scaled.scale, scaled.scale_sigma):
             told.append(f"the target is {scaled.scale:.4g} times as large as the source: a unit or a scanner's scale?")
-    other = _other_order(pairs, fit.fre_rms)
+    other = _other_order(pairs, fit.fre_rms) if few else []
     if other:
         told.append(f"the order {', '.join(pairs.names[row] for row in other)} fits as well: are the names right?")
     return tuple(note for note in told if note)

@@ -193,19 +193,30 @@ def _height(kind: PanelKind, lines: int) -> float:
 
 
 def _fitting(rows: Sequence[SetRow], room: float) -> Sequence[SetRow]:
-    """Return the rows that find room [em], in their order: the gravest, and a last one that counts the others."""
+    """Return the rows that find room [em], in their order: the gravest, and a last one that counts the others.
+
+    The first warning or caution is cut where it is longer than the room, not left out.
+    """
     heights = [_height(kind, len(lines)) for kind, lines in rows]
     if sum(heights) <= room:
         return rows
     room -= MORE_EM
-    kept: set[int] = set()
+    kept: dict[int, SetRow] = {}
     for number in sorted(range(len(rows)), key=lambda number: KEPT_FIRST.index(rows[number][0])):
-        if heights[number] <= room:
-            kept.add(number)
-            room -= heights[number]
+        kind, lines = row = rows[number]
+        fit = int((room - _height(kind, 0)) // LINE_EM)
+        first = kind in ("warning", "caution") and all(kind != other for other, _ in kept.values())
+        if heights[number] > room and first and fit > 0:
+            row = (kind, [*lines[: fit - 1], f"{lines[fit - 1]} …"])
+        elif heights[number] > room:
+            continue
+        kept[number] = row
+        room -= _height(kind, len(row[1]))
     others = {kind for number, (kind, _) in enumerate(rows) if number not in kept}
-    kind = "warning" if "warning" in others else "caution" if "caution" in others else "normal"
-    return [*(rows[n] for n in sorted(kept)), (kind, [catalogue.text("more_rows", count=len(rows) - len(kept))])]
+    gravest: PanelKind = "warning" if "warning" in others else "caution" if "caution" in others else "normal"
+    left_out = len(rows) - len(kept)
+    more: list[SetRow] = [(gravest, [catalogue.text("more_rows", count=left_out)])] if left_out else []
+    return [*(kept[number] for number in sorted(kept)), *more]
 
 
 def _moved(line: tuple[Rows, Rows, Rows, Rows], x: float, y: float) -> tuple[Rows, Rows, Rows, Rows]:
