@@ -26,7 +26,7 @@ from .newton import Tally
 
 Material = Literal["neo_hookean", "corotational", "linear"]
 ITERATIONS = 8  # of conjugate gradients a step: 0.01 mm left by targets that jitter by 0.3 mm, 0.001 by smooth ones
-KEPT = 8  # steps that one matrix serves; one more where springs are exchanged, which is work enough for a frame
+KEPT = 8  # steps that one matrix serves; one more where springs come, which is work enough for a frame
 STALE = KEPT + 1  # as old as one that serves no step at all
 FEW = 64  # springs whose change the coarse factor follows at once
 PROBE = 2  # iterations that look at what a step leaves,
@@ -48,7 +48,7 @@ class Solved:
     residual: float  # [N/N], imbalance over the forces that act
     smallest_j: float  # of all quadrature points; at or below 0 the body is inverted
     iterations: int  # of conjugate gradients
-    converged: bool  # a solution to its tolerance of forces, a step to SETTLED of what it leaves to move
+    converged: bool  # a solution to its tolerance of forces, or to what no longer moves; a step to SETTLED
     level: str  # full or reduced: by all nodes or by modes
     solver_error_m: float  # [m], rms, estimated
 
@@ -115,11 +115,12 @@ class Solver:
         old = self._newton.attachment
         new = self._attached(springs, old)
         self._newton.attach(new)
-        self._came = len(new.stiffness) >= len(old.stiffness)
+        self._came = len(new.stiffness) > len(old.stiffness)
         if not new.touches_as(old):
             self._age = STALE
         elif self._age < STALE:
-            self._age = min(self._age, KEPT - 1)
+            if self._came:
+                self._age = min(self._age, KEPT - 1)
             if self._machine.arrays.system.wide:
                 self._machine.prepare_wide()
         self._follow(*difference(self._layout, old, new))
@@ -187,7 +188,7 @@ class Solver:
     def step(self, targets: Array) -> Solved:
         """Follow the targets by one frame: one direction, a second where the first leaves too much.
 
-        A frame in which springs were exchanged leaves a new matrix to the next one, where it can.
+        A frame in which springs have come leaves a new matrix to the next one, where it can.
         """
         newton, moved = self._newton, self._displaced(targets)
         if not self._factored:
@@ -229,7 +230,10 @@ class Solver:
         return attachment
 
     def _settle(self, tolerance: float) -> tuple[int, bool]:
-        """Take directions until the residual is below `tolerance`; return iterations and whether it got there."""
+        """Take directions until the residual is below `tolerance`, or to what no longer moves.
+
+        Return iterations and whether it got there.
+        """
         newton, total = self._newton, 0
         for _ in range(DIRECTIONS):
             if newton.balance.residual <= tolerance:

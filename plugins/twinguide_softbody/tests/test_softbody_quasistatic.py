@@ -6,9 +6,10 @@ import scipy.sparse as sp
 
 from twinguide.errors import CaseError
 from twinguide_softbody import jit_elements, native
-from twinguide_softbody.body import Body, Springs
+from twinguide_softbody.body import Body, Springs, joined
 from twinguide_softbody.machine import MATERIALS
 from twinguide_softbody.mesh import block, quadratic
+from twinguide_softbody.newton import Newton
 from twinguide_softbody.quasistatic import Solver
 
 SIDE = 0.1  # [m]
@@ -152,6 +153,22 @@ def test_other_springs_take_over_where_the_body_stands():
         solved = solver.step(solver.body.vertices[corner])
     assert solved.converged
     assert rms(solved.positions - solver.body.vertices) < 1e-5  # all that pulls holds the corner where it rests
+
+
+def test_a_point_that_slides_costs_neither_the_guess_nor_the_next_matrix(monkeypatch):
+    solver, points = driven(5)
+    vertices, hold, made, assemble = solver.body.vertices, solver.springs, [], Newton.assemble
+    monkeypatch.setattr(Newton, "assemble", lambda self: (made.append(k), assemble(self)))
+    line = np.flatnonzero((np.abs(vertices[:, 1] - 0.6 * SIDE) < 1e-9) & (vertices[:, 2] > SIDE - 1e-9))  # along x
+    for k in range(48):
+        node, share = divmod(0.55 + 0.08 * k, 1.0)
+        row = sp.csr_matrix(([1 - share, share], ([0, 0], line[int(node) :][:2])), shape=(1, len(vertices)))
+        solver.attach(joined(hold, Springs(row, np.diag([1e-3, 1e-3, 1e2])[None])))
+        targets = np.concatenate([points + path(k), row @ vertices - [0.0, 0.0, 0.003]])
+        solved = solver.step(targets)
+    assert len([k for k in made if k >= 8]) == 5  # of 40 steps: each serves eight
+    truth = Solver(solver.body, solver.springs, vertices[:, 0] < 1e-9, backend="cpu").solve(targets).positions
+    assert rms(solved.positions - truth) < 2e-6  # [m], as smooth targets leave; 7e-6 where nothing is guessed
 
 
 def test_a_reset_goes_back_to_rest_and_refuses_an_inverted_pose():
