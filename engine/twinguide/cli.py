@@ -44,16 +44,31 @@ class Main(Group):
         return [*super().list_commands(ctx), *sorted(set(Registry.load().commands) - set(self.commands))]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command of ours, or of the plugin that brings it; raise PluginError where that one is none."""
+        """Return a command of ours, or of the plugin that brings it, which says why where it cannot be had."""
         if (own := super().get_command(ctx, cmd_name)) is not None:
             return own
         from twinguide.registry import Registry, resolve
 
         make = Registry.load().commands.get(cmd_name)
-        command = resolve(make) if make else None
-        if command is not None and not isinstance(command, click.Command):
-            raise PluginError("a click command", f"{type(command).__name__}", f"{make}")
+        if make is None:
+            return None
+        try:
+            command = resolve(make, f"command {cmd_name}")
+            if not isinstance(command, click.Command):
+                raise PluginError("a click command", f"{type(command).__name__}", f"{make}")
+        except PluginError as error:
+            return _broken(cmd_name, error)
         return command
+
+
+def _broken(name: str, error: PluginError) -> click.Command:
+    """Return a command that only tells why it is none: the help of all others must not end with it."""
+
+    def refuse() -> NoReturn:
+        raise error
+
+    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+    return click.Command(name, anything, refuse, short_help=f"Broken: {error}")
 
 
 @click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"]})

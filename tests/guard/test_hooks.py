@@ -86,9 +86,14 @@ def test_a_plugins_command_is_imported_only_when_it_is_asked_for(tmp_path, monke
     assert (ran.exit_code, ran.output) == (0, "on the bench\n")
     assert "bench" in CliRunner().invoke(main, ["--help"]).output
     registry.commands["bench"] = "nowhere_to_be_found:bench"
-    ran = CliRunner().invoke(main, ["bench"])
-    assert ran.exit_code == 1
-    assert "nowhere_to_be_found" in ran.output
+    for words in (["bench"], ["bench", "--fast", "file"]):
+        ran = CliRunner().invoke(main, words)
+        assert ran.exit_code == 1
+        assert "nowhere_to_be_found" in ran.output
+    ran = CliRunner().invoke(main, ["--help"])  # still helps with all others
+    assert ran.exit_code == 0
+    assert "Broken:" in ran.output
+    assert "doctor" in ran.output
 
 
 def test_a_plugin_cannot_take_the_programs_own_commands(tmp_path, monkeypatch):
