@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,8 @@ def load(path: Path) -> Model | None:
             parts = {name: kept[name] for name in kept.files}
         ratio = float(parts.pop("ratio"))
         drive = Drive(parts.pop("rest"), parts.pop("directions"))
-        path.touch()
+        with suppress(OSError):  # one that may only be read serves all the same
+            path.touch()
         return Model(Reduction(drive=drive, **parts), ratio)
     except (OSError, ValueError, KeyError, TypeError, BadZipFile):
         return None
@@ -97,9 +99,12 @@ def train(job: Job) -> Path:
     parts = {name: getattr(r, name) for name in ("mean", "modes", "gradient", "weights", "moduli")}
     parts |= {"rest": r.drive.rest, "directions": r.drive.directions}
     handle, name = tempfile.mkstemp(suffix=".npz", dir=path.parent)
-    with os.fdopen(handle, "wb") as out:
-        np.savez(out, ratio=model.ratio, **parts)
-    Path(name).replace(path)
+    try:
+        with os.fdopen(handle, "wb") as out:
+            np.savez(out, ratio=model.ratio, **parts)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
     models = sorted(path.parent.glob("reduced-*.npz"), key=lambda p: p.stat().st_mtime)
     for old in models[:-KEPT]:
         old.unlink(missing_ok=True)
@@ -109,10 +114,14 @@ def train(job: Job) -> Path:
 def train_apart(job: Job) -> subprocess.Popen[bytes]:
     """Start a process of low priority that makes the model of a job and ends with this one, at the latest."""
     handle, name = tempfile.mkstemp(suffix=".job.npz")
-    with os.fdopen(handle, "wb") as out:
-        np.savez(out, **job.arrays())  # pyright: ignore[reportArgumentType] NumPy's stub takes no arrays by name
-    command = [sys.executable, "-P", "-m", "twinguide_softbody.training", name]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command, quiet = [sys.executable, "-P", "-m", "twinguide_softbody.training", name], subprocess.DEVNULL
+    try:
+        with os.fdopen(handle, "wb") as out:
+            np.savez(out, **job.arrays())  # pyright: ignore[reportArgumentType] NumPy's stub takes no arrays by name
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)
+    except BaseException:
+        Path(name).unlink()
+        raise
     atexit.register(process.communicate)  # which closes its input and waits for it
     return process
 
@@ -129,6 +138,12 @@ def ready(solver: Solver, job: Job) -> Reduced | None:
             return Reduced(solver, job.body, job.springs, None, job.drive, threads=1, model=model)
     except (native.NoCompiler, OSError, RuntimeError):  # no compiler, or no place to keep anything
         return None
-    _log.warning("no model for the fast path yet: solved in full; %s", MAKING)
-    train_apart(job)
+    told = MAKING
+    try:
+        if not os.access(path.parent, os.W_OK):
+            raise OSError(f"{path.parent} cannot be written")
+        train_apart(job)
+    except OSError as error:
+        told = f"none can be made: {error}"
+    _log.warning("no model for the fast path yet: solved in full; %s", told)
     return None

@@ -1,11 +1,12 @@
 """Make the fast model of one job, kept for the next start: `python -m twinguide_softbody.training JOB.npz`.
 
-Ends when its standard input does: with the process that started it.
+Ends when its standard input does: with the process that started it in a session of its own.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -16,9 +17,9 @@ from .fastpath import Job, train
 
 
 def _end_with_parent(name: str) -> None:
-    sys.stdin.buffer.read()
+    os.read(0, 1)  # not by sys.stdin, whose lock would abort Python where it ends
     Path(name).unlink(missing_ok=True)
-    os._exit(1)
+    os.killpg(0, signal.SIGINT)  # the compiler too; on the way out files that were begun are removed
 
 
 def main(name: str) -> None:
@@ -32,5 +33,6 @@ def main(name: str) -> None:
 
 if __name__ == "__main__":
     os.nice(19)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background may ignore it
     threading.Thread(target=_end_with_parent, args=sys.argv[1:], daemon=True).start()
     main(sys.argv[1])

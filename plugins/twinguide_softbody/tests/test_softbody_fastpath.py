@@ -2,8 +2,12 @@
 
 import gc
 import os
+import signal
+import sys
 import tempfile
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,8 +135,53 @@ def test_a_process_that_trains_ends_with_its_parent_and_leaves_nothing(kept, tmp
     process = apart(replace(kept, drive=fastpath.family(kept.drive.rest, np.ones(len(kept.drive.rest)))))
     assert len(list(tmp_path.iterdir())) == 1
     process.stdin.close()
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=60) == -signal.SIGINT
     assert not list(tmp_path.iterdir())
+
+
+def test_a_process_that_ends_with_its_parent_while_it_compiles_leaves_nothing(kept, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    process = apart(kept)
+    while process.poll() is None and not list(tmp_path.glob("twinguide/tmp*.so")):
+        time.sleep(0.01)
+    process.stdin.close()
+    assert process.wait(timeout=60) == -signal.SIGINT
+    assert not list((tmp_path / "twinguide").iterdir())
+
+
+def test_a_process_that_trains_ends_well(kept):
+    assert apart(kept).wait(timeout=60) == 0
+
+
+def test_a_job_that_cannot_be_handed_over_leaves_no_file(kept, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError):
+        apart(kept)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("why", ["No space left on device", "cannot be written"])
+def test_a_start_that_can_have_no_model_made_says_so_and_goes_on(kept, caplog, monkeypatch, tmp_path, why):
+    def full(_):
+        raise OSError(28, why)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if why == "cannot be written":
+        monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)  # which root always has
+    else:
+        monkeypatch.setattr(fastpath, "train_apart", full)
+    assert made().step(path(0), SURE).level == "full"
+    assert "solved in full; none can be made" in caplog.text
+    assert why in caplog.text
+
+
+def test_a_model_that_may_only_be_read_serves(kept, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    assert fastpath.load(kept.path()) is not None
 
 
 @pytest.mark.filterwarnings("error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning")
