@@ -17,7 +17,7 @@ from twinguide_calibration.error import p95_radius
 from twinguide_calibration.hand_eye_fit import TURN_MORE, Final, Problem, iterate, refine
 from twinguide_calibration.hand_eye_noise import small_sample
 from twinguide_calibration.hand_eye_start import SCALE_FLOOR, length_ratio, park
-from twinguide_calibration.latency import SIGMAS_APART, checked_stream, interpolate_poses, pose_lags, repeated, worse
+from twinguide_calibration.latency import SIGMAS_APART, checked_stream, interpolate_poses, pose_lags, repeated
 from twinguide_calibration.linear import eigen, invert, squared_lengths
 from twinguide_calibration.parts import (
     MANY_REJECTED,
@@ -33,7 +33,7 @@ from twinguide_calibration.poses import check_poses
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Ints, as_floats, difference, inverse, mean_transform
 from twinguide_calibration.similarity import is_other
-from twinguide_calibration.weights import estimate_variance
+from twinguide_calibration.weights import estimate_variance, serial_inflation
 
 LEAST_POSES = 5
 MANY_STILL = 0.25  # of the pairs, of one pose: more hide the rest
@@ -176,14 +176,23 @@ def _of_least_residual(
     left = [np.log(_lengths(final.residual) + SCALE_FLOOR).sum(axis=1) for _, final in found]
     first, *others = sorted(range(len(left)), key=lambda row: float(left[row].mean()))
     best, final = found[first]
-    for fit, _ in (found[other] for other in others if not worse(left[other], left[first], len(rows))):
+    for fit, _ in (found[other] for other in others if not _worse(left[other], left[first])):
         apart = abs(fit.offset_s - best.offset_s)
-        if not same(difference(fit.x, best.x), fit.covariance[:6, :6] + best.covariance[:6, :6]):
+        moved = np.concatenate([difference(fit.x, best.x), difference(fit.z, best.z)])
+        if not same(moved, fit.covariance + best.covariance):
             raise repeated(apart)
         if apart > SIGMAS_APART * (fit.offset_sigma_s + best.offset_sigma_s):
             told = f"the motion repeats: an offset {1e3 * apart:.0f} ms away fits as well, with the same X and Z"
             best = replace(best, offset_sigma_s=hypot(best.offset_sigma_s, apart), notes=(*best.notes, told))
     return best, final
+
+
+def _worse(one: Array, other: Array) -> bool:
+    """Tell whether losses (n,) are beyond chance larger than another answer's of the same rows in time (Vuong 1989)."""
+    apart = one - other
+    mean = float(apart.mean())
+    widened = serial_inflation((apart - mean)[:, None], np.ones(len(apart), dtype=np.bool_))
+    return mean > SIGMAS_APART * float(apart.std()) * sqrt(widened / len(apart))
 
 
 def _lengths(residual: Array) -> Array:

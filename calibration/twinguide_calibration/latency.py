@@ -268,20 +268,10 @@ def _minima(lags: Array, misfit: Array, losses: Callable[[float], Array], free: 
 
     def as_well(row: int) -> bool:
         far = abs(places[row] - places[best]) > PROFILE * float(lags[1] - lags[0])
-        near = _known_mean(left[row]) < AS_WELL * _known_mean(left[best])
-        return far and near and not worse(left[row], left[best], free)
+        return far and _known_mean(left[row]) < AS_WELL * _known_mean(left[best])
 
     kept = [best, *(row for row in order if as_well(row))]
     return [profile_minimum(lags, misfit, free, int(rows[row])) for row in kept]
-
-
-def worse(one: Array, other: Array, count: float) -> bool:
-    """Tell whether losses (p,) are beyond chance larger than another answer's of the same samples (Vuong 1989).
-
-    `count` of the p are independent; NaN is not known.
-    """
-    apart = one - other
-    return bool(np.nanmean(apart) > SIGMAS_APART * np.nanstd(apart) / sqrt(count))
 
 
 def _only(fits: Sequence[LagFit]) -> LagFit:
