@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .body import Array, Body, Indices
+from .mesh import shared
 
 CHUNK = 128  # nodes: 6 kB of Krylov vectors, small against a first-level cache, large against a loop's start
 LATTICE = 128  # most nodes of the coarse lattice: its dense inverse (0.6 MB) must not leave the second-level cache,
 TO_ONE = 15  # and its product must stay cheap beside the matrix's: so many nodes at least to one of the lattice,
 SMALL, TO_ONE_SMALL = 64, 5  # except in small bodies, where a lattice of 64 costs nothing
-FACES = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])  # the corners of the face that lacks a corner
 WINDOW = 256  # elements among which blocks are mixed: their nodes stay in the first-level cache
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.float32]
@@ -133,16 +133,12 @@ def part_of(lay: Layout, rows: NDArray[np.intp], mu: Array, lame: Array) -> Layo
     )
 
 
-def pairs(elements: Indices, count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Match elements of 4 ascending nodes by the faces that they share; return each one's side, 4 element + corner.
+def pairs(elements: Indices) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Match tetrahedra by the faces that they share; return each one's side, 4 element + the corner that it lacks.
 
     An element that finds no neighbour is its own. Faces between elements that could match least go first.
     """
-    faces = elements[:, FACES].reshape(-1, 3).astype(np.int64)
-    key = (faces[:, 0] * count + faces[:, 1]) * count + faces[:, 2]
-    order = np.argsort(key, kind="stable")
-    same = np.flatnonzero(np.diff(key[order]) == 0)
-    sides, lot = np.sort(np.stack([order[same], order[same + 1]]), axis=0), np.random.default_rng(0)
+    sides, lot = np.sort(shared(elements)[1:], axis=0), np.random.default_rng(0)
     taken, free = [np.zeros((2, 0), np.intp)], np.ones(len(elements), dtype=bool)
     while sides.shape[1]:
         a, b = sides // 4

@@ -15,7 +15,7 @@ from twinguide.errors import CaseError
 Array = NDArray[np.float64]
 Indices = NDArray[np.int32]
 EDGES = np.array([[0, 1], [1, 2], [2, 0], [0, 3], [1, 3], [2, 3]])  # whose midpoints are nodes 4 to 9
-FACES = np.array([[1, 2, 3], [0, 3, 2], [0, 1, 3], [0, 2, 1]])  # counter-clockwise from outside
+FACES = np.array([[1, 2, 3], [0, 3, 2], [0, 1, 3], [0, 2, 1]])  # without each corner, counter-clockwise from outside
 LEAST_QUALITY = 1e-3  # below, one sliver spoils the whole matrix's condition
 STRAIGHT = 1e-6  # of the edge: how far a midside node may lie from its edge's middle
 SOFTEST_PA, STIFFEST_PA = 1e-3, 1e12  # diamond's
@@ -76,7 +76,7 @@ def _check_links(count: int, tetrahedra: Indices) -> None:
     loose = np.setdiff1d(np.arange(count), tetrahedra)
     if len(loose):
         raise CaseError("every vertex in a tetrahedron", f"{len(loose)} loose, first {loose[0]}", WHERE, FIX)
-    faces, one, other = _shared(tetrahedra)
+    faces, one, other = shared(tetrahedra)
     crowded = len(np.intersect1d(one, other))
     # Neighbours go round the face that they share in opposite ways; else one lies within the other.
     odd = (faces[:, [0, 0, 1]] > faces[:, [1, 2, 2]]).sum(axis=1) % 2
@@ -148,18 +148,21 @@ def quadratic(vertices: Array, tetrahedra: Indices) -> tuple[Array, Indices]:
     return np.concatenate([vertices, middles]), np.concatenate([tetrahedra, midside], axis=1).astype(np.int32)
 
 
-def _shared(tetrahedra: Indices) -> tuple[Indices, NDArray[np.int64], NDArray[np.int64]]:
-    """Return all faces, shape (4 m, 3), and of each pair of tetrahedra that share one the number of either's."""
+def shared(tetrahedra: Indices) -> tuple[Indices, NDArray[np.int64], NDArray[np.int64]]:
+    """Return all faces, shape (4 m, 3), and of each pair of tetrahedra that share one the number of either's.
+
+    Face 4 i + k is the one of tetrahedron i that lacks its corner k.
+    """
     faces = tetrahedra[:, FACES].reshape(-1, 3)
     known = np.sort(faces, axis=1)
-    order = np.lexsort(known.T)  # several times quicker than np.unique of rows
+    order = np.lexsort(known.T[::-1])  # several times quicker than np.unique of rows
     same = (known[order[1:]] == known[order[:-1]]).all(axis=1)
     return faces, order[:-1][same], order[1:][same]
 
 
 def boundary(tetrahedra: Indices) -> Indices:
     """Return the faces, shape (f, 3), of corners that only one tetrahedron has, counter-clockwise from outside."""
-    faces, one, other = _shared(tetrahedra)
+    faces, one, other = shared(tetrahedra)
     return np.delete(faces, np.concatenate([one, other]), axis=0)
 
 

@@ -19,8 +19,9 @@ from twinguide.errors import CaseError
 
 from . import native
 from .body import Array, Body, Springs, points
-from .layout import FACES, Layout, layout, pairs
+from .layout import Layout, layout, pairs
 from .machine import aligned
+from .mesh import FACES
 from .quasistatic import Solved, Solver
 from .reduction import Drive, Reduction, own_stiffness, reduction, settled
 
@@ -253,10 +254,11 @@ def _side_by_side(lay: Layout) -> tuple[NDArray[np.int32], Array]:
     m, nodes = lay.connectivity.shape
     if nodes != 4:
         return lay.connectivity, _by_edges(lay, np.arange(m), np.tile([1, 2, 3], (m, 1)))
-    one, other = pairs(lay.connectivity, len(lay.order))
+    one, other = pairs(lay.connectivity)
     (first, d), (second, e) = divmod(one, 4), divmod(other, 4)
-    a, b, c = FACES[d].T
-    law = _by_edges(lay, first, np.stack([b, d, c], axis=1)), _by_edges(lay, second, np.column_stack([FACES[e, 1:], e]))
+    faces = np.sort(FACES, axis=1)  # as nodes ascend in an element, those of a face do in both
+    a, b, c = faces[d].T
+    law = _by_edges(lay, first, np.stack([b, d, c], axis=1)), _by_edges(lay, second, np.column_stack([faces[e, 1:], e]))
     law[1][first == second, :8] = 0.0  # alone: its own mirror, of the same J and without forces
     nodes_of = [*(lay.connectivity[first, k] for k in (a, b, d, c)), lay.connectivity[second, e]]
     return np.stack(nodes_of, axis=1), np.concatenate(law, axis=1)

@@ -6,8 +6,8 @@ from scipy.optimize import nnls
 from twinguide.errors import CaseError
 from twinguide_softbody import native
 from twinguide_softbody.body import Body, Springs
-from twinguide_softbody.layout import FACES, pairs
-from twinguide_softbody.mesh import block, quadratic
+from twinguide_softbody.layout import pairs
+from twinguide_softbody.mesh import FACES, block, quadratic
 from twinguide_softbody.quasistatic import Solver
 from twinguide_softbody.reduced import ACCEPT_M, Model, Reduced
 from twinguide_softbody.reduction import Drive, Reduction, nonnegative, principal, settled, stress
@@ -109,14 +109,14 @@ def test_the_check_finds_the_full_bodys_imbalance_and_its_smallest_volume(width,
 
 
 def test_elements_are_paired_by_faces_each_once_and_few_stay_alone():
-    vertices, tetrahedra = block(6, 0.1)
+    _, tetrahedra = block(6, 0.1)
     elements = np.sort(tetrahedra.astype(np.int32), axis=1)
-    one, other = pairs(elements, len(vertices))
+    one, other = pairs(elements)
     alone = one == other
     assert sorted([*one // 4, *other[~alone] // 4]) == list(range(len(elements)))
-    faces = [np.take_along_axis(elements[side // 4], FACES[side % 4], axis=1) for side in (one, other)]
+    faces = [np.sort(np.take_along_axis(elements[side // 4], FACES[side % 4], axis=1), axis=1) for side in (one, other)]
     assert np.array_equal(*faces)
-    assert alone.mean() < 0.25  # of pairs; a matching that leaves none is possible, and not sought
+    assert alone.mean() < 0.16  # of pairs; a matching that leaves none is possible, and not sought
 
 
 def test_targets_that_are_no_numbers_leave_the_model_usable(held, reduced):
