@@ -316,7 +316,7 @@ def test_a_new_points_errors_are_bounded_until_they_are_found_and_the_frame_says
     frames = [body.step(0.5 * DRIVE, still, {"probe": probe}) for _ in range(FIRST + DELAY + 2)]
     told = [bool(frame.reason) for frame in frames]
     assert told == [True] * (FIRST + DELAY) + [False] * 2  # by the count of steps alone
-    assert all("bounded, not yet found" in frame.reason for frame in frames[: FIRST + DELAY - 1])
+    assert all("bounded, not yet found" in frame.reason for frame in frames[: FIRST + DELAY])
     found = frames[-1].sigma
     for k in (0, 1, FIRST - 2, FIRST + 1):
         ratio = frames[k].sigma / found
