@@ -34,8 +34,8 @@ class Rows:
 class Attachment:
     """Springs on a body as the kernels see them; their stiffness may change, their points only by another one.
 
-    What is `known` of the same springs, or of the same parts of joined ones, is not laid out again. Of a further part,
-    if it is of few springs, those over several nodes stay out of the matrix: it comes and goes without another one.
+    What is `known` of the same springs, or of the same parts of joined ones, is not laid out again. Of a further part
+    of few springs, those over several nodes stay out of the matrix, if few do: it comes and goes without another one.
     """
 
     def __init__(
@@ -45,9 +45,10 @@ class Attachment:
         if nodes != len(lay.order):
             got, where = f"{nodes}", "the springs' weights"
             raise CaseError(f"weights of {len(lay.order)} nodes", got, where, "Build the springs for this body.")
-        known = known or {}
-        parts = enumerate(springs.parts or (springs,))
-        self.rows = {part: known.get(part) or _laid_out(lay, part, further=k > 0) for k, part in parts}
+        known, parts = known or {}, springs.parts or (springs,)
+        self.rows = {part: known.get(part) or _laid_out(lay, part, further=k > 0) for k, part in enumerate(parts)}
+        if sum(len(one.wide) for one in self.rows.values()) > MOST_WIDE:
+            self.rows = {part: _laid_out(lay, part, further=False) for part in parts}
         rows = list(self.rows.values())
         start = np.cumsum([0, *(len(one.weights.indptr) - 1 for one in rows)])
         self.places = {part: slice(start[k], start[k + 1]) for k, part in enumerate(self.rows)}
@@ -105,7 +106,7 @@ def difference(lay: Layout, old: Attachment, new: Attachment) -> tuple[Array, Ar
             if part not in old.rows or part not in new.rows:
                 rows.append(on_lattice(lay, one.weights))
                 more.append(sign * of.stiffness[of.places[part]])
-    for part in old.rows.keys() & new.rows.keys():
+    for part in [part for part in old.rows if part in new.rows]:
         change = new.stiffness[new.places[part]] - old.stiffness[old.places[part]]
         changed = np.flatnonzero(change.any(axis=(1, 2)))
         if len(changed):

@@ -171,6 +171,22 @@ def test_a_point_that_slides_costs_neither_the_guess_nor_the_next_matrix(monkeyp
     assert rms(solved.positions - truth) < 2e-6  # [m], as smooth targets leave; 7e-6 where nothing is guessed
 
 
+def test_many_further_parts_go_into_the_matrix_as_one_does():
+    body = block_body(5)
+    corners = body.elements[::7]
+    rows = (np.full(4 * 40, 0.25), corners[:40].ravel(), np.arange(0, 164, 4))
+    all_of = Springs(sp.csr_matrix(rows, shape=(40, len(body.vertices))), np.tile(10 * np.eye(3), (40, 1, 1)))
+    one, other = (Springs(all_of.weights[k], all_of.stiffness[k]) for k in (slice(20), slice(20, 40)))
+    hold = on_nodes(body, np.flatnonzero(body.vertices[:, 2] < 1e-9), 1e3)
+    found = []
+    for springs in (joined(hold, all_of), joined(hold, one, other)):  # 20 and 20 are more than may stay out of it
+        targets = springs.weights @ body.vertices
+        targets[-40:, 2] += 0.004
+        found.append(Solver(body, springs, backend="cpu").solve(targets).positions)
+    assert rms(found[0] - body.vertices) > 1e-4  # [m], it moved
+    np.testing.assert_allclose(found[1], found[0], rtol=0, atol=1e-9)  # [m]: both converge to float64's forces
+
+
 def test_a_reset_goes_back_to_rest_and_refuses_an_inverted_pose():
     solver, points = driven(3)
     solver.step(points + path(30))
