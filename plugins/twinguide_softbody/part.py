@@ -40,6 +40,7 @@ class Softbody:
         self._measured: dict[str, Boundary] = {}
         self._points: dict[str, Points] = {}
         self._heard_ns: dict[str, int] = {}
+        self._passed_over: set[str] = set()  # names of what measures no part of the body, each told once
         self._left_out: dict[str, str] = {}  # what of the measured cannot be used at all, and why
         self._image_from_reference: tuple[Array, Array] | None = None  # rotation, shape (3, 3), translation [m], (3,)
 
@@ -73,11 +74,15 @@ class Softbody:
             self._place(boundary)
 
     def _measure(self, boundary: Boundary, now_ns: int) -> None:
-        """Take measured points of the organ or of what it holds; other structures' are passed over."""
+        """Take measured points of the organ or of what it holds; other structures' are passed over, and told once."""
         if boundary.of in self._own:
             self._measured[boundary.name] = boundary
             self._heard_ns[boundary.name] = min(boundary.t_ns or now_ns, now_ns)  # a clock ahead gains nothing
             self._place(boundary)
+        elif boundary.name not in self._passed_over:
+            self._passed_over.add(boundary.name)
+            told = "boundary condition %s passed over: it is of %r, and the body of %s"
+            self._ctx.log.warning(told, boundary.name, boundary.of, ", ".join(sorted(self._own)))
 
     def _place(self, boundary: Boundary) -> None:
         """Turn measured points into the image; what cannot be used is left out."""
