@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from twinguide.errors import CaseError
 
-from .body import Array
+from .body import Array, stacked
 from .constraints import JUMP_M, SLID_M, Points, contradictions, faults
 
 MOST_POINTS = 24  # that are measured besides the target: the errors' columns grow with them
@@ -146,7 +145,7 @@ def _joined(measured: Sequence[Points], without: set[int]) -> Points | None:
     kept = [i for i in range(total) if i not in without]
     if not kept:
         return None
-    weights = sp.csr_matrix(sp.vstack([p.weights for p in measured]))
+    weights = stacked([p.weights for p in measured])
     rest, mean, covariance = (np.concatenate([getattr(p, n) for p in measured]) for n in ("rest", "mean", "covariance"))
     return Points(weights, rest, mean, covariance).of(np.array(kept))
 

@@ -168,8 +168,6 @@ class SoftBody:
             return self.rigid(self.last, f"the drive jumped by {1e3 * jumped_m:.0f} mm", displacement)
         self.last = drive[0]
         believed, told = self._measured.believed({} if measured is None else measured, self._pursuit.pose, self.last)
-        if self._learning.tick():
-            self._hold()
         told += self._take(self.last, covariance, believed)
         solved, why = self._pursuit.follow(self._whole_drive())
         if why:
@@ -274,11 +272,16 @@ class SoftBody:
         """Take the frame's springs; return which points were left out, and why."""
         own = Points(self._patch_row, self._centre, self._centre + displacement, covariance[None])
         heeded, self._disputed, told = heed(own, measured)
-        self._attach(heeded, covariance)
+        learnt = self._learning.tick()
+        if self._attach(heeded, covariance) or learnt:
+            self._hold()
         return told
 
-    def _attach(self, points: Points | None, covariance: Array) -> None:
-        """Exchange the springs where points came or went, stiffen them where they are sure otherwise than before."""
+    def _attach(self, points: Points | None, covariance: Array) -> bool:
+        """Exchange the springs where points came or went, stiffen them where they are sure otherwise than before.
+
+        Return whether either was done.
+        """
         if _moved(points, self._points) > 0:
             self._points, self._covariance = points, covariance
             springs = self._springs()
@@ -286,8 +289,7 @@ class SoftBody:
             if self._reduced is not None and points is None:
                 self._reduced.stiffen(springs)
             self._pursuit.exchange(points)
-            self._hold()
-            return
+            return True
         old, new = np.trace(self._covariance), np.trace(covariance)
         sized = not (1 / STIFFER < (new + 1e-12) / (old + 1e-12) < STIFFER)
         if points is not None and self._points is not None:
@@ -300,7 +302,7 @@ class SoftBody:
             self._solver.stiffen(springs.stiffness)
             if self._reduced is not None and self._points is None:
                 self._reduced.stiffen(springs)
-            self._hold()
+        return sized
 
     def _targets(self, drive: Array) -> Array:
         """Return where the springs' far ends are [m], shape (k, 3), under a drive [m] of the target and each point."""
