@@ -135,7 +135,7 @@ def test_a_process_that_trains_ends_with_its_parent_and_leaves_nothing(kept, tmp
     process = apart(replace(kept, drive=fastpath.family(kept.drive.rest, np.ones(len(kept.drive.rest)))))
     assert len(list(tmp_path.iterdir())) == 1
     process.stdin.close()
-    assert process.wait(timeout=60) == -signal.SIGINT
+    assert process.wait(timeout=60) in (-signal.SIGINT, 1)  # 1: before it had read the job
     assert not list(tmp_path.iterdir())
 
 
