@@ -201,8 +201,8 @@ def _lengths(residual: Array) -> Array:
 
 
 def _refuse_scale(a: Array, b: Array, z: Array) -> None:
-    ratio, sigma = length_ratio(a, b, z[:3, :3])
-    if is_other(ratio, sigma):
+    ratio, sigma, freedom = length_ratio(a, b, z[:3, :3])
+    if is_other(ratio, sigma, freedom):
         raise CalibrationRefused(
             f"b's lengths are {1.0 / ratio:.4g} times a's (1 sigma {sigma / ratio**2:.1g})",
             "One of the streams is told in another unit, or with another size of the board's squares or markers.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import degrees, sqrt
+from math import degrees, inf, sqrt
 
 import numpy as np
 
@@ -60,22 +60,25 @@ def park(a: Array, b: Array) -> tuple[Array, Array, float]:
     return x, _robust_mean(a @ x @ inverse(b)), spread
 
 
-def length_ratio(a: Array, b: Array, turn: Array) -> tuple[float, float]:
-    """Return by how much b's lengths must be taken to agree with a's, and its sigma, from poses (n, 4, 4) in pairs.
+def length_ratio(a: Array, b: Array, turn: Array) -> tuple[float, float, float]:
+    """Return by how much b's lengths must be taken to agree with a's, its sigma and degrees, from (n, 4, 4) in pairs.
 
-    The s of `R_a t_x + t_a = R_z (s t_b) + t_z`, by least squares over s and both t; `turn` (3, 3) is R_z.
+    The s of `R_a t_x + t_a = R_z (s t_b) + t_z` where both t are left open; `turn` (3, 3) is R_z. Noise in b makes the
+    regression on b too small, noise in a makes the one on a too large (Frisch 1934): of what lies between, the s
+    nearest to 1.
     """
     n = len(a)
     open_ = np.concatenate([a[:, :3, :3], np.broadcast_to(-np.eye(3), (n, 3, 3))], axis=2).reshape(-1, 6)
-    carried = (b[:, :3, 3] @ turn.T).ravel()
-    both = np.stack([carried, a[:, :3, 3].ravel() - carried], axis=1)
+    both = np.stack([(b[:, :3, 3] @ turn.T).ravel(), a[:, :3, 3].ravel()], axis=1)
     basis = np.linalg.qr(open_)[0]
-    scaled, missed = (both - basis @ (basis.T @ both)).T
-    held = max(float(scaled @ scaled), 1e-300)
-    more = float(scaled @ missed) / held
-    left = missed - more * scaled
-    variance = float(left @ left) / max(3 * n - 7, 1) / held
-    return 1.0 + more, sqrt(variance * serial_inflation(left.reshape(n, 3), np.ones(n, dtype=np.bool_)))
+    told_b, told_a = (both - basis @ (basis.T @ both)).T
+    square, shared = max(float(told_b @ told_b), 1e-300), float(told_a @ told_b)
+    least, most = shared / square, float(told_a @ told_a) / shared if shared > 0.0 else inf
+    ratio, freedom = min(max(1.0, least), most), max(3 * n - 7, 1)
+    left = told_a - least * told_b
+    widened = serial_inflation(left.reshape(n, 3), np.ones(n, dtype=np.bool_))
+    sigma = ratio * sqrt(float(left @ left) / freedom * widened * square) / max(abs(shared), 1e-300)
+    return ratio, sigma, float(freedom)
 
 
 def _refuse_mirror(motion_a: Array, motion_b: Array, rotation: Array, left: float) -> None:

@@ -290,7 +290,11 @@ def repeated(apart_s: float) -> CalibrationRefused:
 def _steady(fit: LagFit, lags: Array, profiles: Array, free: float, frame_s: float) -> LagFit:
     """Refuse a lag that changes by more than a frame from one half of a recording to the other; tell a smaller one."""
     near = np.abs(lags - fit.lag_s) <= 2.0 * PROFILE * float(lags[1] - lags[0])
-    halves = [profile_minimum(lags[near], half[near], free / 2.0) for half in profiles[1:] if np.isfinite(half).all()]
+    halves = [
+        profile_minimum(lags[near], half[near], free / 2.0)
+        for half in profiles[1:]
+        if np.isfinite(half).all() and half[near].max() > AS_WELL * half[near].min()  # not where nothing moved
+    ]
     if len(halves) < 2:
         return fit
     (one, sigma_one), (two, sigma_two) = halves

@@ -17,6 +17,7 @@ UNITS_RATIO = (900.0, 1111.0)  # consecutive distances whose ratio says that the
 UNITS_DIRECTION = 0.99  # cosine: the same place, told in another unit
 NEAR_M = 0.01  # no tracker follows a body that turns within 10 mm of the tracker's own origin
 TURNS = 0.1  # of a rotation's entries: it turned
+UNLIKE = 2.0  # times as far as the others would near places be in millimetres: they are none, but near
 NEAR_GAP = 30.0  # times as far as the near places are the others: one way does not pass such a gap
 BACKWARD_SHARE = 0.05  # a few late packets are sorted out; more, and the clock itself is not one
 
@@ -138,11 +139,12 @@ def _refuse_near(poses: Array, numbers: Ints, what: str) -> None:
     near = (distance > 0.0) & (distance < NEAR_M)
     if near.sum() < 2 or near.all():
         return
-    gap = float(distance[~near].min()) / float(distance[near].max())
-    if gap > NEAR_GAP and float(np.ptp(poses[near, :3, :3], axis=0).max()) > TURNS:
+    farthest = float(distance[near].max())
+    gap, alike = float(distance[~near].min()) / farthest, 1e3 * farthest < UNLIKE * float(distance[~near].max())
+    if gap > NEAR_GAP and alike and float(np.ptp(poses[near, :3, :3], axis=0).max()) > TURNS:
         raise CalibrationRefused(
             f"{what}: wanted one unit of length; got {near.sum()} of {len(near)} places within "
-            f"{1e3 * float(distance[near].max()):.2g} mm of the origin, first in row {numbers[int(near.argmax())]}",
+            f"{1e3 * farthest:.2g} mm of the origin, first in row {numbers[int(near.argmax())]}",
             "Millimetres and metres are mixed: write the file in one unit.",
         )
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import sqrt
+from math import inf, sqrt
 
 import numpy as np
+from scipy.special import ndtr, stdtrit  # pyright: ignore[reportMissingTypeStubs]
 
 from twinguide_calibration.points import align_points
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Ints, as_floats, no_rows, point_jacobian
 
 OTHER_SCALE = 3e-3  # metric devices are not so far off; another unit, or another board than was stated, is
-OTHER_SIGMAS = 4.0  # chance makes no such difference
+OTHER_SIGMAS = 4.0  # of normal noise, or as unlikely by Student's t: chance makes no such difference
 
 
-def is_other(scale: float, sigma: float) -> bool:
-    """Tell whether lengths differ by more than those of two metric devices do, from their ratio and its sigma."""
-    return abs(scale - 1.0) > max(OTHER_SCALE, OTHER_SIGMAS * sigma)
+def is_other(scale: float, sigma: float, freedom: float = inf) -> bool:
+    """Tell whether lengths differ by more than those of two metric devices do, from their ratio and its sigma.
+
+    `freedom` is the degrees that sigma was estimated with.
+    """
+    return abs(scale - 1.0) > max(OTHER_SCALE, float(stdtrit(freedom, ndtr(OTHER_SIGMAS))) * sigma)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -73,6 +73,18 @@ def test_two_files_with_clocks_apart_give_the_offset_too(run, sequence, tmp_path
     assert "clocks" in text
 
 
+def test_a_robot_that_goes_its_way_to_and_fro_is_followed_all_the_time(run, sequence, tmp_path):
+    way = np.round(300.0 * (1.0 - np.cos(2.0 * np.pi * TIMES / 5.0))) / 100.0  # [s] as its encoders round it
+    later = TIMES + 0.004
+    one = sequence(tmp_path / "one.igs.mha", {"FlangeToBase": heads(way)}, TIMES)
+    seen = noisy(markers(heads(3.0 * (1.0 - np.cos(2.0 * np.pi * later / 5.0)))), 2)
+    two = sequence(tmp_path / "two.igs.mha", {"MarkerToTracker": seen}, later - 0.045)
+    code, text = run("calibrate", "handeye", one, two, "--out", tmp_path / "h.toml")
+    assert code == 0, text
+    result = read_result(tmp_path / "h.toml", HandEyeResult)
+    assert result.samples > 0.9 * len(TIMES)
+
+
 @pytest.mark.parametrize(
     ("a", "b", "says"),
     [

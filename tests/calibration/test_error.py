@@ -194,3 +194,17 @@ def test_a_few_rows_that_are_no_poses_are_left_out_and_told_and_more_are_refused
     given[:6, :3, 3] = 400.0
     with pytest.raises(CalibrationRefused, match="millimetres taken for metres"):
         check_poses(given)
+
+
+def test_three_looks_from_about_the_origin_are_stations_like_others():
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        places = rng.uniform(-0.3, 0.3, (12, 3))
+        places[:3] = rng.normal(size=(3, 3)) * 3e-3
+        given = compose(exponential(rng.uniform(-0.5, 0.5, (12, 3))), places)
+        assert len(check_poses(given).matrices) == 12
+        far = given[:, :3, 3] + [0.6, 0.0, 0.4]
+        far[::3] *= 1e-3
+        given[:, :3, 3] = far
+        with pytest.raises(CalibrationRefused, match="Millimetres and metres are mixed"):
+            check_poses(given)

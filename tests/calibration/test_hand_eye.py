@@ -254,6 +254,17 @@ def test_lengths_of_another_unit_or_board_are_refused_with_their_ratio(ratio):
         assert float(refused.value.reason.split()[3]) == pytest.approx(ratio, rel=2e-3)  # ten sigma
 
 
+@pytest.mark.parametrize("wander_m", [0.0, 1e-3])
+def test_a_body_that_turns_about_a_point_is_not_taken_for_one_of_another_unit(wander_m):
+    for seed in range(15):
+        x, z, rng = setting(seed)
+        turns = exponential(rng.normal(size=(60, 3)) * 0.4)
+        places = [0.5, 0.2, 0.8] - turns @ [0.0, 0.05, -0.12] + rng.normal(size=(60, 3)) * wander_m
+        a = compose(turns, places)
+        fit = solve_hand_eye(noisy(rng, a, NOISE), noisy(rng, inverse(z) @ a @ x, NOISE))
+        assert np.linalg.norm(difference(x, fit.x)[3:]) < 2.0 * fit.x_p95
+
+
 def swinging(lag, period, second, seed=3, slow=0.0):
     """Return two streams of a body that swings with a period [s], `second` of it across, the later one by a lag [s].
 

@@ -189,6 +189,20 @@ def test_a_lag_that_changes_is_refused_beyond_a_frame_and_told_below(late_s):
         assert any("lag changes" in note for note in fit.notes) == (late_s > 0.0)
 
 
+def test_a_body_that_lay_still_for_half_of_the_recording_tells_its_lag():
+    times = np.arange(0.0, 20.0, 1 / 60)
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+
+        def waves(t):
+            moving = np.clip(t - 12.0, 0.0, 1.0)
+            return np.outer(moving * breath(t), [1.0, -0.5])
+
+        a, b = (waves(times - late) + rng.normal(size=(len(times), 2)) * 0.02 for late in (0.0, 0.07))
+        fit = motion_lag(times, a, times, b)
+        assert abs(fit.lag_s - 0.07) < 4.0 * fit.sigma_s + 2e-4  # 0.2 ms: what linear interpolation bends
+
+
 def test_stamps_of_another_unit_are_refused_with_their_ratio():
     device, host = arrivals(1)
     with pytest.raises(CalibrationRefused, match=r"a second of the device takes 1000.* s .*another unit"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from twinguide_calibration import CalibrationRefused
-from twinguide_calibration.reading import read_poses, relative, without_repeats
+from twinguide_calibration.reading import Track, read_poses, relative, without_repeats
 from twinguide_calibration.reading.sequences import frames_of_name
 
 QUARTER_ABOUT_Z = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
@@ -111,6 +111,14 @@ def test_a_tracker_that_repeats_itself_counts_once(tmp_path):
     frames = frames_of(6, change=lambda i, m: matrix(place=(10.0 + i // 2, 20.0, 300.0)))
     track, repeats = without_repeats(read_poses(metaimage(tmp_path / "a.mha", frames)).only())
     assert (len(track), repeats) == (3, 3)
+
+
+@pytest.mark.parametrize(("returns", "left"), [(True, 7), (False, 4)])
+def test_a_robot_that_goes_to_and_fro_keeps_its_returns_where_asked(returns, left):
+    place = np.outer([0, 1, 1, 2, 1, 3, 2, 0], [1e-4, 0.0, 0.0])  # as its encoder rounds them
+    track = Track("base", "flange", np.tile(np.eye(3), (8, 1, 1)), place, np.arange(8), None)
+    fresh, repeats = without_repeats(track, returns=returns)
+    assert (len(fresh), repeats) == (left, 8 - left)
 
 
 def test_rounded_rotations_are_repaired_and_the_repair_is_told(tmp_path):

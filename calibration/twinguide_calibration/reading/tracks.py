@@ -118,13 +118,16 @@ def relative(tool: Track, reference: Track) -> Track:
     return Track(reference.source, tool.source, turned @ tool.rotations[rows], moved, tool.frames[rows], times)
 
 
-def without_repeats(track: Track) -> tuple[Track, int]:
+def without_repeats(track: Track, *, returns: bool = False) -> tuple[Track, int]:
     """Return the track without poses that repeat an earlier one to the last digit, and how many those were.
 
     A tracker that is read faster than it measures, or that has lost its tool, repeats itself, and a recording may be
-    pasted twice: such rows are no new samples, and counted as such they would make every covariance too small.
+    pasted twice: such rows are no new samples, and counted as such they would make every covariance too small. With
+    `returns` only the pose before counts: a robot comes back to what its encoders round to the same pose, and a stream
+    to be interpolated needs the time of each.
     """
-    fresh = fresh_rows(np.concatenate([track.rotations.reshape(-1, 9), track.translations], axis=1))
+    rows = np.concatenate([track.rotations.reshape(-1, 9), track.translations], axis=1)
+    fresh = np.append(True, (rows[1:] != rows[:-1]).any(axis=1)) if returns else fresh_rows(rows)
     return track.take(fresh), int((~fresh).sum())
 
 

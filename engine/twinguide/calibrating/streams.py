@@ -103,8 +103,8 @@ def timed(streams: Streams) -> tuple[Array, Track, Array, Track, tuple[str, ...]
     tracks: list[Track] = []
     notes: list[str] = []
     for track in (streams.a, streams.b):
-        fresh, repeats = without_repeats(track)
-        notes += [f"{track.name}: {repeats} poses repeat another to the last digit, left out"] * bool(repeats)
+        fresh, repeats = without_repeats(track, returns=True)
+        notes += [f"{track.name}: {repeats} poses repeat the one before to the last digit, left out"] * bool(repeats)
         if fresh.times_ns is None:
             raise CalibrationRefused(f"wanted time stamps; {track.name} has none", "Record with time stamps.")
         tracks.append(fresh)
