@@ -170,12 +170,39 @@ def test_points_in_metres_said_to_be_millimetres_are_refused(run, tmp_path):
     assert (code, "The unit is not the one stated" in text) == (1, True)
 
 
-def test_a_second_set_of_pairs_that_agree_is_told(run, tmp_path):
+def two_sets(tmp_path, second, *more):
+    """Return the command's words for 20 pairs, the first `second` of them of another pose, and rows to begin with."""
     places = np.random.default_rng(3).uniform(-80.0, 80.0, (20, 3))
     target = places @ TURN.T + MOVE
-    target[:10] = places[:10] + np.array([500.0, 0.0, 0.0])
-    names = [str(row) for row in range(20)]
-    one, two = (markups(tmp_path / f"{k}.mrk.json", p, names) for k, p in (("s", places), ("t", target)))
-    code, text = run("calibrate", "points", one, two, "--robust", "--sigma-mm", "0.4", "--out", tmp_path / "r.toml")
+    target[:second] = places[:second] + np.array([500.0, 0.0, 0.0])
+    order = [*more, *range(20)]
+    names = [f"p{row}" for row in range(len(order))]
+    one, two = (markups(tmp_path / f"{k}.mrk.json", p[order], names) for k, p in (("s", places), ("t", target)))
+    return "calibrate", "points", one, two, "--robust", "--sigma-mm", "0.4", "--out", tmp_path / "r.toml"
+
+
+def test_a_second_set_of_pairs_that_agree_is_told_and_refused_from_half_as_many_on(run, tmp_path):
+    code, text = run(*two_sets(tmp_path, 6))
     assert code == 0, text
-    assert "10 of them agree on another pose" in " ".join(read_result(tmp_path / "r.toml", PointsResult).notes)
+    assert "6 of them agree on another pose" in " ".join(read_result(tmp_path / "r.toml", PointsResult).notes)
+    for second in (7, 10):
+        code, text = run(*two_sets(tmp_path, second))
+        assert (code, "two sets of pairs agree" in text, "p0, p1" in text, "p18, p19" in text) == (1, True, True, True)
+
+
+def test_wrong_pairs_are_told_by_their_rows_in_the_file_though_one_is_there_twice(run, tmp_path):
+    code, text = run(*two_sets(tmp_path, 3, 9, 9))
+    assert code == 0, text
+    assert read_result(tmp_path / "r.toml", PointsResult).rejected == (2, 3, 4)
+
+
+def test_no_other_order_is_named_for_many_points_without_symmetry(run, tmp_path):
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        places = rng.uniform(-80.0, 80.0, (20, 3))
+        target = places @ TURN.T + MOVE + rng.normal(0.0, 2.0, places.shape)
+        names = [str(row) for row in range(20)]
+        one, two = (markups(tmp_path / f"{k}.mrk.json", p, names) for k, p in (("s", places), ("t", target)))
+        code, text = run("calibrate", "points", one, two, "--fre-max-mm", "5", "--out", tmp_path / "r.toml")
+        assert code == 0, text
+        assert "fits as well" not in " ".join(read_result(tmp_path / "r.toml", PointsResult).notes)

@@ -17,6 +17,7 @@ from twinguide.errors import CalibrationError
 from twinguide_calibration import (
     CalibrationRefused,
     RigidFit,
+    RobustFit,
     align_points,
     misfit_probability,
     register_points,
@@ -60,9 +61,10 @@ def points(
     """
     with refusals():
         pairs, case_hash = _pairs(paths)
-        pairs, wrong = _usable(pairs), ()
+        pairs, rows = _usable(pairs)
+        wrong: tuple[int, ...] = ()
         if robust:
-            pairs, wrong = _agreeing(pairs, sigma_mm)
+            pairs, wrong = _agreeing(pairs, rows, sigma_mm)
         told = read_points(targets) if targets else None
         given = np.eye(3) * (sigma_mm * 1e-3) ** 2 if sigma_mm else None
         covariances = pairs.covariances if given is None else np.broadcast_to(given, (len(pairs.names), 3, 3))
@@ -89,8 +91,8 @@ def points(
     return Outcome(result, _table(result, fit), partial(draw_points, pairs, fit, told))
 
 
-def _usable(pairs: PointPairs) -> PointPairs:
-    """Return pairs, each once; refuse a layout so small that its unit must be another."""
+def _usable(pairs: PointPairs) -> tuple[PointPairs, NDArray[np.int64]]:
+    """Return pairs, each once, and their rows; refuse a layout so small that its unit must be another."""
     for side, places in (("source", pairs.source), ("target", pairs.target)):
         across = float(np.linalg.norm(np.ptp(places, axis=0))) if len(places) else 0.0
         if 0.0 < across < NEAR_M:
@@ -100,9 +102,9 @@ def _usable(pairs: PointPairs) -> PointPairs:
             )
     fresh = fresh_rows(np.concatenate([pairs.source, pairs.target], axis=1))
     if fresh.all():
-        return pairs
+        return pairs, np.arange(len(fresh))
     names = ", ".join(np.array(pairs.names)[~fresh].tolist())
-    return _of(pairs, fresh, f"repeat another pair to the last digit, left out: {names}")
+    return _of(pairs, fresh, f"repeat another pair to the last digit, left out: {names}"), np.flatnonzero(fresh)
 
 
 def _of(pairs: PointPairs, keep: NDArray[np.bool_], note: str) -> PointPairs:
@@ -118,7 +120,7 @@ def _doubts(pairs: PointPairs, fit: RigidFit, fre_max_m: float) -> tuple[str, ..
     told = [_culprit(pairs, fit.fre_rms, fre_max_m) if few else ""]
     if len(pairs.names) > 4:
         scaled = register_similarity(pairs.source, pairs.target)
-        if is_other(scaled.scale, scaled.scale_sigma):
+        if is_other(scaled.scale, scaled.scale_sigma, scaled.freedom):
             told.append(f"the target is {scaled.scale:.4g} times as large as the source: a unit or a scanner's scale?")
     other = _other_order(pairs, fit.fre_rms) if few else []
     if other:
@@ -127,7 +129,7 @@ def _doubts(pairs: PointPairs, fit: RigidFit, fre_max_m: float) -> tuple[str, ..
 
 
 def _other_order(pairs: PointPairs, rms: float) -> list[int]:
-    """Return an order of the targets that leaves less than twice the residual, of a symmetric layout; else nothing."""
+    """Return an order of the targets whose changed pairs miss by less than twice `rms`, of a symmetric layout; else nothing."""
     near, far = (np.linalg.norm(side[:, None] - side, axis=2) for side in (pairs.source, pairs.target))
     allowed, count, tries = FAR_APART * max(rms, SAME_M), len(near), [[row] for row in range(len(near))]
     for _ in range(MOST_TRIES):
@@ -136,7 +138,8 @@ def _other_order(pairs: PointPairs, rms: float) -> list[int]:
         order = tries.pop()
         k = len(order)
         if k == count:
-            if order != list(range(count)) and _rms(pairs.source, pairs.target[order]) < 2.0 * max(rms, SAME_M):
+            moved = np.array(order) != np.arange(count)
+            if moved.any() and _rms(pairs.source, pairs.target[order], moved) < 2.0 * max(rms, SAME_M):
                 return order
             continue
         left = [row for row in range(count) if row not in order]
@@ -153,25 +156,31 @@ def _registered(pairs: PointPairs, covariances: Array | None, fre_max_m: float) 
         raise CalibrationRefused(error.reason, culprit or error.remedy) from error
 
 
-def _agreeing(pairs: PointPairs, sigma_mm: float | None) -> tuple[PointPairs, tuple[int, ...]]:
-    """Return the pairs that agree on one pose, and the rows of the others, which a note names."""
+def _agreeing(pairs: PointPairs, rows: NDArray[np.int64], sigma_mm: float | None) -> tuple[PointPairs, tuple[int, ...]]:
+    """Return the pairs that agree on one pose, and which of the `rows` (n,) do not, which a note names."""
     if not sigma_mm:
         raise CalibrationRefused("wanted --sigma-mm with --robust: it tells a wrong pair from a noisy one; got none")
     fit = register_robust(pairs.source, pairs.target, sigma_mm * 1e-3)
-    wrong: list[int] = fit.rejected.tolist()
-    if not wrong:
+    if not len(fit.rejected):
         return pairs, ()
-    left_out = ", ".join(f"{pairs.names[row]} ({1e3 * fit.residuals[row]:.1f} mm off)" for row in wrong)
-    told = f"wrong pairs, left out: {left_out}{_agree_too(pairs, wrong, sigma_mm)}"
-    return _of(pairs, fit.inliers, told), tuple(wrong)
+    left_out = ", ".join(f"{pairs.names[row]} ({1e3 * fit.residuals[row]:.1f} mm off)" for row in fit.rejected)
+    told = f"wrong pairs, left out: {left_out}{_agree_too(pairs, fit, sigma_mm)}"
+    return _of(pairs, fit.inliers, told), tuple(rows[fit.rejected].tolist())
 
 
-def _agree_too(pairs: PointPairs, wrong: list[int], sigma_mm: float) -> str:
-    """Return how many of the wrong pairs agree on a pose of their own, in words."""
+def _agree_too(pairs: PointPairs, fit: RobustFit, sigma_mm: float) -> str:
+    """Return how many of the wrong pairs agree on a pose of their own, in words; refuse half as many as the right."""
+    wrong = fit.rejected
     try:
         other = register_robust(pairs.source[wrong], pairs.target[wrong], sigma_mm * 1e-3)
     except CalibrationRefused:
         return ""
+    if 2 * other.inliers.sum() >= fit.inliers.sum():
+        one, two = (", ".join(np.array(pairs.names)[rows].tolist()) for rows in (fit.inliers, wrong[other.inliers]))
+        raise CalibrationRefused(
+            f"two sets of pairs agree, each on a pose of its own: {one}; and {two}",
+            "Was something moved in between? Give the pairs of one of them.",
+        )
     return f"; {other.inliers.sum()} of them agree on another pose: which one is right?"
 
 
@@ -229,9 +238,9 @@ def _culprit(pairs: PointPairs, rms: float, fre_max_m: float) -> str:
     return text
 
 
-def _rms(source: Array, target: Array) -> float:
+def _rms(source: Array, target: Array, rows: NDArray[np.bool_] | slice = slice(None)) -> float:
     rotation, translation = align_points(source, target)
-    return float(np.sqrt(((target - source @ rotation.T - translation) ** 2).sum(axis=1).mean()))
+    return float(np.sqrt(((target - source @ rotation.T - translation)[rows] ** 2).sum(axis=1).mean()))
 
 
 def _matrix(fit: RigidFit) -> Array:
