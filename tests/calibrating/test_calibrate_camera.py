@@ -4,6 +4,7 @@ import pytest
 cv2 = pytest.importorskip("cv2", reason="cameras need OpenCV: pip install 'twinguide[camera]'")
 
 from twinguide.calibrating.result import CameraResult, read_result  # noqa: E402 - after the skip
+from twinguide_calibration.boards import board_of  # noqa: E402
 from twinguide_calibration.camera import read_camera  # noqa: E402
 from twinguide_calibration.rigid import exponential  # noqa: E402
 
@@ -13,10 +14,14 @@ SQUARE = 0.03
 BOARD = f"chessboard:6x4:{SQUARE * 1e3:g}"
 
 
-def picture(i, spoilt=False):
-    """Look at a chessboard of 7 x 5 squares, tilted to another side in each picture; no distortion."""
+def squares():
     dark = np.add.outer(np.arange(5), np.arange(7)) % 2 == 0
-    texture = np.pad(np.where(dark, 20, 235).astype(np.uint8).repeat(60, 0).repeat(60, 1), 60, constant_values=235)
+    return np.where(dark, 20, 235).astype(np.uint8).repeat(60, 0).repeat(60, 1)
+
+
+def picture(i, spoilt=False, board=None):
+    """Look at a board of 7 x 5 squares, tilted to another side in each picture; no distortion."""
+    texture = np.pad(squares() if board is None else board, 60, constant_values=235)
     turn = exponential(0.55 * np.array([np.cos(2.4 * i), np.sin(2.4 * i), 0.2]))
     middle = np.array([0.06 * np.cos(1.7 * i), 0.04 * np.sin(2.3 * i), 0.31 + 0.05 * np.sin(i)])
     corners = np.array([[-4.5, -3.5, 0], [4.5, -3.5, 0], [4.5, 3.5, 0], [-4.5, 3.5, 0]]) * SQUARE
@@ -116,6 +121,22 @@ def test_no_result_is_written_among_the_pictures_that_the_next_run_would_read(ru
     code, text = run("calibrate", "camera", pictures, "--board", BOARD, "--out", pictures / "deep" / "c.toml")
     assert (code, "outside the folder of pictures" in text) == (1, True)
     assert sorted(pictures.iterdir()) == before
+
+
+def test_one_mirrored_picture_is_left_out_by_name_and_mirrored_ones_alone_are_refused(run, tmp_path):
+    text = f"charuco:7x5:{SQUARE * 1e3:g}/{SQUARE * 7e2:g}:4x4_50"
+    drawn = board_of(text).source.generateImage((420, 300), marginSize=0)
+    for folder, mirrored in (("one", [3]), ("all", range(10))):
+        (tmp_path / folder).mkdir()
+        for i in range(10):
+            image = picture(i, board=drawn)
+            cv2.imwrite(str(tmp_path / folder / f"{i}.png"), image[:, ::-1] if i in mirrored else image)
+    command = ("calibrate", "camera", "--board", text, "--out", tmp_path / "c.toml")
+    code, told = run(*command, tmp_path / "all")
+    assert (code, "9.png: the picture is mirrored" in told) == (1, True), told
+    code, told = run(*command, tmp_path / "one")
+    assert (code, "3.png: the picture is mirrored" in told) == (0, True), told
+    assert read_result(tmp_path / "c.toml", CameraResult).samples == 9
 
 
 def test_an_empty_folder_is_refused(run, tmp_path):

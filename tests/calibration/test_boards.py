@@ -130,7 +130,12 @@ def test_a_picture_without_the_board_gives_none():
 def test_a_mirrored_picture_of_markers_is_refused(make):
     board, texture, texel, corner = make()
     with pytest.raises(CalibrationRefused, match="mirrored"):
-        find_board(draw(texture, texel, corner, facing())[:, ::-1], board)
+        find_board(draw(texture, texel, corner, facing())[:, ::-1], board, thorough=True)
+
+
+def test_a_picture_of_a_stream_is_looked_at_once():
+    board, texture, texel, corner = charuco()
+    assert find_board(draw(texture, texel, corner, facing())[:, ::-1], board) is None
 
 
 def corners_of(board, pose, noise=None):

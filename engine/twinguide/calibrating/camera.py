@@ -18,6 +18,7 @@ try:
     from twinguide_calibration.boards import Board, BoardView, Camera, board_of, find_board
     from twinguide_calibration.camera import VIEWS_LEAST, CameraFit, calibrate_camera
     from twinguide_calibration.reading.pictures import Picture, read_pictures
+    from twinguide_calibration.refused import CalibrationRefused
 except ImportError as error:
     raise CalibrationError(
         "OpenCV, for cameras", "it is not installed", next_step="pip install 'twinguide[camera]'"
@@ -32,7 +33,7 @@ def camera(path: Path, board_text: str, name: str, rms_max_px: float) -> Outcome
     """Calibrate a camera from a folder of images or a video; raises CalibrationError with reason and remedy."""
     with refusals():
         board = board_of(board_text)
-        seen, size, pictures = _views(path, board)
+        seen, size, pictures, wrong = _views(path, board)
         if len(seen) < min(VIEWS_LEAST, pictures):
             found = f"it is in {len(seen) or 'none'} of {pictures}"
             inner = " A chessboard is given by its inner corners, one fewer a side than its squares."
@@ -42,7 +43,7 @@ def camera(path: Path, board_text: str, name: str, rms_max_px: float) -> Outcome
     names = tuple(picture for picture, _ in seen)
     rejected: list[int] = fit.rejected.tolist()
     left_out = [names[row] for row in rejected]
-    notes = [f"left out: {', '.join(left_out)}"] * bool(left_out)
+    notes = [*wrong, *[f"left out: {', '.join(left_out)}"] * bool(left_out)]
     notes += [f"{pictures - len(seen)} of {pictures} pictures not used: no board, or nothing new"] * (
         pictures > len(seen)
     )
@@ -66,19 +67,31 @@ def camera(path: Path, board_text: str, name: str, rms_max_px: float) -> Outcome
     return Outcome(result, _table(result, fit), partial(draw_camera, names, [view for _, view in seen], fit))
 
 
-def _views(path: Path, board: Board) -> tuple[list[tuple[str, BoardView]], tuple[int, int], int]:
-    """Return the views that show something new, the pictures' size, and how many pictures there were."""
+def _views(path: Path, board: Board) -> tuple[list[tuple[str, BoardView]], tuple[int, int], int, list[str]]:
+    """Return the views that show something new, the pictures' size, how many pictures there were, and what was wrong.
+
+    Of pictures that are refused the last refusal is raised where no view is left.
+    """
     seen: list[tuple[str, BoardView]] = []
+    wrong: list[str] = []
+    refusal: CalibrationRefused | None = None
     size, count = (0, 0), 0
     for picture in read_pictures(path):
         count += 1
         size = (picture.grey.shape[1], picture.grey.shape[0])
         if len(seen) == VIEWS_MOST:
             continue
-        view = find_board(picture.grey, board)
+        try:
+            view = find_board(picture.grey, board, thorough=path.is_dir())
+        except CalibrationRefused as error:
+            wrong.append(f"{picture.name}: {error.reason}")
+            refusal = CalibrationRefused(wrong[-1], error.remedy)
+            continue
         if view is not None and _new(picture, view, [other for _, other in seen], path.is_dir()):
             seen.append((picture.name, view))
-    return seen, size, count
+    if refusal is not None and not seen:
+        raise refusal
+    return seen, size, count, wrong
 
 
 def _new(picture: Picture, view: BoardView, earlier: list[BoardView], still: bool) -> bool:

@@ -129,7 +129,7 @@ def _doubts(pairs: PointPairs, fit: RigidFit, fre_max_m: float) -> tuple[str, ..
 
 
 def _other_order(pairs: PointPairs, rms: float) -> list[int]:
-    """Return an order of the targets whose changed pairs miss by less than twice `rms`, of a symmetric layout; else nothing."""
+    """Return an order of a symmetric layout's targets whose changed pairs miss by less than twice `rms`, or nothing."""
     near, far = (np.linalg.norm(side[:, None] - side, axis=2) for side in (pairs.source, pairs.target))
     allowed, count, tries = FAR_APART * max(rms, SAME_M), len(near), [[row] for row in range(len(near))]
     for _ in range(MOST_TRIES):
