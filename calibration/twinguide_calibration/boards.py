@@ -201,9 +201,7 @@ def _charuco_corners(grey: Image, board: cv2.aruco.CharucoBoard) -> tuple[Ints, 
 def _chessboard_corners(grey: Image, inner: tuple[int, int], thorough: bool) -> tuple[Ints, Array] | None:
     flags = cv2.CALIB_CB_ADAPTIVE_THRESH | cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_FAST_CHECK
     found, corners = cv2.findChessboardCorners(grey, inner, None, flags)
-    if (
-        not found and thorough
-    ):  # the fast check also passes over sharp pictures with strong shadows or much around the board
+    if not found and thorough:  # it also passes over sharp pictures with strong shadows or much around it
         found, corners = cv2.findChessboardCorners(grey, inner, None, flags & ~cv2.CALIB_CB_FAST_CHECK)
     if not found:
         return None

@@ -307,13 +307,13 @@ def _gated(fit: HandEyeFit, used: int, p95_max: float) -> HandEyeFit:
     if not fit.x_p95 <= p95_max:
         values, vectors = eigen(fit.covariance[3:6, 3:6])
         worst = ", ".join(f"{v:.2f}" for v in fit.x[:3, :3] @ vectors[:, 2])
-        alike = fit.inflation > FOLLOWED
-        worth = f": what is left follows the motion, {used} pairs are worth {used / fit.inflation:.0f}" * alike
+        followed = fit.inflation > FOLLOWED
+        worth = f": what is left follows the motion, {used} pairs are worth {used / fit.inflation:.0f}" * followed
         raise CalibrationRefused(
             f"X is known to {fit.x_p95 * 1e3:.1f} mm (95 %), wanted {p95_max * 1e3:.1f} mm; worst along ({worst}), "
             f"{sqrt(float(values[2])) * 1e3:.1f} mm (1 sigma){worth}",
             "Look for what it follows: poses of other instants, a camera not calibrated, a body that bends."
-            if alike
+            if followed
             else "Turn the body more, about axes across that direction, and record more poses.",
         )
     told: list[str] = []

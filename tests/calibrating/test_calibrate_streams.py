@@ -267,12 +267,16 @@ def test_a_unit_that_changes_from_station_to_station_is_refused(run, tmp_path):
     assert (code, "Millimetres and metres are mixed" in text) == (1, True)
 
 
-def test_a_word_that_does_not_say_whether_a_row_is_valid_is_named(run, tmp_path):
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [("Bad", "'Bad' in row 1"), ("", "'' in row 1"), ("Out of view", "the tip is known to")],
+)
+def test_a_word_that_does_not_say_whether_a_row_is_valid_is_named(run, tmp_path, word, says):
     path = table(tmp_path / "a.csv", stations()[0])
     header, *rows = path.read_text().splitlines()
-    path.write_text("\n".join([f"{header},valid", *(f"{row},{'OK' if k else 'Bad'}" for k, row in enumerate(rows))]))
+    path.write_text("\n".join([f"{header},valid", *(f"{row},{'OK' if k else word}" for k, row in enumerate(rows))]))
     code, text = run("calibrate", "pivot", path, "--out", tmp_path / "p.toml")
-    assert (code, "'bad'" in text) == (1, True)
+    assert (code, says in text, "Write 1 or 0" in text) == (1, True, "row" in says), text
 
 
 def test_pairs_of_one_file_that_are_apart_in_time_are_told_with_the_remedy(run, sequence, tmp_path):

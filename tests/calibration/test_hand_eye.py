@@ -262,7 +262,7 @@ def test_a_body_that_turns_about_a_point_is_not_taken_for_one_of_another_unit(wa
         places = [0.5, 0.2, 0.8] - turns @ [0.0, 0.05, -0.12] + rng.normal(size=(60, 3)) * wander_m
         a = compose(turns, places)
         fit = solve_hand_eye(noisy(rng, a, NOISE), noisy(rng, inverse(z) @ a @ x, NOISE))
-        assert np.linalg.norm(difference(x, fit.x)[3:]) < 2.0 * fit.x_p95
+        assert np.linalg.norm(difference(x, fit.x)[3:]) < 2.0 * fit.x_p95  # where 95 % stay within 1: none of 30
 
 
 def swinging(lag, period, second, seed=3, slow=0.0):
@@ -292,6 +292,8 @@ def test_of_the_lags_at_which_a_repeated_motion_turns_alike_the_one_is_taken_at_
     streams, x = swinging(lag, 1.0, 0.3)
     fit = solve_hand_eye_timed(*streams)
     assert fit.offset_s == pytest.approx(-lag, abs=1e-3)
+    # between poses 11 ms apart a straight line is 0.3 mrad off, a third of the noise, and alike at each swing: of 15
+    # seeds the worst is 1.8 times the stated 95 %
     assert np.linalg.norm(difference(x, fit.x)[3:]) < 2.0 * fit.x_p95
 
 

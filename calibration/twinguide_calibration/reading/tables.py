@@ -163,12 +163,14 @@ def read_poses_csv(path: Path) -> PoseRecording:
 
 def _valid(table: Table, count: int, where: str) -> NDArray[np.bool_]:
     """Return which rows the file marks as valid, shape (n,): all, where it marks none; refuse a word not known."""
-    words = [word.lower() for word in table.text.get("valid", table.text.get("status", ["ok"] * count))]
-    unknown = sorted(set(words) - VALID - NOT_VALID)
-    if unknown:
-        wanted = f"{', '.join(sorted(VALID))}, or {', '.join(sorted(NOT_VALID))}"
-        got = ", ".join(map(repr, unknown[:5]))
-        raise CalibrationRefused(f"wanted rows marked as {wanted}; got {got}; in {where}")
+    told = table.text.get("valid", table.text.get("status", ["ok"] * count))
+    words = [word.lower().replace(" ", "_") for word in told]
+    for row, word in enumerate(words):
+        if word not in VALID | NOT_VALID:
+            wanted = f"{', '.join(sorted(VALID))}, or {', '.join(sorted(NOT_VALID))}"
+            raise CalibrationRefused(
+                f"wanted rows marked as {wanted}; got {told[row]!r} in row {row + 1}; in {where}", "Write 1 or 0."
+            )
     return np.array([word in VALID for word in words], dtype=np.bool_)
 
 
