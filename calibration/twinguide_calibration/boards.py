@@ -121,9 +121,9 @@ def chessboard(columns: int, rows: int, square_m: float) -> Board:
 def find_board(image: Image, board: Board, *, thorough: bool = False) -> BoardView | None:
     """Return a board's corners in a grey or BGR picture, or None where it is not seen.
 
-    `thorough` is for stills: a picture without the board takes 50 to 230 ms more, in which a chessboard in shadow is
-    found too, and CalibrationRefused raised for a picture that is mirrored, which only markers show: a chessboard's
-    mirror image is a chessboard, and the camera that fits it is the mirrored one.
+    `thorough` is for stills: it takes several times as long where no board is, finds a chessboard in shadow too, and
+    raises CalibrationRefused for a picture that is mirrored, which only markers show: a chessboard's mirror image is a
+    chessboard, and the camera that fits it is the mirrored one.
     """
     grey: Image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), dtype=np.uint8) if image.ndim == 3 else image
     if board.kind == "chessboard":
