@@ -40,7 +40,7 @@ class DistanceGrids:
         self._last = shapes[:, None] - 1.0
         nz = shapes[:, 2]
         nyz = shapes[:, 1] * nz
-        self._strides = np.stack([nyz, nz, np.ones_like(nz)], axis=1)[:, None].astype(np.float64)
+        self._strides = np.stack([nyz, nz, np.ones_like(nz)], axis=1).astype(np.float64)
         self._start = np.cumsum([0, *(len(values) for values in flat[:-1])], dtype=np.int64)[: len(flat), None]
         corners = [zero := np.zeros_like(nz), zero + 1, nz, nz + 1, nyz, nyz + 1, nyz + nz, nyz + nz + 1]
         self._corners = np.stack(corners, axis=1)[:, None]
@@ -50,12 +50,13 @@ class DistanceGrids:
         index = (points - self._origin) / self._spacing[:, None]
         inside = np.fmin(np.fmax(index, 0.0), self._last)  # they take the number where the other is none
         low = np.floor(np.minimum(inside, self._last - 1.0))
-        first = np.einsum("kni,kni->kn", low, np.broadcast_to(self._strides, low.shape)).astype(np.int64) + self._start
+        first = np.einsum("kni,ki->kn", low, self._strides).astype(np.int64) + self._start
         corners = self._values[first[..., None] + self._corners].astype(np.float64)
-        x, y, z = np.moveaxis(inside - low, 2, 0)[..., None]
+        share = inside - low
+        x, y, z = share[..., 0, None], share[..., 1, None], share[..., 2]
         faces = corners[..., :4] + (corners[..., 4:] - corners[..., :4]) * x
         edges = faces[..., :2] + (faces[..., 2:] - faces[..., :2]) * y
-        value = edges[..., 0] + (edges[..., 1] - edges[..., 0]) * z[..., 0]
+        value = edges[..., 0] + (edges[..., 1] - edges[..., 0]) * z
         beyond = index - inside
         to_box = np.einsum("kni,kni->kn", beyond, beyond) * self._spacing**2
         far: Array = np.where(np.isfinite(to_box), np.sqrt(to_box + value * value), np.nan)

@@ -102,7 +102,8 @@ class Loop:
         for message in (*self.workflow.changes(), shown):
             self.session.publish(message)
         self.frames += 1
-        gc.collect(0)  # the young only, in the frame's slack; the old are frozen, see promptness.py
+        if said:  # in the lighter frames; the young only: the old are frozen, see promptness.py
+            gc.collect(0)
         self.ledger.lap(6)
         self.ledger.end_frame(timing.t_display_ns, timing.period_ns)
         return shown
