@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from twinguide.case import Case
 from twinguide.embedding import Embedding, embed
 from twinguide.errors import BusError
+from twinguide.frames import CHI_95
 from twinguide.messages import Solution
 from twinguide.render.catalogue import text
 
 EYE = np.eye(3)
-CHI_95 = 2.7955  # standard deviations that hold 95 % of a normal error in three dimensions
 JUDGED_AT = 64  # points of a structure, spread over its surface, at which its error is judged
 
 

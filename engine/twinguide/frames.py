@@ -24,6 +24,7 @@ LAST_ROW = np.diag([0.0, 0.0, 0.0, 1.0])
 NO_COVARIANCE = np.zeros((6, 6))  # of a pose that is exact
 EYE = np.eye(4)  # copied, at a tenth of making it anew
 NORMAL_95 = 1.6448536  # standard normal quantile
+CHI_95 = 2.7955  # standard deviations that hold 95 % of a normal error in three dimensions
 RIGID_TOLERANCE = 1e-6  # float32 matrices from devices pass, a scale of 1.00001 does not
 
 

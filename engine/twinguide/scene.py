@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.frames import Pose, Transform
+from twinguide.frames import CHI_95, Pose, Transform
 from twinguide.messages import DisplayState, Finding, Registration, WorkflowState
 
 Array = NDArray[np.float64]
@@ -115,7 +115,7 @@ class Ellipsoid:
     centre: Array
     covariance: Array
     colour: tuple[float, float, float]
-    scale: float = 2.7955  # holds 95 % of a 3-D normal error (chi, 3 degrees of freedom)
+    scale: float = CHI_95
     of: str = ""
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from twinguide.frames import Array, Transform, skew
+from twinguide.frames import CHI_95, Array, Transform, skew
 from twinguide.messages import DisplayState
 from twinguide.render import catalogue
 from twinguide.scene import Ellipsoid, Label, Line, Mark, Ring, Scene, Status, ToolView, TwinView
@@ -38,7 +38,6 @@ LETTER_APART_PIXELS = 14.0
 DASH_M = 0.006
 REASON_LETTERS = 26  # at most, of why a state is so, above the organ: the panel tells all of it
 SMALLEST_SIGMA_M = 2e-5  # a covariance may be singular; an ellipsoid must not
-ELLIPSOID_95 = 2.7955  # radius in sigma that holds 95 % of a 3-D normal error
 OWN, OWN_SHAFT = 1.0, 2.0  # marks of a tip; its shaft reaches the tip where nothing real is seen
 
 
@@ -195,7 +194,7 @@ def _path_and_target(out: FrameMarks, twin: TwinView, place: Field) -> None:
             arm = (target.position + 0.35 * sign * axis, target.position + 1.45 * sign * axis)
             out.top_lines.append(line(*arm, TARGET_COLOUR, 1.8, dash))
     if target.covariance.any():
-        out.top_loops.append(ellipsoid(target.position, target.covariance, ELLIPSOID_95, ERROR_COLOUR, dashes=dashes))
+        out.top_loops.append(ellipsoid(target.position, target.covariance, CHI_95, ERROR_COLOUR, dashes=dashes))
 
 
 def _ticks(out: FrameMarks, entry: Array, direction: Array, length: float, place: Field) -> None:
@@ -220,10 +219,10 @@ def _tool(out: FrameMarks, tool: ToolView, twin: TwinView, place: Field) -> None
     shaft = line(tip - SHAFT_M * direction, tip, colour, 3.2, dash, own=OWN_SHAFT, round=1.0)
     (out.top_lines if is_needle else out.lines).append(shaft)
     sigma = float(np.sqrt(max(0.0, float(np.linalg.eigvalsh(tool.tip.covariance)[2]))))
-    radius = max(0.0055, 9.0 * place.metres_per_pixel, ELLIPSOID_95 * sigma + 2.0 * place.metres_per_pixel)
+    radius = max(0.0055, 9.0 * place.metres_per_pixel, CHI_95 * sigma + 2.0 * place.metres_per_pixel)
     x, y = radius * place.right, radius * place.up
     out.top_loops.append(ring(tip, x, y, colour, width=2.4, dashes=dashes, own=OWN))
-    out.top_loops.append(ellipsoid(tip, tool.tip.covariance, ELLIPSOID_95, ERROR_COLOUR, dashes=dashes, own=OWN))
+    out.top_loops.append(ellipsoid(tip, tool.tip.covariance, CHI_95, ERROR_COLOUR, dashes=dashes, own=OWN))
     if is_needle and twin.target is not None and twin.target_status.state != "hidden":
         ahead = min(AHEAD_M, float((twin.target.position - tip) @ direction))
         if ahead > radius:
