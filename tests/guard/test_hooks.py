@@ -168,6 +168,19 @@ def test_all_first_party_plugins_load():
     assert Registry.load().refused == {}
 
 
+def compose(tmp_path, monkeypatch, demo_case, module, text, part):
+    """Compose the rehearsal with a `part` of a plugin whose `module` has this text."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / f"{module}.py").write_text(text)
+    file = tmp_path / f"{module}_plugin.py"
+    file.write_text(f"from twinguide import Guidance, World, hookimpl\n@hookimpl\ndef parts():\n    return [{part}]\n")
+    registry = Registry.load([file])
+    inside = [f"parts.{name}.placement=inside" for name in ("puncture", "own")]
+    ready = overridden(find("liver_rehearsal", registry), [f"case={demo_case.folder}", "record=false", *inside])
+    with ExitStack() as stack:
+        compose_loop(Run(ready, registry, tmp_path, print), demo_case, stack, draw=False)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -177,20 +190,9 @@ def test_all_first_party_plugins_load():
     ],
 )
 def test_guidance_that_cannot_be_imported_is_refused_with_the_reason(tmp_path, monkeypatch, demo_case, text, says):
-    monkeypatch.syspath_prepend(tmp_path)
     module = f"acme_{says.replace(' ', '_')}"
-    (tmp_path / f"{module}.py").write_text(text)
-    file = tmp_path / f"{module}_plugin.py"
-    file.write_text(
-        "from twinguide import Guidance, hookimpl\n@hookimpl\n"
-        f"def parts():\n    return [Guidance('tip', make='{module}:Tip')]\n"
-    )
-    registry = Registry.load([file])
-    tables = find("liver_rehearsal", registry)
-    inside = [f"parts.{name}.placement=inside" for name in (*tables["parts"], "tip")]
-    ready = overridden(tables, [f"case={demo_case.folder}", "record=false", *inside])
-    with ExitStack() as stack, pytest.raises(PluginError, match=says):
-        compose_loop(Run(ready, registry, tmp_path, print), demo_case, stack, draw=False)
+    with pytest.raises(PluginError, match=says):
+        compose(tmp_path, monkeypatch, demo_case, module, text, f"Guidance('own', make='{module}:Tip')")
 
 
 @pytest.mark.parametrize(
@@ -204,15 +206,6 @@ def test_guidance_that_cannot_be_imported_is_refused_with_the_reason(tmp_path, m
 def test_a_world_whose_head_cannot_be_made_is_refused_with_the_reason(
     tmp_path, monkeypatch, demo_case, module, text, says
 ):
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / f"{module}.py").write_text(text)
-    file = tmp_path / f"{module}_plugin.py"
-    file.write_text(
-        "from twinguide import World, hookimpl\n@hookimpl\n"
-        f"def parts():\n    return [World('room', make='{module}:World', head='{module}:Head', rate_hz=1)]\n"
-    )
-    registry = Registry.load([file])
-    inside = [f"parts.{name}.placement=inside" for name in ("puncture", "room")]
-    ready = overridden(find("liver_rehearsal", registry), [f"case={demo_case.folder}", "record=false", *inside])
-    with ExitStack() as stack, pytest.raises(PluginError, match=rf"{module}:Head.*{says}.*in part room"):
-        compose_loop(Run(ready, registry, tmp_path, print), demo_case, stack, draw=False)
+    part = f"World('own', make='{module}:World', head='{module}:Head', rate_hz=1)"
+    with pytest.raises(PluginError, match=rf"{module}:Head.*{says}.*in part own"):
+        compose(tmp_path, monkeypatch, demo_case, module, text, part)
