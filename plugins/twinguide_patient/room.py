@@ -49,7 +49,8 @@ def furnish(seed: int, options: PatientOptions, case: Case) -> Room:
     entry, target = case.plan.entry, case.plan.target
     stage_from_image = _lay(rng, entry, _skin(case))
     entry_in_stage = stage_from_image.apply(entry)
-    head = entry_in_stage + 0.55 * _unit(np.array([0.05, 0.75, 0.65]) + rng.normal(size=3) * 0.03)
+    towards_head = _unit(np.array([0.05, 0.75, 0.65]) + rng.normal(size=3) * 0.03)
+    head = stage_from_image.apply(target) + options.eye_to_target_mm * 1e-3 * towards_head
     camera = entry_in_stage + rng.uniform(1.3, 1.7) * _unit(np.array([-0.5, 0.8, -0.6]) + rng.normal(size=3) * 0.05)
     stage_from_tracker = look_at("tracker", camera, entry_in_stage, forward=1.0)
     body = (

@@ -177,12 +177,14 @@ def test_calibration_is_repeated_every_second(context):
     assert messages[0].name == "stage_from_tracker"
 
 
-def test_the_wearer_looks_at_the_entry_from_arms_length(context):
-    ctx = context()
-    entry = Patient(ctx)._room.entry_in_stage
+@pytest.mark.parametrize("stated_mm", [500, 620])
+def test_the_wearer_looks_at_the_entry_from_the_stated_distance_to_the_target(context, stated_mm):
+    ctx = context(eye_to_target_mm=float(stated_mm))
+    room = Patient(ctx)._room
     head = Head(ctx).true(3_000_000_000)
-    in_view = head.inverse().apply(entry)
-    assert np.linalg.norm(in_view) == pytest.approx(0.55, abs=0.08)  # sway
+    target = room.stage_from_image.apply(ctx.case.plan.target)
+    assert np.linalg.norm(head.inverse().apply(target)) == pytest.approx(stated_mm * 1e-3, abs=0.05)  # sway
+    in_view = head.inverse().apply(room.entry_in_stage)
     assert -in_view[2] > 10 * np.hypot(*in_view[:2])  # OpenXR looks along -z
     assert head.rotation[1, 1] > 0.3  # upright
 
