@@ -22,7 +22,7 @@ GAZE_M = 0.02
 
 
 class Head:
-    """A wearer, `eye_to_target_mm` from the target, who looks at the entry and sways; pure functions of (seed, options, case, time)."""
+    """A wearer who looks at the entry and sways; pure functions of (seed, options, case, time)."""
 
     def __init__(self, ctx: Context) -> None:
         self._options: PatientOptions = ctx.options

@@ -43,7 +43,7 @@ class PatientOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     needle_tip_mm: Vec3mm = (0.0, 0.0, -180.0)  # as the scenario states it; the true one differs
     pointer_tip_mm: Vec3mm = (0.0, 0.0, -150.0)
     tip_sigma_mm: NonNegative = 0.1  # per axis, of true against stated tips
-    eye_to_target_mm: Annotated[float, Meta(ge=300, le=2000)] = 500.0  # arm's length, for which misregistration is published
+    eye_to_target_mm: Annotated[float, Meta(ge=300, le=2000)] = 500.0  # as in published chains of error
     headset_body_at_mm: Vec3mm = (0.0, 70.0, 40.0)  # of the body on the headset, in its frame; the true one differs
     headset_body_turn_deg: Vec3mm = (-30.0, 10.0, 0.0)  # rotation vector
     headset_body_sigma_mm: NonNegative = 0.1  # per axis, of the true against the stated mount
