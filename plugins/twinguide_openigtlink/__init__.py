@@ -1,11 +1,13 @@
 """OpenIGTLink: real trackers, 3D Slicer and PLUS. The codec and the connections stand alone, without an engine.
 
-from twinguide_openigtlink import Client, Packet, Transform
+Send a needle's pose and wait for whatever comes:
 
-with Client("127.0.0.1", 18944) as client:
-client.connect()
-client.send(Packet(Transform(matrix_mm), "NeedleToTracker", stamp_ns=time.time_ns()))
-arrival = client.receive(timeout_s=1.0)
+    from twinguide_openigtlink import Client, Packet, Transform
+
+    with Client("127.0.0.1", 18944) as client:
+        client.connect()
+        client.send(Packet(Transform(matrix_mm), "NeedleToTracker", stamp_ns=time.time_ns()))
+        arrival = client.receive(timeout_s=1.0)
 """
 
 from .client import Client

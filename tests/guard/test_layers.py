@@ -54,6 +54,13 @@ def test_the_lowest_layer_knows_only_what_lies_below(module):
     assert ours <= allowed
 
 
+def test_the_hub_knows_hosting_both_know_the_bus_and_none_looks_up():
+    for room, above in {"bus": ("hosting", "hub"), "hosting": ("hub",)}.items():
+        for file in sorted((ENGINE / room).glob("*.py")):
+            reached = {name for name in imports(file, typing_too=True) if name.startswith("twinguide.")}
+            assert not {name for name in reached if name.split(".")[1] in above}, file
+
+
 def test_the_calibration_library_knows_nothing_of_ours():
     for file in sources("calibration"):
         ours = {n for n in imports(file, typing_too=True) if n.split(".")[0].startswith("twinguide")}

@@ -80,7 +80,7 @@ def test_a_part_inside_wakes_on_a_message_from_a_process(runs, until):
         return bool(seen) and seen[-1] >= 5
 
     until(heard)
-    assert session.times["ear"].steps == len(seen)
+    assert seen == sorted(set(seen))  # no step without a new beat
 
 
 def test_shared_arrays_reach_the_loop_and_match_what_was_sent(runs):

@@ -15,15 +15,16 @@ import zmq
 from twinguide.bus.catalogue import tag_of
 from twinguide.bus.client import BusClient
 from twinguide.bus.packets import Outlet, Refusals, message_from_packet
-from twinguide.clock import SECOND
+from twinguide.clock import MS, SECOND
 from twinguide.hookspecs import PartLike, Sensor
 from twinguide.hosting.context import PartContext
+from twinguide.hosting.mailbox import Mailbox
 from twinguide.hosting.plan import ChildSpec, permissions_of, registry_of
 from twinguide.hosting.process import die_with, name_process, yield_to_others
-from twinguide.messages import DoneMark, Health, Inbox, Message, StepMark
+from twinguide.messages import DoneMark, Health, Message, StepMark
 from twinguide.registry import Registry, resolve
 
-HEALTH_NS = 50_000_000  # progress is told at 20 Hz at most
+HEALTH_NS = 50 * MS  # progress is told at 20 Hz at most
 SUBSCRIBE_S = 10.0
 READY = -1  # the round of the mark by which a host says that it can be stepped
 
@@ -33,22 +34,27 @@ class Host:
 
     def __init__(self, spec: ChildSpec, registry: Registry) -> None:
         """Make the part, then ask the hub for its topics, so that nothing piles up while it is made."""
-        self.spec, self.part = spec, registry.part(spec.name)
+        self.spec = spec
+        self.part = registry.part(spec.name)
         self._catalogue = registry.catalogue()
         permissions = permissions_of(spec.plan, registry)
         topics = {d.message: d.name for d in permissions.published_by(spec.name).values()}
         self._outlet = Outlet(spec.name, spec.boot, topics, self._catalogue)
         self._refusals = Refusals()
-        self._made: PartLike = resolve(self.part.make)(PartContext(spec.plan, self.part, Path(spec.folder), spec.boot))
+        context = PartContext(spec.plan, self.part, Path(spec.folder), spec.boot)
+        self._instance: PartLike = resolve(self.part.make)(context)
         self._client = BusClient(Path(spec.sockets), {spec.name: spec.key}, lossless=spec.plan.virtual)
         refused = self._client.subscribe(spec.name, permissions.wanted_by(spec.name), SUBSCRIBE_S)
         for topic, reason in refused.items():
             logging.warning("topic %s refused: %s", topic, reason)
         self._wakes_on = tuple(self.part.wakes_on)
-        self._pending: list[tuple[int, str, int, Message]] = []
+        self._mailbox = Mailbox()
         self._marks: list[StepMark] = []
         self._woken = False
-        self._steps = self._late = self._step_ns_max = self._health_ns = 0
+        self._steps = 0
+        self._late = 0
+        self._step_ns_max = 0  # since progress was last told
+        self._health_ns = 0  # when it was
 
     def run(self) -> None:
         """Step the part until the hub asks for the end."""
@@ -82,18 +88,21 @@ class Host:
 
     def _wait(self, due_ns: int) -> None:
         """Sleep until a packet comes, a step is due, or progress is to be told; to the microsecond, never busy."""
-        until = min(due_ns, self._health_ns + HEALTH_NS)
-        left = until - time.monotonic_ns()
-        if left <= 0 or self._client.socket.poll(left // 1_000_000):
+        until_ns = min(due_ns, self._health_ns + HEALTH_NS)
+        remaining_ns = until_ns - time.monotonic_ns()
+        if remaining_ns <= 0 or self._client.socket.poll(remaining_ns // MS):
             return
-        time.sleep(max(0, until - time.monotonic_ns()) / SECOND)  # poll counts whole milliseconds
+        time.sleep(max(0, until_ns - time.monotonic_ns()) / SECOND)  # poll counts whole milliseconds
 
     def _tell_health(self, now: int) -> None:
         if now - self._health_ns >= HEALTH_NS:
             self._health_ns = now
-            peak, self._step_ns_max = self._step_ns_max // 1000, 0
-            health = Health(part=self.part.name, steps=self._steps, late=self._late, step_us_max=peak, t_ns=now)
+            health = Health(
+                part=self.part.name, steps=self._steps, late=self._late,
+                step_us_max=self._step_ns_max // 1000, t_ns=now,
+            )  # fmt: skip
             self._publish(health, now, 0)
+            self._step_ns_max = 0
 
     # ---- lockstep ----------------------------------------------------------------------------------------------------
 
@@ -121,25 +130,20 @@ class Host:
             elif isinstance(message, StepMark):
                 self._marks.append(message)
             else:
-                header = packet.header
-                self._pending.append((header.round, header.source, header.seq, message))
+                self._mailbox.put(packet.header, message)
                 self._woken = self._woken or isinstance(message, self._wakes_on)
 
     def _step(self, t_ns: int, round_: int | None) -> tuple[str, ...]:
         """Step the part with what came before `round_` and publish its answer; return the published tags."""
-        if round_ is None:
-            taken, self._pending = self._pending, []
-        else:
-            taken = sorted((p for p in self._pending if p[0] < round_), key=lambda p: p[:3])
-            self._pending = [p for p in self._pending if p[0] >= round_]
+        inbox = self._mailbox.inbox(round_)
         self._woken = False
         begun = time.perf_counter_ns()
-        messages = list(self._made.step(t_ns, Inbox((source, message) for _, source, _, message in taken)))
+        messages = list(self._instance.step(t_ns, inbox))
         self._step_ns_max = max(self._step_ns_max, time.perf_counter_ns() - begun)
         self._steps += 1
         pub_ns = time.monotonic_ns() if round_ is None else t_ns
-        sent = [tag_of(type(m)) for m in messages if self._publish(m, pub_ns, round_ or 0)]
-        return tuple(dict.fromkeys(sent))
+        tags = [tag_of(type(m)) for m in messages if self._publish(m, pub_ns, round_ or 0)]
+        return tuple(dict.fromkeys(tags))
 
     def _publish(self, message: Message, t_ns: int, round_: int) -> bool:
         packet = self._outlet.pack(message, t_ns, round_)

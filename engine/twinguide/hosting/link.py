@@ -19,9 +19,9 @@ from twinguide.bus.client import LINGER_MS, BusClient, endpoint
 from twinguide.bus.packets import Packet
 from twinguide.bus.topics import LOOP
 from twinguide.errors import BusError
+from twinguide.hosting.ending import last_line
 from twinguide.hosting.plan import Control, ControlReply, HubReady, HubSpec, RunPlan, logs_folder
 from twinguide.hosting.process import clean_environment
-from twinguide.hub.ending import last_line
 
 HUB_START_S = 20.0  # imports on a cold disk
 CONTROL_S = 5.0

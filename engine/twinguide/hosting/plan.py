@@ -11,6 +11,8 @@ from twinguide.bus.topics import Permissions, steps
 from twinguide.errors import BusError
 from twinguide.registry import Registry
 
+STARVED = 10  # times a deadline: so long a part may get no core of a machine that is too busy
+
 
 class PartPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One part of a run: where it runs and with which options (of the keys that the part declares)."""

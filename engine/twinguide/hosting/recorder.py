@@ -22,10 +22,10 @@ from twinguide.bus.packets import Outlet, Packet, message_from_packet
 from twinguide.bus.ring import RingReader
 from twinguide.bus.topics import RECORDER, topic_name
 from twinguide.errors import BusError
+from twinguide.hosting.ending import FINAL_EXIT
 from twinguide.hosting.host import HEALTH_NS, READY, SUBSCRIBE_S
 from twinguide.hosting.plan import ChildSpec, permissions_of, rings_folder
 from twinguide.hosting.process import die_with
-from twinguide.hub.supervisor import FINAL_EXIT
 from twinguide.messages import BulkRef, DoneMark, Health, Message, StepMark
 from twinguide.recording import Recorder
 from twinguide.registry import Registry

@@ -15,10 +15,9 @@ from twinguide.clock import SECOND
 from twinguide.errors import BusError
 from twinguide.hosting.host import READY
 from twinguide.hosting.link import HUB_START_S, HubLink
-from twinguide.hosting.plan import Control, RunPlan
+from twinguide.hosting.plan import STARVED, Control, RunPlan
 from twinguide.hosting.router import Router
 from twinguide.hosting.schedule import Member, Schedule
-from twinguide.hub.supervisor import STARVED
 from twinguide.messages import DoneMark, PartState, StepMark
 
 log = logging.getLogger("twinguide.hosting")

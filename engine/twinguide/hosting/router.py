@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from twinguide.bus.catalogue import Catalogue, Header
 from twinguide.bus.packets import Outlet, Packet, Refusals, message_from_packet
 from twinguide.bus.topics import LOOP, Permissions
-from twinguide.hosting.inside import Mailbox
+from twinguide.hosting.mailbox import Mailbox
 from twinguide.messages import Message, Refusal
 
 log = logging.getLogger("twinguide.bus")

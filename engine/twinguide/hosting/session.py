@@ -1,7 +1,10 @@
 """The loop's side of a run: its parts, inside and in processes, behind one small interface.
 
     with Session(plan, registry) as session:
-        session.advance(t_ns); session.drain(); session.publish(message)
+        take(session.listen(until_ns))  # what comes while the frame waits
+        session.advance(t_ns)  # step what is due
+        take(session.stepped())
+        session.publish(message)
 
 A run whose parts are all inside and that records nothing has no hub: the same interface, the same bits.
 """
@@ -21,7 +24,8 @@ from twinguide.bus.topics import LOOP, RECORDER, steps
 from twinguide.clock import MS, SECOND, ClockReal, ClockVirtual
 from twinguide.hosting.context import PartContext
 from twinguide.hosting.host import HEALTH_NS
-from twinguide.hosting.inside import InsidePart, Mailbox, StepTimes
+from twinguide.hosting.inside import InsidePart
+from twinguide.hosting.mailbox import Mailbox
 from twinguide.hosting.plan import RunPlan, permissions_of, rings_folder
 from twinguide.hosting.remote import Remote
 from twinguide.hosting.router import Router
@@ -172,11 +176,6 @@ class Session:
     def context(self, name: str) -> PartContext:
         """Return the `Context` of a part that runs in this process: guidance, overlays, a world's head."""
         return PartContext(self.plan, self._registry.part(name), self.folder)
-
-    @property
-    def times(self) -> dict[str, StepTimes]:
-        """What the steps of the parts inside have cost."""
-        return {name: inside.times for name, inside in self._inside.items()}
 
     @property
     def hub_pid(self) -> int:

@@ -14,18 +14,17 @@ from typing import Literal
 
 from twinguide.bus.topics import LOOP, RECORDER
 from twinguide.clock import SECOND
+from twinguide.hosting.ending import FINAL_EXIT, Ending, ending_of, last_line
+from twinguide.hosting.plan import STARVED
 from twinguide.hosting.process import used_ns, waited_ns
-from twinguide.hub.ending import Ending, ending_of, last_line
 from twinguide.messages import PartState
 
 State = Literal["starting", "running", "dead", "hung", "restarting", "quarantined", "stopped"]
 RESTARTS, WITHIN_NS = 3, 10 * SECOND  # more restarts than this in that time: quarantined
 HANGS = 3  # in a row, each of a life in which it worked for less than that time: quarantined too
 SILENT_PERIODS = 3
-STARVED = 10  # times a hang's silence: so long a part may get no core of a machine that is too busy
 RECORDER_SILENT_NS = 5 * SECOND  # a slow disk is not a hang
 GRACE_NS = SECOND  # for a part to end after it was asked
-FINAL_EXIT = 78  # the process says itself that starting it again would not help
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""How a process ended, and its last word."""
+"""How a process ended, and the last line that it logged."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+FINAL_EXIT = 78  # the process says itself that starting it again would not help
 TAIL = 4096  # bytes of a log that may hold the last line
-WORD = 300  # characters of a reason
+REASON_LIMIT = 300  # characters
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,14 @@ class Ending:
 def ending_of(pidfd: int) -> Ending | None:
     """Reap an ended child; None where it is not this process's child yet."""
     try:
-        told = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+        status = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     except ChildProcessError:
         return None
-    if told is None:
+    if status is None:
         return None
-    if told.si_code == os.CLD_EXITED:
-        return Ending(told.si_status)
-    return Ending(-told.si_status, f"killed by {signal.Signals(told.si_status).name}")
+    if status.si_code == os.CLD_EXITED:
+        return Ending(status.si_status)
+    return Ending(-status.si_status, f"killed by {signal.Signals(status.si_status).name}")
 
 
 def last_line(log: Path, start: int = 0) -> str:
@@ -41,4 +42,4 @@ def last_line(log: Path, start: int = 0) -> str:
             lines = file.read().decode("utf-8", "replace").split("\n")
     except OSError:
         return ""
-    return next((line.strip()[:WORD] for line in reversed(lines) if line.strip()), "")
+    return next((line.strip()[:REASON_LIMIT] for line in reversed(lines) if line.strip()), "")
