@@ -1,4 +1,4 @@
-"""The frame ledger: where each frame's time went, which frames were missed, and the price of age.
+"""The frame ledger: where each frame's time went, which were missed, and what latency cost.
 
 The loop writes into rings made beforehand, so that telemetry costs no growing containers, which the collector would
 traverse in a frame.
@@ -18,10 +18,11 @@ Spread = dict[str, float]  # p50, p99, max
 
 
 class Ledger:
-    """Keep the newest `capacity` frames; stages are told by their index in the names given here."""
+    """Keeps how long each of the named stages took in the newest `capacity` frames."""
 
     def __init__(self, stages: Sequence[str], capacity: int = 65536) -> None:
         self.stages = tuple(stages)
+        self._columns = {stage: column for column, stage in enumerate(stages)}
         self.frames = 0
         self.missed = 0
         self._stage_ns = np.zeros((capacity, len(self.stages)), dtype=np.int64)
@@ -29,15 +30,15 @@ class Ledger:
         self._shown_ns = -1
         self._lap_ns = time.perf_counter_ns()
 
-    def lap(self, index: int) -> None:
+    def lap(self, stage: str) -> None:
         """Note that a stage of this frame has ended now; it began when the one before it ended."""
-        now = time.perf_counter_ns()
-        self.stage(index, now - self._lap_ns)
-        self._lap_ns = now
+        now_ns = time.perf_counter_ns()
+        self.note(stage, now_ns - self._lap_ns)
+        self._lap_ns = now_ns
 
-    def stage(self, index: int, ns: int) -> None:
+    def note(self, stage: str, ns: int) -> None:
         """Note that a stage of this frame took `ns` [ns]."""
-        self._stage_ns[self._row, index] = ns
+        self._stage_ns[self._row, self._columns[stage]] = ns
 
     def end_frame(self, t_display_ns: int, period_ns: int) -> None:
         """Close the frame shown at `t_display_ns` [ns] on a display of `period_ns` [ns], and count what it skipped."""
@@ -51,7 +52,7 @@ class Ledger:
     def newest_us(self) -> dict[str, int]:
         """Return the stages of the last closed frame [us]."""
         row = self._stage_ns[self._row - 1]
-        return {name: int(row[index]) // 1000 for index, name in enumerate(self.stages)}
+        return {stage: int(row[column]) // 1000 for stage, column in self._columns.items()}
 
     def rows(self) -> NDArray[np.int64]:
         """Return every closed and kept frame's stages [ns], shape (frames, stages), oldest first until it is full."""
@@ -61,7 +62,7 @@ class Ledger:
     def stage_ms(self) -> dict[str, Spread]:
         """Return the spread of each stage [ms] over the frames kept."""
         rows = self.rows()
-        return {name: spread(rows[:, index] / MS) for index, name in enumerate(self.stages)}
+        return {stage: spread(rows[:, column] / MS) for stage, column in self._columns.items()}
 
 
 def missed_between(earlier_ns: int, later_ns: int, period_ns: int) -> int:

@@ -21,7 +21,7 @@ from twinguide.messages import Command, Exposure, Finding, Message, Shown
 from twinguide.person import Person
 from twinguide.rehearsal import Rehearsal
 from twinguide.render.catalogue import text
-from twinguide.scene import Mark, Scene
+from twinguide.scene import Mark, PanelRow, Scene, TwinView
 from twinguide.showing import shown_of
 from twinguide.twin import Twin
 from twinguide.wearer import Wearer
@@ -35,7 +35,8 @@ if TYPE_CHECKING:  # a loop without pictures imports no GL
 log = logging.getLogger(__name__)
 STAGES = ("wait", "bus", "twin", "guidance", "draw", "submit", "record")
 SLOW_NS = 20 * MS  # of uncertainty about the display time, as where it shows 20 pictures a second
-SAID_EVERY = 2  # frames: findings and panel are read, not looked at; structures are judged in the frames between
+GUIDANCE_EVERY = 2  # frames: findings and panel are read, not looked at; structures are judged in the frames between
+FAILED = ("dead", "hung", "restarting", "quarantined")
 
 
 @dataclass(eq=False)
@@ -59,60 +60,63 @@ class Loop:
     frames: int = 0
     stopping: str = ""  # why the loop is to end
     _bad: dict[str, str] = field(default_factory=dict[str, str])  # which messages of whom -> what was wrong
-    _scene: Scene | None = None  # of the last frame
+    _findings: tuple[Finding, ...] = ()
+    _panel: tuple[PanelRow, ...] = ()
+    _assessed_step: str = ""  # of the procedure, for which findings and panel were made
 
     def frame(self) -> Shown:
         """Make one frame, seen at one display time, from what is known now."""
         timing = self.headset.wait_frame(self._listen)
-        now = timing.t_wake_ns
-        self.ledger.lap(0)
+        now_ns = timing.t_wake_ns
+        self.ledger.lap("wait")
 
-        for event in self.headset.poll():
-            self.wearer.react(event)
-            if event.kind == "stopping":  # lost and recovered: the twin lives on, pacing goes on
-                self.stopping = event.reason or "the headset was closed"
-        self.session.advance(now)
+        self._follow_headset()
+        self.session.advance(now_ns)
         self._take(self.session.stepped())
         hands = self.headset.hands()
-        self._follow_hands(hands, timing.t_display_ns, now)
-        self._follow_wearer(timing.t_display_ns, now)
-        self.ledger.lap(1)
+        self._follow_hands(hands, timing.t_display_ns, now_ns)
+        self._follow_wearer(timing.t_display_ns, now_ns)
+        self.ledger.lap("bus")
 
-        draws, said, flow = self._draws(timing), self._said(), self.workflow
-        view = self.twin.at(timing, flow.registration, flow.state, deform=draws, judge=bool(said))
-        self.ledger.lap(2)
+        flow = self.workflow
+        draws = self._draws(timing)
+        fresh = self.frames % GUIDANCE_EVERY == 0 or self._assessed_step != flow.step
+        view = self.twin.at(timing, flow.registration, flow.state, deform=draws, judge=not fresh)
+        self.ledger.lap("twin")
 
-        findings = said.findings if said else ranked(f for part in self.guidance for f in part(view))
-        marks = tuple(m for part in self.overlays for m in part(view))
+        marks = tuple(mark for part in self.overlays for mark in part(view))
+        if fresh:
+            self._assess(view, timing)
         if self.rehearsal:
-            self.rehearsal.watch(view, findings)
-        panel = said.panel if said else panel_of(view, findings, self.twin.training_progress, self._faults(timing))
-        on, starting = self.wearer.tracked and flow.overlay_on, flow.step == "setup"
-        scene = self._scene = Scene(view, findings, marks, panel, self.frames, overlay_on=on, start_screen=starting)
-        self.ledger.lap(3)
+            self.rehearsal.watch(view, self._findings)
+        overlay = self.wearer.tracked and flow.overlay_on
+        start = flow.step == "setup"
+        scene = Scene(view, self._findings, marks, self._panel, self.frames, overlay_on=overlay, start_screen=start)
+        self.ledger.lap("guidance")
 
         views = self.headset.views()
         drawn = draws and self._draw(scene, views)
-        self.ledger.lap(4)
+        self.ledger.lap("draw")
         seen_ns = self.headset.end_frame()
-        self.ledger.lap(5)
+        self.ledger.lap("submit")
 
-        head, times, held = self.wearer.head, self.ledger.newest_us(), self.twin.bodies.controllers
-        shown = shown_of(scene, head, views, hands, self.head_covariance, times, seen_ns, held, drawn=drawn)
-        for message in (*self.workflow.changes(), shown):
+        stage_us = self.ledger.newest_us()
+        head = self.wearer.head
+        tools = self.twin.bodies.controllers
+        shown = shown_of(scene, head, views, hands, self.head_covariance, stage_us, seen_ns, tools, drawn=drawn)
+        for message in (*flow.changes(), shown):
             self.session.publish(message)
         self.frames += 1
-        if said:  # in the lighter frames; the young only: the old are frozen, see promptness.py
+        if not fresh:  # in the lighter frames; the young only: the old are frozen, see promptness.py
             gc.collect(0)
-        self.ledger.lap(6)
+        self.ledger.lap("record")
         self.ledger.end_frame(timing.t_display_ns, timing.period_ns)
         return shown
 
-    def _said(self) -> Scene | None:
-        """Return the last frame, where its findings and panel stand for this one too; None where they are made anew."""
-        before = self._scene
-        due = before is None or self.frames % SAID_EVERY == 0 or before.twin.workflow.step != self.workflow.step
-        return None if due else before
+    def _assess(self, view: TwinView, timing: FrameTiming) -> None:
+        self._assessed_step = self.workflow.step
+        self._findings = ranked(finding for part in self.guidance for finding in part(view))
+        self._panel = panel_of(view, self._findings, self.twin.training_progress, self._faults(timing))
 
     def _draws(self, timing: FrameTiming) -> bool:
         every = self.draw_every[self.workflow.step == "guide"]
@@ -122,8 +126,7 @@ class Loop:
         assert self.renderer is not None
         drawn = False
         for eye, framebuffer in self.headset.eyes():
-            blend = self.headset.info.blend_mode
-            self.renderer.draw(scene, views[eye], framebuffer, blend, head=self.wearer.head)
+            self.renderer.draw(scene, views[eye], framebuffer, self.headset.info.blend_mode, head=self.wearer.head)
             if self.footage:
                 self.footage.take(eye, framebuffer)
             drawn = True
@@ -132,13 +135,19 @@ class Loop:
                 self.session.publish(picture)
         return drawn
 
+    def _follow_headset(self) -> None:
+        for event in self.headset.poll():
+            self.wearer.react(event)
+            if event.kind == "stopping":  # lost and recovered: the twin lives on, pacing goes on
+                self.stopping = event.reason or "the headset was closed"
+
     def _listen(self, until_ns: int, bell: int) -> None:
         self._take(self.session.listen(until_ns, bell))
 
     def _take(self, came: Iterable[tuple[Header, Message]]) -> None:
         for header, message in came:
             if isinstance(message, Command):
-                self._obey(message, self.session.now_ns())
+                self.session.publish(self.workflow.command(message, self.session.now_ns()))
                 continue
             what = f"{header.source}: unusable {type(message).__name__}"
             try:
@@ -170,14 +179,11 @@ class Loop:
         settled = stage is not None or not self.wearer.follows
         self.workflow.update(now_ns, all_trained=self.twin.all_trained, settled=settled)
 
-    def _obey(self, command: Command, now_ns: int) -> None:
-        self.session.publish(self.workflow.command(command, now_ns))
-
     def _follow_hands(self, hands: Mapping[HandName, Hand], t_display_ns: int, now_ns: int) -> None:
         self.twin.bodies.follow_hands(hands, t_display_ns)
         for command in self.person.commands(hands, self.workflow.state) if self.person else ():
             self.session.publish(command)
-            self._obey(command, now_ns)
+            self.session.publish(self.workflow.command(command, now_ns))
             self.headset.haptic("right", 0.05, 0.3)
         attempt = self.rehearsal.follow(hands, self.twin.bodies, now_ns) if self.rehearsal else None
         if attempt:
@@ -185,12 +191,10 @@ class Loop:
             self.headset.haptic("right", 0.1, 0.6)
 
     def _faults(self, timing: FrameTiming) -> list[str]:
-        parts = [] if self.wearer.tracked else [text("head_lost")]
-        parts += [text("slow", value_ms=timing.sigma_ns / MS)] if timing.sigma_ns > SLOW_NS else []
-        parts += self._bad.values()
-        told = (self.twin, *self.guidance, *self.overlays, self.wearer, self.footage)
-        parts += [part.fault for part in told if part and part.fault]
-        return parts + [f"{s.part}: {s.state}, {s.reason}" for s in self.session.part_states.values() if s.state in BAD]
-
-
-BAD = ("dead", "hung", "restarting", "quarantined")
+        faults = [] if self.wearer.tracked else [text("head_lost")]
+        faults += [text("slow", value_ms=timing.sigma_ns / MS)] if timing.sigma_ns > SLOW_NS else []
+        faults += self._bad.values()
+        watched = (self.twin, *self.guidance, *self.overlays, self.wearer, self.footage)
+        faults += [part.fault for part in watched if part and part.fault]
+        states = self.session.part_states.values()
+        return faults + [f"{state.part}: {state.state}, {state.reason}" for state in states if state.state in FAILED]

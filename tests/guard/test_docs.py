@@ -78,7 +78,8 @@ def test_the_page_s_guidance_finds_what_it_measures_and_takes_its_option(example
 
 def test_the_page_s_overlay_draws_one_of_each_mark(examples_shown):
     loop, _ = examples_shown
-    marks = loop.overlays[0](loop._scene.twin)
+    view = loop.twin.at(loop.headset.wait_frame(None), loop.workflow.registration, loop.workflow.state)
+    marks = loop.overlays[0](view)
     assert [type(mark).__name__ for mark in marks] == ["Ring", "Line", "Ellipsoid", "Label"]
 
 

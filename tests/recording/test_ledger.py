@@ -13,7 +13,7 @@ PERIOD = 11_111_111
 def filled(frames: int, capacity: int = 1000) -> Ledger:
     ledger = Ledger(["wait", "draw"], capacity)
     for frame in range(frames):
-        ledger.stage(1, (frame + 1) * 1_000_000)
+        ledger.note("draw", (frame + 1) * 1_000_000)
         ledger.end_frame(frame * PERIOD, PERIOD)
     return ledger
 
@@ -53,6 +53,6 @@ def test_writing_frames_leaves_nothing_for_the_collector():
     gc.collect()
     before = len(gc.get_objects())
     for frame in range(500):
-        ledger.stage(0, 5)
+        ledger.note("wait", 5)
         ledger.end_frame(frame * PERIOD, PERIOD)
     assert len(gc.get_objects()) - before < 5  # the test's own few
