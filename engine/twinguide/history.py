@@ -125,12 +125,18 @@ class PoseHistory:
         quality = "exact" if share in (0.0, 1.0) else "interpolated"
         return Pose(Transform.unchecked(*self._frames, _moved(base, delta)), t_ns, covariance, quality)
 
-    def _fit(self, window_ns: int = LINE_WINDOW_NS) -> _Line:
-        """Fit a line to the last samples, of a shorter time where they turn far; fewer than four tell no speed."""
+    def _fit(self) -> _Line:
+        """Fit a line to the last samples, of a third of the time where they turn far."""
+        line = self._fit_over(LINE_WINDOW_NS)
+        return self._fit_over(LINE_WINDOW_NS // 3) if line.turns_far else line
+
+    def _fit_over(self, window_ns: int) -> _Line:
+        """Fit a line to the samples of the last `window_ns` [ns], four at least; fewer tell no speed."""
         slots = self._since(self.newest_ns - window_ns)
-        if len(slots) < 4 and window_ns < LINE_WINDOW_NS:
+        if len(slots) < 4:
             slots = self._since(self.newest_ns - LINE_WINDOW_NS)[-4:]
-        base, n = self._matrices[slots[-1]].copy(), len(slots)
+        n = len(slots)
+        base = self._matrices[slots[-1]].copy()
         covariance = self._covariances[slots].sum(axis=0) / n
         if n < 4:
             return _Line(self.newest_ns, 0.0, base, np.zeros(6), None, covariance, 1.0, 0.0)
@@ -139,12 +145,8 @@ class PoseHistory:
         centre = float(times.sum()) / n
         centred = times - centre
         spread = float(centred @ centred)
-        mean = _delta(base, matrices.sum(axis=0) / n)
-        speed = _delta(
-            base, base + np.tensordot(centred, matrices, axes=1) / spread
-        )  # deltas are linear in the samples
-        if window_ns == LINE_WINDOW_NS and sqrt(float(speed[:3] @ speed[:3])) * window_ns > TURN_RAD * SECOND:
-            return self._fit(LINE_WINDOW_NS // 3)
+        mean = _delta(base, matrices.sum(axis=0) / n)  # deltas are linear in the samples
+        speed = _delta(base, base + np.tensordot(centred, matrices, axes=1) / spread)
         return _Line(self.newest_ns, centre, base, mean, speed, covariance, 1.0 / n, 1.0 / spread)
 
     def samples(self, since_ns: int) -> tuple[Array, Array]:
@@ -224,6 +226,14 @@ class _Line:
     covariance: Array  # (6, 6), of one sample
     gain: float  # the line's variance at the centre, in samples
     growth: float  # and what it gains with the square of the time from there [1/s2]
+
+    @property
+    def turns_far(self) -> bool:
+        """Whether the body turns further within the window than a line over small rotations can follow."""
+        if self.speed is None:
+            return False
+        rate = sqrt(float(self.speed[:3] @ self.speed[:3]))  # [rad/s]
+        return rate * LINE_WINDOW_NS > TURN_RAD * SECOND
 
     def at(self, t_ns: int, frames: tuple[str, str], sigma_ns: int) -> Pose:
         """Return the pose at `t_ns`, known to `sigma_ns` [ns], not before the newest sample."""
