@@ -12,7 +12,7 @@ from twinguide.messages import Message
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True):
-    """The second frame of a packet: who sent it, in which life, in which order."""
+    """The second frame of a packet: who sent it, of which start of its process, in which order."""
 
     tag: str
     source: str

@@ -42,7 +42,7 @@ class BusClient:
             socket.setsockopt(zmq.RECONNECT_IVL, 10)
         self._out.connect(endpoint(folder, "in"))
         self._in.connect(endpoint(folder, "out"))
-        self._held: list[Packet] = []
+        self._early: list[Packet] = []  # came while `subscribe` waited
         self.ready: set[str] = set()  # names whose subscriptions stand
         self.refused: dict[tuple[str, str], str] = {}  # (name, topic) -> reason
         self.stop = False  # the hub asked for the end
@@ -77,7 +77,7 @@ class BusClient:
         until = time.monotonic() + timeout_s
         while True:
             while (packet := self._receive()) is not None:
-                self._held.append(packet)
+                self._early.append(packet)
             if name in self.ready:
                 break
             if not self._in.poll(max(0, round((until - time.monotonic()) * 1000))):
@@ -86,7 +86,7 @@ class BusClient:
 
     def receive(self) -> Packet | None:
         """Return the next packet, or None where nothing waits."""
-        return self._held.pop(0) if self._held else self._receive()
+        return self._early.pop(0) if self._early else self._receive()
 
     def _receive(self) -> Packet | None:
         while True:
@@ -103,7 +103,7 @@ class BusClient:
                     self.malformed += 1
 
     def _note(self, frames: list[bytes]) -> list[bytes]:
-        """Take the hub's word to this client alone; return the frames of a cached packet, if it is one."""
+        """Take what the hub says to this client alone; return the frames of a cached packet, if it is one."""
         name, kind = frames[0].removesuffix(END).decode()[1:], frames[1]
         if kind == b"ready":
             self.ready.add(name)

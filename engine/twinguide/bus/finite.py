@@ -45,10 +45,10 @@ def _check_of(kind: type[msgspec.Struct]) -> Check:
     numbers: list[str] = []
     rest: list[tuple[Callable[[Any], Any], Check]] = []
     for field in msgspec.structs.fields(kind):
-        told = types.type_info(field.type)
-        if isinstance(told, NUMBERS):
+        info = types.type_info(field.type)
+        if isinstance(info, NUMBERS):
             numbers.append(field.name)
-        elif check := _check_for(told):
+        elif check := _check_for(info):
             rest.append((attrgetter(field.name), check))
     if not numbers:
         return lambda value: all(check(get(value)) for get, check in rest)
@@ -61,9 +61,9 @@ def _check_of(kind: type[msgspec.Struct]) -> Check:
     return lambda value: isfinite(sum(get_numbers(value))) and all(check(get(value)) for get, check in rest)
 
 
-def _check_for(told: types.Type) -> Check | None:
+def _check_for(info: types.Type) -> Check | None:
     """Return the check of a field's type; None where it holds no number."""
-    match told:
+    match info:
         case types.StructType(cls=kind):
             return lambda value: _check_of(kind)(value)  # made when first asked, for a type may hold itself
         case types.UnionType(types=among):
@@ -79,7 +79,7 @@ def _check_for(told: types.Type) -> Check | None:
             check = _check_for_all((item,))
             return None if check is None else lambda value, check=check: check(value.values())
         case _:
-            return None if isinstance(told, WORDS) else isfinite if isinstance(told, NUMBERS) else _is_sound
+            return None if isinstance(info, WORDS) else isfinite if isinstance(info, NUMBERS) else _is_sound
 
 
 def _check_for_all(items: tuple[types.Type, ...]) -> Check | None:

@@ -41,7 +41,7 @@ class RingWriter:
         size = HEAD + slots * (HEAD + self.capacity)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            os.posix_fallocate(fd, 0, size)  # a full file system is told here, not by a SIGBUS later
+            os.posix_fallocate(fd, 0, size)  # a full file system shows here, not by a SIGBUS later
             self._map = mmap.mmap(fd, size)
         finally:
             os.close(fd)
@@ -113,16 +113,16 @@ class RingReader:
             os.close(fd)
         if magic != MAGIC or len(memory) != HEAD + slots * (HEAD + capacity):
             raise BusError("a ring", "a file of another kind", str(self._folder / name))
-        if len(self._maps) >= READERS_OPEN:  # rings of earlier lives of a part
+        if len(self._maps) >= READERS_OPEN:  # rings of a part's earlier processes
             del self._maps[next(iter(self._maps))]
         self._maps[name] = (memory, slots, capacity)
         return self._maps[name]
 
 
 class RingShelf:
-    """The rings that one part writes, made when first used and made anew, half as large again, for larger arrays.
+    """The rings that one part writes, made when first used and replaced by one half as large again for larger arrays.
 
-    The one replaced is removed: who has it open reads it still, to others what lay there is as good as overwritten.
+    The file of a replaced ring is removed: a reader that has it open can still read it, to others it is overwritten.
     """
 
     def __init__(self, folder: Path, part: str, boot: int) -> None:

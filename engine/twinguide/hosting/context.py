@@ -28,7 +28,9 @@ class PartContext:
 
     def __init__(self, plan: RunPlan, part: Part, folder: Path, boot: int = 1) -> None:
         """Check the options; raise PluginError where they do not fit the part's declaration."""
-        self.name, self.seed, self.real_time = part.name, plan.seed, plan.clock == "real"
+        self.name = part.name
+        self.seed = plan.seed
+        self.real_time = plan.clock == "real"
         self.options = options_of(plan.part(part.name), part)
         self.log = logging.getLogger(f"twinguide.part.{part.name}")
         self._case_folder = plan.case_folder

@@ -24,7 +24,7 @@ from twinguide.hosting.process import die_with, name_process, yield_to_others
 from twinguide.messages import DoneMark, Health, Message, StepMark
 from twinguide.registry import Registry, resolve
 
-HEALTH_NS = 50 * MS  # progress is told at 20 Hz at most
+HEALTH_NS = 50 * MS  # between two reports of progress
 SUBSCRIBE_S = 10.0
 READY = -1  # the round of the mark by which a host says that it can be stepped
 
@@ -53,8 +53,8 @@ class Host:
         self._woken = False
         self._steps = 0
         self._late = 0
-        self._step_ns_max = 0  # since progress was last told
-        self._health_ns = 0  # when it was
+        self._step_ns_max = 0  # since the last report of progress
+        self._health_ns = 0  # when that was made
 
     def run(self) -> None:
         """Step the part until the hub asks for the end."""
@@ -87,7 +87,7 @@ class Host:
             self._receive()
 
     def _wait(self, due_ns: int) -> None:
-        """Sleep until a packet comes, a step is due, or progress is to be told; to the microsecond, never busy."""
+        """Sleep until a packet comes, a step is due, or a report of progress is; to the microsecond, never busy."""
         until_ns = min(due_ns, self._health_ns + HEALTH_NS)
         remaining_ns = until_ns - time.monotonic_ns()
         if remaining_ns <= 0 or self._client.socket.poll(remaining_ns // MS):

@@ -1,4 +1,4 @@
-"""One life of the hub, as seen from the loop's process: its start, its control socket, its death."""
+"""One process of the hub, as the loop's process sees it: its start, its control socket, its end."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ STOP_S = 40.0  # the recorder has 30 of them
 
 
 class HubLink:
-    """Start one life of the hub and hold its end of everything; `connect` once it is `up`."""
+    """Start a process of the hub and keep what leads to it; `connect` once it is `up`."""
 
-    def __init__(self, plan: RunPlan, folder: Path, life: int) -> None:
-        self._folder, self._sockets, self._virtual = folder, folder / f"hub-{life}", plan.virtual
+    def __init__(self, plan: RunPlan, folder: Path, generation: int) -> None:
+        self._sockets = folder / f"hub-{generation}"
+        self._virtual = plan.virtual
         self._log = logs_folder(plan, folder) / "hub.log"
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._log_start = self._log.stat().st_size if self._log.exists() else 0
@@ -43,7 +44,7 @@ class HubLink:
                 env=clean_environment(), start_new_session=True,
             )  # fmt: skip
         self._pidfd = os.pidfd_open(self._process.pid)
-        spec = HubSpec(plan, str(folder), life)
+        spec = HubSpec(plan, str(folder), generation)
         with contextlib.suppress(BrokenPipeError):  # it has died already: `up` says why
             self._stdin.write(msgspec.json.encode(spec) + b"\n")
             self._stdin.flush()
@@ -77,7 +78,7 @@ class HubLink:
             return False
         line = stdout.readline()
         if not line:
-            raise BusError("a hub that starts", self.last_word(), str(self._log))
+            raise BusError("a hub that starts", self.exit_reason(), str(self._log))
         ready = msgspec.json.decode(line, type=HubReady)
         if ready.error:
             raise BusError("a hub that starts", ready.error)
@@ -100,7 +101,7 @@ class HubLink:
         """Tell whether the hub's process has ended."""
         return bool(select.select([self._pidfd], [], [], 0)[0])
 
-    def last_word(self) -> str:
+    def exit_reason(self) -> str:
         """Return how the hub ended."""
         code = self._process.wait(1.0)
         if code < 0:
@@ -118,14 +119,16 @@ class HubLink:
         ZeroMQ's poll counts in whole milliseconds, too coarse within a frame. Its descriptor tells only of changes, so
         the socket is asked for what it has before each wait.
         """
-        socket, until = self.client.socket, time.monotonic() + seconds
+        socket = self.client.socket
         ends = (self._pidfd, bell) if bell >= 0 else (self._pidfd,)
+        until = time.monotonic() + seconds
         while True:
-            here, left = bool(socket.poll(0)), until - time.monotonic()
-            ready = select.select([socket, *ends], [], [], 0.0 if here else max(0.0, left))[0]
-            if left <= 0.0 or any(end in ready for end in ends):
+            waiting = bool(socket.poll(0))
+            remaining_s = until - time.monotonic()
+            ready = select.select([socket, *ends], [], [], 0.0 if waiting else max(0.0, remaining_s))[0]
+            if remaining_s <= 0.0 or any(end in ready for end in ends):
                 return False
-            if here:
+            if waiting:
                 return True
 
     def doze(self, seconds: float, bell: int = -1) -> None:
@@ -150,7 +153,7 @@ class HubLink:
         self.close()
 
     def close(self) -> None:
-        """Let go of the hub: the end of its standard input ends it; wait for it, then make sure."""
+        """Close the hub's standard input, which ends it; wait for that, and kill it where it takes too long."""
         if self._client is not None:
             self._client.close(0 if self.dead() else LINGER_MS)
             self._client = None

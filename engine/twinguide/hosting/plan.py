@@ -65,7 +65,7 @@ class HubSpec(msgspec.Struct, frozen=True):
 
     plan: RunPlan
     folder: str  # the run's own folder for sockets and rings, 0700
-    life: int  # 1, and one more after each crash of the hub
+    generation: int  # 1, and one more after each crash of the hub
 
 
 class HubReady(msgspec.Struct, frozen=True):
@@ -83,7 +83,7 @@ class ChildSpec(msgspec.Struct, frozen=True):
     boot: int
     key: str
     folder: str  # the run's
-    sockets: str  # the hub's, of this life
+    sockets: str  # the hub's, of its generation
     hub_pid: int
 
 
@@ -91,7 +91,7 @@ class Control(msgspec.Struct, frozen=True):
     """A request on the hub's control socket."""
 
     key: str
-    do: Literal["launch", "ping", "stats", "restart", "stop"]
+    do: Literal["launch", "stats", "restart", "stop"]
     part: str = ""
     reason: str = ""
 
@@ -100,7 +100,6 @@ class ControlReply(msgspec.Struct, frozen=True):
     """The hub's answer on its control socket."""
 
     ok: bool
-    t_ns: int = 0  # the hub's clock when it answered
     stats: dict[str, Any] = {}
 
 

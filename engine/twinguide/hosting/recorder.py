@@ -31,7 +31,7 @@ from twinguide.recording import Recorder
 from twinguide.registry import Registry
 
 POLL_MS = 50
-DRAIN_S = 2.0  # told to end without the hub: what lies in the socket is still written
+DRAIN_S = 2.0  # for what lies in the socket, where a signal ends the recorder and not the hub
 
 
 class RecorderHost:
@@ -147,14 +147,14 @@ def about(spec: ChildSpec, registry: Registry) -> dict[str, object]:
     return {**run, **plan.about}
 
 
-def holds_bulk(told: Any, around: tuple[Any, ...] = ()) -> bool:  # noqa: ANN401 - any annotation
-    """Return whether a type may refer to bulk: itself, in a container, or in a field; `around` are those it lies in."""
-    if told is BulkRef or told in around:
-        return told is BulkRef
-    within: tuple[Any, ...] = (*around, told)
-    if isinstance(told, type) and issubclass(told, msgspec.Struct):
-        return any(holds_bulk(field.type, within) for field in msgspec.structs.fields(told))
-    return any(holds_bulk(one, within) for one in get_args(told))
+def holds_bulk(kind: Any, within: tuple[Any, ...] = ()) -> bool:  # noqa: ANN401 - any annotation
+    """Return whether a type may refer to bulk: itself, in a container, or in a field; `within` are those around it."""
+    if kind is BulkRef or kind in within:
+        return kind is BulkRef
+    around: tuple[Any, ...] = (*within, kind)
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return any(holds_bulk(field.type, around) for field in msgspec.structs.fields(kind))
+    return any(holds_bulk(argument, around) for argument in get_args(kind))
 
 
 def bulk_in(value: object) -> Iterator[BulkRef]:

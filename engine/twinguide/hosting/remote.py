@@ -1,4 +1,4 @@
-"""The parts in processes, as the loop's process sees them: lockstep's marks, and the hub's lives."""
+"""The parts in processes, as the loop's process sees them: lockstep's marks, and restarts of the hub."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from twinguide.messages import DoneMark, PartState, StepMark
 log = logging.getLogger("twinguide.hosting")
 
 RECORDER_DEADLINE_S = 30.0
-HUB_LIVES, WITHIN_S = 3, 10.0  # more deaths of the hub than this in that time: it stays down
+HUB_RESTARTS = 3  # it stays down after more of them
+HUB_RESTARTS_S = 10.0  # in this time
 SETTLED_S = 0.5  # dead for so long: it will not be started again
 GONE = ("dead", "hung", "restarting", "quarantined", "stopped")
 
@@ -32,12 +33,15 @@ class Remote:
     """All parts in processes, by way of one hub at a time; nothing here raises once the run has begun."""
 
     def __init__(self, plan: RunPlan, folder: Path, names: list[str], router: Router, schedule: Schedule) -> None:
-        self._plan, self._folder, self._router, self._schedule = plan, folder, router, schedule
+        self._plan = plan
+        self._folder = folder
         self._names = list(names)
+        self._router = router
+        self._schedule = schedule
         self._recorder = Member(RECORDER, 0, 0.0, alive=False)
         self._link: HubLink | None = None
         self._connected = False
-        self._life = 0
+        self._generation = 0  # of the hub
         self._deaths: deque[float] = deque()
         self._done: dict[str, DoneMark] = {}
         self._changed_s: dict[str, float] = {}
@@ -47,21 +51,21 @@ class Remote:
         """The hub's process; 0 where there is none."""
         return self._link.pid if self._link else 0
 
-    # ---- the hub's lives ---------------------------------------------------------------------------------------------
+    # ---- the hub -----------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Start the hub's process; `bring_up` waits for it."""
-        self._life += 1
+        self._generation += 1
         self._connected = False
-        self._link = HubLink(self._plan, self._folder, self._life)
+        self._link = HubLink(self._plan, self._folder, self._generation)
 
     def bring_up(self, t_ns: int) -> None:
         """Wait for the hub, connect, and have it launch the parts; raise BusError where it does not start."""
         if self._link is None or not self._link.up(HUB_START_S):
             raise BusError(f"a hub that is up after {HUB_START_S} s", "silence")
-        self._join(t_ns)
+        self._connect(t_ns)
 
-    def _join(self, t_ns: int) -> None:
+    def _connect(self, t_ns: int) -> None:
         assert self._link is not None
         for (name, topic), reason in self._link.connect(self._router.asks()).items():
             self._router.refuse(name, topic, reason, t_ns)
@@ -95,33 +99,33 @@ class Remote:
         return state.state in ("quarantined", "stopped")
 
     def look_after(self, receive: Callable[[], None], states: dict[str, PartState], t_ns: int) -> None:
-        """See whether the hub lives; where it has died, start it and all parts again, without waiting in real time."""
+        """Restart the hub and all parts where it has died; in real time without waiting for them."""
         if self._link is None:
             return
         try:
             if self._link.dead():
-                if self._bury(states, t_ns) and self._plan.virtual:
+                if self._restart_hub(states, t_ns) and self._plan.virtual:
                     self.bring_up(t_ns)
                     self.wait_ready(receive, states)  # virtual time can wait, and no step is left out
             elif not self._connected and self._link.up(0):
-                self._join(t_ns)
+                self._connect(t_ns)
             elif self._plan.virtual and self._plan.record and not self._recorder.alive:
                 self.wait_ready(receive, states, (RECORDER,))  # what was published meanwhile would never be kept
         except BusError as error:
             self._give_up(states, str(error))
 
-    def _bury(self, states: dict[str, PartState], t_ns: int) -> bool:
-        """Say what died with the hub, and begin its next life; False where it had too many."""
+    def _restart_hub(self, states: dict[str, PartState], t_ns: int) -> bool:
+        """Say what died with the hub and start it again; False where it died too often."""
         assert self._link is not None
         self._link.close()
-        reason = f"the hub has died: {self._link.last_word()}"
+        reason = f"the hub has died: {self._link.exit_reason()}"
         log.error("%s", reason)
         now = time.monotonic()
         self._deaths.append(now)
-        while now - self._deaths[0] > WITHIN_S:
+        while now - self._deaths[0] > HUB_RESTARTS_S:
             self._deaths.popleft()
-        if len(self._deaths) > HUB_LIVES:
-            self._give_up(states, f"the hub died {len(self._deaths)} times in {WITHIN_S:g} s")
+        if len(self._deaths) > HUB_RESTARTS:
+            self._give_up(states, f"the hub died {len(self._deaths)} times in {HUB_RESTARTS_S:g} s")
             return False
         for name in self._names:
             state = PartState(part=name, state="restarting", placement="process", reason=reason, t_ns=t_ns)
@@ -178,7 +182,7 @@ class Remote:
         return self._recorder if name == RECORDER else self._schedule.members.get(name, Member(name, 0, 0.0))
 
     def state_changed(self, state: PartState) -> None:
-        """Take the supervisor's word: what is gone is not waited for."""
+        """Note what the supervisor says of a part: one that is gone is not waited for."""
         if state.part in self._names:
             self._changed_s[state.part] = time.monotonic()
             if state.state in GONE:
@@ -204,10 +208,12 @@ class Remote:
     ) -> list[tuple[str, str]]:
         """Wait for the marks of all these steps; return what they published as (source, tag).
 
-        A part that died is not waited for; one that is late is ended, and joins again when it was started anew.
+        A part that died is not waited for; one that is late is ended, and joins again once it is restarted.
         """
-        waiting, published = set(names), list[tuple[str, str]]()
-        until = time.monotonic() + (deadline_s or self._plan.step_deadline_s)
+        deadline_s = deadline_s or self._plan.step_deadline_s
+        waiting = set(names)
+        published: list[tuple[str, str]] = []
+        until = time.monotonic() + deadline_s
         while waiting and self._link is not None and self._connected:
             receive()
             for name in sorted(waiting):
@@ -217,16 +223,16 @@ class Remote:
                     waiting.discard(name)
                 elif not self._member(name).alive:
                     waiting.discard(name)
-            left = until - time.monotonic()
+            remaining_s = until - time.monotonic()
             if not waiting or self._link.dead():
                 break
-            if left <= 0:
-                self._end_late(waiting, deadline_s or self._plan.step_deadline_s)
+            if remaining_s <= 0:
+                self._restart_late(waiting, deadline_s)
                 break
-            self._link.wait(left)
+            self._link.wait(remaining_s)
         return published
 
-    def _end_late(self, names: set[str], deadline_s: float) -> None:
+    def _restart_late(self, names: set[str], deadline_s: float) -> None:
         assert self._link is not None
         for name in sorted(names):
             self._member(name).alive = False

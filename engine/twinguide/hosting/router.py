@@ -87,9 +87,9 @@ class Router:
         refusal = self.refusals.add(part, topic, reason, t_ns)
         if refusal is not None:
             log.warning("%s: %s refused (%d times): %s", part, topic, refusal.count, reason)
-            self._tell(refusal)
+            self._publish(refusal)
 
-    def _tell(self, refusal: Refusal) -> None:
+    def _publish(self, refusal: Refusal) -> None:
         packet = self._outlets[refusal.part].pack(refusal, refusal.t_ns)
         if not isinstance(packet, str):
             self._send(packet)

@@ -37,7 +37,7 @@ from twinguide.registry import Registry, resolve
 RECORDER_SYNC_NS = SECOND // 2  # lockstep: the recorder catches up, and copies bulk, this often
 ALL_ROUNDS = 2**62
 LISTEN_NS = 2 * MS
-AGAIN = {"running": "started again"}  # with a reason, which is that of the end before
+AGAIN = {"running": "started again"}  # a part that runs and has a reason, that of its end before
 
 
 class Session:
@@ -45,7 +45,8 @@ class Session:
 
     def __init__(self, plan: RunPlan, registry: Registry, runtime_base: Path | None = None) -> None:
         """Check the plan; raise PluginError or TopicRefused where it cannot be run. Nothing is started yet."""
-        self.plan, self._registry = plan, registry
+        self.plan = plan
+        self._registry = registry
         self._permissions = permissions_of(plan, registry)
         self._clock = ClockVirtual() if plan.virtual else ClockReal()
         parts = self._permissions.parts
@@ -64,12 +65,14 @@ class Session:
         self.folder = self._runtime.path  # sockets and rings
         self._bulk = RingReader(rings_folder(self.folder))
         self._remote = Remote(plan, self.folder, self._permissions.remote, self._router, self._schedule)
-        self._synced_ns = self._health_ns = self._advances = 0
+        self._synced_ns = 0
+        self._health_ns = 0
+        self._advances = 0
         self._closed = False
         self.part_states: dict[str, PartState] = {}
         self.health: dict[str, Health] = {}  # newest of each part in a process; real time only
         self.refusals: list[Refusal] = []  # what was refused so far: the 1st, 2nd, 4th ... of each kind
-        self._told: set[tuple[str, str]] = set()  # what `news` has told: (part, reason)
+        self._reported: set[tuple[str, str]] = set()  # by `news`: (part, reason)
 
     def __enter__(self) -> Session:
         self.start()
@@ -94,7 +97,7 @@ class Session:
                 self._remote.bring_up(self.now_ns())
             for name in self._inside:
                 self._schedule.revive(name, self.now_ns() - 1)
-                self._tell_inside(name)
+                self._say_inside(name)
             self._router.say_denied(self.now_ns())
             if self._permissions.remote:
                 self._remote.wait_ready(self._receive, self.part_states)
@@ -130,7 +133,7 @@ class Session:
     def listen(self, until_ns: int, bell: int = -1) -> Iterator[tuple[Header, Message]]:
         """Yield what comes for the loop until `until_ns` [ns], or until `bell`, a descriptor, can be read.
 
-        What came before the last of it is taken in one go, which costs less. In virtual time nothing comes by waiting.
+        All but the last LISTEN_NS are slept through, which costs less. In virtual time nothing comes by waiting.
         """
         if self.plan.virtual:
             return
@@ -140,7 +143,7 @@ class Session:
             yield from self.drain()
 
     def stepped(self) -> list[tuple[Header, Message]]:
-        """Return what came for the loop by `advance`: in real time, what comes from processes is left to `listen`."""
+        """Return what `advance` brought for the loop; what comes from processes in real time is left to `listen`."""
         return self.drain() if self.plan.virtual else self._mailbox.take(None)
 
     def drain(self) -> list[tuple[Header, Message]]:
@@ -150,15 +153,15 @@ class Session:
 
     def withdraw(self, name: str, reason: str) -> None:
         """Say that a part which the loop itself calls has failed for good: guidance, or an overlay."""
-        self._tell(name, "quarantined", reason)
+        self._say_state(name, "quarantined", reason)
 
     def news(self) -> list[str]:
         """Return a line on each part's failure, end or refused message since the last call; each reason once."""
-        told = [(s.part, s.reason, AGAIN.get(s.state, s.state)) for s in self.part_states.values() if s.reason]
-        told += [(r.part, r.reason, f"{r.topic} refused") for r in self.refusals]
-        new = [one for one in told if one[:2] not in self._told]
-        self._told.update(one[:2] for one in new)
-        return [f"part {name}: {what}: {reason}" for name, reason, what in new]
+        events = [(s.part, s.reason, AGAIN.get(s.state, s.state)) for s in self.part_states.values() if s.reason]
+        events += [(r.part, r.reason, f"{r.topic} refused") for r in self.refusals]
+        news = [event for event in events if event[:2] not in self._reported]
+        self._reported.update(event[:2] for event in news)
+        return [f"part {name}: {what}: {reason}" for name, reason, what in news]
 
     @property
     def failed(self) -> list[str]:
@@ -210,7 +213,7 @@ class Session:
                 self._schedule.wake(packet.header.source, packet.header.tag)
 
     def _watch(self, header: Header, message: Message) -> bool:
-        """Take what is about the run itself and not for the loop's own use."""
+        """Take what is about the run itself, which the loop need not see; return whether it was that."""
         match message:
             case DoneMark():
                 self._remote.done(message, self.now_ns())
@@ -237,20 +240,21 @@ class Session:
         return published + self._remote.await_done(remote, round_, self._receive)
 
     def _step_inside(self, member: Member, t_ns: int, round_: int) -> list[tuple[str, str]]:
-        name, virtual = member.name, self.plan.virtual
+        name = member.name
         inside = self._inside[name]
+        virtual = self.plan.virtual
         messages = inside.step(t_ns, round_ if virtual else None)
         if inside.fault:
             member.alive = False
-            self._tell_inside(name)
+            self._say_inside(name)
         tags = [self._router.emit(name, message, self.now_ns(), round_ if virtual else 0) for message in messages]
         return [(name, tag) for tag in tags if tag]
 
-    def _tell_inside(self, name: str) -> None:
+    def _say_inside(self, name: str) -> None:
         fault = self._inside[name].fault
-        self._tell(name, "dead" if fault else "running", fault)
+        self._say_state(name, "dead" if fault else "running", fault)
 
-    def _tell(self, name: str, state: Literal["running", "dead", "quarantined"], reason: str) -> None:
-        told = PartState(part=name, state=state, placement="inside", reason=reason, t_ns=self.now_ns())
-        self.part_states[name] = told
-        self._router.emit(LOOP, told, self.now_ns(), 0, f"v1/state/{name}/part")
+    def _say_state(self, name: str, state: Literal["running", "dead", "quarantined"], reason: str) -> None:
+        change = PartState(part=name, state=state, placement="inside", reason=reason, t_ns=self.now_ns())
+        self.part_states[name] = change
+        self._router.emit(LOOP, change, self.now_ns(), 0, f"v1/state/{name}/part")

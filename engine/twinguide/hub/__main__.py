@@ -19,12 +19,12 @@ from twinguide.hub.zygote import fork_zygote
 
 
 def main() -> None:
-    """Serve one life of the hub; afterwards remove what the app can no longer remove."""
+    """Serve until the run ends; afterwards remove what an app that has died cannot."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the app's: it then stops the hub in order
     name_process("tg-hub")
     spec = msgspec.json.decode(sys.stdin.buffer.readline(), type=HubSpec)
     folder = Path(spec.folder)
-    sockets = folder / f"hub-{spec.life}"
+    sockets = folder / f"hub-{spec.generation}"
     try:
         sockets.mkdir(mode=0o700)
         adopt_orphans()

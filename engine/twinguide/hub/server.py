@@ -16,7 +16,7 @@ import zmq
 
 from twinguide.bus.client import endpoint
 from twinguide.bus.topics import LOOP, RECORDER, topic_name
-from twinguide.clock import SECOND
+from twinguide.clock import MS, SECOND
 from twinguide.hosting.plan import ChildSpec, Control, ControlReply, HubSpec, logs_folder, permissions_of
 from twinguide.hosting.process import clean_environment
 from twinguide.hub import zygote
@@ -27,15 +27,18 @@ from twinguide.registry import Registry
 
 TICK_MS = 20
 RECORDER_GRACE_NS = 30 * SECOND  # for what a slow disk has not yet taken
-LIFE = 1000  # boots of one life of the hub
-QUIET_NS = 50_000_000  # after the last part has ended: what it sent is still on its way
+BOOTS = 1000  # of a part in one generation of the hub
+QUIET_NS = 50 * MS  # after the last part has ended: what it sent is still on its way
 
 
 class Hub:
-    """One life of the hub."""
+    """The hub of a run, from its start to its end."""
 
     def __init__(self, spec: HubSpec, sockets: Path, registry: Registry, forks: socket.socket | None) -> None:
-        self._spec, self._plan, self._sockets, self._forks = spec, spec.plan, sockets, forks
+        self._spec = spec
+        self._plan = spec.plan
+        self._sockets = sockets
+        self._forks = forks
         self._permissions = permissions_of(spec.plan, registry)
         self._logs = logs_folder(spec.plan, Path(spec.folder))
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -58,7 +61,7 @@ class Hub:
     def _child(self, name: str) -> Child:
         rate = 0.0 if name == RECORDER else self._permissions.parts[name].rate_hz
         silent = RECORDER_SILENT_NS if name == RECORDER else silence_allowed_ns(rate, self._plan.hung_after_s)
-        return Child(name, silent, (self._spec.life - 1) * LIFE + 1, self._logs / f"{name}.log")
+        return Child(name, silent, (self._spec.generation - 1) * BOOTS + 1, self._logs / f"{name}.log")
 
     def run(self, stdin: int) -> None:
         """Serve until all is stopped; the end of standard input means that the app has died."""
@@ -67,17 +70,17 @@ class Hub:
         self._on(self._control, self._serve)
         self._on(stdin, lambda: self._app_ended(stdin))
         if self._forks is not None:
-            self._on(self._forks.fileno(), self._take_born)
+            self._on(self._forks.fileno(), self._read_forks)
         gc.collect()
         gc.freeze()
         gc.disable()
-        ticked = 0
+        ticked_ns = 0
         while not self._done:
             for key, _ in self._poller.poll(TICK_MS):
                 if action := self._actions.get(key):
                     action()
-            if time.monotonic_ns() - ticked > TICK_MS * 1_000_000:
-                ticked = time.monotonic_ns()
+            if time.monotonic_ns() - ticked_ns > TICK_MS * MS:
+                ticked_ns = time.monotonic_ns()
                 self._tick()
 
     def close(self) -> None:
@@ -106,7 +109,7 @@ class Hub:
     # ---- children ----------------------------------------------------------------------------------------------------
 
     def _spawn(self, child: Child) -> None:
-        """Have a process forked, or, for another interpreter or after the zygote's death, started from nothing."""
+        """Have a part's process forked; start it from nothing for another interpreter, or once the zygote has died."""
         spec_fd = self._spec_file(child)
         log_fd = os.open(child.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         interpreter = "" if child.name == RECORDER else self._plan.part(child.name).interpreter
@@ -142,21 +145,21 @@ class Hub:
         except OSError as error:
             os.write(log_fd, f"{interpreter}: {error}\n".encode())
             pid = os.posix_spawn("/bin/false", ["false"], {})  # ends at once: takes the way of every part that dies
-        self._supervisor.born(child.name, child.boot, pid)
+        self._supervisor.started(child.name, child.boot, pid)
 
-    def _take_born(self) -> None:
+    def _read_forks(self) -> None:
         assert self._forks is not None
         try:
-            told = self._forks.recv(zygote.REQUEST_LIMIT)
+            answer = self._forks.recv(zygote.REQUEST_LIMIT)
         except BlockingIOError:
             return
         except OSError:
-            told = b""
-        if not told:
+            answer = b""
+        if not answer:
             self._lose_zygote()
             return
-        born = msgspec.json.decode(told, type=zygote.Born)
-        self._supervisor.born(born.name, born.boot, born.pid)
+        forked = msgspec.json.decode(answer, type=zygote.Forked)
+        self._supervisor.started(forked.name, forked.boot, forked.pid)
 
     def _lose_zygote(self) -> None:
         if self._forks is None:
@@ -166,21 +169,21 @@ class Hub:
         self._forks = None
         for child in self._supervisor.children.values():
             if child.state in ("starting", "restarting") and child.pidfd < 0:
-                self._spawn(child)  # asked for, and never born
+                self._spawn(child)  # asked for, and never forked
 
     def _watch(self, pidfd: int, name: str) -> None:
         self._on(pidfd, lambda: self._ended(pidfd, name))
 
     def _ended(self, pidfd: int, name: str) -> None:
-        self._broker.forward()  # its last words, before word of its end
+        self._broker.forward()  # what it sent last comes before the news of its end
         if self._supervisor.children[name].pidfd == pidfd:
             self._off(pidfd)
             if self._supervisor.ended(name) < 0:
                 self._watch(pidfd, name)
 
     def _tell(self, state: PartState) -> None:
-        told = msgspec.structs.replace(state, t_ns=self._broker.now_ns())
-        self._broker.publish(told, topic_name("state", state.part, "part"))
+        stamped = msgspec.structs.replace(state, t_ns=self._broker.now_ns())
+        self._broker.publish(stamped, topic_name("state", state.part, "part"))
 
     # ---- control and the end -----------------------------------------------------------------------------------------
 
@@ -191,24 +194,24 @@ class Hub:
                 reply = self._reply(frames[-1])
                 self._control.send_multipart([frames[0], msgspec.json.encode(reply)])
 
-    def _reply(self, request: bytes) -> ControlReply:
+    def _reply(self, frame: bytes) -> ControlReply:
         try:
-            asked = msgspec.json.decode(request, type=Control)
+            request = msgspec.json.decode(frame, type=Control)
         except msgspec.DecodeError:
             return ControlReply(ok=False)
-        if asked.key != self.keys[LOOP]:
+        if request.key != self.keys[LOOP]:
             return ControlReply(ok=False)
         ok = True
-        match asked.do:
+        match request.do:
             case "launch":
                 self._supervisor.launch()
             case "restart":
-                ok = self._supervisor.restart(asked.part, asked.reason)
+                ok = self._supervisor.restart(request.part, request.reason)
             case "stop":
                 self._supervisor.stopping = True
-            case "ping" | "stats":
-                pass
-        return ControlReply(ok, time.monotonic_ns(), self._stats() if asked.do == "stats" else {})
+            case "stats":
+                return ControlReply(ok=True, stats=self._stats())
+        return ControlReply(ok)
 
     def _stats(self) -> dict[str, object]:
         children = self._supervisor.children.values()
@@ -222,11 +225,12 @@ class Hub:
 
     def _go_on_stopping(self) -> None:
         """End the parts, let their last packets come in, then end the recorder, behind all of them."""
-        supervisor, now = self._supervisor, time.monotonic_ns()
+        supervisor = self._supervisor
         if parts := supervisor.alive(recorder=False):
             for child in parts:
                 supervisor.ask_to_end(child, self._broker.tell_stop)
             return
+        now = time.monotonic_ns()
         self._quiet_since_ns = self._quiet_since_ns or now
         if now - self._quiet_since_ns < QUIET_NS:
             return

@@ -1,4 +1,4 @@
-"""The supervisor, parent of all parts: sees their ends, ends what hangs, starts anew, gives up on crash loops."""
+"""The supervisor, parent of all parts: ends those that hang, restarts those that end, gives up on crash loops."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from twinguide.hosting.process import used_ns, waited_ns
 from twinguide.messages import PartState
 
 State = Literal["starting", "running", "dead", "hung", "restarting", "quarantined", "stopped"]
-RESTARTS, WITHIN_NS = 3, 10 * SECOND  # more restarts than this in that time: quarantined
-HANGS = 3  # in a row, each of a life in which it worked for less than that time: quarantined too
+RESTARTS = 3  # a part is quarantined after more of them
+RESTARTS_NS = 10 * SECOND  # in this time
+HANGS = 3  # or after so many in a row, each after less than that time of work
 SILENT_PERIODS = 3
 RECORDER_SILENT_NS = 5 * SECOND  # a slow disk is not a hang
 GRACE_NS = SECOND  # for a part to end after it was asked
@@ -29,7 +30,7 @@ GRACE_NS = SECOND  # for a part to end after it was asked
 
 @dataclass
 class Child:
-    """One part's process, over all its lives."""
+    """One part's process, over all its restarts."""
 
     name: str
     silent_ns: int  # real time: how long without a packet is a hang; 0: not watched
@@ -43,8 +44,8 @@ class Child:
     restarts: int = 0
     recent: deque[int] = field(default_factory=deque[int])
     hangs: int = 0  # in a row: to find one takes longer than crashes may lie apart
-    hung: str = ""  # why this life was ended by the supervisor
-    restarted_for: str = ""  # why the life before this one ended
+    hang_reason: str = ""  # why the supervisor ended this process
+    restart_reason: str = ""  # why the process before this one ended
     kill_at_ns: int = 0
     used_ns: int | None = None  # of a core, in all, when its silence was first noticed
 
@@ -52,8 +53,8 @@ class Child:
 class Supervisor:
     """Start, watch, restart and end children.
 
-    `spawn(child)` asks for a process, whose pid comes by `born`; `watch(pidfd, name)` has the hub's loop wait for its
-    end; `tell(state)` publishes; `seen(name)` is when the child's last packet came [ns, monotonic].
+    `spawn(child)` asks for a process, whose pid comes by `started`; `watch(pidfd, name)` has the hub's loop wait for
+    its end; `tell(state)` publishes; `seen(name)` is when the child's last packet came [ns, monotonic].
     """
 
     def __init__(
@@ -69,37 +70,40 @@ class Supervisor:
         self._spawn, self._watch, self._tell, self._seen = spawn, watch, tell, seen
         self._start_deadline_ns = start_deadline_ns
         self._loop_state: State = "starting"
-        self._held: list[Child] = []
+        self._waiting: list[Child] = []  # for the recorder
         self.stopping = False
 
     def launch(self) -> None:
         """Start every child: the recorder first, and the others once it listens, or cannot."""
         if RECORDER in self.children:
             self._begin(self.children[RECORDER], "starting")
-        self._held = [child for child in self.children.values() if child.name != RECORDER]
-        self._launch_held()
+        self._waiting = [child for child in self.children.values() if child.name != RECORDER]
+        self._launch_waiting()
 
-    def _launch_held(self) -> None:
+    def _launch_waiting(self) -> None:
         recorder = self.children.get(RECORDER)
         if recorder is None or recorder.state not in ("starting", "restarting"):
-            held, self._held = self._held, []
-            for child in held:
+            for child in self._waiting:
                 self._begin(child, "starting")
+            self._waiting = []
 
     def _begin(self, child: Child, state: State, reason: str = "") -> None:
-        child.begun_ns, child.hung, child.restarted_for = time.monotonic_ns(), "", reason
+        child.begun_ns = time.monotonic_ns()
+        child.hang_reason = ""
+        child.restart_reason = reason
         child.log_start = child.log.stat().st_size if child.log.exists() else 0
         self._become(child, state, reason)
         self._spawn(child)
 
     def _become(self, child: Child, state: State, reason: str = "") -> None:
         child.state = state
-        told = PartState(
-            part=child.name, state=state, placement="process", reason=reason, pid=child.pid, restarts=child.restarts
+        self._tell(
+            PartState(
+                part=child.name, state=state, placement="process", reason=reason, pid=child.pid, restarts=child.restarts
+            )
         )
-        self._tell(told)
 
-    def born(self, name: str, boot: int, pid: int) -> None:
+    def started(self, name: str, boot: int, pid: int) -> None:
         """Take the pid of a child's new process."""
         child = self.children[name]
         if boot == child.boot:
@@ -109,55 +113,56 @@ class Supervisor:
                 self.kill(child)
 
     def ended(self, name: str) -> int:
-        """Reap a child whose pidfd told its end; start it anew, or give it up. Return the pidfd, closed."""
+        """Reap a child whose pidfd tells its end; restart it, or give it up. Return the pidfd, closed."""
         child = self.children[name]
         self._end_group(child.pid)  # before it is reaped: until then its number is nobody else's
         ending = ending_of(child.pidfd)
         if ending is None:
-            return -1  # not adopted yet: it is told again
+            return -1  # not adopted yet: its pidfd stays readable
         pidfd, child.pidfd = child.pidfd, -1
         os.close(pidfd)
-        reason = child.hung or self._reason(child, ending)
+        reason = child.hang_reason or self._reason(child, ending)
         if self.stopping:
-            self._become(child, "stopped", reason if child.hung or ending.code else child.restarted_for)
+            self._become(child, "stopped", reason if child.hang_reason or ending.code else child.restart_reason)
         else:
             self._become(child, "dead", reason)
             if ending.code != FINAL_EXIT:
-                self._again(child, reason)
+                self._start_again(child, reason)
         return pidfd
 
     def _reason(self, child: Child, ending: Ending) -> str:
         line = last_line(child.log, child.log_start)
         return ending.signal or line or f"exit code {ending.code} without a word"
 
-    def _again(self, child: Child, reason: str) -> None:
+    def _start_again(self, child: Child, reason: str) -> None:
         now = time.monotonic_ns()
-        while child.recent and now - child.recent[0] > WITHIN_NS:
+        while child.recent and now - child.recent[0] > RESTARTS_NS:
             child.recent.popleft()
-        early = self._seen(child.name) - child.begun_ns < WITHIN_NS
-        child.hangs = (child.hangs + 1 if early else 1) if child.hung else 0
+        early = self._seen(child.name) - child.begun_ns < RESTARTS_NS
+        child.hangs = (child.hangs + 1 if early else 1) if child.hang_reason else 0
         if child.hangs >= HANGS:
             self._become(child, "quarantined", f"hung {HANGS} times in a row: {reason}")
             return
         if len(child.recent) >= RESTARTS:
-            self._become(child, "quarantined", f"ended {RESTARTS + 1} times in {WITHIN_NS // SECOND} s: {reason}")
+            self._become(child, "quarantined", f"ended {RESTARTS + 1} times in {RESTARTS_NS // SECOND} s: {reason}")
             return
         child.recent.append(now)
         child.restarts += 1
         child.boot += 1
-        child.pid, child.used_ns = 0, None
+        child.pid = 0
+        child.used_ns = None
         self._begin(child, "restarting", reason)
 
     def restart(self, name: str, reason: str) -> bool:
-        """End a child that the coordinator found silent; its end starts it anew."""
+        """End a child that the loop's process found too slow; its end restarts it."""
         child = self.children.get(name)
         if child is None or child.pidfd < 0 or child.state not in ("running", "starting", "restarting"):
             return False
-        self._hang(child, reason)
+        self._end_hung(child, reason)
         return True
 
-    def _hang(self, child: Child, reason: str) -> None:
-        child.hung = reason
+    def _end_hung(self, child: Child, reason: str) -> None:
+        child.hang_reason = reason
         self._become(child, "hung", reason)
         self.kill(child)
 
@@ -172,32 +177,32 @@ class Supervisor:
             os.killpg(pid, signal.SIGKILL)
 
     def check(self, *, virtual: bool) -> None:
-        """Look for children that began to work, that hang, or that outstay their grace."""
+        """Look for children that have begun to work, that hang, or that take too long to end."""
         if not self.stopping:
-            self._launch_held()
+            self._launch_waiting()
         now = time.monotonic_ns()
         for child in self.children.values():
             seen = self._seen(child.name)
             if child.state in ("starting", "restarting") and child.pidfd >= 0:
                 if seen > child.begun_ns:
-                    self._become(child, "running", child.restarted_for)
-                elif now - child.begun_ns > self._start_deadline_ns and not child.hung:
+                    self._become(child, "running", child.restart_reason)
+                elif now - child.begun_ns > self._start_deadline_ns and not child.hang_reason:
                     self._expect_ready(child, now - child.begun_ns)
             elif child.state == "running" and not virtual and not self.stopping:
-                self._listen(child, now - seen)
+                self._expect_progress(child, now - seen)
             if child.kill_at_ns and now > child.kill_at_ns:
                 child.kill_at_ns = 0
-                child.hung = child.hung or "killed: it did not end when asked"
+                child.hang_reason = child.hang_reason or "killed: it did not end when asked"
                 self.kill(child)
 
     def _expect_ready(self, child: Child, ns: int) -> None:
         """End a child that is not ready for too long [ns]; its time without a core of a busy machine does not count."""
         waited = waited_ns(child.pid)
         if max(ns - waited, ns // STARVED) > self._start_deadline_ns:
-            told = f"{waited / SECOND:.0f} s of them without a core"
-            self._hang(child, f"not ready after {ns / SECOND:.0f} s, {told}")
+            without_core = f"{waited / SECOND:.0f} s of them without a core"
+            self._end_hung(child, f"not ready after {ns / SECOND:.0f} s, {without_core}")
 
-    def _listen(self, child: Child, silence_ns: int) -> None:
+    def _expect_progress(self, child: Child, silence_ns: int) -> None:
         """End a child that is silent for too long [ns]; one that waits for a core is given its time there instead."""
         if silence_ns < child.silent_ns // 2:
             child.used_ns = None
@@ -210,7 +215,7 @@ class Supervisor:
         else:
             since_ns = silence_ns
         if since_ns > child.silent_ns:
-            self._hang(child, f"no progress for {silence_ns / SECOND:.2f} s")
+            self._end_hung(child, f"no progress for {silence_ns / SECOND:.2f} s")
 
     def check_loop(self, silent_ns: int) -> None:
         """Say when the loop itself stalls (real time), and when it goes on; it is never ended from here."""

@@ -25,7 +25,7 @@ from twinguide.registry import Registry
 REQUEST_LIMIT = 256  # bytes
 
 
-class Born(msgspec.Struct, frozen=True):
+class Forked(msgspec.Struct, frozen=True):
     """A part's process has been forked."""
 
     name: str
@@ -35,19 +35,19 @@ class Born(msgspec.Struct, frozen=True):
 
 def fork_zygote(registry: Registry) -> socket.socket:
     """Fork the process that forks parts; return the socket to it, which reads empty when it has died."""
-    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     hub = os.getpid()
     if os.fork() == 0:
         ours.close()
-        _end_with(lambda: _serve(its, registry, hub))
-    its.close()
+        _exit_after(lambda: _serve(theirs, registry, hub))
+    theirs.close()
     ours.setblocking(False)
     return ours
 
 
 def ask(zygote: socket.socket, name: str, boot: int, spec_fd: int, log_fd: int) -> None:
-    """Ask for a part's process; its `Born` comes back on the socket. Raise OSError where the zygote has died."""
-    request = msgspec.json.encode(Born(name, boot, 0))
+    """Ask for a part's process; its `Forked` comes back on the socket. Raise OSError where the zygote has died."""
+    request = msgspec.json.encode(Forked(name, boot, 0))
     socket.send_fds(zygote, [request], [spec_fd, log_fd])
 
 
@@ -64,20 +64,20 @@ def _serve(link: socket.socket, registry: Registry, hub: int) -> None:
         request, fds, _, _ = socket.recv_fds(link, REQUEST_LIMIT, 2)
         if not request:
             return
-        between = os.fork()
-        if between == 0:
-            _end_with(partial(_bear, link, registry, request, fds))
+        middle = os.fork()
+        if middle == 0:
+            _exit_after(partial(_fork_part, link, registry, request, fds))
         for fd in fds:
             os.close(fd)
-        os.waitpid(between, 0)
+        os.waitpid(middle, 0)
 
 
-def _bear(link: socket.socket, registry: Registry, request: bytes, fds: list[int]) -> None:
+def _fork_part(link: socket.socket, registry: Registry, request: bytes, fds: list[int]) -> None:
     """Fork the part and end, so that it is adopted by the hub."""
     pid = os.fork()
     if pid:
-        born = msgspec.json.decode(request, type=Born)
-        link.send(msgspec.json.encode(Born(born.name, born.boot, pid)))
+        forked = msgspec.structs.replace(msgspec.json.decode(request, type=Forked), pid=pid)
+        link.send(msgspec.json.encode(forked))
         return
     link.close()
     for target, fd in ((0, fds[0]), (1, fds[1]), (2, fds[1])):
@@ -87,8 +87,8 @@ def _bear(link: socket.socket, registry: Registry, request: bytes, fds: list[int
     run_child(registry)
 
 
-def _end_with(work: Callable[[], None]) -> None:
-    """Do the work and end this process without returning into the parent's stack."""
+def _exit_after(work: Callable[[], None]) -> None:
+    """Do the work, then exit without returning into the stack that was forked along."""
     code = 1
     try:
         work()
