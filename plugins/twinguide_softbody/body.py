@@ -17,8 +17,9 @@ import scipy.sparse as sp
 
 from twinguide.errors import CaseError
 
-from .mesh import EDGES, Array, Indices, check_materials, check_mesh
+from .mesh import EDGES, Array, Indices, check_materials, check_mesh, shape_functions
 
+OF_TEN = 8  # times the work of a tetrahedron of 4 nodes
 STIFFEST_N_M = 1e12  # a spring's, up to where steps are right to what they say; at 1e16 they are millimetres off
 
 
@@ -42,8 +43,7 @@ def points(nodes: int) -> Rule:
     by_corner[:, range(4), range(4)] = 4 * places - 1
     by_corner[:, range(4, 10), a] = 4 * places[:, b]
     by_corner[:, range(4, 10), b] = 4 * places[:, a]
-    values = np.concatenate([places * (2 * places - 1), 4 * places[:, a] * places[:, b]], axis=1)
-    return Rule(np.full(4, 0.25), by_corner, values)
+    return Rule(np.full(4, 0.25), by_corner, shape_functions(places))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +76,16 @@ class Body:
         if load.shape != (4,) or not np.isfinite(load).all() or self.density_kg_m3 < 0:
             got = f"{self.gravity} and {self.density_kg_m3}"
             raise CaseError("gravity (3,) [m/s2] and a density [kg/m3] of 0 or more", got, "the body")
+
+    @property
+    def corners(self) -> int:
+        """How many of the vertices are corners, where those come first, as in `mesh.quadratic`."""
+        return int(self.tetrahedra.max()) + 1
+
+    @property
+    def work(self) -> int:
+        """As many tetrahedra of 4 nodes take the same time for a step (`benchmarks/softbody.py --only mesh`)."""
+        return len(self.elements) * (1 if self.elements.shape[1] == 4 else OF_TEN)
 
     @property
     def tetrahedra(self) -> Indices:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from twinguide.embedding import embed
 from twinguide.errors import CaseError
 
-from .mesh import Indices, boundary, face_areas
+from .mesh import EDGES, MIDDLES, Indices, boundary, face_areas, midsides, shape_functions
 
 Array = NDArray[np.float64]
 FREE_SIGMA_M = 0.01  # of an organ's place that nothing measures, per axis: 15 mm from rest to full breath
@@ -48,15 +48,13 @@ class _Body:
 class Held:
     """Vertices on springs whose far ends follow a share of the drive: a part of the surface, lumped.
 
-    `stiffness` [N/m], shape (k,), on `nodes`, shape (k,), of `faces`, shape (f, 3), each held by `per_area` [N/m3].
-    `share` and the logarithm of the stiffness are assumptions, known to `share_sigma` and `log_sigma`.
+    `stiffness` [N/m], shape (k,), on `nodes`, shape (k,). `share` and the logarithm of the stiffness are assumptions,
+    known to `share_sigma` and `log_sigma`.
     """
 
     name: str
     nodes: NDArray[np.intp]
     stiffness: Array
-    faces: Indices
-    per_area: float
     share: float
     share_sigma: float
     log_sigma: float
@@ -105,8 +103,13 @@ class Points:
 
 
 def surroundings(vertices: Array, tetrahedra: Indices, young_pa: float, held: Surroundings) -> list[Held]:
-    """Lay springs on the surface: the dome where it faces up the body (+z in LPS), the rest at back and underside."""
+    """Lay springs on the surface: the dome where it faces up the body (+z in LPS), the rest at back and underside.
+
+    A linear function's integral over a triangle is a third of the area times each corner's value; a quadratic one's
+    times each midside's, and nothing of the corners' (Zienkiewicz & Taylor 2000, table 5.2).
+    """
     faces = boundary(tetrahedra)
+    carriers = faces if tetrahedra.shape[1] == 4 else boundary(tetrahedra, MIDDLES)
     areas = face_areas(vertices, faces)
     normal = areas / np.maximum(np.linalg.norm(areas, axis=1), 1e-12)[:, None]
     dome = normal[:, 2] > 0.5
@@ -117,17 +120,25 @@ def surroundings(vertices: Array, tetrahedra: Indices, young_pa: float, held: Su
     for name, where, stiff, share in kinds:
         if stiff > 0 and where.any():
             thirds = np.repeat(np.linalg.norm(areas[where], axis=1) / 3.0, 3)
-            summed: Array = np.bincount(faces[where].ravel(), thirds, len(vertices)).astype(np.float64)
+            summed: Array = np.bincount(carriers[where].ravel(), thirds, len(vertices)).astype(np.float64)
             lumped = unit * stiff * summed
             nodes = np.flatnonzero(lumped)
             known = (share, held.share_sigma, held.log_sigma)
-            out.append(Held(name, nodes, lumped[nodes], faces[where], unit * stiff, *known))
+            out.append(Held(name, nodes, lumped[nodes], *known))
     return out
 
 
 def point_weights(vertices: Array, tetrahedra: Indices, points: Array) -> sp.csr_matrix:
     """Return weights, csr (k, n), that take vertices to points [m], shape (k, 3): the tetrahedron's own at each."""
-    return sp.csr_matrix(embed(_Body(vertices, tetrahedra), points).matrix)
+    riding = embed(_Body(vertices, tetrahedra), points)
+    if tetrahedra.shape[1] == 4:
+        return sp.csr_matrix(riding.matrix)
+    nodes = np.concatenate([riding.indices, midsides(tetrahedra, riding.indices[:, EDGES])], axis=1)
+    rows = np.repeat(np.arange(len(points)), 10)
+    values = shape_functions(riding.weights).ravel()
+    weights = sp.csr_matrix((values, (rows, nodes.ravel())), shape=(len(points), len(vertices)))
+    weights.eliminate_zeros()
+    return weights
 
 
 def patch_reach(vertices: Array, centre: Array, radius_m: float) -> float:

@@ -16,6 +16,7 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.int32]
 EDGES = np.array([[0, 1], [1, 2], [2, 0], [0, 3], [1, 3], [2, 3]])  # whose midpoints are nodes 4 to 9
 FACES = np.array([[1, 2, 3], [0, 3, 2], [0, 1, 3], [0, 2, 1]])  # without each corner, counter-clockwise from outside
+MIDDLES = np.array([[5, 9, 8], [7, 9, 6], [4, 8, 7], [6, 5, 4]])  # the midside nodes of the same
 LEAST_QUALITY = 1e-3  # below, one sliver spoils the whole matrix's condition
 STRAIGHT = 1e-6  # of the edge: how far a midside node may lie from its edge's middle
 SOFTEST_PA, STIFFEST_PA = 1e-3, 1e12  # diamond's
@@ -70,6 +71,10 @@ def _check_shapes(vertices: Array, tetrahedra: Indices) -> None:
         if off.max() > STRAIGHT:
             got = f"{off.max():.2g} of an edge off at {int(off.argmax())}"
             raise CaseError("midside nodes halfway at rest", got, WHERE, FIX)
+        torn = (midsides(tetrahedra, tetrahedra[:, EDGES]) != tetrahedra[:, 4:]).any(axis=1)
+        if torn.any():
+            got = f"another in {int(torn.sum())} tetrahedra, first {int(torn.argmax())}"
+            raise CaseError("one midside node to an edge", got, WHERE, FIX)
 
 
 def _check_links(count: int, tetrahedra: Indices) -> None:
@@ -148,6 +153,19 @@ def quadratic(vertices: Array, tetrahedra: Indices) -> tuple[Array, Indices]:
     return np.concatenate([vertices, middles]), np.concatenate([tetrahedra, midside], axis=1).astype(np.int32)
 
 
+def shape_functions(places: Array) -> Array:
+    """Return the ten nodes' shape functions, shape (k, 10), at barycentric coordinates, shape (k, 4)."""
+    a, b = EDGES.T
+    return np.concatenate([places * (2 * places - 1), 4 * places[:, a] * places[:, b]], axis=1)
+
+
+def midsides(tetrahedra: Indices, ends: Indices) -> Indices:
+    """Return the nodes of a quadratic mesh, shape (...), amid its edges between corners `ends`, shape (..., 2)."""
+    base = np.array([int(tetrahedra.max()) + 1, 1], dtype=np.int64)
+    known, first = np.unique(np.sort(tetrahedra[:, EDGES], axis=2) @ base, return_index=True)
+    return tetrahedra[:, 4:].ravel()[first[np.searchsorted(known, np.sort(ends, axis=-1) @ base)]]
+
+
 def shared(tetrahedra: Indices) -> tuple[Indices, NDArray[np.int64], NDArray[np.int64]]:
     """Return all faces, shape (4 m, 3), and of each pair of tetrahedra that share one the number of either's.
 
@@ -160,10 +178,13 @@ def shared(tetrahedra: Indices) -> tuple[Indices, NDArray[np.int64], NDArray[np.
     return faces, order[:-1][same], order[1:][same]
 
 
-def boundary(tetrahedra: Indices) -> Indices:
-    """Return the faces, shape (f, 3), of corners that only one tetrahedron has, counter-clockwise from outside."""
-    faces, one, other = shared(tetrahedra)
-    return np.delete(faces, np.concatenate([one, other]), axis=0)
+def boundary(tetrahedra: Indices, nodes: NDArray[np.int64] = FACES) -> Indices:
+    """Return the faces that only one tetrahedron has, shape (f, 3): corners, counter-clockwise from outside.
+
+    Or their midside nodes, by MIDDLES.
+    """
+    _, one, other = shared(tetrahedra)
+    return np.delete(tetrahedra[:, nodes].reshape(-1, 3), np.concatenate([one, other]), axis=0)
 
 
 def face_areas(vertices: Array, faces: Indices) -> Array:

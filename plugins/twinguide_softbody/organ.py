@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -56,8 +57,8 @@ class Frame:
 class SoftBody:
     """A body of m tetrahedra of mixed tissue, whose surface is held softly and whose target is moved.
 
-    Vertices [m], shape (n, 3); tetrahedra, shape (m, 4); `target` [m], shape (3,): the patch of `patch_radius_m` [m]
-    around it is drawn to where the target is. `reduced` takes the fast path (`fastpath.py`) where its model is kept,
+    Vertices [m], shape (n, 3); tetrahedra, shape (m, 4), or (m, 10) of `quadratic`, which bend without locking;
+    `target` [m], shape (3,): the patch of `patch_radius_m` [m] around it is drawn to where the target is. `reduced` takes the fast path (`fastpath.py`) where its model is kept,
     and has it trained for the next start where not. The same steps give the same bits; where it does not wait for what
     a worker is to have found by a step, no frame is late for that, and errors stay bounded a little longer. Raises
     CaseError for a mesh or a mixture that cannot be solved on.
@@ -80,11 +81,11 @@ class SoftBody:
         target = np.asarray(target, dtype=np.float64)
         self.body = _checked(vertices, tetrahedra, mixture, (target, patch_radius_m), reduced)
         vertices, tetrahedra = self.body.vertices, self.body.elements
-        own_pa = mixture.tissues[0].young_pa
         held = held or Surroundings()
-        self._held = constraints.surroundings(vertices, tetrahedra, own_pa, held)
-        reach_m = constraints.patch_reach(vertices, target, patch_radius_m)
-        self._patch = constraints.patch_weights(vertices, target, patch_radius_m)
+        around = partial(constraints.surroundings, young_pa=mixture.tissues[0].young_pa, held=held)
+        self._held = around(vertices, tetrahedra)
+        reach_m = constraints.patch_reach(vertices[: self.body.corners], target, patch_radius_m)
+        self._patch = constraints.patch_weights(vertices, target, reach_m)
         self._patch_row = sp.csr_matrix(self._patch)
         self._centre = (self._patch @ vertices)[None]
         self._shares = np.concatenate([np.full(len(one.nodes), one.share) for one in self._held] + [np.ones(1)])
@@ -100,12 +101,13 @@ class SoftBody:
         self._closed = False
         self.last = np.zeros(3)  # [m], the drive that was last believed
         self._solver = Solver(self.body, self._springs(), material=material, backend=backend, waits=waits)
-        bias = mesh_error(response, self.body, self._held, (target, reach_m), self.spring, columns)
+        patch = target, reach_m
+        follows, bias = mesh_error(response, self.body, mixture, around, patch, self.spring, columns)
         self._errors, self._point = (
-            ErrorModel(columns[0], bias, response.answered, held.turn_sigma * response.of_turn(target)),
+            ErrorModel(follows, bias, response.answered, held.turn_sigma * response.of_turn(target)),
             Point.of(self._patch_row, columns[1]),
         )
-        self._learning = Learning(response, len(tetrahedra), waits=waits)
+        self._learning = Learning(response, self.body.work, waits=waits)
         self._hold()
         fast: Reduced | None = None
         if reduced == "auto" and material == "neo_hookean":
@@ -319,9 +321,8 @@ def _checked(vertices: Array, tetrahedra: Indices, mixture: Mixture, patch: tupl
     if not isinstance(mixture, Mixture):
         raise CaseError("a Mixture of tissues", f"{mixture!r}", where, "Make it by `mix`.")
     body = Body(vertices, tetrahedra, mixture.young_pa, mixture.poisson)
-    if body.elements.shape[1] != 4:
-        fix = "Leave the midside nodes out: the mesh's error is stated."
-        raise CaseError("tetrahedra of 4 nodes", f"{body.elements.shape[1]}", where, fix)
+    if body.elements[:, 4:].min(initial=body.corners) < body.corners:
+        raise CaseError("midside nodes after the corners", "some before", where, "Add them by `quadratic`.")
     if target.shape != (3,) or not np.isfinite(target).all():
         raise CaseError("a finite target of shape (3,)", f"{target.tolist()}", where)
     weights = constraints.point_weights(body.vertices, body.elements, target[None])

@@ -17,6 +17,7 @@ from twinguide.messages import Boundary, Displacement, Inbox, Message, Registrat
 
 from .constraints import Points, Surroundings, check_shapes, placed
 from .materials import Mixture, mix, tissue_of
+from .mesh import quadratic
 from .organ import Frame, SoftBody
 from .plugin import CONTRACT, SoftbodyOptions
 
@@ -37,6 +38,7 @@ class Softbody:
         self._ahead_ns = round(ctx.options.ahead_ms * MS)
         body = ctx.case.body()
         self._body, self._own = load(ctx, body), {self._of, *body.fractions}
+        self._published = len(body.vertices)  # the case's: midside nodes come after them
         self._measured: dict[str, Boundary] = {}
         self._points: dict[str, Points] = {}
         self._heard_ns: dict[str, int] = {}
@@ -105,7 +107,8 @@ class Softbody:
     def _solve(self, displacement: Displacement, begun_ns: int, *, kept_up: bool) -> Solution:
         valid_ns = displacement.t_ns + self._ahead_ns
         frame = self._deform(displacement, valid_ns)
-        ctx, vertices, sigma = self._ctx, frame.vertices.astype(np.float32), frame.sigma.astype(np.float32)
+        ctx, count = self._ctx, self._published
+        vertices, sigma = frame.vertices[:count].astype(np.float32), frame.sigma[:count].astype(np.float32)
         shared = ctx.share("vertices", vertices), ctx.share("sigma", sigma)
         spent_ms = (time.monotonic_ns() - begun_ns) / MS if ctx.real_time else 0.0
         return Solution(
@@ -114,7 +117,7 @@ class Softbody:
             vertices=shared[0],
             level=frame.level,
             residual=frame.residual,
-            sigma_m=float(np.sqrt((frame.sigma**2).mean())),
+            sigma_m=float(np.sqrt((frame.sigma[:count] ** 2).mean())),
             smallest_j=frame.smallest_j,
             deadline_met=kept_up and spent_ms <= CONTRACT.deadline_ms,
             t_input_ns=displacement.t_ns,
@@ -150,9 +153,9 @@ def load(ctx: Context, body: Body) -> SoftBody:
         o.dome, o.rest, o.dome_share, o.rest_share, o.share_sigma,
         log_sigma=math.log(o.stiffness_factor), turn_sigma=math.radians(o.turn_deg) / 0.01,
     )  # fmt: skip
+    mesh = body.vertices, body.tetrahedra
     return SoftBody(
-        body.vertices,
-        body.tetrahedra,
+        *(mesh if o.nodes == 4 else quadratic(*mesh)),
         mixture_of(case, body, o.young_pa),
         case.plan.target,
         held,

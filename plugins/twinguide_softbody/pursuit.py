@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LEAST_J = 0.2  # below, a tetrahedron has lost four fifths of its volume: no tissue does, the step is not to be shown
 LEAP_M = 0.005  # of the drive in one step: ten times a fast breath's at 60 Hz, and a step still ends near its balance
 LEAST_LEAP_M = 0.0005
-WORK = 30_000  # tetrahedra times steps in a frame, one at least: some 9 ms
+WORK = 30_000  # tetrahedra (of 4 nodes) times steps in a frame, one at least: some 9 ms
 
 
 class Pursuit:
@@ -29,7 +29,7 @@ class Pursuit:
 
     def __init__(self, solver: Solver, targets: Callable[[Array], Array], fast: Reduced | None = None) -> None:
         self._solver, self._targets, self._fast = solver, targets, fast
-        self._most = max(1, WORK // len(solver.body.elements))
+        self._most = max(1, WORK // solver.body.work)
         self.pose = solver.body.vertices  # [m], shape (n, 3): the last sound one
         self._at, self._leap = np.zeros((1, 3)), LEAP_M
         self._under_way = True

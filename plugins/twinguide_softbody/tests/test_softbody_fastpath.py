@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from twinguide_softbody import SoftBody, block, fastpath, mix, native, pursuit, tissue_of, training
+from twinguide_softbody import SoftBody, block, fastpath, mix, native, pursuit, quadratic, tissue_of, training
 from twinguide_softbody.constraints import points_of
 from twinguide_softbody.reduced import ACCEPT_M
 
@@ -23,12 +23,10 @@ apart = fastpath.train_apart  # which the tests' own cache replaces
 CORNER = np.array([[0.12, 0.12, 0.12]])
 
 
-def made(reduced="auto", material="neo_hookean"):
-    vertices, tetrahedra = block(4, 0.12)
-    mixture = mix(tissue_of("organ"), {}, {}, len(tetrahedra))
-    return SoftBody(
-        vertices, tetrahedra, mixture, TARGET, material=material, backend="cpu", reduced=reduced, patch_radius_m=0.03
-    )
+def made(reduced="auto", material="neo_hookean", nodes=4):
+    mesh = block(4, 0.12) if nodes == 4 else quadratic(*block(2, 0.12))
+    mixture = mix(tissue_of("organ"), {}, {}, len(mesh[1]))
+    return SoftBody(*mesh, mixture, TARGET, material=material, backend="cpu", reduced=reduced, patch_radius_m=0.03)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +52,18 @@ def test_within_its_range_frames_are_reduced_and_as_near_as_they_say(kept):
         assert one.level == ("reduced" if k else "full")  # the first is solved from rest
         assert away < 1.5 * ACCEPT_M  # what is accepted, and the full solver's own
         assert other.level == "full"
+
+
+def test_tetrahedra_of_ten_nodes_have_their_own_model(kept, asked):
+    made(nodes=10).close()
+    job = asked.pop()
+    assert job.path() != kept.path()
+    fastpath.train(job)
+    fast, full = made(nodes=10), made("off", nodes=10)
+    for k in range(20):
+        one, other = fast.step(path(k), SURE), full.step(path(k), SURE)
+        assert one.level == ("reduced" if k else "full")
+        assert np.sqrt(((one.vertices - other.vertices) ** 2).sum(axis=1).mean()) < 1.5 * ACCEPT_M
 
 
 def test_outside_its_range_and_back_the_levels_say_which(kept):

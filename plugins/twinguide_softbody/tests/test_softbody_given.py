@@ -16,7 +16,6 @@ from twinguide_softbody import (
     organ,
     points_of,
     pressed,
-    quadratic,
     tissue_of,
 )
 
@@ -56,7 +55,6 @@ def settled(body):
         ({"tetrahedra": TETRAHEDRA + 1}, "got 1 to 125, of 125"),
         ({"tetrahedra": TETRAHEDRA.astype(np.int64) + 2**32}, "tetrahedra that name"),
         ({"tetrahedra": TETRAHEDRA[:0]}, "got none"),
-        ({"tetrahedra": quadratic(VERTICES, TETRAHEDRA)[1], "vertices": quadratic(VERTICES, TETRAHEDRA)[0]}, "4 nodes"),
         ({"mixture": mixed(3)}, "one young_pa, or 384; got shape .3,."),
         ({"mixture": {"organ": 5e3}}, "a Mixture of tissues; got .* by `mix`"),
         ({"target": 1e3 * TARGET}, "in the body; got .* mm outside"),

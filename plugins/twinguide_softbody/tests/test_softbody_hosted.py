@@ -63,14 +63,14 @@ def hosted(asked, tmp_path_factory):
     load(SimpleNamespace(case=known, options=SoftbodyOptions(**OPTIONS), real_time=False), known.body())
     fastpath.train(asked[0])
 
-    def run(drive, seen, registered_at=0):
+    def run(drive, seen, registered_at=0, **options):
         script = base / "script.npz"
         np.savez(script, drive=drive, seen=seen, rest=REST)
         told = {"path": str(script)}
         parts = (
             PartPlan("touch", "inside", told),
             PartPlan("drive", "inside", told),
-            PartPlan("softbody", "process", OPTIONS),
+            PartPlan("softbody", "process", {**OPTIONS, **options}),
         )
         plan = RunPlan(
             run_id="levels", seed=1, clock="virtual", parts=parts, case_folder=str(case), record=False,
@@ -148,3 +148,19 @@ def test_bad_points_lower_the_level_and_say_so_and_it_recovers(hosted):
     assert by_step[85][0] == "reduced"
     away = [np.abs(vertices - mesh.block(4, 0.12)[0]).max() for _, vertices, _ in found]
     assert max(away) < 0.03
+
+
+def test_ten_nodes_are_solved_and_the_cases_own_vertices_published_with_the_same_bits_each_time(hosted):
+    drive, seen = still(30)
+    seen[15:25, 0] = drive[15:25] + np.array([0.0, 0.002, 0.003])
+    runs = [hosted(drive, seen, nodes=10, reduced="off") for _ in range(2)]
+    bits = [b"".join(v.tobytes() + s.tobytes() for _, v, s in found) for found, _ in runs]
+    assert bits[0] == bits[1]
+    found, refused = runs[0]
+    assert refused == []
+    assert {(solution.level, v.shape, s.shape) for solution, v, s in found} == {("full", (125, 3), (125,))}
+    linear, _ = hosted(drive, seen, reduced="off")
+    apart = [np.linalg.norm(a - b, axis=1).max() for (_, a, _), (_, b, _) in zip(found, linear, strict=True)]
+    assert 1e-5 < max(apart[:15]) < 5e-4  # what linear tetrahedra of 3 cm are off: 0.3 mm at most on such a block
+    at = [solution.sigma_m / float(np.sqrt((s.astype(float) ** 2).mean())) for solution, _, s in found]
+    np.testing.assert_allclose(at, 1.0, rtol=1e-6)
