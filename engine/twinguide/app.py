@@ -37,6 +37,7 @@ from twinguide.rehearsal import Rehearsal, laid_down, needle_of
 from twinguide.render.marks import mark_fault
 from twinguide.scenario import Scenario
 from twinguide.staging import Staging, mount_of
+from twinguide.touching import read_swing, read_touch
 from twinguide.twin import Twin
 from twinguide.wearer import Wearer
 from twinguide.workflow import Workflow
@@ -109,7 +110,7 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool, hands: H
         {name: (mark.kind, mark.position) for name, mark in case.landmarks.items()},
         case.plan.target,
         trains=any(isinstance(p, Motion) and p.trains for p in run.declared),
-        touch=twin.bodies.touch,
+        touch=partial(read_touch, twin.bodies),
         forget=twin.forget_training,
         pivot=_pivot(run, twin),
     )
@@ -180,7 +181,8 @@ def _pivot(run: Run, twin: Twin) -> GuidedPivot | None:
     """Return what calibrates the tips that the scenario asks for; their results go to the session folder."""
     wanted = {name: tool for name, tool in run.scenario.tools.items() if tool.calibrate == "pivot"}
     tools = {name: "stage" if tool.controller else "tracker" for name, tool in wanted.items()}
-    return GuidedPivot(tools, twin.bodies.swung, twin.bodies.calibrate, run.out / "calibration") if tools else None
+    swing = partial(read_swing, twin.bodies)
+    return GuidedPivot(tools, swing, twin.bodies.calibrate, run.out / "calibration") if tools else None
 
 
 def _guarded(part: Guidance | Overlay, session: Session, method: str, flaw: Callable[[Any], str]) -> Guarded[Any]:

@@ -159,11 +159,11 @@ class Loop:
             except Exception as error:  # a part's bad message must not end the frame
                 self._bad[what] = f"{what}: {error}"
                 log.debug("unusable message", exc_info=error)
-            bumped, moved = self.twin.bodies.take_bump(), self.twin.bodies.take_move()
-            if moved and self.wearer.follows:  # nothing on the patient: the room is found anew, and the wearer asked
-                self.wearer.lose(moved, self.session.now_ns())
-            elif bumped or moved:
-                self.workflow.void(bumped or moved, self.session.now_ns(), moved=True)
+            move = self.twin.bodies.take_move()
+            if move and move.of == "tracker" and self.wearer.follows:  # the room is found anew, and the wearer asked
+                self.wearer.lose(move.reason, self.session.now_ns())
+            elif move:
+                self.workflow.void(move.reason, self.session.now_ns(), moved=True)
 
     def _follow_wearer(self, t_display_ns: int, now_ns: int) -> None:
         """Hang the twin on the headset's room; guidance is suspended by a jump of it, and waits until it is found."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from twinguide.clock import SECOND
 from twinguide.frames import Array, Transform, vector_from_rotation
+from twinguide.history import PoseHistory, step_between
 from twinguide.scene import Status
 
 SILENT_PERIODS = 3.0
@@ -21,6 +23,8 @@ RELEASE = 0.85  # hysteresis: a degraded structure is unmarked again below this 
 FRAME_NS = SECOND // 90
 JUMP_M = 0.010  # within a frame of 11 ms: 0.9 m/s more than the frame before, 80 m/s2; a head in surgery stays below 10
 JUMP_RAD = 0.05  # likewise 4.5 rad/s more than the frame before
+SLOW_NS = SECOND  # within which a reference that is pushed slowly is noticed
+LEVER_M = 0.15  # from the reference body to what hangs on it: a turn of the body is a step out there
 RETURN_SAMPLES = 5  # valid ones in a row before a lost tool is shown again
 
 
@@ -114,3 +118,25 @@ class Presence:
     def gone(self, reason: str) -> None:
         """Take the tool for lost at once, though no exposure says so."""
         self._seen, self.present, self.reason = 0, False, reason
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A step of the reference, as the tracker sees it."""
+
+    of: Literal["reference", "tracker", "either"]
+    reason: str
+
+
+def move_of(reference: PoseHistory, chest: PoseHistory | None, limit_m: float) -> Move | None:
+    """Distinguish a bumped reference from a moved tracker; None where neither has moved by `limit_m` [m].
+
+    A moved tracker leaves the chest marker where the reference sees it: it breathes less within a step's 50 ms.
+    """
+    if reference.step_m(LEVER_M) >= limit_m:
+        if chest is not None and step_between(reference, chest, LEVER_M) < limit_m:
+            return Move("tracker", "the tracker was moved")
+        return Move("reference", "the reference was bumped")
+    if reference.step_m(LEVER_M, SLOW_NS) >= limit_m:
+        return Move("either", "the reference or the tracker was moved")
+    return None

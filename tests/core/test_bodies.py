@@ -7,6 +7,8 @@ from twinguide.errors import BusError
 from twinguide.frames import Pose, Transform, rotation_from_vector
 from twinguide.messages import Array, Exposure, PoseWire
 from twinguide.scenario import HeadsetSettings, Scenario, Tool
+from twinguide.touching import read_swing, read_touch
+from twinguide.trust import Move
 from twinguide.xr.base import HANDS, FrameTiming, Hand
 
 PERIOD = SECOND // 60
@@ -60,15 +62,15 @@ def test_a_tool_is_told_in_reference_and_the_room_through_the_reference(bodies):
 def test_a_step_of_the_reference_alone_is_a_bump_and_told_once(bodies):
     see(bodies, 12)
     see(bodies, 3, first=12, moved=("patient",), by=(0.01, 0.0, 0.0))
-    assert bodies.take_bump() == "the reference was bumped"
-    assert bodies.take_bump() == ""
+    assert bodies.take_move() == Move("reference", "the reference was bumped")
+    assert bodies.take_move() is None
 
 
 def test_a_step_that_all_bodies_share_is_the_trackers_and_no_bump(bodies):
     see(bodies, 12)
     see(bodies, 3, first=12, moved=PLACES, by=(0.01, 0.0, 0.0))
-    assert (bodies.take_bump(), bodies.take_move()) == ("", "the tracker was moved")
-    assert bodies.take_move() == ""
+    assert bodies.take_move() == Move("tracker", "the tracker was moved")
+    assert bodies.take_move() is None
 
 
 def shifted(name, by):
@@ -88,37 +90,37 @@ ABOUT_TRACKER = Transform.of("tracker", "tracker", turned([0.02, 0.05, 0.0]))
 
 
 @pytest.mark.parametrize(
-    ("moved", "told"),
+    ("moved", "of"),
     [
         # as far as the reference, and elsewhere
-        ({"patient": shifted("patient", [0.01, 0, 0]), "chest": shifted("chest", [0, 0.01, 0])}, ("bumped", "")),
+        ({"patient": shifted("patient", [0.01, 0, 0]), "chest": shifted("chest", [0, 0.01, 0])}, "reference"),
         # 2.5 mm as the chest shows it, 3.75 mm at the lever
-        ({"patient": Transform.of("tracker", "patient", turned([0, 0.025, 0]), PLACES["patient"])}, ("bumped", "")),
+        ({"patient": Transform.of("tracker", "patient", turned([0, 0.025, 0]), PLACES["patient"])}, "reference"),
         # about the line to the chest, whose origin stays where it is
-        ({"patient": Transform.of("tracker", "patient", turned(TWIST), PLACES["patient"])}, ("bumped", "")),
-        ({name: ABOUT_TRACKER @ shifted(name, 0.0) for name in PLACES}, ("", "moved")),
+        ({"patient": Transform.of("tracker", "patient", turned(TWIST), PLACES["patient"])}, "reference"),
+        ({name: ABOUT_TRACKER @ shifted(name, 0.0) for name in PLACES}, "tracker"),
     ],
     ids=["another way than the chest", "turned, the chest near", "twisted towards the chest", "the tracker turned"],
 )
-def test_a_step_is_the_trackers_only_where_reference_and_chest_step_as_one(bodies, moved, told):
+def test_a_step_is_the_trackers_only_where_reference_and_chest_step_as_one(bodies, moved, of):
     see(bodies, 12)
     wires = {name: PoseWire.of(moved.get(name) or shifted(name, 0.0), SIGMA) for name in PLACES}
     for k in range(12, 15):
         bodies.take(Exposure(t_ns=k * PERIOD, sigma_t_ns=0, tools=wires), k * PERIOD)
-    assert tuple(why.rpartition(" ")[2] for why in (bodies.take_bump(), bodies.take_move())) == told
+    assert bodies.take_move().of == of
 
 
 def test_where_the_chest_is_not_seen_a_step_of_the_reference_is_a_bump(bodies):
     see(bodies, 12, without=("chest",))
     see(bodies, 3, first=12, moved=PLACES, by=(0.01, 0.0, 0.0), without=("chest",))
-    assert (bodies.take_bump(), bodies.take_move()) == ("the reference was bumped", "")
+    assert bodies.take_move().of == "reference"
 
 
 def test_a_reference_that_is_pushed_slowly_has_moved(bodies):
     see(bodies, 60)
     for k in range(60, 100):
         see(bodies, 1, first=k, moved=("patient",), by=(0.0005 * (k - 60), 0.0, 0.0))
-    assert bodies.take_bump() == "the reference or the tracker was moved"
+    assert bodies.take_move() == Move("either", "the reference or the tracker was moved")
 
 
 def test_an_exposure_from_the_future_is_refused_and_leaves_the_next_ones_alone(bodies):
@@ -154,7 +156,7 @@ def test_an_unusable_pose_counts_as_not_seen_says_why_and_costs_no_other_tool(bo
     seen = bodies.at(frame(now))
     assert seen.unseen.startswith("reference: unusable pose: wanted")
     assert seen.silence == pytest.approx(4.0)
-    assert bodies.swung("needle", 0)[0] == now
+    assert read_swing(bodies, "needle", 0)[0] == now
 
 
 def test_a_reference_out_of_view_is_silent_though_the_camera_is_not(bodies):
@@ -189,7 +191,7 @@ def test_after_a_silent_camera_a_hand_must_be_seen_anew(bodies):
 def test_a_touch_has_the_noise_of_one_sample_and_apart_what_no_averaging_reduces():
     needle = Tool(role="pointer", tip_mm=(0.0, 0.0, -100.0), tip_sigma_mm=0.5)
     bodies = bodies_of(patient=Tool(role="reference"), needle=needle)
-    touch = bodies.touch(0, see(bodies, 60))
+    touch = read_touch(bodies, 0, see(bodies, 60))
     one, tilt = 1e-4**2, (1e-3 * 0.1) ** 2  # m2 along the pointer, and what its turn adds at its tip 100 mm away
     np.testing.assert_allclose(touch.tips, np.tile([0.0, 0.1, -0.1], (60, 1)), atol=1e-12)
     np.testing.assert_allclose(np.diag(touch.covariance), [one + tilt, one + tilt, one], rtol=1e-9)
@@ -201,7 +203,7 @@ def test_a_touch_has_the_noise_of_one_sample_and_apart_what_no_averaging_reduces
 def test_a_touch_without_a_sight_of_the_chest_proves_no_breath_hold():
     needle = Tool(role="pointer", tip_mm=(0.0, 0.0, -100.0))
     bodies = bodies_of(patient=Tool(role="reference"), chest=Tool(role="surrogate"), needle=needle)
-    assert bodies.touch(0, see(bodies, 30, without=("chest",))).surrogate_motion_m == np.inf
+    assert read_touch(bodies, 0, see(bodies, 30, without=("chest",))).surrogate_motion_m == np.inf
 
 
 def test_without_a_camera_a_controller_is_seen_by_the_headset_and_its_error_is_not_averaged():

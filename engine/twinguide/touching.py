@@ -1,0 +1,61 @@
+"""How a tool was swung and where the pointer touched, read from the samples of the bodies."""
+
+from __future__ import annotations
+
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinguide.bodies import Bodies
+from twinguide.frames import Pose, Transform
+from twinguide.registering import Touch
+from twinguide.tooling import tip_covariance, tip_of
+
+Array = NDArray[np.float64]
+
+
+def read_swing(bodies: Bodies, tool: str, since_ns: int) -> tuple[int, Array]:
+    """Return the time of a tool's newest sample [ns], and its poses since a time [ns], shape (n, 4, 4).
+
+    They are expressed in tracker; a controller's in stage.
+    """
+    history = bodies.histories[tool]
+    matrices, _ = history.samples(since_ns)
+    return history.newest_ns, matrices.copy()
+
+
+def read_touch(bodies: Bodies, since_ns: int, until_ns: int) -> Touch:
+    """Return the pointer's tips [m] in reference during a touch [ns]; see `Touch`."""
+    name = bodies.roles["pointer"]
+    tool = bodies.tools[name]
+    reference = bodies.histories[bodies.roles["reference"]].at(until_ns)
+    base = bodies.in_stage(reference) if tool.controller else reference  # the frame in which the pointer is seen
+    matrices, covariances = bodies.histories[name].samples(since_ns)
+    if base is None or not len(matrices):
+        return Touch(np.zeros((0, 3)), np.eye(3), np.eye(3), 0.0)
+    tip = tip_of(tool)
+    inverse = base.inverse()
+    turn = inverse.transform.rotation
+    tips = inverse.transform.apply(matrices[:, :3, :3] @ tip + matrices[:, :3, 3])
+    newest = Transform(base.transform.target, name, matrices[-1])
+    sample = bodies.controller_covariance if tool.controller else covariances.mean(axis=0)
+    noise = turn @ Pose(newest, until_ns, sample).point_covariance(tip) @ turn.T
+    tool_turn = turn @ newest.rotation
+    common = inverse.point_covariance(newest.apply(tip)) + tool_turn @ tip_covariance(tool) @ tool_turn.T
+    if tool.controller:
+        common = common + noise  # a controller's error is slow: no averaging reduces it
+    return Touch(tips, noise, common, _surrogate_motion(bodies, since_ns))
+
+
+def _surrogate_motion(bodies: Bodies, since_ns: int) -> float:
+    """Return how far the surrogate wandered [m]: its smoothed first third against its last; infinite if unseen."""
+    name = bodies.roles.get("surrogate")
+    if name is None:
+        return 0.0
+    matrices, _ = bodies.histories[name].samples(since_ns)
+    positions = matrices[:, :3, 3]
+    third = len(positions) // 3
+    if not third:
+        return inf
+    return float(np.linalg.norm(positions[:third].mean(axis=0) - positions[-third:].mean(axis=0)))
