@@ -65,9 +65,10 @@ def test_the_panel_never_leaves_the_view(x, y, depth, half_fov, side):
     sight = hanging.Sight.of(view_of(half_fov, 900))
     place = HEAD.apply(np.array([x, y, -depth]))
     typesetter = panels.Typesetter(ATLAS)
-    width = hanging.panel_width(sight, 0.1)
-    page = typesetter.page((("title", "Guidance"), ("normal", "To the target 12.3 mm")), width)
-    at = hanging.hang(page, HEAD, place, 0.1, sight, side)
+    room = hanging.panel_room(sight, 0.1)
+    rows = (("title", "Guidance"), ("normal", "To the target 12.3 mm"))
+    page = typesetter.page(rows, room.width, room.height, room.sides == hanging.BESIDE)
+    at = hanging.hang(page, HEAD, place, 0.1, sight, side, sides=room.sides)
     corner = HEAD.inverse().apply(at.corner)
     left, top = corner[0] / -corner[2], corner[1] / -corner[2]
     em = at.em / -corner[2]
@@ -81,7 +82,7 @@ def test_the_panel_never_leaves_the_view(x, y, depth, half_fov, side):
 def test_the_panel_hangs_beside_the_field_where_there_is_room():
     sight = hanging.Sight.of(view_of(0.785, 800))
     place = HEAD.apply(np.array([0.0, 0.0, -0.55]))
-    page = panels.Typesetter(ATLAS).page((("title", "Guidance"),), hanging.panel_width(sight, 0.1))
+    page = panels.Typesetter(ATLAS).page((("title", "Guidance"),), hanging.panel_room(sight, 0.1).width)
     corner = HEAD.inverse().apply(hanging.hang(page, HEAD, place, 0.1, sight).corner)
     assert corner[0] > 0.1
     assert corner[2] == pytest.approx(-0.55)
@@ -91,7 +92,7 @@ def test_the_panel_hangs_beside_the_field_where_there_is_room():
 
 def test_the_panel_takes_the_side_where_it_fits_and_follows_no_sway():
     sight = hanging.Sight.of(view_of(0.454, 720))
-    page = panels.Typesetter(ATLAS).page((("title", "Guidance"),), hanging.panel_width(sight, 0.12))
+    page = panels.Typesetter(ATLAS).page((("title", "Guidance"),), hanging.panel_room(sight, 0.12).width)
 
     def at(x, before):
         return hanging.hang(page, HEAD, HEAD.apply(np.array([x, 0.0, -0.55])), 0.12, sight, before)
@@ -125,7 +126,7 @@ def test_the_text_does_not_flow_anew_when_the_head_moves():
     fov = (-0.7, 0.5, 0.6, -0.6)
     left, right = (hanging.Sight.of(View(HEAD, f, 800, 800)) for f in (fov, (-fov[1], -fov[0], *fov[2:])))
     assert left == right
-    assert hanging.panel_width(left, 0.1) == hanging.panel_width(right, 0.1)
+    assert hanging.panel_room(left, 0.1) == hanging.panel_room(right, 0.1)
 
 
 def test_severities_are_told_by_shape_and_word():
@@ -154,13 +155,44 @@ def test_icons_differ_in_shape():
 def test_too_many_rows_are_counted_and_not_lost_silently():
     rows = tuple(("normal", f"row {n}") for n in range(60))
     page = panels.Typesetter(ATLAS).page(rows, 20.0)
-    more = catalogue.text("more_rows", count=60 - int((panels.MOST_EM - panels.MORE_EM) / panels.LINE_EM))
+    room = panels.MOST_EM - 2.0 * panels.LINE_EM - panels.GAP_EM  # of the row that counts
+    more = catalogue.text("more_rows", count=60 - int(room / panels.LINE_EM))
     expected = [tuple(ATLAS.corners[i]) for i in ATLAS.indices(more)]
     assert [tuple(place) for place in page.place][-len(more) :] == expected
 
 
-def test_a_small_view_keeps_the_panel_in_it_and_the_gravest_rows():
-    sight = hanging.Sight.of(View(HEAD, (-0.65, 0.65, 0.52, -0.52), 320, 240))
+SMALL_VIEWS = {  # half angles of view [rad] and pixels
+    "320x240": (0.454, 0.454, 320, 240),
+    "320x240 of square pixels": (0.454, 0.35, 320, 240),
+    "640x480": (0.454, 0.454, 640, 480),
+    "43 by 29 degrees": (0.375, 0.253, 1440, 936),
+}
+
+
+@pytest.mark.parametrize("name", SMALL_VIEWS)
+@pytest.mark.parametrize("severe", [(), ("caution",), ("caution", "warning", "caution")])
+def test_in_a_small_view_the_panel_keeps_off_the_organ_and_says_the_gravest(name, severe):
+    """At arm's length: clear of its middle half at least, where even three lines of text leave no more."""
+    aside, up, width, height = SMALL_VIEWS[name]
+    sight = hanging.Sight.of(View(HEAD, (-aside, aside, up, -up), width, height))
+    radius, why = 0.12, "the chest moves as it never did in training"
+    calm = [("normal", f"calm row {n}") for n in range(6)]
+    rows = (("title", "Guidance"), *calm, *((kind, f"{kind} {why}") for kind in severe))
+    room = hanging.panel_room(sight, radius)
+    page = panels.Typesetter(ATLAS).page(rows, room.width, room.height, room.sides == hanging.BESIDE)
+    at = hanging.hang(page, HEAD, HEAD.apply([0.0, 0.0, -0.55]), radius, sight, entry=None, sides=room.sides)
+    left, top = HEAD.inverse().apply(at.corner)[:2]
+    right, bottom = left + page.width * at.em, top - page.height * at.em
+    assert np.hypot(max(left, -right, 0.0), max(bottom, -top, 0.0)) > (1.0 if name == "640x480" else 0.5) * radius
+    assert max(-left, right) <= 0.55 * np.tan(aside)
+    assert max(top, -bottom) <= 0.55 * np.tan(up)
+    glyphs = [tuple(place) for place in page.place]
+    gravest = "WARNING" if "warning" in severe else "CAUTION" if severe else "calm row"
+    wanted = [tuple(ATLAS.corners[i]) for i in ATLAS.indices(gravest)]
+    assert any(glyphs[i : i + len(wanted)] == wanted for i in range(len(glyphs)))
+
+
+def test_a_panel_keeps_the_gravest_rows():
     calm, why = tuple(("normal", f"calm row {n}") for n in range(12)), "the chest moves as it never did in training"
     rows = (
         ("title", "Guidance"),
@@ -169,11 +201,7 @@ def test_a_small_view_keeps_the_panel_in_it_and_the_gravest_rows():
         ("warning", "path goes through portal vein"),
         ("caution", why),
     )
-    page = panels.Typesetter(ATLAS).page(rows, hanging.panel_width(sight, 0.1), sight.height_em)
-    at = hanging.hang(page, HEAD, HEAD.apply(np.array([0.0, 0.0, -0.55])), 0.1, sight)
-    top = HEAD.inverse().apply(at.corner)[1]
-    assert top <= np.tan(0.52) * 0.55
-    assert top - page.height * at.em >= -np.tan(0.52) * 0.55
+    page = panels.Typesetter(ATLAS).page(rows, 13.0, 18.0)
     glyphs = [tuple(place) for place in page.place]
 
     def first(words):
@@ -228,3 +256,13 @@ def test_the_panel_says_why_the_target_is_degraded(scene_of):
     poor = replace(scene, twin=replace(scene.twin, target_status=Status("degraded", "error 3.2 mm > 2.5 mm")))
     assert [row for row in panels.panel_text(poor) if "target: error 3.2 mm > 2.5 mm" in row]
     assert not any("target" in row for row in panels.panel_text(replace(scene, panel=())))
+
+
+def test_many_structures_in_one_state_are_told_by_those_that_are_not(scene_of):
+    poor, scene = Status("degraded", "breathing not learnt"), scene_of()
+    views = {n: replace(v, status=poor) if n != "skin" else v for n, v in scene.twin.structures.items()}
+    twin = replace(scene.twin, structures=views, target_status=poor)
+    assert "CAUTION DEGRADED all but skin: breathing not learnt" in panels.panel_text(replace(scene, twin=twin))
+    tools = {n: replace(v, status=poor) for n, v in twin.tools.items()}
+    rows = panels.panel_text(replace(scene, twin=replace(twin, tools=tools)))
+    assert "CAUTION DEGRADED needle, all but skin: breathing not learnt" in rows

@@ -1,4 +1,4 @@
-"""Where text hangs in the room: the panel beside the field, labels facing the wearer, the sign of life. No GL.
+"""Where text hangs in the room: the panel beside, below or above the field, labels, the sign of life. No GL.
 
 A capital letter is never under 0.6 degrees high, nor so small that the display's pixels cannot show it.
 """
@@ -23,12 +23,16 @@ CAPITAL_TANGENT = float(np.tan(np.deg2rad(0.62)))  # least height of a capital l
 LEAST_EM_PIXELS = 13.0  # below it letters run together
 WIDTHS_EM = (13.0, 19.0)  # of the panel's text, least and most
 START_WIDTH_EM = 30.0
+COVERED = 0.5  # of the field's radius, from outside: by what a panel beside it may reach over a field in the middle
+LEAST_SHARE = 0.25  # of the view's height, that a panel below or above the field takes though the field leaves less
 GAP_TANGENT = 0.03  # between the field and the panel
 MARGIN_TANGENT = 0.02  # from the edge of the view
 HALF_IPD_M = 0.032
 ARM_M = 0.55  # from which a field is mostly seen
 SWITCH_TANGENT = 0.05  # less of the field the panel must cover on the other side to go there: it follows no sway
-Side = Literal["left", "right"]
+Side = Literal["right", "left", "below", "above"]  # of the field
+BESIDE: tuple[Side, Side] = ("right", "left")
+OVER: tuple[Side, Side] = ("below", "above")
 LIFE_COLOUR = (0.55, 1.0, 0.75, 1.0)
 LABEL_LOOK = (1.0, 0.0, 0.75, 0.0, 0.0)  # of its glyphs: opacity; weight, dark border
 QUAD_NUMBERS = 24  # of each rectangle, as quad.vert takes it
@@ -42,7 +46,16 @@ class Hanging:
     right: Array
     up: Array
     em: float
-    side: Side = "right"  # of the field
+    side: Side = "right"
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a panel may take: its text's width and its own height [em], and on which sides of the field."""
+
+    width: float
+    height: float
+    sides: tuple[Side, Side] = BESIDE
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +78,6 @@ class Sight:
         """One em as a tangent: high enough to read, and for the display's pixels."""
         return max(CAPITAL_TANGENT / CAPITAL_EM, LEAST_EM_PIXELS / self.density)
 
-    @property
-    def height_em(self) -> float:
-        """How high a panel may be [em]."""
-        return (self.up - self.down - 2.0 * MARGIN_TANGENT) / self.em
-
     def half_width(self, depth: float) -> float:
         """Return the half width [tangent] that both eyes see at a depth [m]."""
         return self.aside - HALF_IPD_M / depth - MARGIN_TANGENT
@@ -83,48 +91,66 @@ def hang(
     sight: Sight,
     before: Side = "right",
     entry: Array | None = None,
+    sides: tuple[Side, Side] = BESIDE,
 ) -> Hanging:
-    """Hang the panel beside the field, as far as the view reaches; centred before the wearer where there is none.
+    """Hang the panel at one of two sides of the field, as far as the view reaches; before the wearer if there is none.
 
     `middle` and `entry` [m], each shape (3,), in stage, and `field_radius` [m] are the field's. A pure function of the
-    head and of the side `before`: the panel stands still beside the patient, slides only where it would leave the view,
+    head and of the side `before`: the panel stands still by the patient, slides only where it would leave the view,
     and goes to the other side where it covers clearly less of the field, and not the entry.
     """
-    side, em = before, sight.em
+    side, em = before if before in sides else sides[0], sight.em
     width, height = page.width * em, page.height * em
     place = None if middle is None else place_in(head, middle)
     if place is None or place[2] > -0.2:
         depth, x, y = 1.0, -width / 2, height / 2
     else:
         depth = float(np.clip(-place[2], 0.3, 1.5))
-        aside, half, reach = float(place[0]) / depth, sight.half_width(depth), field_radius / depth + GAP_TANGENT
-        y = float(place[1]) / depth + height / 2
-        y = min(max(y, sight.down + MARGIN_TANGENT + height), sight.up - MARGIN_TANGENT)
-        wanted: dict[Side, float] = {"right": aside + reach, "left": aside - reach - width}
-        at = {one: max(-half, min(there, half - width)) for one, there in wanted.items()}
-        covered = {"right": max(0.0, wanted["right"] - at["right"]), "left": max(0.0, at["left"] - wanted["left"])}
+        u, v = (place[:2] / depth).tolist()
+        half, reach = sight.half_width(depth), field_radius / depth + GAP_TANGENT
+        at, covered = dict[Side, tuple[float, float]](), dict[Side, float]()
+        for one in sides:
+            wanted = _wanted(one, u, v, width, height, reach)
+            x = max(-half, min(wanted[0], half - width))
+            y = min(max(wanted[1], sight.down + MARGIN_TANGENT + height), sight.up - MARGIN_TANGENT)
+            towards = {"right": wanted[0] - x, "left": x - wanted[0], "below": y - wanted[1], "above": wanted[1] - y}
+            at[one], covered[one] = (x, y), max(0.0, towards[one])
         seen = None if entry is None else place_in(head, entry)
         if seen is not None and seen[2] < -0.2:
             u, v = (seen[:2] / -seen[2]).tolist()
-            for one, left in at.items():
-                gap = GAP_TANGENT if one == before else 3.0 * GAP_TANGENT  # so that it does not come and go
-                covered[one] += -gap < u - left < width + gap and -gap < y - v < height + gap
-        other: Side = "left" if before == "right" else "right"
-        side = other if covered[before] > covered[other] + SWITCH_TANGENT else before
-        x = at[side]
+            for one, (left, top) in at.items():
+                gap = GAP_TANGENT if one == side else 3.0 * GAP_TANGENT  # so that it does not come and go
+                covered[one] += -gap < u - left < width + gap and -gap < top - v < height + gap
+        other = sides[side == sides[0]]
+        side = other if covered[side] > covered[other] + SWITCH_TANGENT else side
+        x, y = at[side]
     corner = head.apply(np.array([x, y, -1.0]) * depth)
     return Hanging(corner, head.rotation[:, 0], head.rotation[:, 1], em * depth, side)
 
 
-def panel_width(sight: Sight, field_radius: float | None) -> float:
-    """Return how wide a panel's text is [em]: beside a field of a radius [m] at arm's length, or alone if None.
+def _wanted(side: Side, u: float, v: float, width: float, height: float, reach: float) -> tuple[float, float]:
+    """Return where a panel's top left corner is to be, as tangents, at a side of a field about (u, v)."""
+    if side in BESIDE:
+        return (u + reach if side == "right" else u - reach - width), v + height / 2
+    return u - width / 2, (v - reach if side == "below" else v + reach + height)
 
-    It hangs on the display alone, so that text never flows anew when the head moves.
+
+def panel_room(sight: Sight, field_radius: float | None) -> Room:
+    """Return the room of a panel: by a field of a radius [m] at arm's length, or alone if None.
+
+    It hangs on the display alone, so that text never flows anew when the head moves: beside the field, or, where a
+    panel of the least width would hide the field there, below or above it.
     """
+    high = sight.up - sight.down - 2.0 * MARGIN_TANGENT
     if field_radius is None:
-        return min(START_WIDTH_EM, 1.8 * sight.half_width(1.0) / sight.em - 2.0 * PADDING_EM)
-    room = sight.half_width(ARM_M) - field_radius / ARM_M - GAP_TANGENT
-    return float(np.clip(np.floor(room / sight.em - 2.0 * PADDING_EM), *WIDTHS_EM))
+        return Room(min(START_WIDTH_EM, 1.8 * sight.half_width(1.0) / sight.em - 2.0 * PADDING_EM), high / sight.em)
+    half, reach = sight.half_width(ARM_M), field_radius / ARM_M
+    room = (half - reach - GAP_TANGENT) / sight.em - 2.0 * PADDING_EM
+    if half - (WIDTHS_EM[0] + 2.0 * PADDING_EM) * sight.em >= (1.0 - COVERED) * reach:
+        return Room(float(np.clip(np.floor(room), *WIDTHS_EM)), high / sight.em)
+    left = min(sight.up, -sight.down) - MARGIN_TANGENT - reach - GAP_TANGENT
+    width = min(START_WIDTH_EM, 2.0 * half / sight.em - 2.0 * PADDING_EM)
+    return Room(width, max(left, LEAST_SHARE * high) / sight.em, OVER)
 
 
 def quads(page: Page, hanging: Hanging, out: NDArray[np.float32]) -> int:

@@ -19,9 +19,10 @@ PanelKind = Literal["title", "normal", "advisory", "caution", "warning"]
 SetRow = tuple[PanelKind, list[str]]  # and its lines
 
 LINE_EM, TITLE_EM, PADDING_EM, SPINNER_EM, ICON_EM, GAP_EM = 1.32, 1.25, 0.75, 0.62, 1.25, 0.25
-MORE_EM = 2.0 * LINE_EM + GAP_EM  # of the row that counts those left out, severe as they are
 MOST_EM = 32.0  # height of its text
-KEPT_FIRST = ("title", "warning", "caution", "normal", "advisory")  # where not all rows find room
+ONE_EM = 3.0 * LINE_EM + GAP_EM  # height of its text, at least: one row
+GRAVEST_FIRST = ("warning", "caution", "normal", "advisory", "title")
+KEPT_FIRST = ("title", "warning", "caution", "normal", "advisory")  # where not all rows find room, the gravest but one
 COLOURS: dict[str, Colour] = {
     "title": (1.0, 1.0, 1.0),
     "normal": (0.86, 0.90, 0.94),
@@ -90,8 +91,13 @@ def _state_rows(scene: Scene) -> list[PanelRow]:
         if catalogue.STATE_WORDS[status.state]:
             groups.setdefault((catalogue.STATE_WORDS[status.state], status.reason), []).append(name)
     out: list[PanelRow] = []
+    parts = [*twin.structures, *(("target",) if twin.target else ())]
     for (word, reason), names in groups.items():
-        listed = "all" if names in (list(twin.structures), [*twin.structures, "target"]) else ", ".join(names)
+        others = [name for name in parts if name not in names]
+        listed = ", ".join(names)
+        if len(others) < len(parts) - len(others) > 2:  # the shorter way to tell which
+            all_but = f"all but {', '.join(others)}" if others else "all"
+            listed = ", ".join((*(name for name in names if name not in parts), all_but))
         key = "structure_state" if reason else "structure_state_bare"
         out.append(("caution", catalogue.text(key, word=word, names=listed.replace("_", " "), reason=reason)))
     return out
@@ -117,7 +123,7 @@ class Typesetter:
     def __init__(self, atlas: Atlas) -> None:
         self.atlas = atlas
         self._lines: dict[tuple[str, Colour, float, bool], tuple[Rows, Rows, Rows, Rows]] = {}
-        self._page: tuple[tuple[PanelRow, ...], float, float, Page] | None = None
+        self._page: tuple[tuple[PanelRow, ...], float, float, bool, Page] | None = None
 
     def line(self, words: str) -> Page:
         """Set one line, its baseline's left end at the origin."""
@@ -146,77 +152,93 @@ class Typesetter:
         style[:, 0] = 0.018 if bold else 0.0
         return rectangles, self.atlas.corners[glyphs], colours, style
 
-    def page(self, rows: tuple[PanelRow, ...], width: float, height: float = np.inf) -> Page:
-        """Set a panel whose text is `width` [em] wide and which is no higher than `height` [em], its plate first."""
-        if self._page is None or self._page[:3] != (rows, width, height):
-            self._page = (rows, width, height, self._lay_out(rows, width, height))
-        return self._page[3]
+    def page(self, rows: tuple[PanelRow, ...], width: float, height: float = np.inf, headed: bool = True) -> Page:
+        """Set a panel whose text is `width` [em] wide and which is no higher than `height` [em], its plate first.
 
-    def _lay_out(self, rows: Sequence[PanelRow], width: float, height: float) -> Page:
+        A severity stands in a line of its own where rows are `headed`, else it begins the row. A height that has no
+        room for title, gravest row and count takes the gravest row alone.
+        """
+        if self._page is None or self._page[:4] != (rows, width, height, headed):
+            self._page = (rows, width, height, headed, self._lay_out(rows, width, height, headed))
+        return self._page[4]
+
+    def _lay_out(self, rows: Sequence[PanelRow], width: float, height: float, headed: bool) -> Page:
         parts: list[tuple[Rows, Rows, Rows, Rows]] = []
         y = -PADDING_EM
-        room = min(height - 2.0 * PADDING_EM, MOST_EM)
-        for kind, lines in _fitting([(kind, self._lines_of(kind, words, width)) for kind, words in rows], room):
-            y = self._row(parts, kind, lines, y)
+        room = max(min(height - 2.0 * PADDING_EM, MOST_EM), ONE_EM)
+        if len(rows) > 1 and room < _height("title", 1, headed) + 2.0 * _height("caution", 1, headed):
+            kind, words = min(rows, key=lambda row: GRAVEST_FIRST.index(row[0]))
+            rows, headed = [(kind, catalogue.text("one_of", row=words, count=len(rows)))], False
+        several: list[SetRow] = [(kind, self._lines_of(kind, words, width, headed)) for kind, words in rows]
+        for kind, lines in _fitting(several, room, headed):
+            y = self._row(parts, kind, lines, y, headed)
         full, height = width + 2.0 * PADDING_EM, PADDING_EM - y
         plate = _plate(full, height)
         joined = [np.concatenate(arrays) for arrays in zip(plate, *parts, strict=True)]
         return Page(joined[0], joined[1], joined[2], joined[3], full, height, plate=True)
 
-    def _lines_of(self, kind: PanelKind, words: str, width: float) -> list[str]:
+    def _lines_of(self, kind: PanelKind, words: str, width: float, headed: bool) -> list[str]:
         if kind == "title":
             return wrap(self.atlas, words, (width - 2.0 * SPINNER_EM) / TITLE_EM)
-        return wrap(self.atlas, words, width if kind == "normal" else width - ICON_EM)
+        if kind != "normal":
+            words, width = words if headed else f"{catalogue.SEVERITY_WORDS[kind]} {words}", width - ICON_EM
+        return wrap(self.atlas, words, width if headed else width - 2.0 * SPINNER_EM)
 
     def _row(
-        self, parts: list[tuple[Rows, Rows, Rows, Rows]], kind: PanelKind, lines: Sequence[str], y: float
+        self, parts: list[tuple[Rows, Rows, Rows, Rows]], kind: PanelKind, lines: Sequence[str], y: float, headed: bool
     ) -> float:
-        """Set one row below `y` [em] and return the new `y`."""
+        """Set one row below `y` [em], its severity in a line above it where `headed`, and return the new `y`."""
         size = TITLE_EM if kind == "title" else 1.0
         left, colour = PADDING_EM, COLOURS[kind]
         if kind not in ("title", "normal"):
-            y -= LINE_EM
-            parts.append(_moved(self._glyphs(np.array([self.atlas.index[kind]]), colour, 1.0, False), left, y))
-            parts.append(_moved(self._set(catalogue.SEVERITY_WORDS[kind], colour, 0.9, True), left + ICON_EM, y))
-            left, colour = left + ICON_EM, COLOURS["normal"]
+            top = y - LINE_EM
+            parts.append(_moved(self._glyphs(np.array([self.atlas.index[kind]]), colour, 1.0, False), left, top))
+            left += ICON_EM
+            if headed:
+                parts.append(_moved(self._set(catalogue.SEVERITY_WORDS[kind], colour, 0.9, True), left, top))
+                y, colour = top, COLOURS["normal"]
         for one in lines:
             y -= LINE_EM * size
             parts.append(_moved(self._set(one, colour, size, kind == "title"), left, y))
         return y - (GAP_EM if kind != "normal" else 0.0)
 
 
-def _height(kind: PanelKind, lines: int) -> float:
+def _height(kind: PanelKind, lines: int, headed: bool) -> float:
     """Return how high a row is [em], as `Typesetter._row` sets it."""
     if kind == "title":
         return lines * LINE_EM * TITLE_EM + GAP_EM
-    return lines * LINE_EM if kind == "normal" else (lines + 1) * LINE_EM + GAP_EM
+    return lines * LINE_EM if kind == "normal" else (lines + headed) * LINE_EM + GAP_EM
 
 
-def _fitting(rows: Sequence[SetRow], room: float) -> Sequence[SetRow]:
+def _fitting(rows: Sequence[SetRow], room: float, headed: bool) -> Sequence[SetRow]:
     """Return the rows that find room [em], in their order: the gravest, and a last one that counts the others.
 
-    The first warning or caution is cut where it is longer than the room, not left out.
+    The gravest is cut where it is longer than the room, not left out.
     """
-    heights = [_height(kind, len(lines)) for kind, lines in rows]
+    heights = [_height(kind, len(lines), headed) for kind, lines in rows]
     if sum(heights) <= room:
         return rows
-    room -= MORE_EM
+    if len(rows) > 1:  # for the row that counts, severe as those left out are
+        room -= _height("caution", 1, headed)
     kept: dict[int, SetRow] = {}
-    for number in sorted(range(len(rows)), key=lambda number: KEPT_FIRST.index(rows[number][0])):
-        kind, lines = row = rows[number]
-        fit = int((room - _height(kind, 0)) // LINE_EM)
-        first = kind in ("warning", "caution") and all(kind != other for other, _ in kept.values())
-        if heights[number] > room and first and fit > 0:
-            row = (kind, [*lines[: fit - 1], f"{lines[fit - 1]} …"])
-        elif heights[number] > room:
-            continue
-        kept[number] = row
-        room -= _height(kind, len(row[1]))
+    order = sorted(range(len(rows)), key=lambda number: KEPT_FIRST.index(rows[number][0]))
+    gravest = min(range(len(rows)), key=lambda number: GRAVEST_FIRST.index(rows[number][0]))
+    for number in dict.fromkeys((gravest, *order)):
+        kind, lines = rows[number]
+        fit = int((room - _height(kind, 0, headed)) / LINE_EM + 1e-6)
+        if number == gravest and 0 < fit < len(lines):
+            lines = [*lines[: fit - 1], f"{lines[fit - 1]} …"]
+        height = _height(kind, len(lines), headed)
+        if height <= room:
+            kept[number] = kind, lines
+            room -= height
     others = {kind for number, (kind, _) in enumerate(rows) if number not in kept}
-    gravest: PanelKind = "warning" if "warning" in others else "caution" if "caution" in others else "normal"
-    left_out = len(rows) - len(kept)
-    more: list[SetRow] = [(gravest, [catalogue.text("more_rows", count=left_out)])] if left_out else []
-    return [*(kept[number] for number in sorted(kept)), *more]
+    if not others:
+        return [kept[number] for number in sorted(kept)]
+    severity: PanelKind = "warning" if "warning" in others else "caution" if "caution" in others else "normal"
+    word = "" if headed or severity == "normal" else f"{catalogue.SEVERITY_WORDS[severity]} "
+    more = [f"{word}{catalogue.text('more_rows', count=len(rows) - len(kept))}"]
+    return [*(kept[number] for number in sorted(kept)), (severity, more)]
 
 
 def _moved(line: tuple[Rows, Rows, Rows, Rows], x: float, y: float) -> tuple[Rows, Rows, Rows, Rows]:

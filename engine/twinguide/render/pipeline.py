@@ -138,11 +138,11 @@ class Renderer:
 
     def _set_panel(self, scene: Scene, head: Transform, sight: hanging.Sight, middle: Array | None) -> None:
         radius = float(self._extent.max()) + 1.75 * marks.LETTER_GAP_M  # its letters too
-        width = hanging.panel_width(sight, None if middle is None else radius)
-        page = self._typesetter.page(panels.panel_rows(scene), width, sight.height_em)
+        room = hanging.panel_room(sight, None if middle is None else radius)
+        page = self._typesetter.page(panels.panel_rows(scene), room.width, room.height, room.sides == hanging.BESIDE)
         entry, stage = scene.twin.entry, _stage_of(scene)
         entry = stage.apply(entry) if stage and entry is not None else None
-        place = hanging.hang(page, head, middle, radius, sight, self.panel_side, entry)
+        place = hanging.hang(page, head, middle, radius, sight, self.panel_side, entry, room.sides)
         self.panel_side = place.side
         self._quads.add_page(page, place)
         self._quads.add_sign_of_life(page, place, scene.frame)
