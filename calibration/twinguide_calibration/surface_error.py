@@ -10,7 +10,7 @@ from scipy.spatial.distance import pdist, squareform  # pyright: ignore[reportMi
 
 from twinguide_calibration.linear import eigen
 from twinguide_calibration.rigid import Array, adjoint, as_floats, skew
-from twinguide_calibration.weights import SIGNIFICANT, Biweight, estimate_variance
+from twinguide_calibration.weights import SIGNIFICANT, Biweight, estimate_freedom, estimate_variance, tukey
 
 SLIPPERY = 0.03  # root of the smallest over the largest eigenvalue: less, and the surface itself lets it slide
 FREE_M = 1.5e-3  # 1 sigma at the organ's extent; more, and noise alone leaves the direction open
@@ -78,23 +78,26 @@ def assess(patch: Patch, centre: Array, model_error: SurfaceError | None) -> Ver
     """Return how well a patch about `centre` [m] holds the pose.
 
     The covariance is `H^-1 (v G + sum_ij c(d_ij) J_i J_j') H^-1` with the correlation c of residuals by distance, where
-    there is any. G is the information seen, `sum J'J`: noise along the surface turns each normal, so that the points
-    seem to hold more than they do, and H is what is left of it without that (errors in variables, Fuller 1987).
+    there is any. G is the information seen, `sum w J'J` with the weights over their mean, as a point that hardly fits
+    hardly holds: noise along the surface turns each normal, so that the points seem to hold more than they do, and H is
+    what is left of it without that (errors in variables, Fuller 1987).
     """
     size = float(np.sqrt((patch.places**2).sum(axis=1).mean()))
     scale = np.array([1.0 / size] * 3 + [1.0] * 3)
     scaled = patch.jacobian * scale
-    seen: Array = scaled.T @ scaled
-    values, vectors = eigen(seen)
-    root, left = _held(patch, scale, values, vectors)
+    squares = patch.residuals**2
+    weights = tukey(squares, patch.kind, patch.sigma)
+    weights /= weights.mean()
+    values, vectors = eigen((scaled.T * weights) @ scaled)
+    root, left = _held(patch, weights, scale, values, vectors)
     bread: Array = root / left @ root.T
-    variance = estimate_variance(patch.residuals**2, patch.kind, patch.sigma, 6)
+    variance = estimate_variance(squares, patch.kind, patch.sigma, 6)
     plain = variance * (root / left**2 @ root.T)
     extra = _correlated(patch, scaled, model_error)
     total = plain + bread @ extra @ bread
     inflation = float(np.trace(total) / max(np.trace(plain), 1e-300))
     covariance = total * np.outer(scale, scale)
-    freedom = max(len(patch.residuals) / inflation - 6.0, 3.0)
+    freedom = max(min(estimate_freedom(squares, patch.kind, patch.sigma, 6), len(squares) / inflation - 6.0), 3.0)
     free = _free(covariance, values, vectors, centre, scale, patch.extent)
     back = np.eye(4)
     back[:3, 3] = centre
@@ -102,14 +105,15 @@ def assess(patch: Patch, centre: Array, model_error: SurfaceError | None) -> Ver
     return Verdict(carried @ covariance @ carried.T, freedom, inflation, free)
 
 
-def _held(patch: Patch, scale: Array, values: Array, vectors: Array) -> tuple[Array, Array]:
+def _held(patch: Patch, weights: Array, scale: Array, values: Array, vectors: Array) -> tuple[Array, Array]:
     """Return axes Q (columns), shape (6, 6), with `Q' G Q = I`, and what truly holds them, shape (6,): H told in Q.
 
-    Noise of variance s2 adds `s2 sum B'B` to the information that is seen. `B (a, t) = K (t + a x p) + n x a` is how
+    Noise of variance s2 adds `s2 sum w B'B` to the information that is seen. `B (a, t) = K (t + a x p) + n x a` is how
     the surface's normal turns against the point under a motion, K being the shape operator.
     """
     places, normals = patch.places, patch.jacobian[:, 3:]
-    turned = np.concatenate([skew(normals) - patch.bends @ skew(places), patch.bends], axis=2).reshape(-1, 6) * scale
+    turned = np.concatenate([skew(normals) - patch.bends @ skew(places), patch.bends], axis=2) * scale
+    turned = (turned * np.sqrt(weights)[:, None, None]).reshape(-1, 6)
     root = vectors / np.sqrt(np.maximum(values, max(1e-9 * values[-1], 1e-300)))
     share, axes = eigen(patch.sigma**2 * root.T @ (turned.T @ turned) @ root)
     return root @ axes, 1.0 - np.minimum(share, MOST_SEEMING)

@@ -87,13 +87,30 @@ def estimate_variance(squares: Array, kind: Biweight, sigma: float, parameters: 
     `K^2 E[psi^2] / E[psi']^2` with `K = 1 + p/n var(psi') / E[psi']^2` for few samples (Huber & Ronchetti 2009, section
     7.6, for k components), in the residuals' units squared.
     """
-    ratio = kind.share(squares, sigma)
-    weight = (1.0 - ratio) ** 2
-    slopes = weight - 4.0 / kind.k * (1.0 - ratio) * ratio
+    weight, slopes = _weights_slopes(squares, kind, sigma)
     slope, count = max(float(slopes.mean()), 0.1), kind.k * len(squares)
     few = 1.0 + parameters / count * float(slopes.var()) / slope**2
     square = float((weight**2 * squares).sum()) / max(count - parameters, 1)
     return square * (few / slope) ** 2
+
+
+def estimate_freedom(squares: Array, kind: Biweight, sigma: float, parameters: int) -> float:
+    """Return with how many degrees of freedom `estimate_variance` is known (Satterthwaite 1946).
+
+    To first order its relative error is the mean of `psi^2 / E[psi^2] - 2 psi' / E[psi']`. Few samples, some of them
+    wild but within the width, vary it more than those of one normal noise do.
+    """
+    weight, slopes = _weights_slopes(squares, kind, sigma)
+    psi = weight**2 * squares
+    told = psi / max(float(psi.mean()), 1e-300) - 2.0 * slopes / max(float(slopes.mean()), 0.1)
+    return 2.0 * (kind.k * len(squares) - parameters) / max(float(told.var()), 1e-12)
+
+
+def _weights_slopes(squares: Array, kind: Biweight, sigma: float) -> tuple[Array, Array]:
+    """Return the weights, shape (n,), and the mean over the components of psi's slope, shape (n,)."""
+    ratio = kind.share(squares, sigma)
+    weight = (1.0 - ratio) ** 2
+    return weight, weight - 4.0 / kind.k * (1.0 - ratio) * ratio
 
 
 def serial_inflation(residuals: Array, inside: Bools) -> float:
