@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -72,8 +73,9 @@ class Bodies:
         self._stage_reason = ""
         self._placed: Pose | None = None  # stage_from_reference in rehearsal
         self._rehearsed: dict[str, Pose] = {}  # reference_from_<tool> of tools that a controller is, in rehearsal
-        self._stage: tuple[Pose, Pose, Pose] | None = None  # of a calibration and a sample of the reference
-        self._inverse: tuple[Pose, Pose] | None = None  # of a sample of the reference
+        # poses are equal only to themselves: what hangs on the same ones is chained once
+        self._chained = lru_cache(maxsize=1)(Pose.__matmul__)
+        self._inverse = lru_cache(maxsize=1)(Pose.inverse)
 
     @property
     def placed(self) -> bool:
@@ -200,9 +202,7 @@ class Bodies:
             return self._placed
         if self._stage_from_tracker is None or reference is None:
             return None
-        if self._stage is None or self._stage[:2] != (self._stage_from_tracker, reference):
-            self._stage = (self._stage_from_tracker, reference, self._stage_from_tracker @ reference)
-        return self._stage[2]
+        return self._chained(self._stage_from_tracker, reference)
 
     def tools_at(
         self, timing: FrameTiming, seen: Sighting, entry: Array | None, step: str
@@ -242,6 +242,4 @@ class Bodies:
             stage = seen.stage_from_reference
             slow = replace(pose, covariance=pose.covariance + self.controller_covariance)  # no line averages it
             return (stage.inverse() @ slow, "") if stage else (None, self._stage_reason)
-        if self._inverse is None or self._inverse[0] is not seen.reference:
-            self._inverse = (seen.reference, seen.reference.inverse())
-        return self._inverse[1] @ pose, ""
+        return self._inverse(seen.reference) @ pose, ""

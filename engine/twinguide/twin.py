@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from twinguide.messages import (
     Exposure,
     Gate,
     Message,
+    PoseWire,
     Registration,
     Solution,
     Training,
@@ -54,13 +56,14 @@ class _Frame:
 
     pose: Pose | None  # reference_from_image
     motion: Point
-    fault: str  # what the motion model says against itself
+    motion_known: bool
+    fault: str  # why the motion model is not to be trusted
     seen: Sighting
     room: str  # why the headset's room is not known well enough
 
 
 class Twin:
-    """What is known of patient and tools, asked for at one display time."""
+    """What is known of patient and tools at one display time."""
 
     def __init__(
         self,
@@ -75,12 +78,14 @@ class Twin:
         """Take the case, the tools, how to read a shared array, and the rate that the tracker declares [Hz].
 
         `levels` are those of the declared solver's contract: level -> its 95 % error [mm]. `still`: no part of the run
-        tells how the organ moves, so it is taken to lie as in the CT.
+        reports the organ's motion, so it is assumed to lie as in the CT.
         """
-        self._case, self._bulk, self._still = case, bulk, still
+        self._case = case
+        self._bulk = bulk
+        self._still = still
         self.bodies = Bodies(scenario, exposure_hz)
         followed = any(tool.role == "headset" for tool in scenario.tools.values())
-        self._stage_is_told = not (followed or self.bodies.untracked)
+        self._stage_is_given = not (followed or self.bodies.untracked)
         self._displacement = DisplacementHistory()
         self._deformation = Deformation(
             case, [n for n, s in case.structures.items() if s.moves], None if still else levels
@@ -89,16 +94,18 @@ class Twin:
         self._trust = {name: Trust(s.tolerance_m) for name, s in case.structures.items()}
         self._moves = np.array([s.moves for s in case.structures.values()])
         self._centres = np.array([case.surface(name).vertices.mean(axis=0) for name in case.structures])
-        self._registered: tuple[int, Pose | None] = (-1, None)  # version, reference_from_image
-        self._gate, self._gate_heard_ns = Gate(open=False, reason="unknown"), -SECOND
-        self._at_centres: tuple[Pose, Array] | None = None  # of a registration, the covariances at all centres
-        self._radii: tuple[Pose, bool, list[float]] | None = None  # all structures' 95 % errors [m], and of what
+        self._gate = Gate(open=False, reason="unknown")
+        self._gate_heard_ns = -SECOND
+        self._registered = lru_cache(maxsize=1)(PoseWire.pose)
+        self._at_centres = lru_cache(maxsize=1)(partial(points_covariance, points=self._centres))
+        self._radii: list[float] = []  # all structures' 95 % errors [m], as last judged
+        self._judged_by: tuple[Pose | None, bool] = (None, False)  # the registration, and whether the motion was known
         self.training: dict[str, Training] = {}
 
     # ---- what arrives -----------------------------------------------------------------------------------------------
 
     def take(self, source: str, message: Message, now_ns: int) -> None:
-        """Take one message of a part at `now_ns` [ns]; types that the twin does not know are passed over."""
+        """Take one message of a part at `now_ns` [ns]; types that the twin does not know are ignored."""
         match message:
             case Exposure():
                 self.bodies.take(message, now_ns)
@@ -112,7 +119,7 @@ class Twin:
                 if vertices is not None:
                     sigma = self._bulk(message.sigma) if message.sigma is not None else None
                     self._deformation.take(message, vertices, sigma)
-            case Calibration() if message.name == "stage_from_tracker" and self._stage_is_told:
+            case Calibration() if message.name == "stage_from_tracker" and self._stage_is_given:
                 pose = message.pose.pose(message.t_ns)
                 if (pose.transform.target, pose.transform.source) != ("stage", "tracker"):
                     got = f"{pose.transform.target}_from_{pose.transform.source}"
@@ -121,18 +128,19 @@ class Twin:
             case Training():
                 self.training[source] = message
             case Gate():
-                self._gate, self._gate_heard_ns = message, now_ns
+                self._gate = message
+                self._gate_heard_ns = now_ns
             case _:
                 pass
 
     @property
     def fault(self) -> str:
-        """What all that is shown hangs on and nobody watches, or nothing."""
+        """Warn that nothing in this run tracks the organ's motion; empty otherwise."""
         return text("still") if self._still and not self.bodies.placed else ""
 
     @property
     def training_progress(self) -> float:
-        """How far the slowest part has learnt, 0..1."""
+        """The progress of the slowest part in training, 0..1."""
         return min((training.progress for training in self.training.values()), default=0.0)
 
     @property
@@ -142,7 +150,7 @@ class Twin:
         return done and self._displacement.newest is not None
 
     def forget_training(self) -> None:
-        """Take no motion for known until it is learnt anew."""
+        """Forget the learnt motion: it is unknown until it is learnt anew."""
         self.training.clear()
         self._displacement = DisplacementHistory()
         self._gate_heard_ns = -SECOND
@@ -158,25 +166,30 @@ class Twin:
         deform: bool = True,
         judge: bool = True,
     ) -> TwinView:
-        """Return the twin at a frame's display time, as known when the frame was begun.
+        """Return the twin at a frame's display time, as known when the frame began.
 
-        What moves is less sure where the display time is.
+        An uncertain display time (`timing.sigma_ns`) widens the covariance of everything that moves.
         Without `deform` the surfaces of a frame that nobody draws are left as they were. Without `judge` the structures
         keep the error last predicted for them, while registration and model stand; the target's is always its own.
         """
-        t_ns, now_ns = timing.t_display_ns, timing.t_wake_ns
-        seen, pose = self.bodies.at(timing), self._pose_of(registration)
-        moved = self._displacement.at(t_ns, timing.sigma_ns)
-        motion, fault = moved or (STILL if self.bodies.placed or self._still else UNKNOWN), self._fault(moved)
-        gate_open = self._gate.open and now_ns - self._gate_heard_ns < GATE_FRESH_NS and not fault
-        target = entry = None
+        t_ns = timing.t_display_ns
+        now_ns = timing.t_wake_ns
+        seen = self.bodies.at(timing)
+        wire = registration.reference_from_image
+        pose = self._registered(wire, 0) if wire else None
+        displacement = self._displacement.at(t_ns, timing.sigma_ns)
+        at_rest = self.bodies.placed or self._still
+        motion = displacement or (STILL if at_rest else UNKNOWN)
+        fault = self._fault(displacement)
         self._deformation.forget_before(t_ns - SOLUTION_FRESH_NS)
+        target = entry = target_p95 = None
         if pose is not None:
             plan = self._case.plan
             target = _carried(pose, plan.target, motion, self._deformation.target_covariance)
+            target_p95 = p95_from_covariance(target.covariance)
             entry = pose.transform.apply(plan.entry)
-        frame = _Frame(pose, motion, fault, seen, self._room_fault(seen.stage_from_reference, target))
-        target_p95 = p95_from_covariance(target.covariance) if target else None
+        room = self._room_fault(seen.stage_from_reference, target)
+        frame = _Frame(pose, motion, displacement is not None or at_rest, fault, seen, room)
         tools, lost = self.bodies.tools_at(timing, seen, entry, workflow.step)
         return TwinView(
             t_display_ns=t_ns,
@@ -187,11 +200,11 @@ class Twin:
             reference_from_image=pose.transform if pose else None,
             stage_from_reference=seen.stage_from_reference,
             target=target,
-            displacement=moved,
+            displacement=displacement,
             entry=entry,
-            target_status=self._status(self._target_trust, target_p95, frame, registration, frame.fault),
+            target_status=self._status(self._target_trust, target_p95, frame, registration, fault),
             workflow=workflow,
-            gate_open=gate_open,
+            gate_open=self._gate.open and now_ns - self._gate_heard_ns < GATE_FRESH_NS and not fault,
             gate_reason=self._gate_reason(now_ns, fault),
             gate_seconds=self._gate.seconds_left,
             stage_reason=self.bodies.stage_reason,
@@ -204,8 +217,8 @@ class Twin:
             return "" if self._still and self._gate_heard_ns < 0 else "unknown"
         return self._gate.reason or fault
 
-    def _fault(self, moved: Point | None) -> str:
-        """Return what the motion model says against itself."""
+    def _fault(self, displacement: Point | None) -> str:
+        """Return why the motion model is not to be trusted; empty where it is."""
         if self.bodies.placed:
             return ""  # a rehearsal's patient lies still by definition
         newest = self._displacement.newest
@@ -213,22 +226,16 @@ class Twin:
             return "" if self._still else "breathing not learnt"
         if not newest.in_model:
             return f"out of model: {newest.reason}"
-        if moved is None:
+        if displacement is None:
             return "motion unknown"
         return "" if self._case.breathing_phase == "end-expiration" else text("phase_unknown")
 
     def _room_fault(self, stage_from_reference: Pose | None, target: Point | None) -> str:
-        """Tell where the room's own error is more than the target may be off by; it is in none of the structures'."""
+        """Say that the room's own error exceeds the target's tolerance; no structure's error includes it."""
         if stage_from_reference is None or target is None:
             return ""
         p95 = p95_from_covariance(stage_from_reference.point_covariance(target.position))
         return f"the room is known to {p95 * 1e3:.1f} mm only" if p95 > self._target_trust.tolerance_m else ""
-
-    def _pose_of(self, registration: Registration) -> Pose | None:
-        if registration.version != self._registered[0]:
-            wire = registration.reference_from_image
-            self._registered = (registration.version, wire.pose(0) if wire else None)
-        return self._registered[1]
 
     def _structures(
         self, frame: _Frame, registration: Registration, *, deform: bool, judge: bool
@@ -237,10 +244,11 @@ class Twin:
         radii: list[float] | list[None] = [None] * len(self._centres)
         shift = STILL.position
         if frame.pose is not None:
-            of = (frame.pose, frame.motion is UNKNOWN)
-            if judge or self._radii is None or self._radii[:2] != of:
-                self._radii = (*of, self._judged(frame.pose, frame.motion.covariance))
-            radii = self._radii[2]
+            basis = (frame.pose, frame.motion_known)
+            if judge or self._judged_by != basis:
+                self._judged_by = basis
+                self._radii = self._judge(frame.pose, frame.motion.covariance)
+            radii = self._radii
             shift = frame.motion.position - frame.pose.transform.rotation @ self._deformation.at_target()
         fault = frame.fault or self._deformation.fault
         views: dict[str, StructureView] = {}
@@ -250,16 +258,14 @@ class Twin:
             views[name] = StructureView(name, status, shift if moves else STILL.position, vertices, version)
         return views
 
-    def _judged(self, pose: Pose, motion: Array) -> list[float]:
+    def _judge(self, pose: Pose, motion: Array) -> list[float]:
         """Return the 95 % error at each centre [m]: the moving carry the motion's covariance [m2] and the solver's."""
-        if self._at_centres is None or self._at_centres[0] is not pose:
-            self._at_centres = (pose, points_covariance(pose, self._centres))
-        covariances = self._at_centres[1].copy()
+        covariances = self._at_centres(pose).copy()
         covariances[self._moves] += motion + self._deformation.variances[:, None, None] * EYE
         return p95_from_covariances(covariances).tolist()
 
     def _status(self, trust: Trust, p95: float | None, frame: _Frame, registration: Registration, fault: str) -> Status:
-        """Return a structure's status for its 95 % error [m]; `fault` is what speaks against its own place."""
+        """Return a structure's status for its 95 % error [m]; `fault` is why its own place is not to be trusted."""
         if p95 is None or registration.state in ("absent", "void", "suspended"):
             return Status("hidden", registration.reason or registration.state)
         seen = frame.seen
