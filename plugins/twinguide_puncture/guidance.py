@@ -10,15 +10,13 @@ from numpy.typing import NDArray
 
 from twinguide import Context, Finding, Point, TwinView
 from twinguide.case import Case
-from twinguide.frames import largest_variance
+from twinguide.frames import NORMAL_95, largest_variance
 
 from .plugin import PunctureOptions
 
 Array = NDArray[np.float64]
-ONE_SIDED_95 = 1.6448536  # standard normal quantile: a distance is to hold with 95 %, on one side
 PATH_SAMPLES = 40  # along each path; half a step is taken off every distance, which changes by no more than that
-# a path that nobody has measured against these is not a clear one
-ROUND_A_LIVER = ("ribs", "pleura", "gallbladder", "portal_vein", "hepatic_veins")
+UNDER = -0.5  # below this slope, upwards, of the distance to a rib a point lies under it
 
 
 class Puncture:
@@ -28,13 +26,13 @@ class Puncture:
         self._options: PunctureOptions = ctx.options
         self._case: Case = ctx.case
         self._critical = [s for s in self._case.structures.values() if s.risk == "critical"]
-        self._bones = [k for k, s in enumerate(self._critical) if s.role == "bone"]
-        bones = [self._critical[k] for k in self._bones]
-        asked = [*self._critical, *bones, *bones]  # a bone also a step above each point and a step below
-        self._grids = self._case.distances(s.name for s in asked)
-        self._moves = np.array([s.moves for s in asked])[:, None, None]
-        steps = [self._case.distance(s.name).spacing for s in bones]
-        self._steps = np.array([0.0] * len(self._critical) + steps + [-step for step in steps])[:, None]
+        self._moves = np.array([s.moves for s in self._critical])[:, None, None]
+        self._margins = np.array([s.margin_m for s in self._critical])[:, None]
+        self._ribs = [k for k, s in enumerate(self._critical) if s.role == "bone"]
+        names = [s.name for s in self._critical]
+        ribs = [names[k] for k in self._ribs]
+        self._up = np.array([[0.0, 0.0, self._case.distance(rib).spacing] for rib in ribs]).reshape(-1, 1, 3)
+        self._grids = self._case.distances([*names, *ribs, *ribs])  # the ribs' also above and below each point
         self._organ = self._case.distance(self._case.organ)
         self._plan_findings = list(self._assess_plan())
         self._share = np.linspace(0.0, 1.0, PATH_SAMPLES)[:, None, None]
@@ -88,47 +86,51 @@ class Puncture:
         at_rest = (image_from_reference.apply(tip.position) + self._share * ways).reshape(-1, 3)
         points = at_rest - self._moves * (turn @ moved)  # what moves is asked for where it was at rest
         slack = 0.5 * length / (PATH_SAMPLES - 1)
-        distances, extra = self._distances(points)
-        distances -= slack
-        nearest_m, clear_m = distances.min(axis=1).tolist(), (distances - extra).min(axis=1).tolist()
+        distances, margins = self._distances(points)
+        distances = distances - slack
         sigma = math.sqrt(max(0.0, largest_variance(target.covariance + tip.covariance)))
-        for structure, nearest, clear in zip(self._critical, nearest_m, clear_m, strict=True):
-            lower = nearest - ONE_SIDED_95 * sigma
-            kept = clear - ONE_SIDED_95 * sigma >= structure.margin_m
+        error = NORMAL_95 * sigma  # one-sided: with 95 % nothing is nearer by more
+        nearest_m = distances.min(axis=1).tolist()
+        spare_m = (distances - margins).min(axis=1).tolist()
+        for structure, nearest, spare in zip(self._critical, nearest_m, spare_m, strict=True):
+            lower = nearest - error
             # so asked that what is not a number warns
-            severity = "advisory" if kept else "caution" if lower >= 0 else "warning"
+            severity = "advisory" if spare >= error else "caution" if lower >= 0 else "warning"
             yield Finding(
                 t_ns=twin.t_display_ns, name="distance", of=structure.name, value=nearest * 1e3, sigma=sigma * 1e3,
                 lower95=lower * 1e3, unit="mm", severity=severity, text=f"{structure.name.replace('_', ' ')} from path",
             )  # fmt: skip
 
     def _distances(self, points: Array) -> tuple[Array, Array]:
-        """Return the distances of the critical structures, (k, n) [m], and what each wants beyond its margin there.
+        """Return the distances of the critical structures and the margins that they want, (k, n) each [m].
 
-        `points` [m] are one row (1, n, 3) for all, or one for each grid. Below a bone, where the distance to it
-        falls upwards, more room is wanted.
+        Points [m] are one row for each structure, (k, n, 3). Below a rib, where the distance to it falls upwards, the
+        margin is wider. One look-up for all rows costs less than two.
         """
-        points = np.broadcast_to(points, (len(self._steps), *points.shape[1:])).copy()
-        points[..., 2] += self._steps
-        asked, count, bones = self._grids.at(points), len(self._critical), len(self._bones)
-        extra = np.zeros((count, points.shape[1]))
-        rise = asked[count : count + bones] - asked[count + bones :]
-        slope = rise / (2 * self._steps[count : count + bones])
-        extra[self._bones] = self._options.rib_underside_mm * 1e-3 * (slope < -0.5)
-        return asked[:count], extra
+        at_ribs = points[self._ribs]
+        rows = self._grids.at(np.concatenate([points, at_ribs + self._up, at_ribs - self._up]))
+        count = len(points)
+        above = rows[count : count + len(at_ribs)]
+        below = rows[count + len(at_ribs) :]
+        slope = (above - below) / (2 * self._up[..., 2])
+        margins = np.repeat(self._margins, points.shape[1], axis=1)
+        margins[self._ribs] += self._options.rib_underside_mm * 1e-3 * (slope < UNDER)
+        return rows[:count], margins
 
     def _assess_plan(self) -> Iterator[Finding]:
         """Judge the planned path once: a veto stays in view until the plan is changed."""
         plan = self._case.plan
-        absent = [name for name in ROUND_A_LIVER if name in self._case.missing]
-        if absent:
+        missing = self._case.missing
+        if self._options.must_be_known is not None:
+            missing = [name for name in self._options.must_be_known if name in missing]
+        if missing:
             yield Finding(
-                name="unchecked", value=float(len(absent)), sigma=0.0, unit="", severity="caution",
-                text=f"not in this case, so not checked: {', '.join(absent)}",
+                name="unchecked", value=float(len(missing)), sigma=0.0, unit="", severity="caution",
+                text=f"not in this case, so not checked: {', '.join(missing)}",
             )  # fmt: skip
         path = plan.entry + np.linspace(0.0, 1.0, 200)[:, None] * (plan.target - plan.entry)
-        for structure, distance, extra in zip(self._critical, *self._distances(path[None]), strict=True):
-            margin = structure.margin_m + extra
+        points = np.broadcast_to(path, (len(self._critical), *path.shape))
+        for structure, distance, margin in zip(self._critical, *self._distances(points), strict=True):
             worst = int(np.argmin(distance - margin))
             if distance[worst] < margin[worst]:
                 yield Finding(

@@ -16,6 +16,7 @@ class PunctureOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     angle_caution_deg: float = 5.0
     organ_before_target_mm: float = 10.0  # tissue that tamponades the track (textbook value for liver biopsy)
     rib_underside_mm: float = 5.0  # extra margin below a rib, where its artery, vein and nerve run (textbook anatomy)
+    must_be_known: tuple[str, ...] | None = None  # one that the case lacks is said; None: all that the organ may have
 
 
 @hookimpl
