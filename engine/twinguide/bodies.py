@@ -186,15 +186,22 @@ class Bodies:
 
     def at(self, timing: FrameTiming) -> Sighting:
         """Return where the reference is at a frame's display time, as known when the frame was begun."""
-        name = self.roles.get("reference", "")
-        history, presence = self.histories.get(name), self._presence.get(name)
-        reference = history.at(timing.t_display_ns, timing.sigma_ns) if history else None
-        horizon_ns = timing.t_display_ns - history.newest_ns if history and reference else 0
         silence = self._stream.silence(timing.t_wake_ns)
-        unseen = f"reference: {presence.reason}" if presence and not presence.present else ""
-        if history is not None and unseen:  # the camera is there, and the reference is not in its view
-            silence = max(silence, (timing.t_wake_ns - history.newest_ns) / self._stream.period_ns)
+        name = self.roles.get("reference")
+        if name is None:
+            return Sighting(None, self.in_stage(None), silence, 0, self._stream.period_ns, "")
+        reference = self.pose(name, timing.t_display_ns, timing.sigma_ns)
+        newest_ns = self.histories[name].newest_ns
+        horizon_ns = timing.t_display_ns - newest_ns if reference else 0
+        unseen = "" if self._presence[name].present else f"reference: {self._presence[name].reason}"
+        if unseen:  # the camera is there, and the reference is not in its view
+            silence = max(silence, (timing.t_wake_ns - newest_ns) / self._stream.period_ns)
         return Sighting(reference, self.in_stage(reference), silence, horizon_ns, self._stream.period_ns, unseen)
+
+    def pose(self, name: str, t_ns: int, sigma_ns: int = 0) -> Pose | None:
+        """Return a body's pose where it is seen, at `t_ns`, known to `sigma_ns` [ns]; None before its first sample."""
+        pose = self.histories[name].at(t_ns, sigma_ns)
+        return None if pose is None or pose.quality == "lost" else pose
 
     def in_stage(self, reference: Pose | None) -> Pose | None:
         """Return `stage_from_reference` of a pose of the reference in tracker; None where either is unknown."""
@@ -235,7 +242,7 @@ class Bodies:
             return None, seen.unseen or "tracker silent"
         if not presence.present:
             return None, presence.reason
-        pose = self.histories[name].at(timing.t_display_ns, timing.sigma_ns)
+        pose = self.pose(name, timing.t_display_ns, timing.sigma_ns)
         if pose is None:
             return None, presence.reason
         if name in self._sides:

@@ -29,7 +29,7 @@ def read_touch(bodies: Bodies, since_ns: int, until_ns: int) -> Touch:
     """Return the pointer's tips [m] in reference during a touch [ns]; see `Touch`."""
     name = bodies.roles["pointer"]
     tool = bodies.tools[name]
-    reference = bodies.histories[bodies.roles["reference"]].at(until_ns)
+    reference = bodies.pose(bodies.roles["reference"], until_ns)
     base = bodies.in_stage(reference) if tool.controller else reference  # the frame in which the pointer is seen
     matrices, covariances = bodies.histories[name].samples(since_ns)
     if base is None or not len(matrices):

@@ -175,6 +175,17 @@ def test_the_hands_tool_that_nobody_sees_is_named_with_the_reason_and_one_laid_d
     assert tools_at(bodies, now, step="register") == ({}, {})
 
 
+def test_a_tool_is_nowhere_before_its_first_sample(bodies):
+    now = see(bodies, 60, without=("needle",))
+    for k in range(60, 66):  # stamped ahead, as by a clock that is mapped wrongly
+        now, wires = k * PERIOD, {n: PoseWire.of(Transform.of("tracker", n), SIGMA) for n in ("patient", "needle")}
+        bodies.take(Exposure(t_ns=now + 95 * MS, sigma_t_ns=0, tools=wires), now)
+    timing = frame(now, horizon_ns=5 * MS)
+    assert bodies.histories["needle"].at(timing.t_display_ns).quality == "lost"
+    assert "needle" not in bodies.tools_at(timing, bodies.at(timing), None, "guide")[0]
+    assert "needle" in bodies.tools_at(later := frame(now), bodies.at(later), None, "guide")[0]
+
+
 def test_a_lost_tool_returns_with_its_fifth_sample(bodies):
     see(bodies, 12)
     see(bodies, 3, first=12, without=("needle",))
