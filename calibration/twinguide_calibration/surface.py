@@ -24,6 +24,8 @@ from twinguide_calibration.weights import biweight, robust_scale, settle_scale, 
 LEAST_POINTS = 12
 THINNED = 250  # points that walk in
 WALK, SETTLE = 30, 15  # steps at most
+MANY, KEPT_SHARE = 16, 0.25  # of more starts than that, the best share after a short walk of few points goes on
+SKETCHED, SKETCH = 60, 8  # those points and steps: a start that finds the place was then seldom behind a tenth
 WALKED_M, SETTLED_M = 5e-4, 2e-5  # a step that moves no point by more ends the walk, the settling
 KEPT_M = 4e-4  # a smaller step keeps the nearest samples: others change the place by a fiftieth of its error
 STEP_RAD = 0.2  # a longer turn at once leaves the region where the planes tell anything
@@ -128,13 +130,23 @@ def register_surface_starts(
             f"the points span {size:.3g} m, the surface {model.extent:.3g} m", "Are both in metres?"
         )
     thin = used[np.random.default_rng(len(used)).permutation(len(used))[:THINNED]]
-    walked = [_descend(thin, centre, model, as_floats(start), WALK, WALKED_M, size) for start in starts]
-    walked.sort(key=lambda found: found[1].sigma)
+    if len(starts) > MANY:
+        sketched = _walked(thin[:SKETCHED], centre, model, starts, SKETCH, size)
+        starts = [place for place, _ in sketched[: max(int(KEPT_SHARE * len(starts)), MANY)]]
+    walked = _walked(thin, centre, model, starts, WALK, size)
     best, last = _descend(used, centre, model, walked[0][0], SETTLE, SETTLED_M, size)
     look = _look(used, centre, model, best, last.nearest)
     fit = _result(used - centre, centre, model, best, look, rows, len(points), notes, model_error)
     _gate(fit, len(rows), noise_max)
     return replace(fit, rivals=_rivals(walked, best, centre, size))
+
+
+def _walked(
+    points: Array, centre: Array, model: SurfaceModel, starts: Sequence[Array], steps: int, size: float
+) -> list[tuple[Array, _Look]]:
+    """Return where walks from starts end, as `_descend`, the smallest robust scale first."""
+    found = [_descend(points, centre, model, as_floats(start), steps, WALKED_M, size) for start in starts]
+    return sorted(found, key=lambda end: end[1].sigma)
 
 
 def _look(points: Array, centre: Array, model: SurfaceModel, transform: Array, near: Ints | None = None) -> _Look:
