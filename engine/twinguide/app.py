@@ -32,6 +32,7 @@ from twinguide.messages import Displacement, PoseWire, Solution
 from twinguide.person import Person, keyboard
 from twinguide.preparing import Run, Say, earlier_kept, exposure_hz, make_folder, named_files, prepare_case
 from twinguide.promptness import first_in_line, quiet_collector
+from twinguide.registering import Landmarks
 from twinguide.registry import Registry, made
 from twinguide.rehearsal import Rehearsal, laid_down, needle_of
 from twinguide.render.marks import mark_fault
@@ -107,7 +108,7 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool, hands: H
     twin = Twin(case, scenario, session.bulk, rate_hz, _levels(run), still=still)
     workflow = Workflow(
         scenario.registration,
-        {name: (mark.kind, mark.position) for name, mark in case.landmarks.items()},
+        Landmarks.of(case),
         case.plan.target,
         trains=any(isinstance(p, Motion) and p.trains for p in run.declared),
         touch=partial(read_touch, twin.bodies),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twinguide.case import Case
 from twinguide.errors import RegistrationRefused
 from twinguide.frames import Pose, Transform, p95_from_covariance
 from twinguide.messages import Array, Landmark, PoseWire, Registration
@@ -17,6 +18,33 @@ from twinguide_calibration import CalibrationRefused, register_points
 
 TREMBLE_M = 0.001  # of a hand that holds a pointer on a spot
 Points = Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Landmarks:
+    """A case's landmarks [m], shape (3,), in image, and which of them are touched to register and to verify."""
+
+    image: Points
+    fiducials: Sequence[str]
+    verification: Sequence[str]
+
+    @staticmethod
+    def of(case: Case) -> Landmarks:
+        """Sort a case's landmarks."""
+        marks = case.landmarks.values()
+        return Landmarks(
+            image={mark.name: mark.position for mark in marks},
+            fiducials=[mark.name for mark in marks if mark.kind == "fiducial"],
+            verification=[mark.name for mark in marks if mark.kind == "verification"],
+        )
+
+    def wanted(self, step: str) -> Sequence[str]:
+        """Return the landmarks that a step is about."""
+        return self.fiducials if step == "register" else self.verification
+
+    def remaining(self, step: str, touched: Iterable[str]) -> list[str]:
+        """Return the landmarks that are still to be touched in a step, in order."""
+        return [name for name in self.wanted(step) if name not in touched]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,10 +112,11 @@ def register(landmarks: Sequence[Landmark], image: Points, target: NDArray[np.fl
     )
 
 
-def unused_landmarks(known: Registered, kept_back: Sequence[str], fiducials: Sequence[str]) -> list[str]:
-    """Return the landmarks that prove a registration: those kept back, else fiducials, that its fit has not used."""
-    unused = [[name for name in names if name not in known.landmarks] for names in (kept_back, fiducials)]
-    return unused[0] or unused[1]
+def unused_landmarks(known: Registered, landmarks: Landmarks) -> Landmarks:
+    """Verify a known registration on landmarks kept back, else on fiducials, that its fit has not used."""
+    kept_back = [name for name in landmarks.verification if name not in known.landmarks]
+    fiducials = [name for name in landmarks.fiducials if name not in known.landmarks]
+    return replace(landmarks, verification=kept_back or fiducials)
 
 
 def known_registration(known: Registered, target: NDArray[np.float64]) -> Registration:

@@ -7,7 +7,7 @@ tracker that was moved, where the headset's room is followed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
@@ -19,6 +19,7 @@ from twinguide.clock import MS
 from twinguide.errors import CalibrationError, RegistrationRefused
 from twinguide.messages import Ack, Command, Landmark, Message, PoseWire, Registration, WorkflowState
 from twinguide.registering import (
+    Landmarks,
     Touch,
     known_registration,
     landmark_of,
@@ -30,7 +31,7 @@ from twinguide.render.catalogue import text
 from twinguide.scenario import RegistrationSettings
 
 Step = Literal["setup", "calibrate", "register", "verify", "confirm", "train", "guide", "review"]
-Place = NDArray[np.float64]
+Array = NDArray[np.float64]
 
 
 class Workflow:
@@ -39,8 +40,8 @@ class Workflow:
     def __init__(
         self,
         settings: RegistrationSettings,
-        landmarks: Mapping[str, tuple[Literal["fiducial", "verification"], Place]],
-        target: Place,
+        landmarks: Landmarks,
+        target: Array,
         *,
         trains: bool,
         touch: Callable[[int, int], Touch],
@@ -52,33 +53,35 @@ class Workflow:
         `forget` is called where what was learnt no longer holds. With `pivot` the run begins by calibrating the tips of
         its tools.
         """
-        self._pivot, self._forget = pivot, forget
-        self._settings, self._target, self._trains, self._touch = settings, target, trains, touch
-        self._image = {name: place for name, (_, place) in landmarks.items()}
-        self._fiducials = [name for name, (kind, _) in landmarks.items() if kind == "fiducial"]
-        self._kept_back = [name for name, (kind, _) in landmarks.items() if kind == "verification"]
-        self._checks = self._kept_back
+        self._settings = settings
+        self._case_landmarks = landmarks
+        self._target = target
+        self._trains = trains
+        self._touch = touch
+        self._forget = forget
+        self._pivot = pivot
+        self._landmarks = landmarks  # a registration that is known is verified on those that it has not used
         self._touched: dict[str, Landmark] = {}
-        self._touching: tuple[str, int] | None = None
-        self._answered: dict[str, Ack] = {}
-        self._placed = False
+        self._touch_begun: tuple[str, int] | None = None  # of a landmark, when [ns]
+        self._answers: dict[str, Ack] = {}
+        self._rehearses = False
         self._settled = True  # whether the headset knows where it is
-        self.trained, self.overlay_on = not trains, True
+        self.trained = not trains
+        self.overlay_on = True
         self.step: Step = "setup"
         self.registration = Registration(version=0, state="absent", reason="not registered yet")
-        self._version = 0
         self.state = WorkflowState(step="setup", waits_for="start", version=0)
-        self._out: list[Message] = [self.registration, self.state]
+        self._changes: list[Message] = [self.registration, self.state]
 
     # ---- what a person does -----------------------------------------------------------------------------------------
 
     def command(self, command: Command, t_ns: int) -> Ack:
         """Carry out a command once, however often it is repeated, and answer it."""
-        if command.id in self._answered:
-            return self._answered[command.id]
+        if command.id in self._answers:
+            return self._answers[command.id]
         refusal = self._carry_out(command, t_ns)
         ack = Ack(t_ns=t_ns, id=command.id, accepted=not refusal, reason=refusal)
-        self._answered[command.id] = ack
+        self._answers[command.id] = ack
         return ack
 
     def _carry_out(self, command: Command, t_ns: int) -> str:
@@ -99,9 +102,9 @@ class Workflow:
                 self._go("guide" if self.trained else "train", t_ns)
             case "overlay", _:
                 self.overlay_on = not self.overlay_on
-            case "reject" | "train" | "verify", _ if self._placed:
+            case "reject" | "train" | "verify", _ if self._rehearses:
                 return "a rehearsal has no registration and no breathing"
-            case "verify", "train" | "guide" if self._checks:
+            case "verify", "train" | "guide" if self._landmarks.verification:
                 self._verify_anew(t_ns)
             case "train", "guide" if self._trains:
                 self._unlearn()
@@ -115,7 +118,7 @@ class Workflow:
         return ""
 
     def _calibrate(self, pivot: GuidedPivot, command: Command, t_ns: int) -> str:
-        """Begin a swing, accept the tip that it told, or throw it away; return why not, or nothing."""
+        """Begin a swing, accept the tip that it gave, or discard it; return why that is refused, or nothing."""
         if command.kind == "swing":
             refusal = pivot.begin(command.argument, t_ns)
             if refusal:
@@ -147,33 +150,33 @@ class Workflow:
         if known is None:
             self._go("register", t_ns, note)
             return
-        self._checks = unused_landmarks(known, self._kept_back, self._fiducials)
+        self._landmarks = unused_landmarks(known, self._case_landmarks)
         self.registration = known_registration(known, self._target)
         self._change_registration(t_ns, state="made", reason="")
         self._go("verify", t_ns, note)
 
     def _begin_touch(self, name: str, t_ns: int) -> str:
-        if name not in self._open():
-            return f"wanted one of {self._open()}, got {name!r}"
-        self._touching = (name, t_ns)
+        remaining = self._remaining()
+        if name not in remaining:
+            return f"wanted one of {remaining}, got {name!r}"
+        self._touch_begun = (name, t_ns)
         return ""
 
-    def _open(self) -> list[str]:
-        names = self._fiducials if self.step == "register" else self._checks
-        return [name for name in names if name not in self._touched]
+    def _remaining(self) -> list[str]:
+        return self._landmarks.remaining(self.step, self._touched)
 
     # ---- what happens -----------------------------------------------------------------------------------------------
 
     def update(self, t_ns: int, *, all_trained: bool, settled: bool = True) -> None:
-        """Go on where the time, the training, or a headset that has found its place again allows it."""
+        """Move on where the time, the training, or a headset that has found its place again allows it."""
         if settled != self._settled or (settled and self.registration.state == "suspended"):
             self._settled = settled
             self._settle(t_ns)
         if self.step == "calibrate" and self._pivot and self._pivot.update(t_ns):
             self._go("calibrate", t_ns, self._pivot.note)
-        if self._touching and t_ns >= self._touching[1] + round(self._settings.dwell_ms * MS):
-            name, since = self._touching
-            self._touching = None
+        if self._touch_begun and t_ns >= self._touch_begun[1] + round(self._settings.dwell_ms * MS):
+            name, since = self._touch_begun
+            self._touch_begun = None
             self._take_touch(name, since, t_ns)
         if all_trained and not self.trained:
             self.trained = True
@@ -181,12 +184,12 @@ class Workflow:
                 self._go("guide", t_ns)
 
     def void(self, reason: str, t_ns: int, *, moved: bool = False) -> None:
-        """Throw away the registration and what was touched for it; `moved`: what was learnt in `reference` as well."""
-        if self.step in ("setup", "calibrate", "review") or self._placed:
+        """Discard the registration and the touches for it; with `moved`, what was learnt in `reference` as well."""
+        if self.step in ("setup", "calibrate", "review") or self._rehearses:
             return
         self._touched.clear()
-        self._touching = None
-        self._checks = self._kept_back
+        self._touch_begun = None
+        self._landmarks = self._case_landmarks
         if moved:
             self._unlearn()
         if self.registration.state not in ("absent", "void"):
@@ -200,26 +203,26 @@ class Workflow:
     def suspend(self, reason: str, t_ns: int) -> None:
         """Hide the overlay until the wearer confirms again; registration and training are kept.
 
-        It is shown again, unconfirmed, once the headset's place is found; at once where that is given, not followed. A
-        touch that goes on meanwhile is to be made anew: what saw it may lie elsewhere now.
+        It is shown again, unconfirmed, once the headset has found its place; at once where that is given, not followed.
+        A touch that is under way has to be repeated: what sees it may lie elsewhere now.
         """
-        if self._touching:
-            self._touching = None
+        if self._touch_begun:
+            self._touch_begun = None
             self._go(self.step, t_ns, reason)
         if self.registration.state == "confirmed" and self.step != "review":
             self._change_registration(t_ns, state="suspended", reason=reason)
             self._go("confirm", t_ns, reason)
 
     def _settle(self, t_ns: int) -> None:
-        """Show the overlay again, unconfirmed, once it has a place, for the wearer to look at; or wait for that."""
+        """Show the overlay again, unconfirmed, for the wearer to check, once it has a place; or wait for that."""
         if self._settled and self.registration.state == "suspended":
             self._change_registration(t_ns, state="verified", reason="")
         if self.step == "confirm":
             self._go("confirm", t_ns, self.state.note)
 
     def place(self, reference_from_image: PoseWire, t_ns: int) -> None:
-        """Lay the twin down without a patient, for rehearsal: registered by definition, without error."""
-        self._placed = True
+        """Place the twin without a patient, for rehearsal: registered by definition, without error."""
+        self._rehearses = True
         self.registration = Registration(version=0, state="absent", reference_from_image=reference_from_image)
         self._change_registration(t_ns, state="confirmed", reason="rehearsal: no patient")
         self.trained = True
@@ -227,15 +230,17 @@ class Workflow:
 
     def changes(self) -> list[Message]:
         """Return the state messages since the last call, oldest first."""
-        out, self._out = self._out, []
-        return out
+        changes, self._changes = self._changes, []
+        return changes
 
     def _take_touch(self, name: str, since_ns: int, t_ns: int) -> None:
-        touch, s = self._touch(since_ns, t_ns), self._settings
+        touch = self._touch(since_ns, t_ns)
+        touch_sigma_m = self._settings.touch_sigma_mm * 1e-3
+        still_m = self._settings.still_mm * 1e-3
         try:
-            mark = landmark_of(name, touch, touch_sigma_m=s.touch_sigma_mm * 1e-3, still_m=s.still_mm * 1e-3)
+            mark = landmark_of(name, touch, touch_sigma_m=touch_sigma_m, still_m=still_m)
             self._touched[name] = mark
-            if self.step == "register" and not self._open():
+            if self.step == "register" and not self._remaining():
                 self._register(t_ns)
             elif self.step == "verify":
                 self._verify(mark, t_ns)
@@ -245,19 +250,18 @@ class Workflow:
             self._go(self.step, t_ns, str(error))
 
     def _register(self, t_ns: int) -> None:
-        marks = [self._touched[name] for name in self._fiducials]
+        marks = [self._touched[name] for name in self._landmarks.fiducials]
         try:
-            made = register(marks, self._image, self._target, self.registration.version)
+            self.registration = register(marks, self._landmarks.image, self._target, self.registration.version)
         except RegistrationRefused:
             self._touched.clear()
             raise
-        self.registration = made
         self._change_registration(t_ns, state="made", reason="")
-        self._go("verify" if self._checks else "confirm", t_ns)
+        self._go("verify" if self._landmarks.verification else "confirm", t_ns)
 
     def _verify(self, mark: Landmark, t_ns: int) -> None:
-        error, predicted = verification_error(mark, self._image[mark.name], self.registration)
-        measured = {**self.registration.verification_mm, mark.name: error * 1e3}
+        error, predicted = verification_error(mark, self._landmarks.image[mark.name], self.registration)
+        errors = {**self.registration.verification_mm, mark.name: error * 1e3}
         bounds = {**self.registration.verification_p95_mm, mark.name: predicted * 1e3}
         limit = self._settings.verify_limit_mm
         if error * 1e3 > limit:
@@ -265,14 +269,14 @@ class Workflow:
             reason = f"{off} (limit {limit:.1f}, predicted 95 % {predicted * 1e3:.1f})"
             self.void(f"verification failed: {reason}", t_ns, moved=self.registration.verified_ns > 0)  # it fitted once
             return
-        state = "made" if self._open() else "verified"
-        told = {"verification_mm": measured, "verification_p95_mm": bounds, "verified_ns": t_ns}
-        self._change_registration(t_ns, state=state, reason="", **told)
-        self._go("verify" if self._open() else "confirm", t_ns)
+        remaining = self._remaining()
+        figures = {"verification_mm": errors, "verification_p95_mm": bounds, "verified_ns": t_ns}
+        self._change_registration(t_ns, state="made" if remaining else "verified", reason="", **figures)
+        self._go("verify" if remaining else "confirm", t_ns)
 
     def _verify_anew(self, t_ns: int) -> None:
-        """Touch the landmarks that the fit has not used once more; until they fit, what is shown is unconfirmed."""
-        for name in self._checks:
+        """Ask for the landmarks not used by the fit once more; until they fit, what is shown is unconfirmed."""
+        for name in self._landmarks.verification:
             self._touched.pop(name, None)
         self._change_registration(t_ns, state="made", verification_mm={}, verification_p95_mm={})
         self._go("verify", t_ns)
@@ -282,22 +286,30 @@ class Workflow:
     def _change_registration(self, t_ns: int, **fields: object) -> None:
         version = self.registration.version + 1
         self.registration = msgspec.structs.replace(self.registration, t_ns=t_ns, version=version, **fields)
-        self._out.append(self.registration)
+        self._changes.append(self.registration)
 
     def _go(self, step: Step, t_ns: int, note: str = "") -> None:
         self.step = step
-        self._version += 1
-        confirm = "confirm" if self._settled else "settling"
-        waits = {"setup": "start", "confirm": confirm, "train": "training"}.get(step, "")
-        progress: tuple[str, ...] = ()
-        if step in ("register", "verify"):
-            waits = f"touch {next(iter(self._open()), '')}"
-            wanted = self._fiducials if step == "register" else self._checks
-            progress = (text("touched", done=len(wanted) - len(self._open()), all=len(wanted)),)
-        elif step == "calibrate" and self._pivot:
+        version = self.state.version + 1
+        touched = tuple(self._touched)
+        if step == "calibrate" and self._pivot:
             waits, progress = self._pivot.waits_for, self._pivot.rows
+        else:
+            waits, progress = _progress(step, self._landmarks, touched, settled=self._settled)
         self.state = WorkflowState(
-            t_ns=t_ns, step=step, waits_for=waits, note=note, version=self._version, touched=tuple(self._touched),
-            progress=progress,
-        )  # fmt: skip
-        self._out.append(self.state)
+            t_ns=t_ns, step=step, waits_for=waits, note=note, version=version, touched=touched, progress=progress
+        )
+        self._changes.append(self.state)
+
+
+def _progress(
+    step: Step, landmarks: Landmarks, touched: Sequence[str], *, settled: bool
+) -> tuple[str, tuple[str, ...]]:
+    """Return what a step waits for, and how far it is, as the wearer reads it."""
+    if step in ("register", "verify"):
+        wanted = landmarks.wanted(step)
+        remaining = landmarks.remaining(step, touched)
+        done = len(wanted) - len(remaining)
+        return f"touch {next(iter(remaining), '')}", (text("touched", done=done, all=len(wanted)),)
+    confirm = "confirm" if settled else "settling"
+    return {"setup": "start", "confirm": confirm, "train": "training"}.get(step, ""), ()

@@ -8,7 +8,7 @@ from twinguide.case import Landmark
 from twinguide.errors import CaseError, ScenarioError
 from twinguide.frames import Pose, Transform, rotation_from_vector
 from twinguide.preparing import check_known
-from twinguide.registering import known_registration, unused_landmarks
+from twinguide.registering import Landmarks, known_registration, unused_landmarks
 from twinguide.registry import Registry
 from twinguide.scenario import find, load, overridden
 
@@ -147,5 +147,5 @@ def test_a_registration_that_has_used_every_landmark_proves_nothing_and_is_refus
 
 def test_it_is_verified_on_landmarks_kept_back_or_else_on_fiducials_that_it_has_not_used(made):
     known = load(made(result(FORWARD, names=("F1", "V1")))).registration.known
-    assert unused_landmarks(known, ["V1", "V2"], ["F1", "F2"]) == ["V2"]
-    assert unused_landmarks(known, ["V1"], ["F1", "F2"]) == ["F2"]
+    assert unused_landmarks(known, Landmarks({}, ["F1", "F2"], ["V1", "V2"])).verification == ["V2"]
+    assert unused_landmarks(known, Landmarks({}, ["F1", "F2"], ["V1"])).verification == ["F2"]

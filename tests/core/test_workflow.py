@@ -4,7 +4,7 @@ import pytest
 from twinguide.clock import MS, SECOND
 from twinguide.frames import Transform, rotation_from_vector
 from twinguide.messages import Command, PoseWire, Registration, WorkflowState
-from twinguide.registering import Touch
+from twinguide.registering import Landmarks, Touch
 from twinguide.scenario import RegistrationSettings
 from twinguide.workflow import Workflow
 
@@ -30,14 +30,13 @@ class Pointer:
 class Procedure:
     """Drives a workflow as a person would."""
 
-    def __init__(self, trains=True):
+    def __init__(self, fiducials=FIDUCIALS, target=TARGET, touch=None):
         self.pointer, self.t, self.count = Pointer(), 0, 0
-        landmarks = {n: ("fiducial", p) for n, p in FIDUCIALS.items()} | {
-            n: ("verification", p) for n, p in CHECKS.items()
-        }
+        self.image = {**fiducials, **CHECKS}
         self.forgotten = 0
-        settings = RegistrationSettings()
-        self.flow = Workflow(settings, landmarks, TARGET, trains=trains, touch=self.pointer, forget=self.forget)
+        landmarks = Landmarks(self.image, list(fiducials), list(CHECKS))
+        touch = touch or self.pointer
+        self.flow = Workflow(RegistrationSettings(), landmarks, target, trains=True, touch=touch, forget=self.forget)
         self.seen = []
 
     def forget(self):
@@ -55,7 +54,7 @@ class Procedure:
         self.seen += self.flow.changes()
 
     def touch(self, name, offset=(0.0, 0.0, 0.0)):
-        self.pointer.tip = TRUE.apply({**FIDUCIALS, **CHECKS}[name]) + np.array(offset)
+        self.pointer.tip = TRUE.apply(self.image[name]) + np.array(offset)
         ack = self.say("touch", name)
         self.wait(500 * MS)
         return ack
@@ -137,8 +136,7 @@ def test_touching_says_how_many_landmarks_are_done():
 
 
 def test_the_error_told_is_that_at_the_target_and_grows_with_its_depth():
-    near, far = Procedure(), Procedure()
-    far.flow._target = TARGET + np.array([0.0, 0.0, -0.2])
+    near, far = Procedure(), Procedure(target=TARGET + np.array([0.0, 0.0, -0.2]))
     assert far.to_verify().flow.registration.tre_p95_mm > 1.5 * near.to_verify().flow.registration.tre_p95_mm > 0
 
 
@@ -163,13 +161,10 @@ def test_a_touch_that_the_tracker_hardly_saw_is_refused():
 
 
 def test_fiducials_on_a_line_are_refused_and_touched_anew():
-    p = Procedure()
+    p = Procedure({name: np.array([0.02 * k, 0.0, 0.0]) for k, name in enumerate(FIDUCIALS)})
     p.say("start")
-    for k, name in enumerate(FIDUCIALS):
-        p.flow._image[name] = np.array([0.02 * k, 0.0, 0.0])
-        p.pointer.tip = TRUE.apply(p.flow._image[name])
-        p.say("touch", name)
-        p.wait(500 * MS)
+    for name in FIDUCIALS:
+        p.touch(name)
     assert p.flow.step == "register"
     assert p.flow.state.note
     assert p.flow.state.touched == ()
@@ -318,10 +313,9 @@ def test_a_bump_asks_for_the_breathing_to_be_learnt_anew():
 
 
 def test_a_pointer_that_sweeps_is_no_touch():
-    p = Procedure()
+    tips = np.random.default_rng(0).normal(0, 0.004, (24, 3))
+    p = Procedure(touch=lambda since_ns, until_ns: Touch(tips, np.eye(3) * 1e-7, np.eye(3) * 1e-8, 0.0))
     p.say("start")
-    rng = np.random.default_rng(0)
-    p.flow._touch = lambda since, until: Touch(rng.normal(0, 0.004, (24, 3)), np.eye(3) * 1e-7, np.eye(3) * 1e-8, 0.0)
     p.say("touch", "F0")
     p.wait(500 * MS)
     assert p.flow.state.touched == ()
