@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.frames import Pose, Transform, rotation_from_vector, vector_from_rotation
+from twinguide import Pose, Transform
+from twinguide.frames import rotation_from_vector, vector_from_rotation
 
 Array = NDArray[np.float64]
 

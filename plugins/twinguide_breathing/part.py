@@ -5,28 +5,33 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.errors import TwinGuideError
-from twinguide.messages import Array as WireArray
-from twinguide.messages import Displacement, Exposure, Gate, ImageTarget, Inbox, Message, Training, WorkflowState
+from twinguide import Array as WireArray
+from twinguide import (
+    Context,
+    Displacement,
+    Exposure,
+    Gate,
+    ImageTarget,
+    Inbox,
+    Message,
+    Training,
+    TwinGuideError,
+    WorkflowState,
+)
 
 from . import gate
 from .lag import LagPrior
 from .marker import ChestSample, ReferenceFilter, locate_chest
 from .model import HORIZONS_S, BreathingModel, Prediction, TooLittle, fit
+from .plugin import BreathingOptions
 from .rest import RestWatch
 from .training import SECOND, TrainingLog, trained
 from .watch import Verdict, Watch
 from .waveform import GRID_HZ, HISTORY_S, history_features
-
-if TYPE_CHECKING:
-    from twinguide.hookspecs import Context
-
-    from .plugin import BreathingOptions
 
 RETRY_S = 4.0
 PROGRESS_NS = SECOND // 2

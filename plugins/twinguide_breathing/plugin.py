@@ -8,8 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from twinguide.hookspecs import Motion, Part, Topic, hookimpl
-from twinguide.messages import Displacement, Exposure, Gate, ImageTarget, Training, WorkflowState
+from twinguide import Displacement, Exposure, Gate, ImageTarget, Motion, Part, Topic, Training, WorkflowState, hookimpl
 
 Positive = Annotated[float, Meta(gt=0)]
 NonNegative = Annotated[float, Meta(ge=0)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from twinguide.messages import ImageTarget, Training
+from twinguide import ImageTarget, Training
 
 from .marker import ChestSample
 from .model import LEAST_IMAGES, BreathingModel, Recording, TooLittle

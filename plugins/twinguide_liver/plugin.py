@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from twinguide.hookspecs import Anatomy, Organ, Part, hookimpl
+from twinguide import Anatomy, Organ, Part, hookimpl
 
 STRUCTURES = (
     Anatomy(

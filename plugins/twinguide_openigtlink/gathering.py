@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.errors import TwinGuideError
+from twinguide import TwinGuideError
 
 from .border import RAS_LPS, between_axes, matrix_of
 from .link import Arrival

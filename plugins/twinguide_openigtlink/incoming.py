@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twinguide import Array as ArrayWire
-from twinguide import Exposure, ImageTarget, Inbox, Lost, Message, PoseWire
+from twinguide import Context, Exposure, ImageTarget, Inbox, Lost, Message, PoseWire, Transform, TwinGuideError
 from twinguide.clock import MS, SECOND
-from twinguide.errors import TwinGuideError
-from twinguide.frames import Transform
 
 from .border import RAS_LPS, from_markers, isotropic
 from .client import Client
@@ -36,9 +34,6 @@ from .wire import (
     Text,
     unit_of,
 )
-
-if TYPE_CHECKING:
-    from twinguide import Context
 
 FIXED_SIGMA = (1e-3, 1e-4)  # mm, degrees: of a tool that is the sender's own frame; a covariance must not be singular
 RINGS = 8  # devices whose arrays have a ring of their own; the others share one

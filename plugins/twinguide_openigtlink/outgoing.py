@@ -7,17 +7,27 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide import Ack, Command, Exposure, Inbox, Message, Registration, Shown, Solution
+from twinguide import (
+    Ack,
+    Command,
+    Context,
+    Exposure,
+    Inbox,
+    Message,
+    PoseWire,
+    Registration,
+    Shown,
+    Solution,
+    Transform,
+    TwinGuideError,
+)
 from twinguide.clock import SECOND
 from twinguide.embedding import Embedding, embed
-from twinguide.errors import TwinGuideError
-from twinguide.frames import Transform
-from twinguide.messages import Calibration, PoseWire
+from twinguide.messages import Calibration
 
 from .border import Names, between_axes, name_of, shortened, wire_matrix
 from .client import Client
@@ -27,9 +37,6 @@ from .plugin import OutgoingOptions
 from .wire import Capability, Fiducial, Packet, Points, PolyData, Query, Status, Text
 from .wire import Command as WireCommand
 from .wire import Transform as WireTransform
-
-if TYPE_CHECKING:
-    from twinguide import Context
 
 SENT = ("TRANSFORM", "POLYDATA", "POINT", "STRING", "STATUS", "CAPABILITY", "RTS_COMMAND")
 COMMAND_NAME_BYTES = 128  # a foreign name, read as another encoding, may have become longer

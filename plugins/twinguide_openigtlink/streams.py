@@ -6,8 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from twinguide import Array, Message
-from twinguide.messages import BulkRef
+from twinguide import Array, BulkRef, Message
 
 
 class WirePicture(Message, frozen=True, kw_only=True, tag="openigtlink.picture/1"):

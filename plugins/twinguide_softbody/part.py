@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from twinguide import Boundary, Context, Displacement, Inbox, Message, Registration, Solution, TwinGuideError
 from twinguide.clock import MS, SECOND
-from twinguide.errors import TwinGuideError
-from twinguide.messages import Boundary, Displacement, Inbox, Message, Registration, Solution
 
 from .constraints import Points, Surroundings, check_shapes, placed
 from .materials import Mixture, mix, tissue_of
@@ -23,7 +22,6 @@ from .plugin import CONTRACT, SoftbodyOptions
 
 if TYPE_CHECKING:
     from twinguide.case import Body, Case
-    from twinguide.hookspecs import Context
 
 Array = NDArray[np.float64]
 SILENT_NS = SECOND  # a sensor that says nothing for so long no longer holds the body

@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from twinguide.hookspecs import Contract, Part, Solver, Topic, hookimpl
-from twinguide.messages import Boundary, Displacement, Registration, Solution
+from twinguide import Boundary, Contract, Displacement, Part, Registration, Solution, Solver, Topic, hookimpl
 
 Positive = Annotated[float, Meta(gt=0)]
 NonNegative = Annotated[float, Meta(ge=0)]

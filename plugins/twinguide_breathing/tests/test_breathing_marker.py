@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from twinguide.frames import Pose, Transform, rotation_from_vector
+from twinguide import Pose, Transform
+from twinguide.frames import rotation_from_vector
 from twinguide_breathing.marker import ReferenceFilter, locate_chest
 
 SIGMA = np.array([6e-3, 6e-3, 2e-3, 1e-4, 1e-4, 4e-4])  # of one exposure: 6 mrad and 0.4 mm

@@ -5,8 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from twinguide.frames import Transform, rotation_from_vector
-from twinguide.messages import (
+from twinguide import (
     Array,
     Displacement,
     Exposure,
@@ -15,8 +14,10 @@ from twinguide.messages import (
     Inbox,
     PoseWire,
     Training,
+    Transform,
     WorkflowState,
 )
+from twinguide.frames import rotation_from_vector
 from twinguide_breathing.part import Breathing
 from twinguide_breathing.plugin import BreathingOptions
 from twinguide_breathing.synthetic import Fault, Patient, simulate

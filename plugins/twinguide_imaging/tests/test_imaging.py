@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from twinguide import Inbox, WorkflowState
 from twinguide.clock import SECOND
-from twinguide.messages import EchoSeen, Inbox, WorkflowState
+from twinguide.messages import EchoSeen
 from twinguide_imaging.imaging import Imaging
 from twinguide_imaging.plugin import ImagingOptions
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import trimesh
 
+from twinguide import Organ
 from twinguide.case import Case
 from twinguide.errors import CaseError
-from twinguide.hookspecs import Organ
 from twinguide.importing import import_case
 from twinguide.registry import Registry
 from twinguide_liver import vessels

@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from twinguide import BulkRef, Exposure, ImageTarget, Inbox, Lost
 from twinguide.bus.ring import NAME as RING_NAME
 from twinguide.clock import MS, SECOND, ClockMapping
 from twinguide.errors import FrameError
 from twinguide.frames import rotation_from_vector
-from twinguide.messages import BulkRef, Exposure, ImageTarget, Inbox, Lost
 from twinguide_calibration import register_layouts
 from twinguide_calibration.reading.sequences import frames_of_name
 from twinguide_openigtlink import (

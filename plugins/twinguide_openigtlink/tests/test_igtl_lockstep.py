@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from twinguide import Exposure, Inbox, PoseWire, Transform
 from twinguide.clock import MS, SECOND, ClockMapping
 from twinguide.errors import PluginError
-from twinguide.frames import Transform
-from twinguide.messages import BodiesSeen, Exposure, Inbox, PoseWire
+from twinguide.messages import BodiesSeen
 from twinguide_openigtlink import Server, lockstep
 from twinguide_openigtlink.incoming import Incoming
 from twinguide_openigtlink.plugin import IncomingOptions, ServedOptions, ToolRow

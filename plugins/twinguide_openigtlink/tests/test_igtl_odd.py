@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from twinguide import BulkRef, Exposure, Inbox
 from twinguide.bus.finite import first_flaw
 from twinguide.clock import ClockMapping
-from twinguide.messages import BulkRef, Exposure, Inbox
 from twinguide_openigtlink import Decoder, Image
 from twinguide_openigtlink.bench import line_of
 from twinguide_openigtlink.incoming import Incoming

@@ -9,21 +9,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from twinguide import Ack, BulkRef, Exposure, Finding, Inbox, PoseWire, Registration, Shown, Solution
+from twinguide import Command as OurCommand
+from twinguide import Transform as Rigid
 from twinguide.case import Body, Surface
-from twinguide.frames import Transform as Rigid
-from twinguide.messages import (
-    Ack,
-    BulkRef,
-    Calibration,
-    Exposure,
-    Finding,
-    Inbox,
-    PoseWire,
-    Registration,
-    Shown,
-    Solution,
-)
-from twinguide.messages import Command as OurCommand
+from twinguide.messages import Calibration
 from twinguide_openigtlink import Capability, Client, Command, Packet, PolyData, Query, Server, Status, Transform
 from twinguide_openigtlink.outgoing import Outgoing
 from twinguide_openigtlink.plugin import OutgoingOptions

@@ -4,8 +4,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from twinguide.frames import Pose
-from twinguide.messages import Act, BodiesSeen, Calibration, EchoSeen, Inbox, Truth
+from twinguide import Act, Inbox, Pose
+from twinguide.messages import BodiesSeen, Calibration, EchoSeen, Truth
 from twinguide_patient.head import Head
 from twinguide_patient.options import Fault
 from twinguide_patient.room import nominal_stage_from_tracker

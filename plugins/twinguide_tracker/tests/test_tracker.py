@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from twinguide import Exposure, Inbox, PoseWire, Transform
 from twinguide.clock import MS, SECOND, ClockMapping
-from twinguide.frames import Transform
-from twinguide.messages import BodiesSeen, Exposure, Inbox, PoseWire
+from twinguide.messages import BodiesSeen
 from twinguide_tracker.camera import Camera
 from twinguide_tracker.plugin import TrackerOptions
 from twinguide_tracker.tracker import Tracker
