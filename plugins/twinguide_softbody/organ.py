@@ -58,10 +58,10 @@ class SoftBody:
     """A body of m tetrahedra of mixed tissue, whose surface is held softly and whose target is moved.
 
     Vertices [m], shape (n, 3); tetrahedra, shape (m, 4), or (m, 10) of `quadratic`, which bend without locking;
-    `target` [m], shape (3,): the patch of `patch_radius_m` [m] around it is drawn to where the target is. `reduced` takes the fast path (`fastpath.py`) where its model is kept,
-    and has it trained for the next start where not. The same steps give the same bits; where it does not wait for what
-    a worker is to have found by a step, no frame is late for that, and errors stay bounded a little longer. Raises
-    CaseError for a mesh or a mixture that cannot be solved on.
+    `target` [m], shape (3,): the patch of `patch_radius_m` [m] around it is drawn to where the target is. `reduced`
+    takes the fast path (`fastpath.py`) where its model is kept, and has it trained for the next start where not. The
+    same steps give the same bits; where it does not wait for what a worker is to have found by a step, no frame is late
+    for that, and errors stay bounded a little longer. Raises CaseError for a mesh or mixture that cannot be solved on.
     """
 
     def __init__(
