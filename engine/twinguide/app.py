@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -20,6 +20,7 @@ from twinguide.case import Case
 from twinguide.checking import check
 from twinguide.clock import SECOND, Clock, ClockReal, ClockVirtual
 from twinguide.composing import finding_fault
+from twinguide.flaws import UNTOLD, Origin
 from twinguide.frames import NO_COVARIANCE, Transform, pose_covariance
 from twinguide.guarding import Guarded
 from twinguide.headsets import choose_backend, make_headset
@@ -48,18 +49,28 @@ PREPARATION_LIMIT_S = 300.0  # of the run's clock, from setup to guidance
 
 
 def run_scenario(
-    scenario: Scenario, registry: Registry, out: Path, *, say: Say, draw: bool = True, file: Path | None = None
+    scenario: Scenario,
+    registry: Registry,
+    out: Path,
+    *,
+    say: Say,
+    draw: bool = True,
+    file: Path | None = None,
+    settings: Iterable[str] = (),
 ) -> str:
-    """Run a scenario, read from `file` if any, into the session folder `out`, and return a line about what it left.
+    """Run a scenario into the session folder `out`, and return a line about what it left.
+
+    Errors name the `file` that it was read from, if any, or the `dotted.key=value` of the settings laid over it.
 
     Raises ScenarioError, PluginError, CaseError or HeadsetError before the first frame; an earlier session in `out` is
     then as it was. From then on the folder stays valid: an interrupt, a lost runtime or a full disk ends the run, not
     the recording.
     """
-    check(scenario, registry)
+    origin = Origin(str(file), tuple(settings)) if file else UNTOLD
+    check(scenario, registry, origin)
     needed = [*named_files(scenario, registry), *registry.files, *([file] if file and file.is_file() else [])]
     with make_folder(out, needed):
-        return _run(Run(scenario, registry, out, say), draw=draw)
+        return _run(Run(scenario, registry, out, say, origin), draw=draw)
 
 
 def _run(run: Run, *, draw: bool) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from twinguide.errors import ScenarioError
+from twinguide.flaws import UNTOLD, Origin
 from twinguide.hookspecs import World
 from twinguide.messages import Displacement, Exposure, Solution
 from twinguide.registry import Registry
@@ -14,55 +15,57 @@ TIPPED = ("pointer", "needle")
 ROLES_OF = {"controller": TIPPED, "fixed": ("reference",), "calibrate": TIPPED}  # a tool's key -> who may have it
 
 
-def check(scenario: Scenario, registry: Registry, where: str = "the scenario") -> None:
+def check(scenario: Scenario, registry: Registry, origin: Origin = UNTOLD) -> None:
     """Raise PluginError for a part nobody declares, ScenarioError for what lacks or does not go together."""
     for name, placement in scenario.parts.items():
-        convert(placement.options, registry.part(name).options, f"{where}, [parts.{name}.options]")
-    _check_sources(scenario, registry, where)
+        convert(placement.options, registry.part(name).options, origin, f"parts.{name}.options")
+    _check_sources(scenario, registry, origin)
     own = [n for n in scenario.parts if isinstance(part := registry.part(n), World) and part.head]
     if scenario.headset.recorded and own:
-        raise ScenarioError("one head", f"a recorded one beside that of {own[0]}", f"{where}, [headset] recorded")
+        raise ScenarioError("one head", f"a recorded one beside that of {own[0]}", origin.of("headset.recorded"))
     if scenario.registration.known and scenario.mode == "rehearse":
-        raise ScenarioError("no registration in a rehearsal, which has no patient", "one", f"{where}, [registration]")
+        raise ScenarioError("no registration in a rehearsal, which has no patient", "one", origin.of("registration"))
     for name, tool in scenario.tools.items():
-        _check_tool(tool, f"{where}, [tools.{name}]")
-    _check_together(scenario.tools, f"{where}, [tools]")
+        _check_tool(tool, f"tools.{name}", origin)
+    _check_together(scenario.tools, origin)
     roles = [tool.role for tool in scenario.tools.values()]
     wanted = ("needle",) if scenario.mode == "rehearse" else ("reference", "pointer", "needle")
     if any(roles.count(role) != 1 for role in wanted):
         got = ", ".join(f"{name} ({tool.role})" for name, tool in scenario.tools.items()) or "no tools"
-        raise ScenarioError(f"one tool each of role {', '.join(wanted)}", got, f"{where}, [tools]")
+        raise ScenarioError(f"one tool each of role {', '.join(wanted)}", got, origin.of("tools"))
 
 
-def _check_sources(scenario: Scenario, registry: Registry, where: str) -> None:
+def _check_sources(scenario: Scenario, registry: Registry, origin: Origin) -> None:
     """Refuse two sources of what the twin takes from one: its target would jump between both, tools come and go."""
     for kind, what in ((Exposure, "tracker"), (Displacement, "motion model"), (Solution, "solver")):
         of = [n for n in scenario.parts if any(t.message is kind for t in registry.part(n).publishes.values())]
         if len(of) > 1:
             raise ScenarioError(
-                f"one {what} at most, which publishes {kind.__name__}", " and ".join(of), f"{where}, [parts]",
+                f"one {what} at most, which publishes {kind.__name__}", " and ".join(of), origin.of("parts"),
                 "Leave one out; to see tools of two devices as one, let one part read both.",
             )  # fmt: skip
 
 
-def _check_tool(tool: Tool, where: str) -> None:
+def _check_tool(tool: Tool, path: str, origin: Origin) -> None:
     if tool.role == "headset" and tool.mount is None:
         raise ScenarioError(
-            "how the body is fixed to the headset", "neither mount nor calibration", where,
+            "how the body is fixed to the headset", "neither mount nor calibration", origin.of(path),
             "State [tools.<name>.mount], or name a result of `twinguide calibrate handeye`.",
         )  # fmt: skip
     for key, roles in ROLES_OF.items():
         if getattr(tool, key) and tool.role not in roles:
-            raise ScenarioError(f"a tool of role {' or '.join(roles)}", f"role {tool.role!r}", f"{where} {key}")
+            raise ScenarioError(
+                f"a tool of role {' or '.join(roles)}", f"role {tool.role!r}", origin.of(f"{path}.{key}")
+            )
 
 
-def _check_together(tools: Mapping[str, Tool], where: str) -> None:
+def _check_together(tools: Mapping[str, Tool], origin: Origin) -> None:
     tracked = [name for name, tool in tools.items() if not (tool.fixed or tool.controller)]
     if any(tool.fixed for tool in tools.values()) and tracked:
         raise ScenarioError(
-            "controllers alone beside a fixed reference", ", ".join(tracked), where,
+            "controllers alone beside a fixed reference", ", ".join(tracked), origin.of("tools"),
             'Set controller = "left" or "right", or track the reference.',
         )  # fmt: skip
     bodies = [name for name, tool in tools.items() if tool.role == "headset"]
     if len(bodies) > 1:
-        raise ScenarioError("one body on the headset at most", ", ".join(bodies), where)
+        raise ScenarioError("one body on the headset at most", ", ".join(bodies), origin.of("tools"))

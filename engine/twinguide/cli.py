@@ -264,8 +264,9 @@ def _run(
     changes += [f'headset.backend="{headset}"'] if headset else []
     changes += [f"loop.draw_every={draw_every}"] if draw_every is not None else []
     file = locate(scenario, registry)
-    ready = overridden(find(scenario, registry), [*changes, *settings], str(file))
-    _say(run_scenario(ready, registry, out, say=_say, file=file))
+    laid_over = [*changes, *settings]
+    ready = overridden(find(scenario, registry), laid_over, str(file))
+    _say(run_scenario(ready, registry, out, say=_say, file=file, settings=laid_over))
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Say what is wrong in tables of keys: which key, which there are, which was meant."""
+"""Say what is wrong in tables of keys: which key, where it comes from, which there are, which was meant."""
 
 from __future__ import annotations
 
@@ -31,6 +31,28 @@ class Flaw:
     next_step: str = ""
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a scenario's keys come from: a file, and `dotted.key=value` settings of the command line laid over it."""
+
+    file: str = "the scenario"
+    settings: tuple[str, ...] = ()
+
+    def of(self, path: str) -> str:
+        """Return in words where a dotted key comes from; for a table, with the settings of what is in it."""
+        held = list[str]()
+        for setting in reversed(self.settings):
+            key = setting.partition("=")[0].strip()
+            if f"{path}.".startswith(f"{key}."):
+                return f"--set {setting}" + (f", {path}" if path != key else "")
+            if path and key.startswith(f"{path}."):
+                held.insert(0, f"--set {setting}")
+        return ", ".join(part for part in (self.file, path, *held) if part)
+
+
+UNTOLD = Origin()
+
+
 def flaw_of(value: object, kind: Any, path: str = "") -> Flaw | None:  # noqa: ANN401 - a type
     """Return the innermost flaw of a value that does not fit its type, or None where it fits."""
     try:
@@ -44,10 +66,11 @@ def flaw_of(value: object, kind: Any, path: str = "") -> Flaw | None:  # noqa: A
     if table is not None:
         kinds = _keys(kind, table)
         for key in table:
+            inner = f"{path}.{key}" if path else key
             if key not in kinds:
                 wanted = f"one of the keys {', '.join(kinds)}" if kinds else "no keys"
-                return Flaw(wanted, repr(key), path, _meant(key, kinds))
-            if found := flaw_of(table[key], kinds[key], f"{path}.{key}" if path else key):
+                return Flaw(wanted, repr(key), inner, _meant(key, kinds))
+            if found := flaw_of(table[key], kinds[key], inner):
                 return found
     choices = _choices(kind)
     if choices and "enum" in told:

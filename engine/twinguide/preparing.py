@@ -16,6 +16,7 @@ import msgspec
 
 from twinguide.case import Case
 from twinguide.errors import CaseError, ScenarioError
+from twinguide.flaws import UNTOLD, Origin
 from twinguide.hookspecs import Motion, Part
 from twinguide.messages import Exposure
 from twinguide.registry import Registry, made
@@ -36,6 +37,7 @@ class Run:
     registry: Registry
     out: Path
     say: Say
+    origin: Origin = UNTOLD
 
     @property
     def declared(self) -> list[Part]:
@@ -183,11 +185,11 @@ def exposure_hz(run: Run) -> float:
         part = run.registry.part(name)
         for topic in part.publishes.values():
             if topic.message is Exposure:
-                where = f"[parts.{name}.options]"
-                options = convert(placed.options, part.options, where)
+                where = f"parts.{name}.options"
+                options = convert(placed.options, part.options, run.origin, where)
                 rate = getattr(options, "rate_hz", None) or topic.rate_hz or UNTOLD_HZ
                 if not 0 < rate < float("inf"):
-                    raise ScenarioError("exposures at a rate above 0 Hz", f"{rate}", f"{where} rate_hz")
+                    raise ScenarioError("exposures at a rate above 0 Hz", f"{rate}", run.origin.of(f"{where}.rate_hz"))
                 return float(rate)
     return UNTOLD_HZ
 
@@ -201,7 +203,7 @@ def _generator_of(run: Run) -> str:
     if name not in makers:
         known = ", ".join(sorted(makers)) or "none"
         raise ScenarioError(
-            f"generate:<organ>, of an organ with a generator: {known}", repr(run.scenario.case), "case",
+            f"generate:<organ>, of an organ with a generator: {known}", repr(run.scenario.case), run.origin.of("case"),
             "Name one of these, or a case folder: docs/case.md.",
         )  # fmt: skip
     return makers[name]
@@ -211,7 +213,7 @@ def prepare_case(run: Run) -> Case:
     """Return the scenario's case, which fits the scenario; a generated one becomes the session's folder `case`."""
     generator = _generator_of(run)
     case = Case.load(_generate(run, generator) if generator else Path(run.scenario.case))
-    check_known(run.scenario, case, run.say)
+    check_known(run.scenario, case, run.say, run.origin)
     motions = [part.name for part in run.declared if isinstance(part, Motion)]
     check_phase(case.breathing_phase, motions, run.say)
     return case
@@ -238,7 +240,7 @@ def _generate(run: Run, generator: str) -> Path:
     return case
 
 
-def check_known(scenario: Scenario, case: Case, say: Callable[[str], None]) -> None:
+def check_known(scenario: Scenario, case: Case, say: Callable[[str], None], origin: Origin = UNTOLD) -> None:
     """Raise CaseError where a registration could not be made and proven on the case's landmarks.
 
     One that is brought must be this case's, and leave a landmark that it has not used.
@@ -248,7 +250,7 @@ def check_known(scenario: Scenario, case: Case, say: Callable[[str], None]) -> N
         if scenario.mode == "guide":
             _check_landmarks(case)
         return
-    where = "[registration] calibration"
+    where = origin.of("registration.calibration")
     if known.case_hash and known.case_hash != case.content_hash:
         got = f"one of {known.case_hash[:12]}, {case.title} is {case.content_hash[:12]}"
         raise CaseError("a registration of this case", got, where, "Register this case, or name the other one.")

@@ -27,7 +27,7 @@ from twinguide.calibrating.result import (
     symmetric,
 )
 from twinguide.errors import CalibrationError, ScenarioError
-from twinguide.flaws import Flaw, flaw_of
+from twinguide.flaws import UNTOLD, Flaw, Origin, flaw_of
 from twinguide.frames import vector_from_rotation
 from twinguide.registry import Registry
 
@@ -163,7 +163,8 @@ def read(path: Path) -> dict[str, Any]:
 
 def load(path: Path) -> Scenario:
     """Read a scenario file and the results that it names; raise ScenarioError naming file and key."""
-    return calibrated(convert(_anchored(read(path), path.parent), Scenario, str(path)))
+    origin = Origin(str(path))
+    return calibrated(convert(_anchored(read(path), path.parent), Scenario, origin), origin)
 
 
 def _anchored(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -179,7 +180,7 @@ def _anchored(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
     return tables
 
 
-def calibrated(scenario: Scenario) -> Scenario:
+def calibrated(scenario: Scenario, origin: Origin = UNTOLD) -> Scenario:
     """Return the scenario with what the results say that it names; raise ScenarioError naming the key."""
     tools: dict[str, Tool] = {}
     for name, tool in scenario.tools.items():
@@ -188,7 +189,8 @@ def calibrated(scenario: Scenario) -> Scenario:
         try:
             tools[name] = _with_mount(tool) if tool.role == "headset" else _with_tip(tool)
         except CalibrationError as error:
-            raise ScenarioError(error.wanted, error.got, f"[tools.{name}] {error.where}", error.next_step) from error
+            where = f"{origin.of(f'tools.{name}.calibration')}, {error.where}"
+            raise ScenarioError(error.wanted, error.got, where, error.next_step) from error
     settings = scenario.registration
     try:
         if settings.calibration:
@@ -196,9 +198,8 @@ def calibrated(scenario: Scenario) -> Scenario:
         elif settings.known is not None:
             check_rigid(settings.known.matrix, settings.known.covariance, "known")
     except CalibrationError as error:
-        raise ScenarioError(
-            error.wanted, error.got, f"[registration] calibration, {error.where}", error.next_step
-        ) from error
+        where = f"{origin.of('registration.calibration')}, {error.where}"
+        raise ScenarioError(error.wanted, error.got, where, error.next_step) from error
     return msgspec.structs.replace(scenario, tools=scenario.tools | tools, registration=settings)
 
 
@@ -238,20 +239,13 @@ def _with_mount(tool: Tool) -> Tool:
     return msgspec.structs.replace(tool, mount=Mount(at_mm=(x, y, z), turn_deg=(u, v, w), covariance=own))
 
 
-def convert(tables: Any, kind: type[S], where: str, own: Iterable[str] = ()) -> S:  # noqa: ANN401 - whatever TOML holds
-    """Return tables as a Struct; raise ScenarioError naming the key.
-
-    The dotted keys `own` stand in no file, but on the command line.
-    """
+def convert(tables: Any, kind: type[S], origin: Origin, under: str = "") -> S:  # noqa: ANN401 - whatever TOML holds
+    """Return the tables `under` a dotted key as a Struct; raise ScenarioError naming the key and its origin."""
     try:
         return msgspec.convert(tables, kind)
     except msgspec.ValidationError as error:
-        flaw = flaw_of(tables, kind) or Flaw("known keys with values of their type", str(error), "")
-        unknown = f"{flaw.path}.{flaw.got[1:-1]}.".removeprefix(".")  # where the key itself is wrong
-        if any(path.startswith(f"{key}.") for key in own for path in (f"{flaw.path}.", unknown)):
-            where = "the command line"
-        at = f"{where}, {flaw.path}" if flaw.path else where
-        raise ScenarioError(flaw.wanted, flaw.got, at, flaw.next_step) from error
+        flaw = flaw_of(tables, kind, under) or Flaw("known keys with values of their type", str(error), under)
+        raise ScenarioError(flaw.wanted, flaw.got, origin.of(flaw.path), flaw.next_step) from error
 
 
 def locate(name: str, registry: Registry) -> Path:
@@ -274,10 +268,10 @@ def find(name: str, registry: Registry) -> dict[str, Any]:
 def overridden(tables: dict[str, Any], settings: Iterable[str], where: str = "the scenario") -> Scenario:
     """Return the scenario with `dotted.key=value` settings laid over it; values are TOML, or else plain text.
 
-    Raises ScenarioError naming the key, and `where` the tables come from.
+    Raises ScenarioError naming the key and the setting, or `where` the tables come from.
     """
-    own: list[str] = []
-    for setting in settings:
+    origin = Origin(where, tuple(settings))
+    for setting in origin.settings:
         key, equals, value = setting.partition("=")
         if not equals:
             raise ScenarioError("KEY=VALUE", repr(setting))
@@ -285,8 +279,7 @@ def overridden(tables: dict[str, Any], settings: Iterable[str], where: str = "th
             parsed = tomllib.loads(f"v = {value}")["v"]
         except tomllib.TOMLDecodeError:
             parsed = value
-        own.append(key.strip())
-        *path, last = own[-1].split(".")
+        *path, last = key.strip().split(".")
         table = tables
         for part in path:
             inner: Any = table.setdefault(part, {})
@@ -294,4 +287,4 @@ def overridden(tables: dict[str, Any], settings: Iterable[str], where: str = "th
                 raise ScenarioError("a table", f"{part!r} is a value", key)
             table = cast("dict[str, Any]", inner)
         table[last] = parsed
-    return calibrated(convert(tables, Scenario, where, own))
+    return calibrated(convert(tables, Scenario, origin), origin)

@@ -52,7 +52,7 @@ def test_a_result_can_be_set_on_the_command_line(scenario, pivot_result):
 def test_a_result_that_is_missing_or_faulty_is_refused_naming_the_tool(scenario, old, new):
     path = scenario.parent / "tips/pointer.toml"
     path.unlink() if new is None else path.write_text(path.read_text().replace(old, new, 1))
-    with pytest.raises(ScenarioError, match=r"\[tools\.pointer\] .*pointer\.toml"):
+    with pytest.raises(ScenarioError, match=r"tools\.pointer\.calibration, .*pointer\.toml"):
         load(scenario)
 
 

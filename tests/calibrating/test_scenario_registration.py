@@ -103,7 +103,7 @@ def test_a_faulty_registration_is_refused_naming_key_and_file(made, spoil, says)
     path.unlink() if spoil is None else path.write_text(spoil(path.read_text()))
     with pytest.raises(ScenarioError, match=says) as caught:
         load(scenario)
-    assert "[registration] calibration" in str(caught.value)
+    assert "registration.calibration" in str(caught.value)
     assert "registration.toml" in str(caught.value)
 
 

@@ -9,6 +9,7 @@ from twinguide.calibrating.result import HandEyeResult, rows_of, stamp, write_re
 from twinguide.case import Case
 from twinguide.checking import check
 from twinguide.errors import CaseError, PluginError, ScenarioError
+from twinguide.flaws import Origin
 from twinguide.frames import rotation_from_vector
 from twinguide.hookspecs import Sensor, Topic
 from twinguide.messages import Displacement, Exposure, Message, Solution
@@ -69,27 +70,48 @@ def test_a_wrong_value_beside_a_setting_is_told_with_its_file():
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        ("headset.widht=100", r"one of the keys backend, width, .*'widht'; in .*headset. Did you mean 'width'\?"),
-        ("clock=fats", r"one of 'real', 'virtual'; got 'fats'; in the command line, clock"),
+        (
+            "headset.widht=100",
+            r"one of the keys backend, width, .*'widht'; in --set headset\.widht=100. Did you mean 'width'\?",
+        ),
+        ("clock=fats", r"one of 'real', 'virtual'; got 'fats'; in --set clock=fats$"),
         ("clock=vitual", r"Did you mean 'virtual'\?"),
-        ("tools.needle.tip_mm=[1,2]", r"a list of length 3; got \[1, 2\]; in the command line, tools\.needle\.tip_mm"),
+        ("tools.needle.tip_mm=[1,2]", r"a list of length 3; got \[1, 2\]; in --set tools\.needle\.tip_mm=\[1,2\]$"),
         (
             "tools.needle.mount={at_mm=[0,0,0],sigma_m=1}",
-            r"'sigma_m'; in .*tools\.needle\.mount\. Did you .*'sigma_mm'",
+            r"'sigma_m'; in --set .*, tools\.needle\.mount\.sigma_m\. Did you .*'sigma_mm'",
         ),
-        ("headset.blend=['alfa']", r"one of 'alpha', 'additive', 'opaque'.*in the command line, headset\.blend"),
+        ("headset.blend=['alfa']", r"one of 'alpha', 'additive', 'opaque'.*in --set headset\.blend=\['alfa'\]$"),
         ("parts.puncture.placement=outside", r"one of 'inside', 'process'; got 'outside'; in .*parts\.puncture\.pl"),
-        ("loop.rate_hz=-1", r"wanted a number > 0; got -1; in the command line, loop\.rate_hz"),
-        ("registration={bump_mm=-3.0}", r"a number > 0; got -3\.0; in the command line, registration\.bump_mm"),
-        ("seed=many", r"wanted a whole number; got 'many'; in the command line, seed"),
-        ("record=1", r"wanted true or false; got 1; in the command line, record"),
-        ("clcok=real", r"'clcok'; in the command line. Did you mean 'clock'\?"),
-        ("tools.needle={}", r"wanted the key 'role'; got no keys; in the command line, tools\.needle"),
+        ("loop.rate_hz=-1", r"wanted a number > 0; got -1; in --set loop\.rate_hz=-1$"),
+        (
+            "registration={bump_mm=-3.0}",
+            r"a number > 0; got -3\.0; in --set registration={bump_mm=-3\.0}, registration\.bump_mm$",
+        ),
+        ("seed=many", r"wanted a whole number; got 'many'; in --set seed=many$"),
+        ("record=1", r"wanted true or false; got 1; in --set record=1$"),
+        ("clcok=real", r"'clcok'; in --set clcok=real. Did you mean 'clock'\?"),
+        ("tools.needle={}", r"wanted the key 'role'; got no keys; in --set tools\.needle={}$"),
     ],
 )
 def test_a_wrong_key_is_told_with_its_place_and_what_was_meant(setting, says):
     with pytest.raises(ScenarioError, match=says):
         overridden(tomllib.loads(GOOD), [setting])
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["parts.breathing.options.lag=1"], r"'lag'; in --set parts\.breathing\.options\.lag=1"),
+        (["parts.tracker.options={noise=1}"], r"'noise'; in --set parts\.tracker\.options={noise=1}, parts\.tr.*noise"),
+        (["tools.needle.role=pointer"], r"one tool each.*in s\.toml, tools, --set tools\.needle\.role=pointer$"),
+        (["tools.chest.calibrate=pivot", "seed=3"], r"role 'surrogate'; in --set tools\.chest\.calibrate=pivot"),
+        (["headset.recorded='x'"], r"one head.*in --set headset\.recorded='x'"),
+    ],
+)
+def test_what_does_not_go_together_is_told_with_the_setting_that_brought_it(registry, settings, says):
+    with pytest.raises(ScenarioError, match=says):
+        check(overridden(find("liver_puncture", registry), settings), registry, Origin("s.toml", tuple(settings)))
 
 
 def test_a_case_is_looked_for_beside_the_scenario_that_names_it(tmp_path):
@@ -105,13 +127,15 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_a_part_that_nobody_declares_is_refused_with_those_there_are(registry):
-    scenario = convert(tomllib.loads(GOOD.replace("puncture", "teleport")), Scenario, "test")
+    scenario = convert(tomllib.loads(GOOD.replace("puncture", "teleport")), Scenario, Origin("test"))
     with pytest.raises(PluginError, match=r"teleport.*puncture"):
         check(scenario, registry)
 
 
 def test_an_option_that_a_part_does_not_take_is_named(registry):
-    scenario = convert(tomllib.loads(GOOD + "[parts.puncture.options]\nangel_caution_deg = 3.0"), Scenario, "test")
+    scenario = convert(
+        tomllib.loads(GOOD + "[parts.puncture.options]\nangel_caution_deg = 3.0"), Scenario, Origin("test")
+    )
     with pytest.raises(ScenarioError, match="angel_caution_deg"):
         check(scenario, registry)
 
@@ -152,7 +176,7 @@ def test_settings_are_laid_over_a_scenario():
 
 def test_a_tool_that_lacks_is_named(registry):
     with pytest.raises(ScenarioError, match="pointer"):
-        check(convert(tomllib.loads(GOOD), Scenario, "test"), registry)
+        check(convert(tomllib.loads(GOOD), Scenario, Origin("test")), registry)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +220,7 @@ def test_a_tool_that_cannot_do_its_part_is_refused_by_name(registry, tool, said)
 
 
 def test_a_stated_mount_says_where_the_body_is_and_how_well_that_is_known():
-    mount = mount_of("body", convert(BODY, Tool, "test"))
+    mount = mount_of("body", convert(BODY, Tool, Origin("test")))
     np.testing.assert_allclose(mount.transform.translation, [0.0, 0.07, 0.04])
     np.testing.assert_allclose(mount.transform.rotation @ [0.0, 1.0, 0.0], [0.0, np.sqrt(0.75), -0.5])
     np.testing.assert_allclose(np.sqrt(np.diag(mount.covariance)), [np.radians(0.03)] * 3 + [1e-4] * 3)

@@ -133,7 +133,7 @@ def test_the_wearer_sees_the_controllers_tip_with_its_error(run):
 
 def test_a_reference_cannot_be_a_controller(registry):
     ready = overridden(find("liver_puncture", registry), ["tools.reference.controller=left"])
-    with pytest.raises(ScenarioError, match=r"tools\.reference\] controller"):
+    with pytest.raises(ScenarioError, match=r"in the scenario, tools\.reference\.controller"):
         check(ready, registry)
 
 
