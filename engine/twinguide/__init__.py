@@ -27,6 +27,7 @@ from twinguide.hookspecs import (
     World,
     hookimpl,
 )
+from twinguide.inbox import Inbox
 from twinguide.messages import (
     Ack,
     Act,
@@ -39,7 +40,6 @@ from twinguide.messages import (
     Finding,
     Gate,
     ImageTarget,
-    Inbox,
     Lost,
     Message,
     PoseWire,

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from twinguide.case import Case
     from twinguide.clock import ClockMapping
-    from twinguide.messages import BulkRef, Finding, Inbox
+    from twinguide.inbox import Inbox
+    from twinguide.messages import BulkRef, Finding
     from twinguide.scene import Mark, TwinView
 
 ENTRY_POINT_GROUP = "twinguide.plugins.v0"

@@ -6,8 +6,7 @@ dtype and shape. Times are integer nanoseconds of the run's clock, lengths metre
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -20,7 +19,6 @@ Vec3 = tuple[float, float, float]
 Vec4 = tuple[float, float, float, float]
 DisplayState = Literal["valid", "predicted", "degraded", "hidden", "unconfirmed"]
 Severity = Literal["advisory", "caution", "warning"]
-M = TypeVar("M", bound="Message")
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -419,28 +417,3 @@ class DoneMark(Message, frozen=True, kw_only=True, tag="twinguide.done/1"):
     part: str
     round: int
     published: tuple[str, ...] = ()  # tags
-
-
-class Inbox:
-    """What arrived since a part's last step, in order."""
-
-    def __init__(self, messages: Iterable[tuple[str, Message]] = ()) -> None:
-        self._messages = list(messages)
-
-    def __iter__(self) -> Iterator[Message]:
-        return (message for _, message in self._messages)
-
-    def __len__(self) -> int:
-        return len(self._messages)
-
-    def of(self, kind: type[M]) -> list[M]:
-        """Return all messages of a type, oldest first."""
-        return [message for _, message in self._messages if isinstance(message, kind)]
-
-    def last(self, kind: type[M]) -> M | None:
-        """Return the newest message of a type, or None."""
-        return next((message for _, message in reversed(self._messages) if isinstance(message, kind)), None)
-
-    def items(self) -> list[tuple[str, Message]]:
-        """Return (source part, message) pairs, oldest first."""
-        return list(self._messages)

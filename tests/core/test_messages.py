@@ -5,7 +5,8 @@ import pytest
 from twinguide.bus.catalogue import Catalogue, tag_of
 from twinguide.errors import BusError, PluginError
 from twinguide.frames import Transform
-from twinguide.messages import Array, Exposure, Inbox, Lost, Message, PoseWire
+from twinguide.inbox import Inbox
+from twinguide.messages import Array, Exposure, Lost, Message, PoseWire
 
 
 class Force(Message, frozen=True, kw_only=True, tag="acme.force/1"):

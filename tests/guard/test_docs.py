@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from twinguide import app
 from twinguide.cli import main
-from twinguide.messages import Inbox
+from twinguide.inbox import Inbox
 from twinguide.registry import Registry, resolve
 from twinguide.scenario import find, overridden
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from twinguide.hookspecs import Context, Motion, Part, Sensor, Solver, Topic, World, hookimpl
-from twinguide.messages import Array, BulkRef, Inbox, Lost, Message, Solution, Truth
+from twinguide.inbox import Inbox
+from twinguide.messages import Array, BulkRef, Lost, Message, Solution, Truth
 
 
 class Pulse(Message, frozen=True, kw_only=True, tag="chain.pulse/1"):

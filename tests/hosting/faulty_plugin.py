@@ -11,7 +11,8 @@ from collections.abc import Iterable
 import msgspec
 
 from twinguide.hookspecs import Context, Part, Sensor, Solver, Topic, hookimpl
-from twinguide.messages import Array, Inbox, Message, Registration
+from twinguide.inbox import Inbox
+from twinguide.messages import Array, Message, Registration
 
 
 class Beat(Message, frozen=True, kw_only=True, tag="faulty.beat/1"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from twinguide.bus.catalogue import Header
-from twinguide.messages import Inbox, Message
+from twinguide.inbox import Inbox
+from twinguide.messages import Message
 
 
 class Mailbox:

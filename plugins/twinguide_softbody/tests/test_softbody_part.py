@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from twinguide.frames import Transform, rotation_from_vector
-from twinguide.messages import Array, Boundary, BulkRef, Displacement, Inbox, PoseWire, Registration, Solution
+from twinguide.inbox import Inbox
+from twinguide.messages import Array, Boundary, BulkRef, Displacement, PoseWire, Registration, Solution
 from twinguide_softbody import mesh
 from twinguide_softbody.part import Softbody, at_time
 from twinguide_softbody.plugin import CONTRACT, SoftbodyOptions

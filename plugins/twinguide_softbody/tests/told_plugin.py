@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 
 from twinguide.hookspecs import Context, Motion, Part, Sensor, Topic, hookimpl
-from twinguide.messages import Array, Boundary, Displacement, Inbox, Message
+from twinguide.inbox import Inbox
+from twinguide.messages import Array, Boundary, Displacement, Message
 
 
 class Script(msgspec.Struct, frozen=True):
