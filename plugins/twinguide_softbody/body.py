@@ -146,7 +146,12 @@ class Springs:
 
 
 def joined(*parts: Springs) -> Springs:
-    """Return springs one after the other; a solver lays a part out once, however often it is joined to others."""
+    """Return springs one after the other; a solver lays a part out once, however often it is joined to others.
+
+    Raises CaseError where one is among them twice.
+    """
+    if len({id(one) for one in parts}) < len(parts):
+        raise CaseError("each part once", "one twice", "joined springs", "Give the part twice the stiffness.")
     return Springs(stacked([one.weights for one in parts]), np.concatenate([one.stiffness for one in parts]), parts)
 
 

@@ -31,6 +31,7 @@ STRAIN = 0.25  # 1 sigma of a tissue's strain: what two points may differ by, ov
 CONTRADICTION = 16.27  # squared deviations that one of 1000 triples of normal errors exceeds (chi-square, 3)
 FARTHEST_M = 0.1  # from where the CT shows it: no organ of a patient at rest moves so far
 JUMP_M = 0.02  # from one input to the next: 1.2 m/s at 60 Hz; a cough moves the liver by a tenth of that
+MOST_SHARE = 3.0  # of the target's motion, by which what surrounds an organ moves: more would tear it apart
 SLID_M = 0.005  # by which a point may slide over the body and still be the same: short against how its motion varies
 
 ROUNDING = 1e-6  # of a covariance's size: float32's
@@ -81,10 +82,12 @@ class Surroundings:
     turn_sigma: float = 2.2
 
     def __post_init__(self) -> None:
-        """Refuse what is not a number, or below 0."""
+        """Refuse what is not a number, or below 0, and shares beyond MOST_SHARE."""
         for field in fields(self):
-            if not 0.0 <= getattr(self, field.name) < np.inf:
-                raise CaseError(f"{field.name} of 0 or more", f"{getattr(self, field.name)}", "the surroundings")
+            share, value = field.name.endswith("_share"), getattr(self, field.name)
+            if not 0.0 <= value < np.inf or (share and value > MOST_SHARE):
+                wanted = f"{field.name} of 0 to {MOST_SHARE:g}" if share else f"{field.name} of 0 or more"
+                raise CaseError(wanted, f"{value}", "the surroundings")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

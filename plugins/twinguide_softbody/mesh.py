@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
 
 from twinguide.errors import CaseError
 
@@ -18,6 +19,8 @@ EDGES = np.array([[0, 1], [1, 2], [2, 0], [0, 3], [1, 3], [2, 3]])  # whose midp
 FACES = np.array([[1, 2, 3], [0, 3, 2], [0, 1, 3], [0, 2, 1]])  # without each corner, counter-clockwise from outside
 MIDDLES = np.array([[5, 9, 8], [7, 9, 6], [4, 8, 7], [6, 5, 4]])  # the midside nodes of the same
 LEAST_QUALITY = 1e-3  # below, one sliver spoils the whole matrix's condition
+NEIGHBOURS = 8  # by their centres, among which one that overlaps is looked for
+INSIDE = 0.01  # of a barycentric coordinate: far above rounding in slivers
 STRAIGHT = 1e-6  # of the edge: how far a midside node may lie from its edge's middle
 SOFTEST_PA, STIFFEST_PA = 1e-3, 1e12  # diamond's
 MOST_POISSON = 0.4995  # as near to 0.5 as the solver is verified; in single precision what lies beyond stands still
@@ -29,7 +32,7 @@ KUHN = ((0, 1, 2), (1, 2, 0), (2, 0, 1), (0, 2, 1), (1, 0, 2), (2, 1, 0))
 def check_mesh(vertices: Array, tetrahedra: Indices) -> None:
     """Refuse a mesh that cannot be solved on; raise CaseError with the reason and the first offender.
 
-    That it cuts through itself is seen at faces alone: parts that overlap without sharing any are not found.
+    That parts overlap which share no face is seen where one tetrahedron's centre lies in another.
     """
     if vertices.ndim != 2 or vertices.shape[1] != 3 or tetrahedra.ndim != 2 or tetrahedra.shape[1] not in (4, 10):
         got = f"{vertices.shape}, {tetrahedra.shape}"
@@ -47,6 +50,7 @@ def check_mesh(vertices: Array, tetrahedra: Indices) -> None:
         raise CaseError("a body of 1 mm to 2 m", f"{size:g} m", WHERE, "Give lengths in metres.")
     _check_shapes(vertices, tetrahedra)
     _check_links(len(vertices), tetrahedra)
+    _check_overlap(vertices[tetrahedra[:, :4]])
 
 
 def _check_shapes(vertices: Array, tetrahedra: Indices) -> None:
@@ -94,6 +98,19 @@ def _check_links(count: int, tetrahedra: Indices) -> None:
     if pieces > 1:
         got = f"{pieces} pieces, the smallest of {np.bincount(of).min()} tetrahedra"
         raise CaseError("one body, joined by faces", got, WHERE, f"A vertex or an edge is but a hinge. {FIX}")
+
+
+def _check_overlap(corners: Array) -> None:
+    """Refuse tetrahedra, shape (m, 4, 3) [m], of which one has another's centre inside."""
+    centres, inverse = corners.mean(axis=1), np.linalg.inv(corners[:, 1:] - corners[:, :1])
+    near = KDTree(centres).query(centres, k=min(NEIGHBOURS, len(centres)))[1]
+    for other in np.asarray(near, dtype=np.intp).reshape(len(centres), -1).T:
+        at = np.einsum("mx,mxc->mc", centres - corners[other, 0], inverse[other])
+        within = np.minimum(at.min(axis=1), 1.0 - at.sum(axis=1)) > INSIDE
+        within &= other != np.arange(len(centres))
+        if within.any():
+            got = f"{int(within.sum())} with their centre in another, first {int(within.argmax())}"
+            raise CaseError("tetrahedra that do not overlap", got, WHERE, FIX)
 
 
 def check_materials(young_pa: Array, poisson: Array) -> None:

@@ -111,6 +111,11 @@ def test_surroundings_below_nothing_are_refused(value):
         Surroundings(dome=value)
 
 
+def test_surroundings_that_would_tear_the_organ_apart_are_refused():
+    with pytest.raises(CaseError, match=r"dome_share of 0 to 3; got 1000000.0; in the surroundings"):
+        Surroundings(dome_share=1e6)
+
+
 def test_arrays_of_any_kind_and_order_give_the_same_body(body):
     still = np.array(VERTICES), np.array(TETRAHEDRA)
     for array in still:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from twinguide.errors import CaseError
 from twinguide_softbody import native
 from twinguide_softbody.attachment import Attachment, difference
 from twinguide_softbody.body import Body, Springs, joined
@@ -211,6 +212,12 @@ def test_the_solver_runs_on_the_cuda_text():
 
 
 @compiled
+def test_springs_joined_to_themselves_are_refused():
+    one = Springs(sp.csr_matrix(np.eye(4)), np.tile(np.eye(3), (4, 1, 1)))
+    with pytest.raises(CaseError, match=r"each part once; got one twice.*twice the stiffness"):
+        joined(one, one)
+
+
 def test_springs_joined_of_parts_act_as_whole_ones_and_a_further_part_leaves_the_matrix_alone():
     body = body_of(1)
     lay = layout(body, body.vertices[:, 0] < 1e-9)

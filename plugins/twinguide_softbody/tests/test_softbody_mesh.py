@@ -86,6 +86,18 @@ def test_three_tetrahedra_on_one_face_overlap_and_are_refused():
         mesh.check_mesh(vertices, tetrahedra)
 
 
+@pytest.mark.parametrize(("turns", "sound"), [(0.9, True), (1.15, False)])
+def test_a_ring_that_runs_into_its_own_beginning_overlaps_and_is_refused(turns, sound):
+    flat, tetrahedra = mesh.block((24, 2, 2), (1.0, 0.02, 0.02))
+    angle, out = 2 * np.pi * turns * flat[:, 0], 0.04 + flat[:, 2]
+    vertices = np.stack([out * np.cos(angle), flat[:, 1], -out * np.sin(angle)], axis=1)
+    if sound:
+        mesh.check_mesh(vertices, tetrahedra)
+        return
+    with pytest.raises(CaseError, match=r"do not overlap; got .* with their centre in another"):
+        mesh.check_mesh(vertices, tetrahedra)
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
