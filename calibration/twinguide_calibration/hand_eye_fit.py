@@ -11,7 +11,7 @@ from twinguide_calibration.hand_eye_noise import Shape, first_moment, next_momen
 from twinguide_calibration.latency import interpolate_poses, twists
 from twinguide_calibration.linear import invert, solve, squared_lengths, whitening_of
 from twinguide_calibration.refused import CalibrationRefused
-from twinguide_calibration.rigid import Array, Ints, adjoint, difference, inverse, perturb
+from twinguide_calibration.rigid import Array, Ints, adjoint, difference, inverse, perturb, skew
 from twinguide_calibration.weights import Biweight, biweight, robust_scale, settle_scale, tukey
 
 ROUNDS = 20
@@ -108,10 +108,12 @@ def _linear(
     """Return the residuals, the step, its length told in noise, and the noise's next second moment."""
     reached = inverse(z) @ a @ x
     residual = difference(reached, problem.b)
-    parts = [np.broadcast_to(np.eye(6), (len(a), 6, 6)), -adjoint(inverse(reached))]
+    jacobian = np.zeros((len(a), 6, 12 if speed is None else 13))
+    jacobian[:, :, :6] = np.eye(6)
+    jacobian[:, :3, 6:9] = jacobian[:, 3:, 9:12] = -reached[:, :3, :3].swapaxes(1, 2)  # minus its inverse's adjoint
+    jacobian[:, 3:, 6:9] = jacobian[:, :3, 6:9] @ skew(-reached[:, :3, 3])
     if speed is not None:
-        parts.append(adjoint(inverse(x)) @ speed[:, :, None])
-    jacobian = np.concatenate(parts, axis=2)
+        jacobian[:, :, 12] = speed @ adjoint(inverse(x)).T
     if problem.given:
         whitening, shape, kind, least = _given_whitening(problem, x), None, biweight(6), 1.0
     else:
@@ -129,7 +131,7 @@ def _linear(
     information = weighted.T @ flat
     step = -solve(information, weighted.T @ whitened.ravel())
     if not problem.given:
-        moment = next_moment(residual, weights, kind, jacobian, invert(flat.T @ flat) * scale**2)
+        moment = next_moment(residual + jacobian @ step, weights, kind, jacobian, invert(flat.T @ flat) * scale**2)
     length = sqrt(max(float(step @ information @ step), 0.0))
     return Final(residual, whitened, white, scale, kind, shape), step, length, moment
 

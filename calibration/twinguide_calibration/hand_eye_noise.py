@@ -14,7 +14,7 @@ import numpy as np
 
 from twinguide_calibration.hand_eye_start import SCALE_FLOOR
 from twinguide_calibration.linear import invert, squared_lengths
-from twinguide_calibration.rigid import Array, inverse, skew
+from twinguide_calibration.rigid import Array, skew
 from twinguide_calibration.weights import Biweight, robust_scale
 
 SHARE_KNOWN = 12.0  # the information in that a share lies between 0 and 1
@@ -23,13 +23,33 @@ LEAST_FREEDOM = 3.0  # fewer leave the mean of a squared distance without bound
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shape:
-    """A whitening (6, 6) of residuals, and how whitened noise changes, (6, 6) each, with each number of the shape.
+    """The noise's shape, by the lever (3, 3) of X: A's share in turning, and the sizes of what is left of it."""
 
-    The sizes' changes come first, by their logarithms; the last is the share's.
-    """
+    share: float
+    lever: Array
+    turning: float  # [rad]
+    moving: tuple[tuple[float, Array], ...]  # [m], each within a projection (3, 3)
 
-    whitening: Array
-    changes: tuple[Array, ...]
+    @property
+    def whitening(self) -> Array:
+        """Return the whitening (6, 6) of residuals."""
+        out = np.zeros((6, 6))
+        out[[0, 1, 2], [0, 1, 2]] = 1.0 / self.turning
+        for size, within in self.moving:
+            out[3:, 3:] += within / size
+        out[3:, :3] = -self.share / self.moving[0][0] * self.lever
+        return out
+
+    @property
+    def changes(self) -> Array:
+        """Return how whitened noise changes (s, 6, 6) with the logarithm of each squared size, and with the share."""
+        out = np.zeros((2 + len(self.moving), 6, 6))
+        out[0, :3, :3] = np.eye(3)
+        for change, (_, within) in zip(out[1:], self.moving, strict=False):
+            change[3:, 3:] = within
+        out[-1, 3:, :3] = self.lever * (self.turning / self.moving[0][0])
+        out[-1, :3, 3:] = out[-1, 3:, :3].T
+        return out
 
 
 def first_moment(residual: Array) -> Array:
@@ -54,30 +74,18 @@ def next_moment(residual: Array, weights: Array, kind: Biweight, jacobian: Array
 
 def shape_of(moment: Array, x: Array) -> Shape:
     """Return the shape that a second moment (6, 6) has by the lever of X."""
-    arm = inverse(x)[:3, 3]
-    lever = skew(arm)
-    line = np.outer(arm, arm) / max(float(arm @ arm), SCALE_FLOOR**2)
-    turning, both, moving = moment[:3, :3], moment[3:, :3], moment[3:, 3:]
+    arm = -x[:3, 3] @ x[:3, :3]
+    lever, line = skew(arm), np.outer(arm, arm) / max(float(arm @ arm), SCALE_FLOOR**2)
+    turning, both, rest = moment[:3, :3], moment[3:, :3], moment[3:, 3:]
     carried, common = lever @ turning @ lever.T, both @ lever.T
     share = min(max(float(common.trace()) / max(float(carried.trace()), 1e-30), 0.0), 1.0)
-    rest = moving - share * (common + common.T) + share**2 * carried
+    rest = rest - share * (common + common.T) + share**2 * carried
     total, along = float(rest.trace()), float((line * rest).sum())
-    across = (total - along) / 2.0
-    off, spared = np.eye(3) - line, [line]
-    if along >= across:  # by chance, or without a lever: all directions are alike
-        along = across = total / 3.0
-        off, spared = np.eye(3), []
-    turn_m, along_m, across_m = (sqrt(max(part, 0.0)) + SCALE_FLOOR for part in (turning.trace() / 3.0, along, across))
-    whitening, mixed = np.zeros((6, 6)), np.zeros((6, 6))
-    whitening[:3, :3] = np.eye(3) / turn_m
-    whitening[3:, 3:] = off / across_m + (line / along_m if spared else 0.0)
-    whitening[3:, :3] = -share / across_m * lever
-    mixed[3:, :3] = lever * (turn_m / across_m)
-    sizes = [np.zeros((6, 6)) for _ in range(2 + len(spared))]
-    sizes[0][:3, :3] = np.eye(3)
-    for size, part in zip(sizes[1:], [off, *spared], strict=True):
-        size[3:, 3:] = part
-    return Shape(whitening, (*sizes, mixed + mixed.T))
+    moving = [((total - along) / 2.0, np.eye(3) - line), (along, line)]
+    if along >= moving[0][0]:  # by chance, or without a lever: all directions are alike
+        moving = [(total / 3.0, np.eye(3))]
+    sizes = tuple((sqrt(max(square, 0.0)) + SCALE_FLOOR, within) for square, within in moving)
+    return Shape(share, lever, sqrt(max(float(turning.trace()) / 3.0, 0.0)) + SCALE_FLOOR, sizes)
 
 
 def small_sample(jacobian: Array, shape: Shape, count: float) -> tuple[Array, float]:
@@ -87,18 +95,17 @@ def small_sample(jacobian: Array, shape: Shape, count: float) -> tuple[Array, fl
     the restricted information on the shape's numbers (Kenward & Roger 1997); the freedom is that of the F with the mean
     which the squared distance of all k values then has.
     """
-    n, k = len(jacobian), jacobian.shape[2]
+    n, k, changes = len(jacobian), jacobian.shape[2], shape.changes
     flat = jacobian.reshape(-1, k)
     bread = invert(flat.T @ flat)
-    turned = [(change @ jacobian).reshape(-1, k) for change in shape.changes]
-    held = [bread @ (flat.T @ one) for one in turned]
-    both = [[bread @ (one.T @ two) for two in turned] for one in turned]
-    number = range(len(turned))
-    known = np.array([[np.trace(shape.changes[i] @ shape.changes[j]) * n / 2.0 for j in number] for i in number])
-    known -= np.array([[np.trace(both[i][j]) - np.trace(held[i] @ held[j]) / 2.0 for j in number] for i in number])
+    turned = (changes[:, None] @ jacobian).reshape(len(changes), -1, k)
+    held = bread @ (flat.T @ turned)
+    both = bread @ (turned.swapaxes(1, 2)[:, None] @ turned)
+    crossed = held[:, None] @ held
+    traces = np.trace(crossed, axis1=2, axis2=3)
+    known = n / 2.0 * np.einsum("iab,jba->ij", changes, changes) - np.trace(both, axis1=2, axis2=3) + traces / 2.0
     known *= count / n
     known[-1, -1] += SHARE_KNOWN
     chance = invert(known)
-    widened = [chance[i, j] * (both[i][j] - held[i] @ held[j]) for i in number for j in number]
-    apart = sum(chance[i, j] * float(np.trace(held[i] @ held[j])) for i in number for j in number)
-    return bread + 2.0 * np.sum(widened, axis=0) @ bread, max(2.0 * k / apart, LEAST_FREEDOM)
+    widened = np.einsum("ij,ijab->ab", chance, both - crossed)
+    return bread + 2.0 * widened @ bread, max(2.0 * k / float((chance * traces).sum()), LEAST_FREEDOM)

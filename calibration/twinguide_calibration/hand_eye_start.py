@@ -13,10 +13,8 @@ from twinguide_calibration.rigid import (
     Array,
     Ints,
     compose,
-    difference,
     inverse,
     logarithm,
-    mean_transform,
     nearest_rotation,
 )
 from twinguide_calibration.weights import median, robust_scale, serial_inflation
@@ -25,7 +23,7 @@ AXES_PARALLEL = 0.05  # second over first extent of the turning axes
 DISAGREE_RAD = np.radians(5.0)  # sigma of turning beyond which the two streams show no common body
 SCALE_FLOOR = 1e-12  # data without noise keep a scale to weigh with
 PAIRS = 600  # they start the refinement, and decide what is refused
-ROUNDS = 4
+ROUNDS = 4  # of reweighting; in the first all count alike
 MIRROR_LEFT = 0.1  # of how far a moved: a mirrored b leaves twice that, X taking up what the lever moved
 MIRROR_GAIN = 0.2  # of the residual: a mirrored stream that fits so much better is one
 
@@ -37,11 +35,11 @@ def park(a: Array, b: Array) -> tuple[Array, Array, float]:
     CalibrationRefused for too little turning, one axis alone, streams that no rotation aligns, and a mirrored one.
     """
     first, second = draw_pairs(len(a), PAIRS)
-    motion_a, motion_b = inverse(a[first]) @ a[second], inverse(b[first]) @ b[second]
+    motion_a, motion_b = inverse(a)[first] @ a[second], inverse(b)[first] @ b[second]
     turn_a, turn_b = logarithm(motion_a[:, :3, :3]), logarithm(motion_b[:, :3, :3])
     angle_a, angle_b = np.sqrt(squared_lengths(turn_a)), np.sqrt(squared_lengths(turn_b))
     apart = (angle_a - angle_b) ** 2
-    allowed = np.maximum(9.0 * np.median(apart), 1e-12)
+    allowed = max(9.0 * median(apart), 1e-12)
     good = (apart <= allowed) & (np.minimum(angle_a, angle_b) > LEAST_TURN) & (np.maximum(angle_a, angle_b) < 3.0)
     if good.sum() < 3:
         raise CalibrationRefused(
@@ -119,8 +117,7 @@ def _axis_spread(turns: Array) -> float:
 
 def _align_axes(turn_a: Array, turn_b: Array) -> tuple[Array, float]:
     """Return R with `turn_a = R turn_b`, reweighted, and the robust sigma [rad] left."""
-    rotation = nearest_rotation(turn_a.T @ turn_b)
-    squares = squared_lengths(turn_a - turn_b @ rotation.T)
+    rotation, squares = np.eye(3), np.ones(len(turn_a))
     for _ in range(ROUNDS):
         rotation = nearest_rotation((_least_absolute(squares)[:, None] * turn_a).T @ turn_b)
         squares = squared_lengths(turn_a - turn_b @ rotation.T)
@@ -129,16 +126,14 @@ def _align_axes(turn_a: Array, turn_b: Array) -> tuple[Array, float]:
 
 def _hand(motion_a: Array, motion_b: Array, rotation: Array) -> tuple[Array, float]:
     """Return X's translation [m] from `(R_a - I) t = R t_b - t_a` over pairs, reweighted, and the robust sigma [m]."""
-    left = motion_a[:, :3, :3] - np.eye(3)
-    right = motion_b[:, :3, 3] @ rotation.T - motion_a[:, :3, 3]
-    weights = np.ones(len(left))
-    translation = np.zeros(3)
-    flat = left.reshape(-1, 3)
+    left = (motion_a[:, :3, :3] - np.eye(3)).reshape(-1, 3)
+    right = (motion_b[:, :3, 3] @ rotation.T - motion_a[:, :3, 3]).ravel()
+    translation, squares = np.zeros(3), np.ones(len(motion_a))
     for _ in range(ROUNDS):
-        weighted = flat * np.repeat(weights, 3)[:, None]
-        translation = solve(weighted.T @ flat, weighted.T @ right.ravel())
-        weights = _least_absolute(squared_lengths(left @ translation - right))
-    return translation, robust_scale(squared_lengths(left @ translation - right), 3)
+        weighted = left * np.repeat(_least_absolute(squares), 3)[:, None]
+        translation = solve(weighted.T @ left, weighted.T @ right)
+        squares = squared_lengths((left @ translation - right).reshape(-1, 3))
+    return translation, robust_scale(squares, 3)
 
 
 def _least_absolute(squares: Array) -> Array:
@@ -147,10 +142,11 @@ def _least_absolute(squares: Array) -> Array:
 
 
 def _robust_mean(transforms: Array) -> Array:
-    """Return the mean of transforms, shape (n, 4, 4), with distant ones weighed down (rad and m alike)."""
-    weights = np.ones(len(transforms))
-    mean = transforms[0]
+    """Return the mean of transforms, shape (n, 4, 4), of least distances (rotations' entries and metres alike)."""
+    flat = transforms.reshape(-1, 16)
+    mean, squares = flat[0], np.ones(len(flat))
     for _ in range(ROUNDS):
-        mean = mean_transform(transforms, weights)
-        weights = _least_absolute(squared_lengths(difference(transforms, mean)))
-    return mean
+        weights = _least_absolute(squares)
+        mean = weights @ flat / weights.sum()
+        squares = squared_lengths(flat - mean)
+    return compose(nearest_rotation(mean.reshape(4, 4)[:3, :3]), mean.reshape(4, 4)[:3, 3])

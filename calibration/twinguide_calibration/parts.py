@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import sqrt
+
 import numpy as np
 
 from twinguide_calibration.error import misfit_probability
 from twinguide_calibration.linear import eigen, solve, squared_lengths
 from twinguide_calibration.refused import CalibrationRefused
-from twinguide_calibration.rigid import Array, Bools, Ints, difference
+from twinguide_calibration.rigid import Array, Bools, Ints
 from twinguide_calibration.weights import median, serial_inflation
 
 MOST_REJECTED = 0.5  # the breakdown point: beyond it no majority tells which samples are right
@@ -60,12 +62,12 @@ def in_motion(a: Array, b: Array) -> Bools:
     """
     steps: list[Array] = []
     for poses in (a, b):
-        turn = np.sqrt(squared_lengths(difference(poses[1:], poses[:-1])[:, :3]))
-        move = np.sqrt(squared_lengths(np.diff(poses[:, :3, 3], axis=0)))
-        turned = np.sqrt(squared_lengths(difference(poses, poses[:1])[:, :3]))
-        moved = np.sqrt(squared_lengths(poses[:, :3, 3] - poses[0, :3, 3]))
-        wide, far = (max(float(np.sort(extent)[int(MOST * (len(a) - 1))]), 1e-12) for extent in (turned, moved))
-        steps.append(turn / wide + move / far)
+        step = np.zeros(len(poses) - 1)
+        for part in (poses[:, :3, :3].reshape(-1, 9), poses[:, :3, 3]):  # a chord is a turn's angle, near enough
+            away = np.sort(squared_lengths(part - part[0]))
+            extent = max(sqrt(float(away[int(MOST * (len(part) - 1))])), 1e-12)
+            step += np.sqrt(squared_lengths(np.diff(part, axis=0))) / extent
+        steps.append(step)
     way = np.concatenate([[0.0], np.cumsum(np.minimum(*steps))])
     return np.concatenate([[True], np.diff(np.floor(way / STILL)) > 0.0])
 
@@ -121,8 +123,8 @@ def rows_told(rows: Ints) -> str:
 
 def _sums(whitened: Array, jacobian: Array, inside: Bools) -> tuple[Array, Array]:
     """Return each sample's information (n, k, k) and gradient (n, k); nothing of one outside."""
-    used = jacobian * inside[:, None, None]
-    return np.einsum("nij,nik->njk", used, used), np.einsum("nij,ni->nj", used, whitened)
+    across = (jacobian * inside[:, None, None]).swapaxes(1, 2)
+    return across @ jacobian, (across @ whitened[:, :, None])[..., 0]
 
 
 def _gain(held: Array, pulled: Array) -> Array:

@@ -11,6 +11,7 @@ from twinguide_calibration.rigid import Array, Bools, Ints, as_floats, nearest_r
 
 ROTATION_TOLERANCE = 1e-3  # of R'R - I: text with four digits and float32 drift pass, a scale or a shear does not
 ROTATION_SILENT = 2e-5  # six printed digits leave this much; nothing worth telling
+ROTATION_EXACT = 1e-14  # rounding alone: projected before
 FARTHEST_M = 30.0  # no tracked tool is farther from its tracker: the numbers are millimetres
 FAULTY_SHARE = 0.05  # of rows beyond which data are taken to be wrong as a whole
 UNITS_RATIO = (900.0, 1111.0)  # consecutive distances whose ratio says that the unit changed between two rows
@@ -54,22 +55,22 @@ def check_poses(matrices: Array, what: str = "poses", at_least: int = 1, numbers
     seen = np.isfinite(matrices).all(axis=(1, 2)) & (matrices != 0.0).any(axis=(1, 2))
     kept = np.flatnonzero(seen)
     notes = [f"{what}: {len(matrices) - len(kept)} of {len(matrices)} are missing, left out"] * (not seen.all())
+    good = matrices[kept]
     if len(kept):
-        good = matrices[kept]
         _refuse_transposed(good, numbers[kept], what)
         faulty, off, why = _faulty(good, numbers[kept], what)
         notes += [f"{what}: {faulty.sum()} rows {why}, left out"] * bool(faulty.any())
-        kept, off = kept[~faulty], off[~faulty]
-        _refuse_units(matrices[kept, :3, 3], numbers[kept], what)
-        _refuse_near(matrices[kept], numbers[kept], what)
+        kept, off, good = kept[~faulty], off[~faulty], good[~faulty]
+        _refuse_units(good[:, :3, 3], numbers[kept], what)
+        _refuse_near(good, numbers[kept], what)
+        if off.max(initial=0.0) > ROTATION_EXACT:
+            good[:, :3, :3] = nearest_rotation(good[:, :3, :3])
         if off.max(initial=0.0) > ROTATION_SILENT:
             notes.append(f"{what}: rotations made orthonormal (off by up to {off.max():.1g})")
     if len(kept) < at_least:
         raise CalibrationRefused(
             f"{what}: {len(kept)} that can be used; wanted at least {at_least}", "Record more, with the tool in view."
         )
-    good = matrices[kept]
-    good[:, :3, :3] = nearest_rotation(good[:, :3, :3])
     return Poses(good, kept, tuple(notes))
 
 
