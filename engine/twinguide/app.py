@@ -154,7 +154,7 @@ def plan_of(run: Run, case: Case) -> RunPlan:
     """Return what hub and hosts are told."""
     s = run.scenario
     parts = [
-        PartPlan(name, placed.placement or run.registry.part(name).placement, placed.options)
+        PartPlan(name, placed.placement or run.registry.part(name).placement, placed.options, placed.interpreter)
         for name, placed in s.parts.items()
     ]
     return RunPlan(

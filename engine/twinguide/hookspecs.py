@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from twinguide.case import Case
     from twinguide.clock import ClockMapping
     from twinguide.inbox import Inbox
-    from twinguide.messages import BulkRef, Finding
-    from twinguide.scene import Mark, TwinView
+    from twinguide.messages import BulkRef
 
 ENTRY_POINT_GROUP = "twinguide.plugins.v0"
 hookspec = pluggy.HookspecMarker("twinguide")
@@ -124,11 +123,10 @@ class Motion(Part):
 
 @dataclass(frozen=True)
 class Contract:
-    """What a solver promises: each level's claimed 95 % error [mm], the deadline, and where it can run."""
+    """What a solver promises: its deadline, and each level's 95 % error [mm]."""
 
     deadline_ms: float
     levels: Mapping[str, float]
-    backends: Sequence[Literal["cpu", "cuda"]] = ("cpu",)
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,7 @@ class Operator(Part):
 class Guidance(Part):
     """Measurements on a frame: `make` names a class with `assess(twin) -> findings`; inside, every second frame."""
 
-    placement: Literal["inside", "process"] = "inside"
+    placement: Literal["inside"] = "inside"
     budget_ms: float = 1.0
 
 
@@ -160,7 +158,7 @@ class Guidance(Part):
 class Overlay(Part):
     """Extra marks in the picture: `make` names a class with `marks(twin) -> marks`; inside, data only, no GL."""
 
-    placement: Literal["inside", "process"] = "inside"
+    placement: Literal["inside"] = "inside"
     budget_ms: float = 1.0
 
 
@@ -224,20 +222,4 @@ class PartLike(Protocol):
 
     def step(self, t_ns: int, inbox: Inbox) -> Iterable[Message]:
         """Do one step at `t_ns` [ns] with what arrived since the last, and return what to publish."""
-        ...
-
-
-class GuidanceLike(Protocol):
-    """What a guidance class answers."""
-
-    def assess(self, twin: TwinView) -> Iterable[Finding]:
-        """Measure one frame's twin."""
-        ...
-
-
-class OverlayLike(Protocol):
-    """What an overlay class answers."""
-
-    def marks(self, twin: TwinView) -> Iterable[Mark]:
-        """Return marks to draw in one frame."""
         ...

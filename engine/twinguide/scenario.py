@@ -129,8 +129,9 @@ class RegistrationSettings(Strict, frozen=True, kw_only=True):
 class Placement(Strict, frozen=True, kw_only=True):
     """One part of the run."""
 
-    placement: Literal["inside", "process"] | None = None
-    options: dict[str, Any] = {}
+    placement: Literal["inside", "process"] | None = None  # left out: as the part declares
+    interpreter: str = ""  # the Python of another environment, to run the part in a process there
+    options: dict[str, Any] = {}  # as the part's plugin declares them
 
 
 class Scenario(Strict, frozen=True, kw_only=True):

@@ -18,7 +18,6 @@ NonNegative = Annotated[float, Meta(ge=0)]
 CONTRACT = Contract(
     deadline_ms=1000 / 60,
     levels={"full": 3.6, "reduced": 3.6, "partial": 3.6, "rigid": 5.1},
-    backends=("cpu", "cuda"),
 )
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from twinguide.app import Run, compose_loop
+from twinguide.app import Run, compose_loop, plan_of
 from twinguide.errors import PluginError
 from twinguide.hookspecs import Hooks
+from twinguide.hosting.plan import permissions_of
 from twinguide.registry import Registry
 from twinguide.scenario import find, overridden
 
@@ -193,6 +194,32 @@ def test_guidance_that_cannot_be_imported_is_refused_with_the_reason(tmp_path, m
     module = f"acme_{says.replace(' ', '_')}"
     with pytest.raises(PluginError, match=says):
         compose(tmp_path, monkeypatch, demo_case, module, text, f"Guidance('own', make='{module}:Tip')")
+
+
+def placed(tmp_path, demo_case, *settings):
+    registry = Registry.load()
+    ready = overridden(find("liver_puncture", registry), settings)
+    plan = plan_of(Run(ready, registry, tmp_path, print), demo_case)
+    return plan, registry
+
+
+def test_a_scenario_gives_a_part_another_interpreter(tmp_path, demo_case):
+    plan, registry = placed(tmp_path, demo_case, "parts.tracker.interpreter=/x/python")
+    assert plan.part("tracker").interpreter == "/x/python"
+    assert "tracker" in permissions_of(plan, registry).remote
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["parts.puncture.placement=process"], "what the loop calls.*process; in part puncture"),
+        (["parts.tracker.placement=inside", "parts.tracker.interpreter=/x/python"], "interpreter.*in part tracker"),
+        (["parts.puncture.interpreter=/x/python"], "interpreter.*in part puncture"),
+    ],
+)
+def test_a_placement_that_would_be_passed_over_is_refused(tmp_path, demo_case, settings, says):
+    with pytest.raises(PluginError, match=says):
+        permissions_of(*placed(tmp_path, demo_case, *settings))
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
+import venv
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +106,41 @@ def test_another_interpreter_runs_a_part_by_the_module(runs):
     session.advance(100_000_000)
     assert len(session.drain()) == 6
     assert b"twinguide.hosting" in Path(f"/proc/{session.part_states['heart'].pid}/cmdline").read_bytes()
+
+
+OTHER = """
+import sys
+from twinguide import Lost
+
+class Device:
+    def __init__(self, ctx):
+        pass
+
+    def step(self, t_ns, inbox):
+        return [Lost(t_ns=t_ns, of="device", reason=sys.prefix)]
+"""
+DECLARED = """
+from twinguide import Lost, Sensor, Topic, hookimpl
+
+@hookimpl
+def parts():
+    return [Sensor("device", make="only_in_the_other:Device", publishes={"lost": Topic(Lost)}, rate_hz=10)]
+"""
+
+
+def test_a_part_runs_in_another_environment_with_libraries_of_its_own(runs, tmp_path):
+    other = tmp_path / "other"
+    venv.create(other, symlinks=True, with_pip=False)
+    (packages,) = other.glob("lib/python*/site-packages")
+    ours = [path for path in sys.path if path.endswith("-packages")]
+    lines = [f"import site; site.addsitedir({path!r})" for path in ours]  # with the .pth files in it
+    (packages / "ours.pth").write_text("\n".join(lines))
+    (packages / "only_in_the_other.py").write_text(OTHER)
+    (tmp_path / "device_plugin.py").write_text(DECLARED)
+    session = runs(["device"], plugin=str(tmp_path / "device_plugin.py"), interpreter=str(other / "bin/python"))
+    session.advance(SECOND // 2)
+    assert {message.reason for _, message in session.drain()} == {str(other)}
+    assert importlib.util.find_spec("only_in_the_other") is None
 
 
 def test_a_missing_interpreter_is_a_part_that_fails_with_the_reason(runs):

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import msgspec
 
 from twinguide.bus.topics import Permissions, steps
-from twinguide.errors import BusError
+from twinguide.errors import BusError, PluginError
+from twinguide.hookspecs import Guidance, Overlay, Part
 from twinguide.registry import Registry
 
 STARVED = 10  # times a deadline: so long a part may get no core of a machine that is too busy
@@ -20,7 +21,7 @@ class PartPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     placement: Literal["inside", "process"]
     options: dict[str, Any] = {}
-    interpreter: str = ""  # another Python to run it; empty: the engine's own
+    interpreter: str = ""  # another Python to run it in a process; empty: the engine's own
 
 
 class RunPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -106,8 +107,18 @@ class ControlReply(msgspec.Struct, frozen=True):
 def permissions_of(plan: RunPlan, registry: Registry) -> Permissions:
     """Return who may publish and see what in a run; raise PluginError or TopicRefused where it cannot be."""
     parts = {part.name: registry.part(part.name) for part in plan.parts}
+    for placed in plan.parts:
+        _check_placement(placed, parts[placed.name])
     inside = {p.name for p in plan.parts if p.placement == "inside" or not steps(parts[p.name])}
     return Permissions(parts, inside, records=plan.record)
+
+
+def _check_placement(placed: PartPlan, part: Part) -> None:
+    where = f"part {placed.name}"
+    if isinstance(part, (Guidance, Overlay)) and placed.placement == "process":
+        raise PluginError("placement inside for what the loop calls in its frame", "process", where)
+    if placed.placement == "inside" and placed.interpreter:
+        raise PluginError("placement process for an interpreter of its own", "inside", where)
 
 
 def registry_of(plan: RunPlan) -> Registry:
