@@ -22,6 +22,7 @@ from twinguide import (
     TwinGuideError,
     WorkflowState,
 )
+from twinguide.clock import SECOND
 
 from . import gate
 from .lag import LagPrior
@@ -29,7 +30,7 @@ from .marker import ChestSample, ReferenceFilter, locate_chest
 from .model import HORIZONS_S, BreathingModel, Prediction, TooLittle, fit
 from .plugin import BreathingOptions
 from .rest import RestWatch
-from .training import SECOND, TrainingLog, trained
+from .training import TrainingLog, trained
 from .watch import Verdict, Watch
 from .waveform import GRID_HZ, HISTORY_S, history_features
 
@@ -43,7 +44,8 @@ class Breathing:
 
     def __init__(self, ctx: Context) -> None:
         o: BreathingOptions = ctx.options
-        self._options, self._log_to = o, ctx.log
+        self._options = o
+        self._log = ctx.log
         self._of = o.of or ctx.case.plan.target_structure
         self._prior = LagPrior(
             o.imaging_lag_ms * 1e-3,
@@ -55,11 +57,12 @@ class Breathing:
         self._reference = ReferenceFilter(o.reference_window_s)
         self._step = ""
         self._training: TrainingLog | None = None
-        self._fit_at_ns = self._told_ns = 0
+        self._fit_at_ns = 0
+        self._progress_at_ns = 0  # when the training's progress is next published
         self._note = ""
         self._follower: Follower | None = None
         self._rest: RestWatch | None = None  # since the last registration
-        self._excused_m = 0.0  # of creep, when landmarks were last verified
+        self._excused_m = 0.0  # of creep, which was seen before landmarks were last verified
         self._gate = gate.UNKNOWN
 
     def step(self, t_ns: int, inbox: Inbox) -> Iterator[Message]:
@@ -76,13 +79,17 @@ class Breathing:
 
     def _on_workflow(self, state: WorkflowState, t_ns: int) -> None:
         if state.step == "train" and self._step != "train":
-            self._training, self._follower, self._gate = TrainingLog(t_ns), None, gate.UNKNOWN
-            self._fit_at_ns, self._told_ns = t_ns + round(self._options.train_s * SECOND), t_ns - PROGRESS_NS
+            self._training = TrainingLog(t_ns)
+            self._follower = None
+            self._gate = gate.UNKNOWN
+            self._fit_at_ns = t_ns + round(self._options.train_s * SECOND)
+            self._progress_at_ns = t_ns
             self._note = ""
         elif state.step != "train":
             self._training = None
         if state.step == "register":
-            self._rest, self._excused_m = None, 0.0
+            self._rest = None
+            self._excused_m = 0.0
         elif state.step == "verify" and self._rest and self._rest.creep:
             self._excused_m = self._rest.creep.size  # landmarks decide; the region stays as wide as it has become
         self._step = state.step
@@ -91,9 +98,9 @@ class Breathing:
         sample = self._locate(exposure)
         if sample is None:
             bodies = {"chest marker": self._options.chest, "reference": self._options.reference}
-            hidden = {body: name for body, name in bodies.items() if name not in exposure.tools}
-            unseen = [f"{body}: {exposure.lost.get(name, 'not tracked')}" for body, name in hidden.items()]
-            self._gate = gate.GateState(False, ", ".join(unseen) or "chest marker: no place that makes sense")
+            unseen = {body: name for body, name in bodies.items() if name not in exposure.tools}
+            reasons = [f"{body}: {exposure.lost.get(name, 'not tracked')}" for body, name in unseen.items()]
+            self._gate = gate.GateState(False, ", ".join(reasons) or "chest marker: no place that makes sense")
         elif self._training:
             self._training.add_chest(sample)
         elif self._follower:
@@ -111,16 +118,16 @@ class Breathing:
         try:
             return locate_chest(self._reference.add(reference.pose(exposure.t_ns)), chest.pose(exposure.t_ns))
         except TwinGuideError as error:
-            self._log_to.warning("exposure at %d ns passed over: %s", exposure.t_ns, error)
+            self._log.warning("exposure at %d ns passed over: %s", exposure.t_ns, error)
             return None
 
     def _follow(self, follower: Follower, rest: RestWatch, sample: ChestSample) -> Iterator[Message]:
         rest.add(sample.t_ns * 1e-9, sample.position)
-        followed = follower.follow(sample)
-        if followed is None:
+        answer = follower.follow(sample)
+        if answer is None:
             self._gate = gate.GateState(False, "chest marker seen too short")
             return
-        prediction, verdict = followed
+        prediction, verdict = answer
         prediction = replace(prediction, covariance=prediction.covariance + rest.covariance())
         if verdict.in_model and rest.creep and rest.creep.size > self._excused_m + self._options.creep_mm * 1e-3:
             verdict = Verdict(False, f"reference or chest marker has crept by {rest.creep.size * 1e3:.1f} mm: verify")
@@ -142,8 +149,8 @@ class Breathing:
         assert self._training is not None
         if t_ns >= self._fit_at_ns:
             yield self._fit(self._training, t_ns)
-        elif t_ns - self._told_ns >= PROGRESS_NS:
-            self._told_ns = t_ns
+        elif t_ns >= self._progress_at_ns:
+            self._progress_at_ns = t_ns + PROGRESS_NS
             share = (t_ns - self._training.start_ns) / (self._options.train_s * SECOND)
             yield Training(t_ns=t_ns, progress=min(share, 0.99), done=False, note=self._note)
 
@@ -152,10 +159,12 @@ class Breathing:
             recording = log.recording()
             model = fit(recording, self._prior)
         except (TooLittle, np.linalg.LinAlgError) as error:
-            self._fit_at_ns, self._told_ns = t_ns + round(RETRY_S * SECOND), t_ns
+            self._fit_at_ns = t_ns + round(RETRY_S * SECOND)
+            self._progress_at_ns = t_ns + PROGRESS_NS
             self._note = f"training goes on: {error}"
             return Training(t_ns=t_ns, progress=0.99, done=False, note=self._note)
-        self._training, self._follower = None, Follower(model)
+        self._training = None
+        self._follower = Follower(model)
         self._rest = self._rest or self._follower.rest_watch()
         for at_s, position in zip(recording.chest_times.tolist(), recording.chest, strict=True):
             self._rest.add(at_s, position)
@@ -166,12 +175,14 @@ class Follower:
     """A trained model at work: keeps the chest's recent history and the watch over it."""
 
     def __init__(self, model: BreathingModel) -> None:
-        self._model, self._watch = model, Watch(model.familiar)
+        self._model = model
+        self._watch = Watch(model.familiar)
         self._history: deque[tuple[float, float]] = deque(maxlen=round(1.5 * HISTORY_S * GRID_HZ))
 
     def follow(self, sample: ChestSample) -> tuple[Prediction, Verdict] | None:
         """Return the prediction and whether it can be believed; None while the history is too short."""
-        now, value = sample.t_ns * 1e-9, float(self._model.projection.apply(sample.position))
+        now = sample.t_ns * 1e-9
+        value = float(self._model.projection.apply(sample.position))
         if self._history and now <= self._history[-1][0]:
             return None
         self._history.append((now, value))
@@ -195,7 +206,7 @@ class Follower:
 
 
 def _doubted(prediction: Prediction, model: BreathingModel) -> Prediction:
-    """Widen what is out of model: the target may be anywhere within its usual travel (1 sigma: a third of it)."""
+    """Widen a prediction out of model: the target may be anywhere in its usual travel (1 sigma: a third of it)."""
     full: NDArray[np.float64] = model.displacement(np.array([[model.resting + model.travel, 0.0]]))[0]
     wide = prediction.covariance + float(full @ full) / 9.0 * np.eye(3)
     return Prediction(prediction.displacement, wide, prediction.velocity, prediction.state)

@@ -9,8 +9,6 @@ from twinguide import ImageTarget, Training
 from .marker import ChestSample
 from .model import LEAST_IMAGES, BreathingModel, Recording, TooLittle
 
-SECOND = 1_000_000_000
-
 
 class TrainingLog:
     """Chest samples and images since the training began at `start_ns` [ns]."""

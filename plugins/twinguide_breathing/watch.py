@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from twinguide.frames import NORMAL_95
+
 from . import waveform
 from .course import Course, fit_course
 
@@ -97,7 +99,7 @@ class Watch:
     def rest_ends_at(self) -> float | None:
         """Return when the next breath begins at the soonest (19 of 20 begin later) [s]; None before the first one."""
         period, spread = waveform.rhythm(np.array(self._periods))
-        return None if self._last_start is None else self._last_start + period * (1 - 1.645 * spread)
+        return None if self._last_start is None else self._last_start + period * (1 - NORMAL_95 * spread)
 
     def observe(self, now: float, value: float, features: Array) -> Verdict:
         """Take the scalar [m] and its history features [m], shape (f,), at `now` [s]."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide import Exposure, Inbox, PoseWire, Transform, TwinGuideError
+from twinguide.clock import MS
 from twinguide_calibration import CalibrationRefused
 from twinguide_calibration.board_pose import BoardPose, board_pose
 from twinguide_calibration.boards import Board, board_of, find_board, find_markers, view_of
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
     from twinguide import Context
 
 Array = NDArray[np.float64]
-PRIOR_NS = 500_000_000  # an older pose says nothing about which of two is right
-VIDEO_SIGMA_NS = 1_000_000  # of a file's own time stamps
+PRIOR_NS = 500 * MS  # an older pose says nothing about which of two is right
+VIDEO_SIGMA_NS = MS  # of a file's own time stamps
 
 
 class Markers:
@@ -40,7 +42,7 @@ class Markers:
         _distinct(self._boards)
         self._source = open_source(o.source, o.latency_ms)
         live = o.source.startswith("camera:")
-        self._sigma_t_ns = round(o.latency_sigma_ms * 1e6) if live else VIDEO_SIGMA_NS
+        self._sigma_t_ns = round(o.latency_sigma_ms * MS) if live else VIDEO_SIGMA_NS
         self._earlier: dict[str, tuple[int, Array]] = {}  # tool -> when [ns], camera_from_tool
 
     def step(self, t_ns: int, inbox: Inbox) -> Iterator[Exposure]:
@@ -54,43 +56,42 @@ class Markers:
             yield Exposure(t_ns=t_ns, sigma_t_ns=self._sigma_t_ns, tools={}, lost=lost)
 
     def _look(self, frame: Frame) -> Exposure:
-        height, width = frame.grey.shape
-        if (width, height) != self._camera.size:
-            wide, high = self._camera.size
-            reason = f"pictures of {width}x{height} px, calibrated at {wide}x{high}"
-            return Exposure(
-                t_ns=frame.t_ns, sigma_t_ns=self._sigma_t_ns, tools={}, lost=dict.fromkeys(self._boards, reason)
-            )
-        markers: dict[str, dict[int, Array]] = {}
         tools: dict[str, PoseWire] = {}
         lost: dict[str, str] = {}
+        find = cache(partial(find_markers, frame.grey))  # once a dictionary, for all its boards
         for tool, board in self._boards.items():
-            if board.kind == "markers" and board.dictionary not in markers:
-                markers[board.dictionary] = find_markers(frame.grey, board.dictionary)
-            try:
-                if board.kind == "markers":
-                    seen = view_of(markers[board.dictionary], board)
-                else:
-                    seen = find_board(frame.grey, board)
-                if seen is None:
-                    lost[tool] = "not in the camera's view"
-                    continue
-                pose = board_pose(
-                    seen,
-                    self._camera,
-                    prior=self._prior(tool, frame.t_ns),
-                    sigma_px=self._options.sigma_px,
-                    residual_max_px=self._options.residual_max_px,
-                )
-            except CalibrationRefused as error:
-                lost[tool] = error.reason
-                continue
-            if pose.ambiguous and self._prior(tool, frame.t_ns) is None:
-                lost[tool] = "two poses fit alike: tilt it, or bring it nearer"
-                continue
-            self._earlier[tool] = (frame.t_ns, pose.camera_from_board)
-            tools[tool] = _wire(tool, pose)
+            pose = self._pose_of(tool, board, frame, find)
+            if isinstance(pose, str):
+                lost[tool] = pose
+            else:
+                self._earlier[tool] = (frame.t_ns, pose.camera_from_board)
+                tools[tool] = _wire(tool, pose)
         return Exposure(t_ns=frame.t_ns, sigma_t_ns=self._sigma_t_ns, tools=tools, lost=lost)
+
+    def _pose_of(
+        self, tool: str, board: Board, frame: Frame, find: Callable[[str], dict[int, Array]]
+    ) -> BoardPose | str:
+        """Return where a tool's board is to the camera, or why it is lost; `find` gives a dictionary's markers."""
+        high, wide = frame.grey.shape
+        if (wide, high) != self._camera.size:
+            return "pictures of {}x{} px, calibrated at {}x{}".format(wide, high, *self._camera.size)
+        prior = self._prior(tool, frame.t_ns)
+        try:
+            seen = view_of(find(board.dictionary), board) if board.kind == "markers" else find_board(frame.grey, board)
+            if seen is None:
+                return "not in the camera's view"
+            pose = board_pose(
+                seen,
+                self._camera,
+                prior=prior,
+                sigma_px=self._options.sigma_px,
+                residual_max_px=self._options.residual_max_px,
+            )
+        except CalibrationRefused as error:
+            return error.reason
+        if pose.ambiguous and prior is None:
+            return "two poses fit alike: tilt it, or bring it nearer"
+        return pose
 
     def _prior(self, tool: str, t_ns: int) -> Array | None:
         when_ns, pose = self._earlier.get(tool, (0, None))

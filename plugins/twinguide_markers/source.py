@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide import TwinGuideError
+from twinguide.clock import SECOND
 
 Image = NDArray[np.uint8]
-SECOND = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)

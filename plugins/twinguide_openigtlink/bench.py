@@ -14,6 +14,8 @@ from pathlib import Path
 import click
 import numpy as np
 
+from twinguide.clock import MS
+
 from .border import Names
 from .client import Client
 from .endpoints import PORT, Endpoint, Server
@@ -244,7 +246,7 @@ def play(cues: Iterator[Cue], host: str, port: int, begun: float | None) -> None
         content = arrival.packet.content
         if isinstance(content, StartTracking):
             paused.discard(arrival.link)
-            rests[arrival.link] = content.interval_ms * 1_000_000
+            rests[arrival.link] = content.interval_ms * MS
             server.send(Packet(Reply(content.of), "", 0, 1), arrival.link)
         elif isinstance(content, Query) and content.do == "STP":
             paused.add(arrival.link)

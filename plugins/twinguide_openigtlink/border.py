@@ -93,11 +93,6 @@ def between_axes(matrix: Array, *, target_ras: bool, source_ras: bool) -> Array:
     return out @ RAS_LPS if source_ras else out
 
 
-def isotropic(sigma_mm: float, sigma_deg: float) -> Array:
-    """Return a pose's covariance, shape (6, 6), [rad2, m2], of stated errors of 1 sigma per axis."""
-    return np.diag([np.radians(sigma_deg) ** 2] * 3 + [(sigma_mm * 1e-3) ** 2] * 3)
-
-
 def from_markers(rotation: Array, markers: Array, noise: Array) -> Array:
     """Return the covariance, shape (6, 6), in the tool's frame, of a pose fitted to markers with weights.
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from twinguide import Array as ArrayWire
 from twinguide import Context, Exposure, ImageTarget, Inbox, Lost, Message, PoseWire, Transform, TwinGuideError
 from twinguide.clock import MS, SECOND
+from twinguide.frames import pose_covariance
 
-from .border import RAS_LPS, from_markers, isotropic
+from .border import RAS_LPS, from_markers
 from .client import Client
 from .clocks import SenderClocks
 from .endpoints import Endpoint, Server
@@ -197,8 +198,7 @@ def real(values: NDArray[Any]) -> NDArray[Any]:
 
 def covariance_of(row: ToolRow, pose: Transform) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     """Return a pose's covariance, shape (6, 6), in the tool's frame, as the scenario's table states it."""
-    if row.fixed:
-        return isotropic(*FIXED_SIGMA)
-    if row.markers_mm and min(row.noise_mm) > 0.0:
+    if row.markers_mm and not row.fixed and min(row.noise_mm) > 0.0:
         return from_markers(pose.rotation, np.array(row.markers_mm) * 1e-3, np.array(row.noise_mm) * 1e-3)
-    return isotropic(row.sigma_mm, row.sigma_deg)
+    sigma_mm, sigma_deg = FIXED_SIGMA if row.fixed else (row.sigma_mm, row.sigma_deg)
+    return pose_covariance(np.radians(sigma_deg), sigma_mm * 1e-3)

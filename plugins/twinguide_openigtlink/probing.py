@@ -8,12 +8,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.clock import ClockMapping
+from twinguide.clock import MS, ClockMapping
 
 from .link import Arrival
 from .wire import Content, MessageRefused, Position, QuaternionTrackingData, TrackingData, Transform
 
-MS = 1e6
 POSES = (Transform, Position, TrackingData, QuaternionTrackingData)
 LOSS_MEND, JITTER_MEND_MS, DRIFT_MEND_PPM, SLOW_HZ = 0.001, 8.0, 100.0, 20.0
 REPEATED_MEND = 0.05

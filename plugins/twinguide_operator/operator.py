@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Iterator
 
 from twinguide import Ack, Act, Command, Context, Inbox, Message, Shown, WorkflowState
+from twinguide.clock import MS, SECOND
 
 from .plugin import OperatorOptions
 from .steering import Steering
 
-MS = 1_000_000
 HOLD_S = 5.0  # a patient asked to hold reaches end-expiration within one breath of 4 s, give or take
 REACH_S = 1.3  # to bring the pointer to a landmark
 DWELL_S = 0.7  # to keep it there, somewhat longer than the engine listens
@@ -105,7 +105,7 @@ class OperatorSimulated:
         if step is None:
             return []
         wait_s, messages = step
-        self._busy_until_ns = t_ns + round(wait_s * 1e9)
+        self._busy_until_ns = t_ns + round(wait_s * SECOND)
         for message in messages:
             if isinstance(message, Command):
                 self._pending[message.id] = (message, t_ns)
@@ -113,7 +113,7 @@ class OperatorSimulated:
 
     def _seen_late(self, t_ns: int) -> Shown | None:
         """Return the newest frame that the operator has had time to react to."""
-        before = t_ns - round(self._options.reaction_s * 1e9)
+        before = t_ns - round(self._options.reaction_s * SECOND)
         return next((shown for shown in reversed(self._seen) if shown.t_ns <= before), None)
 
     def _command(self, kind: str, argument: str = "") -> Command:
@@ -128,4 +128,4 @@ class OperatorSimulated:
         return list(late)
 
     def _reaction_ns(self) -> int:
-        return round(self._options.reaction_s * 1e9 * float(self._rng.uniform(0.8, 1.2)))
+        return round(self._options.reaction_s * SECOND * float(self._rng.uniform(0.8, 1.2)))

@@ -17,7 +17,6 @@ from .options import PatientOptions
 from .tissue import Tissue
 
 if TYPE_CHECKING:
-    from twinguide import Context
     from twinguide.case import Case
 
 Array = NDArray[np.float64]
@@ -69,16 +68,6 @@ def furnish(seed: int, options: PatientOptions, case: Case) -> Room:
     )  # fmt: skip
 
 
-def nominal_stage_from_tracker(ctx: Context) -> tuple[Transform, Array]:
-    """Return stage_from_tracker as a calibration states it, off by a seeded error, and its covariance, shape (6, 6).
-
-    The error has the options' sigma per axis at the wearer's place, where the headset was calibrated: told in the
-    camera's frame, rotation and translation are therefore correlated.
-    """
-    room = furnish(ctx.seed, ctx.options, ctx.case)
-    return room.told, room.told_covariance
-
-
 def look_at(source: str, eye: Array, at: Array, *, forward: float) -> Transform:
     """Return stage_from_`source` of something at `eye` [m] that looks at `at` [m] along `forward` (+1, -1) times z."""
     zx, zy, zz = (_unit(at - eye) * forward).tolist()
@@ -98,7 +87,11 @@ def _lay(rng: np.random.Generator, entry: Array, skin: Array) -> Transform:
 
 
 def _miscalibrate(true: Transform, about: Array, sigma: Array, draw: Array) -> tuple[Transform, Array]:
-    """Return `true` with an error of `sigma` times `draw` about a point [m] of its target frame, and the covariance."""
+    """Return `true` with an error of `sigma` times `draw` about a point [m] of its target frame, and the covariance.
+
+    At the point, the wearer's place where the headset was calibrated, rotation and translation err independently; in
+    the source frame, the camera's, they are therefore correlated.
+    """
     pivot = Transform.of("tracker", "tracker", None, true.inverse().apply(about))
     delta = sigma * draw
     off = Transform.of("tracker", "tracker", rotation_from_vector(delta[:3]), delta[3:])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from twinguide import Act, Inbox, Message, PoseWire, Transform
 from twinguide import Array as ArrayWire
+from twinguide.clock import SECOND
 from twinguide.frames import quaternion_from_rotation, rotation_from_vector
 from twinguide.messages import BodiesSeen, Calibration, EchoSeen, Truth, Vec3
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 EXACT = ArrayWire.of(np.zeros((6, 6)))
 ECHO_EVERY = 3  # steps: sound brings 60 pictures a second
-CALIBRATION_EVERY_NS = 1_000_000_000
+CALIBRATION_EVERY_NS = SECOND
 COUGH_AT_TARGET = np.array([0.0, -0.3, 0.95])  # the diaphragm is thrown up
 COUGH_AT_CHEST = np.array([0.0, 0.5, 0.1])  # the abdomen's wall is drawn in
 CHEST_AXES = axes_along(np.array([0.2, -1.0, 0.3]))

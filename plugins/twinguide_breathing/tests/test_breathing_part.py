@@ -17,12 +17,12 @@ from twinguide import (
     Transform,
     WorkflowState,
 )
+from twinguide.clock import SECOND
 from twinguide.frames import rotation_from_vector
 from twinguide_breathing.part import Breathing
 from twinguide_breathing.plugin import BreathingOptions
 from twinguide_breathing.synthetic import Fault, Patient, simulate
 
-SECOND = 1_000_000_000
 TRACKER_FROM_REFERENCE = Transform.of(
     "tracker", "reference", rotation_from_vector(np.array([0.1, 2.9, -0.3])), np.array([0.1, 0.0, 1.5])
 )

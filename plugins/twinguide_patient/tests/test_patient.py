@@ -8,7 +8,7 @@ from twinguide import Act, Inbox, Pose
 from twinguide.messages import BodiesSeen, Calibration, EchoSeen, Truth
 from twinguide_patient.head import Head
 from twinguide_patient.options import Fault
-from twinguide_patient.room import nominal_stage_from_tracker
+from twinguide_patient.room import furnish
 from twinguide_patient.world import Patient
 
 STEP_NS = round(1e9 / 180)
@@ -163,10 +163,11 @@ def test_truth_chain_closes_from_stage_to_image(context):
 def test_stated_calibration_is_off_as_its_covariance_says(context):
     squares = []
     for seed in range(120):
-        told, covariance = nominal_stage_from_tracker(ctx := context(seed))
-        true = Patient(ctx)._room.stage_from_tracker
-        error = (true.apply(np.array([0, 0, 1.4])) - told.apply(np.array([0, 0, 1.4])))[:, None]
-        c = Pose(told, 0, covariance).point_covariance(np.array([0, 0, 1.4]))
+        ctx = context(seed)
+        room = furnish(ctx.seed, ctx.options, ctx.case)
+        point = np.array([0, 0, 1.4])
+        error = (room.stage_from_tracker.apply(point) - room.told.apply(point))[:, None]
+        c = Pose(room.told, 0, room.told_covariance).point_covariance(point)
         squares.append((error.T @ np.linalg.inv(c) @ error).item())
     assert np.mean(squares) == pytest.approx(3.0, rel=0.25)  # chi-square, 3 degrees of freedom, 120 draws: 1 sigma 7 %
 
