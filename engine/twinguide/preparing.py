@@ -15,7 +15,7 @@ from typing import BinaryIO, cast
 import msgspec
 
 from twinguide.case import Case
-from twinguide.errors import CaseError, ScenarioError
+from twinguide.errors import CaseError, ScenarioError, TwinGuideError
 from twinguide.flaws import UNTOLD, Origin
 from twinguide.hookspecs import Motion, Part
 from twinguide.messages import Exposure
@@ -25,6 +25,7 @@ from twinguide.scenario import Scenario, convert
 Say = Callable[[str], None]
 MARKER = ".twinguide-session"  # this folder is ours to empty
 KEPT = "previous"  # in it: the session before
+FAILED = "failed"  # in it: the logs of a start that they tell the end of, until a run begins
 ALONE, BESIDE = "starting", "starting beside previous"  # what the marker says until the run has begun
 UNTOLD_HZ = 60.0  # of a tracker that does not tell its rate
 
@@ -114,7 +115,8 @@ def earlier_kept(out: Path) -> Generator[None]:
     """Set an earlier session in `out` aside, as its folder `previous`; put it back where the block does not end well.
 
     The one kept there before goes only then, so that the last is always there: what a run leaves that was killed in
-    the block is no session, and goes first. Raises ScenarioError where the earlier one cannot be moved.
+    the block is no session, and goes first. Raises ScenarioError where the earlier one cannot be moved. An error of the
+    block that names a log is told with where that is kept, in the folder `failed`.
     """
     marker = out / MARKER
     try:
@@ -125,16 +127,25 @@ def earlier_kept(out: Path) -> Generator[None]:
         raise ScenarioError("a session that can be set aside", str(error), "--out", "Name another folder.") from error
     try:
         yield
+    except TwinGuideError as error:
+        logs, where = str(out.resolve() / "logs"), error.where
+        if where.startswith(logs):
+            where = where.replace(logs, str(out / FAILED), 1)
+            _remove(out / FAILED)
+            (out / "logs").rename(out / FAILED)
+        _roll_back(out)
+        raise type(error)(error.wanted, error.got, where, error.next_step) from error
     except BaseException:
         _roll_back(out)
         raise
     marker.write_text("")
     _remove(out / KEPT / KEPT)
+    _remove(out / FAILED)
 
 
 def _set_aside(out: Path) -> bool:
     """Move a session into the folder `previous`, with what that held; return whether there was one."""
-    earlier = [file for file in out.iterdir() if file.name != MARKER]
+    earlier = [file for file in out.iterdir() if file.name not in (MARKER, FAILED)]
     if {file.name for file in earlier} <= {KEPT}:
         return False
     aside = Path(tempfile.mkdtemp(prefix=".", dir=out))
@@ -155,7 +166,7 @@ def _roll_back(out: Path) -> None:
     if not begun:
         return
     for file in out.iterdir():
-        if file.name not in (MARKER, KEPT):
+        if file.name not in (MARKER, KEPT, FAILED):
             _remove(file)
     marker.write_text("")  # before anything is moved: what is half put back is never taken for what a run has left
     if begun == BESIDE:

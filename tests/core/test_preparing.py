@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from twinguide.app import run_scenario
-from twinguide.errors import CaseError, HeadsetError, PluginError, RecordingError, ScenarioError
+from twinguide.errors import BusError, CaseError, HeadsetError, PluginError, RecordingError, ScenarioError
 from twinguide.preparing import Run, earlier_kept, exposure_hz, make_folder, named_files, prepare_case
 from twinguide.scenario import Placement, Registered, find, overridden
 
@@ -54,6 +54,26 @@ def test_the_session_before_is_kept_and_put_back_where_the_new_one_does_not_begi
     assert there() == {"session.mcap": "second", "previous/session.mcap": "first"}
     begin("third")
     assert there() == {"session.mcap": "third", "previous/session.mcap": "second"}
+
+
+def test_the_log_that_an_error_of_the_start_names_stays_where_it_says(tmp_path):
+    def begin(told):
+        with make_folder(tmp_path), earlier_kept(tmp_path):
+            log = tmp_path / "logs" / "hub.log"
+            log.parent.mkdir()
+            log.write_text(told)
+            if told != "all is well":
+                raise BusError("a hub that starts", "no word", str(log), "Look there.")
+
+    for earlier in (set(), {"logs"}):  # without a session before, and beside one
+        for _ in range(2):
+            with pytest.raises(BusError, match=r"Look there") as refused:
+                begin("no room for sockets")
+            assert Path(refused.value.where).read_text() == "no room for sockets"
+        assert {file.name for file in tmp_path.iterdir()} == {".twinguide-session", "failed", *earlier}
+        begin("all is well")
+        assert (tmp_path / "logs" / "hub.log").read_text() == "all is well"
+        assert not (tmp_path / "failed").exists()
 
 
 def test_a_run_that_is_killed_while_it_starts_costs_no_earlier_session(tmp_path):
