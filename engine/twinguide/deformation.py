@@ -1,4 +1,4 @@
-"""The deformed surfaces: a solver's body vertices carried to every structure embedded in it, with their errors."""
+"""The deformed surfaces: a solver's vertices, transferred to every structure embedded in its body, with errors."""
 
 from __future__ import annotations
 
@@ -20,17 +20,20 @@ JUDGED_AT = 64  # points of a structure, spread over its surface, at which its e
 
 
 class Deformation:
-    """The newest solution, and the surfaces made from it when they are asked for."""
+    """The newest solution, and the surfaces that are computed from it on demand."""
 
     def __init__(self, case: Case, structures: Iterable[str], levels: Mapping[str, float] | None = None) -> None:
         """Embed the structures; `levels` are those of the declared solver's contract: level -> its 95 % error [mm].
 
-        Where one is declared and there is no solution, the shape is unsure by the worst of them.
+        Where one is declared and there is no solution yet, the worst of them is the shape's error.
         """
-        self._levels, self._organ = dict(levels or {}), case.organ
+        self._levels = dict(levels or {})
+        self._organ = case.organ
         self._unsolved = (max(self._levels.values(), default=0.0) * 1e-3 / CHI_95) ** 2
-        body, names = case.body(), list(structures)
-        self._body, self._rest = body, body.vertices
+        body = case.body()
+        names = list(structures)
+        self._body = body
+        self._rest = body.vertices
         self._embedded = {name: embed(body, case.surface(name).vertices) for name in names}
         self._target = embed(body, case.plan.target[None, :])
         judged = [case.surface(name).vertices for name in names]
@@ -38,11 +41,13 @@ class Deformation:
         self._judged = embed(body, np.concatenate(judged or [case.plan.target[None, :]]))
         self._owner = np.repeat(np.arange(len(names)), [len(vertices) for vertices in judged])
         self._judged_points = np.maximum(np.bincount(self._owner, minlength=len(names)), 1)
-        self._planned, self._shape, self._count = case.plan.target, body.vertices.shape, len(names)
+        self._planned = case.plan.target
+        self._shape = body.vertices.shape
+        self._count = len(names)
         self._vertices: NDArray[Any] | None = None
         self._sigma: NDArray[Any] | None = None
         self._version = 0
-        self._made: dict[str, tuple[NDArray[np.float32], int]] = {}
+        self._surfaces: dict[str, tuple[NDArray[np.float32], int]] = {}  # vertices, and of which version
         self._forget()
 
     def _forget(self) -> None:
@@ -50,13 +55,15 @@ class Deformation:
         # [m2], the solver's own of each structure, per axis: its points' mean
         self.variances = np.full(self._count, self._unsolved)
         self.target_covariance = np.zeros((3, 3))  # [m2], the solver's own at the planned target, in image
-        self._vertices, self._sigma, self._moved = None, None, np.zeros(3)
+        self._vertices = None
+        self._sigma = None
+        self._target_shift = np.zeros(3)
 
     def take(self, solution: Solution, vertices: NDArray[Any], sigma: NDArray[Any] | None = None) -> None:
         """Take a solution, its body vertices [m], shape (n, 3), in image, and their errors [m], shape (n,).
 
-        Without errors all vertices have the solution's own, but for the target: what drives the solver says how sure
-        that is. An older solution is left; raise BusError for an unusable one.
+        Without errors all vertices have the solution's own, except the target, whose error is that of the solver's
+        input. An older solution is ignored; raise BusError for an unusable one.
         """
         if solution.of != self._organ:
             raise BusError(f"a solution of {self._organ}", f"of {solution.of!r}")
@@ -67,18 +74,21 @@ class Deformation:
             raise BusError(f"finite vertices, shape {self._shape}", got, f"solution of {solution.of}")
         if self.solution is not None and solution.t_ns < self.solution.t_ns:
             return
-        told = sigma is not None and sigma.shape == self._shape[:1] and bool(np.isfinite(sigma).all())
-        errors = sigma if sigma is not None and told else np.full(self._shape[0], solution.sigma_m)
-        self.solution, self._vertices, self._sigma = solution, vertices, errors
+        usable = sigma is not None and sigma.shape == self._shape[:1] and bool(np.isfinite(sigma).all())
+        errors = sigma if sigma is not None and usable else np.full(self._shape[0], solution.sigma_m)
+        self.solution = solution
+        self._vertices = vertices
+        self._sigma = errors
         self._version += 1
         at_target, covariance = self.at(self._target)
-        self._moved, self.target_covariance = at_target[0] - self._planned, covariance[0] * told
+        self._target_shift = at_target[0] - self._planned
+        self.target_covariance = covariance[0] * usable
         squares = self._judged.sigma(errors, vertices, self._rest)[: len(self._owner)] ** 2
         self.variances = np.bincount(self._owner, weights=squares, minlength=self._count) / self._judged_points
 
     @property
     def fault(self) -> str:
-        """Why the shape is not to be trusted as solved; nothing where it is, or where no part is to solve it."""
+        """Why the solved shape is not to be trusted; empty where it is, or where no part solves for it."""
         if self.solution is None:
             return text("shape_absent") if self._levels else ""
         best = len(self._levels) == 1  # a solver's only level is its best
@@ -86,13 +96,13 @@ class Deformation:
         return text(f"shape_{self.solution.level}", reason=self.solution.reason) if lowered else ""
 
     def embed(self, points: NDArray[np.float64]) -> Embedding:
-        """Find how points [m], shape (k, 3), in image at rest, ride in the body: once, to ask `at` each frame."""
+        """Embed points [m], shape (k, 3), in image at rest, in the body: once, so that `at` costs little per frame."""
         return embed(self._body, points)
 
     def at(self, embedding: Embedding) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return embedded points [m], shape (k, 3), in image, and their covariances [m2], shape (k, 3, 3).
 
-        Without a solution they are where the CT shows them, as unsure as the worst level of the solver's contract.
+        Without a solution they are where the CT shows them, with the error of the worst level of the solver's contract.
         """
         if self._vertices is None or self._sigma is None:
             return embedding.apply(self._rest), np.tile(self._unsolved * EYE, (len(embedding.offset), 1, 1))
@@ -103,18 +113,18 @@ class Deformation:
         """Drop a solution that is valid for a time before `t_ns` [ns]: the surfaces follow the target rigidly then."""
         if self.solution is not None and self.solution.t_ns < t_ns:
             self._forget()
-            self._made.clear()
+            self._surfaces.clear()
 
     def at_target(self) -> NDArray[np.float64]:
         """Return how far the solution moves the planned target [m], shape (3,), in image."""
-        return self._moved
+        return self._target_shift
 
     def newest(self, name: str) -> tuple[NDArray[np.float32], int] | None:
         """Return a structure's deformed vertices [m], shape (n, 3), in image, and their version; None before any."""
         if self._vertices is None or name not in self._embedded:
             return None
-        made = self._made.get(name)
-        if made is None or made[1] != self._version:
-            made = (self._embedded[name].apply(self._vertices).astype(np.float32), self._version)
-            self._made[name] = made
-        return made
+        surface = self._surfaces.get(name)
+        if surface is None or surface[1] != self._version:
+            surface = (self._embedded[name].apply(self._vertices).astype(np.float32), self._version)
+            self._surfaces[name] = surface
+        return surface

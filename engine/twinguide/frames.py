@@ -1,7 +1,7 @@
 """Frames: rigid transforms that know their frames, and poses that know their time, quality and covariance.
 
 A covariance of a pose is 6x6 over (rotation [rad], translation [m]) in the pose's *source* frame: the true transform
-is `T exp(delta)`, so an error of a tool's pose is told about the tool and does not grow with its distance from the
+is `T exp(delta)`, so an error of a tool's pose is expressed at the tool and does not grow with its distance from the
 camera (Barfoot & Furgale 2014, eq. 24, with the perturbation on the right).
 """
 
@@ -145,12 +145,12 @@ class Transform:
 
     @staticmethod
     def unchecked(target: str, source: str, matrix: Array) -> Transform:
-        """Build from a matrix, shape (4, 4), that is rigid by how it was made; checks cost in the frame loop."""
-        made = object.__new__(Transform)
-        _set(made, "target", target)
-        _set(made, "source", source)
-        _set(made, "matrix", matrix)
-        return made
+        """Build from a matrix, shape (4, 4), that is rigid by construction, without the cost of checking it."""
+        transform = object.__new__(Transform)
+        _set(transform, "target", target)
+        _set(transform, "source", source)
+        _set(transform, "matrix", matrix)
+        return transform
 
     def inverse(self) -> Transform:
         """Return `source_from_target`."""
@@ -199,7 +199,7 @@ class Pose:
         return Pose(transform, min(self.t_ns, other.t_ns), a @ self.covariance @ a.T + other.covariance, quality)
 
     def inverse(self) -> Pose:
-        """Return the inverse with its covariance, told in the new source frame."""
+        """Return the inverse, its covariance expressed in the new source frame."""
         a = adjoint(self.transform)
         return Pose(self.transform.inverse(), self.t_ns, a @ self.covariance @ a.T, self.quality)
 
@@ -212,7 +212,7 @@ class Pose:
 
 
 def pose_covariance(sigma_rad: float, sigma_m: float) -> Array:
-    """Return the covariance, shape (6, 6), of a pose that is alike unsure on all axes, 1 sigma [rad] and [m]."""
+    """Return the covariance, shape (6, 6), of a pose with the same error on all axes, 1 sigma [rad] and [m]."""
     return np.diag(np.repeat([sigma_rad, sigma_m], 3) ** 2)
 
 
@@ -249,7 +249,8 @@ def p95_from_covariance(covariance: Array) -> float:
     As `p95_from_covariances`, in plain floats: a tenth of NumPy's time for nine numbers.
     """
     (a, b, c), (d, e, f), (g, h, i) = covariance.tolist()
-    trace, square = a + e + i, a * a + e * e + i * i + 2.0 * (b * d + c * g + f * h)
+    trace = a + e + i
+    square = a * a + e * e + i * i + 2.0 * (b * d + c * g + f * h)
     if trace <= 0.0 or square <= 0.0:
         return 0.0
     k = 2.0 / 9.0 * min(1.0, square / trace**2)  # 1: all along one line; more is no covariance

@@ -1,4 +1,4 @@
-"""Histories of what moves: asked for a pose *at a time*, they answer with how it was made and how sure they are."""
+"""Histories of moving bodies: where they are *at a time*, how that was obtained, and how certain it is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from twinguide.clock import MS, SECOND
 from twinguide.errors import BusError, FrameError
-from twinguide.frames import EYE, Pose, Transform, rotation_from_quaternion, rotation_from_vector
+from twinguide.frames import EYE, Pose, Quality, Transform, rotation_from_quaternion, rotation_from_vector
 from twinguide.messages import Displacement, PoseWire
 from twinguide.scene import Point
 
@@ -25,17 +25,17 @@ MOVING = 60.0  # Mahalanobis distance squared [1] of their mean from a second's;
 AWAY = np.array([5e-3, 3e-4])  # [rad, m] of it that are worth following: noise need not be white, nor stated well
 TURN_RAD = 0.3  # within a line's samples: up to here sine and angle agree to 2 %
 ACCELERATION = np.array([0.3, 0.3, 0.3, 0.03, 0.03, 0.03])  # 1 sigma of a careful hand [rad/s2, m/s2]
-SPEED = np.array([1.0, 1.0, 1.0, 0.2, 0.2, 0.2])  # 1 sigma of a hand of which nobody knows it [rad/s, m/s]
-LEFT_OUT = np.diag((0.5 * ACCELERATION) ** 2)  # what a steady acceleration adds to the variance in a second, grows ^4
+SPEED = np.array([1.0, 1.0, 1.0, 0.2, 0.2, 0.2])  # 1 sigma of a hand's speed where it is unknown [rad/s, m/s]
+BENDING = np.diag((0.5 * ACCELERATION) ** 2)  # what a steady acceleration adds to the variance in a second, grows ^4
 
 
 class PoseHistory:
     """The samples of one tool, `target_from_source`, newest last.
 
-    A moving tool between two samples is interpolated; past its newest it is carried on along a line fitted to the last
+    A moving tool is interpolated between two samples, and extrapolated from the newest along a line fitted to the last
     250 ms, whose variance grows with the horizon (linear regression: Draper & Smith 1998, eq. 1.4.7) and with the
     acceleration that a line leaves out. A static one is the mean of the last second: its noise falls with the number
-    of samples, and a step of it shows in `step_m`. While it moves it is carried on like the others.
+    of samples, and `step_m` shows a step of it. While it moves it is extrapolated like the others.
     """
 
     def __init__(self, *, static: bool = False, capacity: int = 128) -> None:
@@ -45,12 +45,13 @@ class PoseHistory:
         self._covariances = np.zeros((capacity, 6, 6))
         self._count = 0  # of samples since the last `clear`
         self._frames = ("", "")
-        self._settled: Pose | None = None  # a static one's mean, until the next sample
+        self._rest: Pose | None = None  # a static one's mean, until the next sample
         self._line: _Line | None = None  # a moving one's course, until the next sample
 
     def clear(self) -> None:
         """Forget all samples."""
-        self._count, self._settled, self._line = 0, None, None
+        self._count = 0
+        self._rest = self._line = None
 
     def __len__(self) -> int:
         return min(self._count, len(self._times))
@@ -61,21 +62,24 @@ class PoseHistory:
         return int(self._times[(self._count - 1) % len(self._times)]) if self._count else 0
 
     def add(self, t_ns: int, wire: PoseWire) -> None:
-        """Take a sample; one that is not newer than the newest is passed over.
+        """Take a sample; one that is no newer than the newest is ignored.
 
         Raise FrameError or BusError where it is not rigid and finite.
         """
         if self._count and t_ns <= self.newest_ns:
             return
-        rotation, covariance = rotation_from_quaternion(wire.quaternion), wire.covariance_array()
+        rotation = rotation_from_quaternion(wire.quaternion)
+        covariance = wire.covariance_array()
         if not isfinite(sum(wire.position)):
             raise FrameError("a finite position", str(wire.position), f"{wire.target}_from_{wire.source}")
         slot = self._count % len(self._times)
-        self._times[slot], self._covariances[slot] = t_ns, covariance
-        self._matrices[slot, :3, :3], self._matrices[slot, :3, 3] = rotation, wire.position
+        self._times[slot] = t_ns
+        self._covariances[slot] = covariance
+        self._matrices[slot, :3, :3] = rotation
+        self._matrices[slot, :3, 3] = wire.position
         self._frames = (wire.target, wire.source)
         self._count += 1
-        self._settled = self._line = None
+        self._rest = self._line = None
 
     def _since(self, t_ns: int) -> NDArray[np.intp]:
         """Return the slots of the samples not older than `t_ns`, oldest first."""
@@ -84,46 +88,48 @@ class PoseHistory:
         return slots[self._times[slots] >= t_ns]
 
     def at(self, t_ns: int, sigma_ns: int = 0) -> Pose | None:
-        """Return the pose at `t_ns`, which is known to `sigma_ns` [ns]; None without samples."""
+        """Return the pose at a time that is itself known to `sigma_ns` [ns]; None without samples."""
         if not self._count:
             return None
         if self.static:
-            self._settled = self._settled or self._mean()
-            if self._settled is not None:
-                return self._settled
+            self._rest = self._rest or self._mean()
+            if self._rest is not None:
+                return self._rest
         if t_ns < self.newest_ns:
             return self._between(t_ns)
         self._line = self._line or self._fit()
         return self._line.at(t_ns, self._frames, sigma_ns)
 
     def _mean(self) -> Pose | None:
-        """Return the mean of the last second; None where the newest samples have left it: it would lag behind."""
+        """Return the mean of the last second; None where the newest samples leave it: it would lag behind."""
         slots = self._since(self.newest_ns - STATIC_WINDOW_NS)
-        base, n = self._matrices[slots[-1]], len(slots)
-        mean, covariance = _delta(base, self._matrices[slots].sum(axis=0) / n), self._covariances[slots].sum(axis=0) / n
+        n = len(slots)
+        base = self._matrices[slots[-1]]
+        mean = _delta(base, self._matrices[slots].sum(axis=0) / n)
+        covariance = self._covariances[slots].sum(axis=0) / n
         if n > 2 * RECENT:
-            left = _delta(base, self._matrices[slots[-RECENT:]].sum(axis=0) / RECENT) - mean
+            departure = _delta(base, self._matrices[slots[-RECENT:]].sum(axis=0) / RECENT) - mean
             spread = covariance * (1.0 / RECENT - 1.0 / n) + np.diag(np.full(6, 1e-12))
-            far = np.abs(left).reshape(2, 3).max(axis=1) > AWAY
-            if far.any() and left @ np.linalg.solve(spread, left) > MOVING:
+            away = np.abs(departure).reshape(2, 3).max(axis=1) > AWAY
+            if away.any() and departure @ np.linalg.solve(spread, departure) > MOVING:
                 return None
-        return Pose(Transform.unchecked(*self._frames, _moved(base, mean)), self.newest_ns, covariance / n, "exact")
+        return self._pose(_apply_delta(base, mean), self.newest_ns, covariance / n, "exact")
 
     def _between(self, t_ns: int) -> Pose:
         slots = self._since(0)
         after = int(np.searchsorted(self._times[slots], t_ns))
         if after == 0:
-            first = slots[0]
-            return Pose(
-                Transform.unchecked(*self._frames, self._matrices[first]), t_ns, self._covariances[first], "lost"
-            )
+            return self._pose(self._matrices[slots[0]], t_ns, self._covariances[slots[0]], "lost")
         a, b = slots[after - 1], slots[after]
         share = (t_ns - self._times[a]) / (self._times[b] - self._times[a])
         base = self._matrices[a]
         delta = _delta(base, self._matrices[b]) * share
         covariance = (1 - share) ** 2 * self._covariances[a] + share**2 * self._covariances[b]
         quality = "exact" if share in (0.0, 1.0) else "interpolated"
-        return Pose(Transform.unchecked(*self._frames, _moved(base, delta)), t_ns, covariance, quality)
+        return self._pose(_apply_delta(base, delta), t_ns, covariance, quality)
+
+    def _pose(self, matrix: Array, t_ns: int, covariance: Array, quality: Quality) -> Pose:
+        return Pose(Transform.unchecked(*self._frames, matrix), t_ns, covariance, quality)
 
     def _fit(self) -> _Line:
         """Fit a line to the last samples, of a third of the time where they turn far."""
@@ -155,22 +161,22 @@ class PoseHistory:
         return self._matrices[slots], self._covariances[slots]
 
     def step_m(self, lever_m: float, within_ns: int = 0) -> float:
-        """Return how far the last 50 ms lie from before [m], as `stepped` tells both; 0 while there are fewer samples.
+        """Return how far the body has stepped between the two places of `places` [m]; 0 while samples are too few.
 
-        The largest of the body's origin and three points at `lever_m` [m] from it, so that a turn counts as well.
+        The largest step of its origin and of three points at `lever_m` [m] from it, so that a turn counts as well.
         """
-        places = self.stepped(lever_m, within_ns)
+        places = self.places(lever_m, within_ns)
         if places is None:
             return 0.0
         steps = places[1] - places[0]
         return sqrt(float((steps * steps).sum(axis=0).max()))
 
-    def stepped(self, lever_m: float, within_ns: int = 0) -> tuple[Array, Array] | None:
-        """Return where the body was and where it has been for the last 50 ms, three samples at least.
+    def places(self, lever_m: float, within_ns: int = 0) -> tuple[Array, Array] | None:
+        """Return where the body was before, and where it has been for the last 50 ms; None while samples are too few.
 
-        Each as its origin and a point at `lever_m` on each of its axes [m], as columns, shape (3, 4). Before are twice
-        as many samples: those just before, or, with a time `within_ns` [ns], the oldest of it: a slow push shows there.
-        Medians ride over a single outlier; what was bumped stays away. None while there are fewer samples.
+        Each is its origin and a point at `lever_m` on each of its axes [m], as columns, shape (3, 4): the median of the
+        last 50 ms, three samples at least, and of twice as many before: those just before, or the oldest of the last
+        `within_ns` [ns], where a slow push shows. A single outlier does not move a median; a bumped body stays away.
         """
         slots = self._since(self.newest_ns - within_ns if within_ns else 0)
         new = max(3, int((self._times[slots] > self.newest_ns - BUMP_NS).sum()))
@@ -185,12 +191,12 @@ class PoseHistory:
 
 
 def step_between(body: PoseHistory, other: PoseHistory, lever_m: float) -> float:
-    """Return how far another body has stepped as seen from a body [m]; infinite where samples are too few.
+    """Return how far another body has stepped as seen from a body [m]; infinite while samples are too few.
 
-    What moves both as one, or the camera that sees them, does not count. The largest of the other's origin and three
+    A motion of both as one, or of the camera, does not count. The largest step of the other's origin and of three
     points at `lever_m` [m] from it: a body that is twisted about the line to the other leaves its origin in place.
     """
-    bodies, others = body.stepped(lever_m), other.stepped(lever_m)
+    bodies, others = body.places(lever_m), other.places(lever_m)
     if bodies is None or others is None:
         return inf
     was, now = (
@@ -202,7 +208,8 @@ def step_between(body: PoseHistory, other: PoseHistory, lever_m: float) -> float
 
 def _median(values: Array) -> Array:
     """Return the median along the first axis, at a fifth of np.median's time."""
-    ordered, n = np.sort(values, axis=0), len(values)
+    n = len(values)
+    ordered = np.sort(values, axis=0)
     return (ordered[(n - 1) // 2] + ordered[n // 2]) / 2.0
 
 
@@ -210,7 +217,8 @@ def _median(values: Array) -> Array:
 def _origin_and_levers(lever_m: float) -> Array:
     """Return the origin and a point on each axis, homogeneous, as columns, shape (4, 4)."""
     corners = np.zeros((4, 4))
-    corners[:3, 1:], corners[3] = lever_m * np.eye(3), 1.0
+    corners[:3, 1:] = lever_m * np.eye(3)
+    corners[3] = 1.0
     return corners
 
 
@@ -222,7 +230,7 @@ class _Line:
     centre_s: float  # of the samples' times, from the newest
     base: Array  # (4, 4), the newest sample
     mean: Array  # (6,), of the samples about the base
-    speed: Array | None  # (6,) [rad/s, m/s]; None: nobody knows
+    speed: Array | None  # (6,) [rad/s, m/s]; None: unknown
     covariance: Array  # (6, 6), of one sample
     gain: float  # the line's variance at the centre, in samples
     growth: float  # and what it gains with the square of the time from there [1/s2]
@@ -238,8 +246,8 @@ class _Line:
     def at(self, t_ns: int, frames: tuple[str, str], sigma_ns: int) -> Pose:
         """Return the pose at `t_ns`, known to `sigma_ns` [ns], not before the newest sample."""
         ahead = (t_ns - self.newest_ns) * 1e-9 - self.centre_s
-        matrix = self.base if self.speed is None else _moved(self.base, self.mean + ahead * self.speed)
-        covariance = self.covariance * (self.gain + ahead**2 * self.growth) + LEFT_OUT * ahead**4
+        matrix = self.base if self.speed is None else _apply_delta(self.base, self.mean + ahead * self.speed)
+        covariance = self.covariance * (self.gain + ahead**2 * self.growth) + BENDING * ahead**4
         if self.speed is None:
             covariance += np.diag((SPEED * ahead) ** 2)
         elif sigma_ns:
@@ -257,7 +265,7 @@ def _delta(base: Array, other: Array) -> Array:
     return np.array([0.5 * (zy - yz), 0.5 * (xz - zx), 0.5 * (yx - xy), x, y, z])
 
 
-def _moved(base: Array, delta: Array) -> Array:
+def _apply_delta(base: Array, delta: Array) -> Array:
     """Return `base exp(delta)`, shape (4, 4), for a small delta (rotation, translation), shape (6,)."""
     m = EYE.copy()
     m[:3, :3] = base[:3, :3] @ rotation_from_vector(delta[:3])
@@ -277,7 +285,9 @@ class DisplacementHistory:
         """Take a newer trajectory."""
         if self.newest is not None and message.t_ns <= self.newest.t_ns:
             return
-        times, mean, covariance = message.times_ns, message.mean.numpy(), message.covariance.numpy()
+        times = message.times_ns
+        mean = message.mean.numpy()
+        covariance = message.covariance.numpy()
         n = len(times)
         where = f"displacement of {message.of}"
         if n < 2 or list(times) != sorted(set(times)) or mean.shape != (n, 3) or covariance.shape != (n, 3, 3):
@@ -286,10 +296,11 @@ class DisplacementHistory:
         if covariance.diagonal(axis1=1, axis2=2).min() < 0.0:
             raise BusError("covariances", f"a variance of {covariance.diagonal(axis1=1, axis2=2).min():g} m2", where)
         self.newest = message
-        self._times, self._rows = times, np.hstack([mean, covariance.reshape(-1, 9)])
+        self._times = times
+        self._rows = np.hstack([mean, covariance.reshape(-1, 9)])
 
     def at(self, t_ns: int, sigma_ns: int = 0) -> Point | None:
-        """Return the displacement [m] at `t_ns`, which is known to `sigma_ns` [ns]; None outside the trajectory."""
+        """Return the displacement [m] at a time that is known to `sigma_ns` [ns]; None outside the trajectory."""
         if self.newest is None or not self._times[0] <= t_ns <= self._times[-1]:
             return None
         after = min(bisect_right(self._times, t_ns), len(self._times) - 1)

@@ -31,7 +31,7 @@ class Ledger:
         self._lap_ns = time.perf_counter_ns()
 
     def lap(self, stage: str) -> None:
-        """Note that a stage of this frame has ended now; it began when the one before it ended."""
+        """Note that a stage of this frame ends now; it began at the end of the one before."""
         now_ns = time.perf_counter_ns()
         self.note(stage, now_ns - self._lap_ns)
         self._lap_ns = now_ns
@@ -55,7 +55,7 @@ class Ledger:
         return {stage: int(row[column]) // 1000 for stage, column in self._columns.items()}
 
     def rows(self) -> NDArray[np.int64]:
-        """Return every closed and kept frame's stages [ns], shape (frames, stages), oldest first until it is full."""
+        """Return the stages of every closed frame kept [ns], shape (frames, stages); oldest first until it wraps."""
         ring = self._stage_ns
         return ring[: self.frames] if self.frames < len(ring) else np.delete(ring, self._row, axis=0)
 
@@ -79,5 +79,5 @@ def spread(values: NDArray[np.float64] | Sequence[float]) -> Spread:
 
 
 def latency_cost_mm(age_ns: float, speed_m_s: float) -> float:
-    """Return how far [mm] something at a speed [m/s] moves in an age [ns]: the error, were the age not bridged."""
+    """Return how far [mm] something moves at a speed [m/s] in an age [ns]: the error if the age were not bridged."""
     return age_ns * 1e-9 * speed_m_s * 1e3

@@ -1,7 +1,7 @@
-"""Follow how the headset's room lies to the tracker, from a body fixed to the headset: `stage_from_tracker`, estimated.
+"""Estimate `stage_from_tracker` continuously from a tracked body fixed to the headset.
 
-Every exposure that shows the body is set against where the headset says it was at that time. The headset's jitter is
-correlated, so the exposures within its correlation time are averaged to one sighting that has the whole jitter, while
+Every exposure that shows the body is compared with the headset's own pose at that time. The headset's jitter is
+correlated, so the exposures within its correlation time are averaged into one sighting that has the whole jitter, while
 the tracker's noise falls with their number; the filter is `twinguide_calibration.stage_update`.
 """
 
@@ -24,15 +24,15 @@ from twinguide_calibration.rigid import perturb
 
 Array = NDArray[np.float64]
 CORRELATION_NS = 250 * MS  # of a headset's jitter; its slower part is the filter's drift
-UNSEEN_NS = SECOND  # without a sight of the body, after which the wearer is told
-# A room that drifts by 0.4 mm and 0.03 deg in a minute, as inside-out tracking does in a place that it knows; two
-# sightings in a row that do not fit are a jump; eight, two seconds, bring the error at the patient below a millimetre.
+UNSEEN_NS = SECOND  # without the body in view, after which the wearer is warned
+# The room drifts by 0.4 mm and 0.03 deg in a minute, as inside-out tracking does in a known place; two sightings in a
+# row that do not fit are a jump; eight, in two seconds, bring the error at the patient below a millimetre.
 SETTINGS = HeadsetSettings(drift_rad=7e-5, drift_m=5e-5, outliers_to_jump=2, sightings_to_settle=8, gap_s=60.0)
 
 
 @dataclass(slots=True, eq=False)
 class _Average:
-    """The exposures of one sighting, as deviations of the body from where a first guess of the stage has it."""
+    """The exposures of one sighting: the body's deviations from where a first estimate of the stage places it."""
 
     since_ns: int
     tracker_from_stage: Transform
@@ -42,40 +42,44 @@ class _Average:
 
 
 class Staging:
-    """`stage_from_tracker` of one run; asked once for each exposure."""
+    """Estimates `stage_from_tracker` of one run from its exposures."""
 
     def __init__(self, tool: str, mount: Pose, head_covariance: Array) -> None:
         """Take the body's name, `headset_from_<tool>` with its covariance, and the headset's stated jitter (6, 6)."""
-        self._tool, self._mount, self._head_covariance = tool, mount, head_covariance
+        self._tool = tool
+        self._mount = mount
+        self._head_covariance = head_covariance
         self._state: StageState | None = None
         self._average: _Average | None = None
-        self._since_ns = -1  # exposures from before tell of a room that is no more
+        self._since_ns = -1  # earlier exposures show a room that has moved since, or were taken already
         self._seen_ns = -1
         self._pose: Pose | None = None
         self.fault = ""
-        self.reason = text("stage_unsettled", name=tool)  # why `pose` has none
+        self.reason = text("stage_unsettled", name=tool)  # why `pose` returns None
 
     def take(self, exposure: Exposure, head: Callable[[int], Transform | None]) -> str:
-        """Take an exposure; `head` answers `stage_from_headset` at a time [ns]. Return what has jumped, or nothing."""
-        t_ns, wire, jumped = exposure.t_ns, exposure.tools.get(self._tool), ""
+        """Take an exposure; `head` gives `stage_from_headset` at a time [ns]. Return what has jumped, or nothing."""
+        t_ns = exposure.t_ns
+        wire = exposure.tools.get(self._tool)
+        jump = ""
         if wire is not None and t_ns > self._since_ns:
             reported = head(t_ns)
             if reported is not None:
                 self._since_ns = self._seen_ns = t_ns
-                jumped = self._add(t_ns, reported, wire)
+                jump = self._add(t_ns, reported, wire)
         unseen = t_ns - self._seen_ns > UNSEEN_NS
         self.fault = text("headset_body_lost", name=self._tool) if unseen and self._state else ""
-        return jumped
+        return jump
 
     def restart(self, since_ns: int) -> None:
-        """Forget the stage: from `since_ns` [ns] on it lies elsewhere."""
+        """Forget the stage: since `since_ns` [ns] it lies elsewhere."""
         self._state = self._average = self._pose = None
         self._since_ns = max(self._since_ns, since_ns)
 
     def pose(self, t_ns: int) -> Pose | None:
         """Return `stage_from_tracker` as known at `t_ns` [ns]; None until it has settled.
 
-        The same object as long as nothing new is known: what hangs on it need not be chained anew.
+        The same object until more is known: what depends on it need not be chained anew.
         """
         state = self._state
         if state is None or not state.settled:
@@ -86,23 +90,24 @@ class Staging:
         return self._pose
 
     def _add(self, t_ns: int, reported: Transform, wire: PoseWire) -> str:
-        seen = wire.pose(t_ns)
+        sight = wire.pose(t_ns)
         expected = reported @ self._mount.transform
         average = self._average
         if average is None:
-            tracker_from_stage = seen.transform @ expected.inverse()
+            tracker_from_stage = sight.transform @ expected.inverse()
             average = self._average = _Average(t_ns, tracker_from_stage, 0, np.zeros(6), np.zeros((6, 6)))
-        off = seen.transform.inverse() @ (average.tracker_from_stage @ expected)
+        deviation = sight.transform.inverse() @ (average.tracker_from_stage @ expected)
         average.count += 1
-        average.deviation += _twist(off)
-        average.noise += seen.covariance
+        average.deviation += _twist(deviation)
+        average.noise += sight.covariance
         if t_ns - average.since_ns < CORRELATION_NS:
             return ""
         self._average = self._pose = None
         return self._follow(self._sighting(t_ns, average, reported, expected))
 
     def _follow(self, sighting: Sighting) -> str:
-        mount, covariance = self._mount.transform.matrix, self._mount.covariance
+        mount = self._mount.transform.matrix
+        covariance = self._mount.covariance
         if self._state is None:
             self._state = stage_start(sighting, mount, covariance)
             return ""
@@ -111,7 +116,7 @@ class Staging:
         return text("stage_jumped", name=self._tool) if self._state.jumps > before else ""
 
     def _sighting(self, t_ns: int, average: _Average, reported: Transform, expected: Transform) -> Sighting:
-        """Return the exposures as one sighting at the last one's time: the body where their mean has it."""
+        """Return the exposures as one sighting at the time of the last: the body where their mean places it."""
         body = perturb((average.tracker_from_stage @ expected).matrix, -average.deviation / average.count)
         noise = average.noise / average.count**2
         return Sighting(t_ns * 1e-9, reported.matrix, self._head_covariance, body, noise)

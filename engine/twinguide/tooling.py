@@ -1,4 +1,4 @@
-"""One tracked tool at display time: where its tip is, how sure that is, and how its needle may have bent."""
+"""One tracked tool at display time: where its tip is, how certain that is, and how far a needle may have bent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def tip_of(tool: Tool) -> Array:
 
 
 def tip_covariance(tool: Tool) -> Array:
-    """Return how sure the calibrated tip is [m2], shape (3, 3), in the tool's frame."""
+    """Return the covariance of the calibrated tip [m2], shape (3, 3), in the tool's frame."""
     if tool.tip_covariance_mm2 is not None:
         return np.array(tool.tip_covariance_mm2) * 1e-6
     return np.eye(3) * (tool.tip_sigma_mm * 1e-3) ** 2
@@ -33,7 +33,8 @@ def tool_view(name: str, tool: Tool, pose: Pose, status: Status, entry: Array | 
     tip = tip_of(tool)
     length = math.hypot(*tip.tolist())
     axis = tip / length if length else np.array([0.0, 0.0, -1.0])
-    position, direction = pose.transform.apply(tip), pose.transform.rotation @ axis
+    position = pose.transform.apply(tip)
+    direction = pose.transform.rotation @ axis
     depth = max(0.0, float((position - entry) @ direction)) if entry is not None else 0.0
     bend_m = tool.bends_mm * 1e-3 * min(1.0, (depth / FULL_DEPTH_M) ** 2)
     across = EYE - direction[:, None] * direction

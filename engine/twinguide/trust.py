@@ -1,7 +1,7 @@
 """Silence, horizon, tolerance: how far to trust what is shown of one structure or tool.
 
-Silence is the time since a stream's last sample, in the stream's own periods; three change the state. The horizon is
-display time minus sample time; it is bridged by prediction and judged in millimetres, by the predicted 95 % error.
+Silence is the time since a stream's last sample, in the stream's own periods; three of them change the state. The
+horizon is display time minus sample time; prediction bridges it, and its predicted 95 % error is judged in millimetres.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Trust:
     ) -> Status:
         """Return the status for a predicted 95 % error [m].
 
-        `fault` is what the motion model says against itself; `unseen` why a tracker that is heard has no sample.
+        `fault` is why the place is not to be trusted; `unseen` why a tracker that is not silent has no sample.
         """
         self._over = p95_m > self.tolerance_m * (RELEASE if self._over else 1.0)
         if silence * period_ns > GONE_NS:
@@ -68,30 +68,34 @@ class Trust:
 
 
 class HeadWatch:
-    """Tell a jump of the headset's own tracking from a moving head, which cannot leave its last velocity that fast."""
+    """Distinguish a jump of the headset's own tracking from a moving head, whose velocity cannot change that fast."""
 
     def __init__(self) -> None:
         self._last: tuple[int, Transform] | None = None
-        self._moved: tuple[int, Array, Array] | None = None  # in the last frame: for how long [ns], shift, turn
+        self._motion: tuple[int, Array, Array] | None = None  # in the last frame: its time [ns], shift, turn
 
     def jumped(self, t_ns: int, head: Transform) -> str:
-        """Return how far the head lies from where its last two frames lead to, where that is no head's motion."""
-        last, moved = self._last, self._moved
-        self._last, self._moved = (t_ns, head), None
+        """Return how far the head is from where its last two frames lead, where no head moves like that; or nothing."""
+        last = self._last
+        motion = self._motion
+        self._last = (t_ns, head)
+        self._motion = None
         if last is None or last[0] >= t_ns:
             return ""
         span = t_ns - last[0]
         shift = head.translation - last[1].translation
         turn = vector_from_rotation(last[1].rotation.T @ head.rotation)
-        self._moved = span, shift, turn
-        if moved is None:
+        self._motion = (span, shift, turn)
+        if motion is None:
             return ""
-        share, reach = span / moved[0], span * (span + moved[0]) / FRAME_NS**2 / 2  # of a steady acceleration
-        shift_m = math.hypot(*(shift - share * moved[1]).tolist())
-        turn_rad = math.hypot(*(turn - share * moved[2]).tolist())
+        last_span, last_shift, last_turn = motion
+        share = span / last_span
+        reach = span * (span + last_span) / FRAME_NS**2 / 2  # of a steady acceleration
+        shift_m = math.hypot(*(shift - share * last_shift).tolist())
+        turn_rad = math.hypot(*(turn - share * last_turn).tolist())
         if shift_m < JUMP_M * max(1.0, reach) and turn_rad < JUMP_RAD * max(1.0, reach):
             return ""
-        self._last = self._moved = None
+        self._last = self._motion = None
         return f"the headset's place jumped by {shift_m * 1e3:.0f} mm, {np.degrees(turn_rad):.0f} deg"
 
 
@@ -99,25 +103,30 @@ class Presence:
     """Whether a tool is there: a lost one is removed, and returns after five valid samples in a row."""
 
     def __init__(self) -> None:
-        self._seen = 0
-        self._missed = 0
+        self._hits = 0  # in a row
+        self._misses = 0
         self.present = False
         self.reason = "not seen yet"
 
     def seen(self) -> None:
         """Count a valid sample."""
-        self._seen, self._missed = self._seen + 1, 0
-        self.present = self.present or self._seen >= RETURN_SAMPLES
+        self._hits += 1
+        self._misses = 0
+        self.present = self.present or self._hits >= RETURN_SAMPLES
 
     def missed(self, reason: str) -> None:
         """Count an exposure without the tool; the third removes it."""
-        self._seen, self._missed, self.reason = 0, self._missed + 1, reason
-        if self._missed >= SILENT_PERIODS:
+        self._hits = 0
+        self._misses += 1
+        self.reason = reason
+        if self._misses >= SILENT_PERIODS:
             self.present = False
 
     def gone(self, reason: str) -> None:
-        """Take the tool for lost at once, though no exposure says so."""
-        self._seen, self.present, self.reason = 0, False, reason
+        """Count the tool as lost at once, though no exposure says so."""
+        self._hits = 0
+        self.present = False
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,9 +110,9 @@ class Twin:
             case Exposure():
                 self.bodies.take(message, now_ns)
             case Displacement():
-                known = (self._case.plan.target_structure, self._case.organ)
-                if message.of not in known:
-                    raise BusError(f"the displacement of {' or '.join(known)}", f"that of {message.of!r}", "motion")
+                names = (self._case.plan.target_structure, self._case.organ)
+                if message.of not in names:
+                    raise BusError(f"the displacement of {' or '.join(names)}", f"that of {message.of!r}", "motion")
                 self._displacement.add(message)
             case Solution():
                 vertices = self._bulk(message.vertices)
@@ -221,14 +221,16 @@ class Twin:
         """Return why the motion model is not to be trusted; empty where it is."""
         if self.bodies.placed:
             return ""  # a rehearsal's patient lies still by definition
-        newest = self._displacement.newest
+        newest, phase = self._displacement.newest, self._case.breathing_phase
+        if newest is None and self._still:  # true while the breath is held as in the scan, where anybody knows how
+            return "" if phase in ("end-expiration", "end-inspiration") else text("phase_unknown")
         if newest is None:
-            return "" if self._still else "breathing not learnt"
+            return "breathing not learnt"
         if not newest.in_model:
             return f"out of model: {newest.reason}"
         if displacement is None:
             return "motion unknown"
-        return "" if self._case.breathing_phase == "end-expiration" else text("phase_unknown")
+        return "" if phase == "end-expiration" else text("phase_unknown")
 
     def _room_fault(self, stage_from_reference: Pose | None, target: Point | None) -> str:
         """Say that the room's own error exceeds the target's tolerance; no structure's error includes it."""

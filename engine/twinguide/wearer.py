@@ -1,4 +1,4 @@
-"""Where the wearer is: the head in the headset's room, and that room against the tracker; a jump of it is told once."""
+"""Where the wearer is: the head in the headset's room, and that room relative to the tracker."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ AWAY_NS = 300 * MS  # without tracking, after which a headset may have been put 
 
 
 class Wearer:
-    """Follows one headset; without `staging`, how its room lies to the tracker is given and only jumps are watched."""
+    """Follows one headset; without `staging`, `stage_from_tracker` is given, and only jumps are watched for."""
 
     def __init__(self, headset: Headset, staging: Staging | None = None) -> None:
-        self._headset, self._staging, self._watch = headset, staging, HeadWatch()
+        self._headset = headset
+        self._staging = staging
+        self._watch = HeadWatch()
         self._jump = ""
         self._news: list[str] = []
         self.head = Transform.of("stage", "headset")  # the newest known
@@ -24,18 +26,20 @@ class Wearer:
         self._seen_ns: int | None = None  # when the head was last tracked
 
     def take(self, exposure: Exposure) -> None:
-        """Learn from an exposure how the headset's room lies to the tracker."""
+        """Refine `stage_from_tracker` by an exposure."""
         if self._staging:
             self._jump = self._staging.take(exposure, self._headset.head) or self._jump
 
     def look(self, t_display_ns: int) -> None:
-        """Ask where the head will be at a display time [ns]; where it is not tracked, nothing can be laid over."""
+        """Ask where the head will be at a display time [ns]; while it is not tracked, nothing can be overlaid."""
         head = self._headset.head(t_display_ns)
-        was, self.tracked = self.tracked, head is not None
+        was_tracked = self.tracked
+        self.tracked = head is not None
         if head is None:
             return
-        away_ns = 0 if was or self._seen_ns is None else t_display_ns - self._seen_ns
-        self.head, self._seen_ns = head, t_display_ns
+        away_ns = 0 if was_tracked or self._seen_ns is None else t_display_ns - self._seen_ns
+        self.head = head
+        self._seen_ns = t_display_ns
         jump = self._watch.jumped(t_display_ns, head)
         if away_ns > AWAY_NS:
             jump = f"the headset was not tracked for {away_ns / SECOND:.1f} s"
@@ -43,14 +47,14 @@ class Wearer:
             self.lose(jump, t_display_ns)
 
     def react(self, event: HeadsetEvent) -> None:
-        """Follow what the headset tells of its room and its runtime."""
+        """React to an event of the headset's room or runtime."""
         if event.kind in ("lost", "recovered"):
             self._news.append(f"headset {event.kind}: {event.reason}")
         elif event.kind == "space_changed":
             self.lose(f"the headset has lost its place: {event.reason}", event.t_ns)
 
     def lose(self, reason: str, since_ns: int) -> None:
-        """Take the room for lost from `since_ns` [ns] on."""
+        """Regard the room as lost since `since_ns` [ns]."""
         self._jump = reason
         if self._staging:
             self._staging.restart(since_ns)
@@ -61,7 +65,7 @@ class Wearer:
         return news
 
     def take_jump(self) -> str:
-        """Return how the room has jumped, once; nothing while it stands."""
+        """Return how the room has jumped, once; nothing while it stays."""
         jump, self._jump = self._jump, ""
         return jump
 
@@ -71,15 +75,15 @@ class Wearer:
         return self._staging is not None
 
     def stage_from_tracker(self, now_ns: int) -> Pose | None:
-        """Return how the room lies, as followed; None while nobody knows."""
+        """Return `stage_from_tracker`, as estimated; None while it is unknown."""
         return self._staging.pose(now_ns) if self._staging else None
 
     @property
     def fault(self) -> str:
-        """What is wrong with following the room, or nothing."""
+        """Why the room cannot be followed; empty where it can."""
         return self._staging.fault if self._staging else ""
 
     @property
     def reason(self) -> str:
-        """Why `stage_from_tracker` has none."""
+        """Why `stage_from_tracker` returns None."""
         return self._staging.reason if self._staging else ""
