@@ -73,6 +73,20 @@ def test_an_organ_that_nothing_is_to_follow_lies_as_in_the_scan_and_is_valid(dem
     np.testing.assert_allclose(view.target.covariance, moving.target.covariance, atol=2e-8)  # the model's own [m2]
 
 
+@pytest.mark.parametrize("phase", ["unknown", "free-breathing"])
+def test_an_organ_that_nothing_follows_is_never_valid_where_nobody_knows_how_it_lay_in_the_scan(demo_case, phase):
+    case = copy.copy(demo_case)
+    case.breathing_phase = phase
+    view = shown(case, 0.0005, still=True, told=False)
+    of = {name: structure.status for name, structure in view.structures.items()}
+    moving = {name for name, structure in case.structures.items() if structure.moves}
+    assert {name for name, status in of.items() if status.state == "degraded"} == moving
+    assert {view.target_status.state, *(of[name].state for name in moving)} == {"degraded"}
+    assert "phase" in view.target_status.reason
+    case.breathing_phase = "end-inspiration"  # the breath may be held so
+    assert shown(case, 0.0005, still=True, told=False).target_status.state == "valid"
+
+
 def test_what_a_motion_model_moves_is_never_valid_where_the_scans_phase_is_unknown(demo_case):
     unknown = copy.copy(demo_case)
     unknown.breathing_phase = "unknown"
