@@ -60,7 +60,8 @@ class PoseWire(msgspec.Struct, frozen=True):
     @staticmethod
     def of(transform: Transform, covariance: Any) -> PoseWire:  # noqa: ANN401 - anything array-like
         """Pack a transform and its covariance, shape (6, 6)."""
-        position, quaternion = tuple(transform.translation.tolist()), tuple(transform.quaternion.tolist())
+        position = tuple(transform.translation.tolist())
+        quaternion = tuple(transform.quaternion.tolist())
         return PoseWire(transform.target, transform.source, position, quaternion, Array.of(covariance))
 
     def pose(self, t_ns: int) -> Pose:
@@ -72,7 +73,8 @@ class PoseWire(msgspec.Struct, frozen=True):
 
     def covariance_array(self) -> NDArray[np.float64]:
         """Return the covariance, shape (6, 6); raise BusError where it is none."""
-        c, where = self.covariance.numpy(), f"{self.target}_from_{self.source}"
+        c = self.covariance.numpy()
+        where = f"{self.target}_from_{self.source}"
         if c.shape != (6, 6) or not np.isfinite(c).all():
             raise BusError("a finite covariance of shape (6, 6)", f"shape {c.shape}", where)
         if c.diagonal().min() < 0.0:
@@ -96,7 +98,7 @@ class Exposure(Message, frozen=True, kw_only=True, tag="twinguide.exposure/1"):
 
 
 class ImageTarget(Message, frozen=True, kw_only=True, tag="twinguide.image_target/1"):
-    """A structure located in a tracked image; `t_ns` is the stamp the imaging system gives, its lag unknown."""
+    """A structure located in a tracked image; `t_ns` is the imaging system's own stamp, of unknown lag."""
 
     of: str
     position: Vec3  # [m], in reference
@@ -117,9 +119,9 @@ class Displacement(Message, frozen=True, kw_only=True, tag="twinguide.displaceme
 class Boundary(Message, frozen=True, kw_only=True, tag="twinguide.boundary/1"):
     """Where points of a structure are now, as something measures them: drives solvers, as `Displacement` does.
 
-    A message replaces the older ones of the same `name`; one without points takes them back, and what has been silent
-    for a second is left out. `radius_m` above 0 says that each point stands for the patch around it, as under a probe
-    that is pressed against the organ: one that may slide has a large variance along its surface.
+    A message replaces the older ones of the same `name`; one without points withdraws them, and a name that is silent
+    for a second is ignored. With `radius_m` above 0 each point stands for the patch around it, as under a probe that
+    is pressed against the organ: a point that may slide has a large variance along its surface.
     """
 
     of: str
@@ -131,7 +133,7 @@ class Boundary(Message, frozen=True, kw_only=True, tag="twinguide.boundary/1"):
 
 
 class Training(Message, frozen=True, kw_only=True, tag="twinguide.training/1"):
-    """How far a part has learnt; the workflow goes on when every training part is done."""
+    """A part's progress in training; the workflow moves on when every training part is done."""
 
     progress: float  # 0..1
     done: bool
@@ -148,7 +150,7 @@ class Gate(Message, frozen=True, kw_only=True, tag="twinguide.gate/1"):
 
 
 class Lost(Message, frozen=True, kw_only=True, tag="twinguide.lost/1"):
-    """A sensor says itself that it has nothing."""
+    """A sensor's own report that it has nothing."""
 
     of: str
     reason: str
@@ -209,7 +211,7 @@ class Registration(Message, frozen=True, kw_only=True, tag="twinguide.registrati
 
 
 class Calibration(Message, frozen=True, kw_only=True, tag="twinguide.calibration/1"):
-    """How two fixed frames lie to each other, as a calibration states it, with its covariance: state, repeated."""
+    """The pose between two fixed frames, as a calibration states it, with its covariance: state, repeated."""
 
     name: str  # stage_from_tracker
     pose: PoseWire
@@ -227,7 +229,7 @@ class WorkflowState(Message, frozen=True, kw_only=True, tag="twinguide.workflow/
 
 
 class PartState(Message, frozen=True, kw_only=True, tag="twinguide.part_state/1"):
-    """What the supervisor knows of one part; of one that runs again, `reason` is why it had to be started anew."""
+    """What the supervisor knows of one part; for one that runs again, `reason` is why it was restarted."""
 
     part: str
     state: Literal["starting", "running", "dead", "hung", "restarting", "quarantined", "stopped"]
@@ -238,7 +240,7 @@ class PartState(Message, frozen=True, kw_only=True, tag="twinguide.part_state/1"
 
 
 class Health(Message, frozen=True, kw_only=True, tag="twinguide.health/1"):
-    """A part's progress, counted by its work loop."""
+    """A part's steps, as its work loop counts them."""
 
     part: str
     steps: int
@@ -319,9 +321,9 @@ class StructureRecord(msgspec.Struct, frozen=True):
 
 
 class HandRecord(msgspec.Struct, frozen=True):
-    """One controller, as the headset told it for a frame's display time; a pose that was not tracked is None."""
+    """One controller, as the headset reported it for a frame's display time; a pose that was not tracked is None."""
 
-    grip: PoseWire | None = None  # stage_from_grip_<hand>, exact: as told
+    grip: PoseWire | None = None  # stage_from_grip_<hand>, exact: as reported
     aim: PoseWire | None = None  # stage_from_aim_<hand>
     trigger: float = 0.0  # 0..1
     squeeze: float = 0.0
@@ -359,7 +361,7 @@ class Shown(Message, frozen=True, kw_only=True, tag="twinguide.shown/1"):
 
 
 class Picture(Message, frozen=True, kw_only=True, tag="twinguide.picture/1"):
-    """A still that was kept, and the SHA-256 of its pixels."""
+    """A still of the session, and the SHA-256 of its pixels."""
 
     name: str
     sha256: str
@@ -405,14 +407,14 @@ class Truth(Message, frozen=True, kw_only=True, tag="twinguide.truth/1"):
 
 
 class StepMark(Message, frozen=True, kw_only=True, tag="twinguide.step/1"):
-    """The coordinator lets one part step; on the data path, so all that was published before it has arrived."""
+    """The coordinator lets one part step; on the data path, so everything published before has arrived."""
 
     part: str
     round: int
 
 
 class DoneMark(Message, frozen=True, kw_only=True, tag="twinguide.done/1"):
-    """A part's step is over; on the data path, behind all that the step published."""
+    """A part's step is over; on the data path, after everything that the step published."""
 
     part: str
     round: int

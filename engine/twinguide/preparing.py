@@ -1,4 +1,4 @@
-"""Before anything starts: a folder that is ours, a case, and whether that fits the scenario."""
+"""Before the run: claim the session folder, load the case, check it against the scenario."""
 
 from __future__ import annotations
 

@@ -59,11 +59,11 @@ def bullets(lines: Sequence[str]) -> str:
 
 def cards(entries: Iterable[tuple[str, str, str]]) -> str:
     """Return key figures: (name, value, note) each."""
-    told = (
+    boxes = (
         f"<div class=card><span>{escape(n)}</span><b>{escape(v)}</b><span>{escape(t)}</span></div>"
         for n, v, t in entries
     )
-    return f'<div class="cards">{"".join(told)}</div>'
+    return f'<div class="cards">{"".join(boxes)}</div>'
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -78,17 +78,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def picture(data_uri: str, caption: str, description: str) -> str:
     """Return a figure of an inline picture."""
-    said = f"<figcaption>{escape(caption)}</figcaption>"
-    return f'<figure><img alt="{escape(description)}" src="{data_uri}">{said}</figure>'
+    legend = f"<figcaption>{escape(caption)}</figcaption>"
+    return f'<figure><img alt="{escape(description)}" src="{data_uri}">{legend}</figure>'
 
 
 def stills(entries: Sequence[tuple[str, str]]) -> str:
     """Return (data URI, caption) pictures side by side."""
-    told = (
+    figures = (
         f"<figure><img alt='{escape(c)}' src='{uri}'><figcaption>{escape(c)}</figcaption></figure>"
         for uri, c in entries
     )
-    return f'<div class="stills">{"".join(told)}</div>' if entries else ""
+    return f'<div class="stills">{"".join(figures)}</div>' if entries else ""
 
 
 def video(name: str) -> str:
