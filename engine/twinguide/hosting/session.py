@@ -152,7 +152,7 @@ class Session:
         return self._mailbox.take(ALL_ROUNDS if self.plan.virtual else None)
 
     def withdraw(self, name: str, reason: str) -> None:
-        """Say that a part which the loop itself calls has failed for good: guidance, or an overlay."""
+        """Publish that a part called by the loop (guidance, overlay) is disabled for the rest of the run."""
         self._say_state(name, "quarantined", reason)
 
     def news(self) -> list[str]:
