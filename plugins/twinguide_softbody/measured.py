@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
+from scipy.spatial.distance import cdist
 
 from twinguide.errors import CaseError
 
@@ -148,6 +149,28 @@ def _joined(measured: Sequence[Points], without: set[int]) -> Points | None:
     weights = stacked([p.weights for p in measured])
     rest, mean, covariance = (np.concatenate([getattr(p, n) for p in measured]) for n in ("rest", "mean", "covariance"))
     return Points(weights, rest, mean, covariance).of(np.array(kept))
+
+
+def dispute(vertices: Array, positions: Array, disputed: Points | None, believed: Array) -> Array:
+    """Return how far each vertex [m], (n,), is from where disputed points would have it.
+
+    `believed` [m], (k, 3), is where those rest that are surer. The others may be right all the same: all of their
+    distance at their own places and none at those that are believed, between and beyond them shared by squared
+    distances (Shepard 1968). As a length, for what `SoftBody.rigid` says.
+    """
+    if disputed is None:
+        return np.zeros(len(positions))
+    gap = np.linalg.norm(disputed.mean - disputed.weights @ positions, axis=1)
+    near = cdist(vertices, believed, "sqeuclidean").min(axis=1)[:, None]
+    apart = cdist(vertices, disputed.rest, "sqeuclidean")
+    return np.asarray((gap * near / np.maximum(near + apart, 1e-12)).max(axis=1), dtype=np.float64)
+
+
+def slid(a: Points | None, b: Points | None) -> float:
+    """Return how far the points sit from where they sat in the body [m]; infinite where they came or went."""
+    if a is None or b is None:
+        return 0.0 if a is b else np.inf
+    return float(np.abs(a.rest - b.rest).max()) if a.rest.shape == b.rest.shape else np.inf
 
 
 def most_of(which: Mask) -> bool:

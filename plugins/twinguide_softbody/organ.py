@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.spatial.distance import cdist
 
 from twinguide.errors import CaseError
 
@@ -26,7 +25,7 @@ from .error import CHI_95, ErrorModel, Point
 from .layout import layout
 from .learning import Learning, Touch
 from .materials import Mixture
-from .measured import Measured, Steadiness, heed
+from .measured import Measured, Steadiness, dispute, heed, slid
 from .pursuit import Pursuit
 from .quasistatic import Solver
 from .response import Response, surface_springs
@@ -230,19 +229,9 @@ class SoftBody:
         return Frame(self.body.vertices + displacement, sigma, "rigid", reason, 0.0, 1.0)
 
     def _dispute(self, positions: Array) -> Array:
-        """Return how far each vertex [m], (n,), is from where points that surer ones contradict would have it.
-
-        They may be right all the same: all of their distance at their own places and none at those that are believed,
-        between and beyond them shared by squared distances (Shepard 1968). As a length, for what `rigid` says.
-        """
-        disputed, points = self._disputed, self._points
-        if disputed is None:
-            return np.zeros(len(positions))
-        gap = np.linalg.norm(disputed.mean - disputed.weights @ positions, axis=1)
-        believed = self._centre if points is None else np.vstack([self._centre, points.rest])
-        near = cdist(self.body.vertices, believed, "sqeuclidean").min(axis=1)[:, None]
-        apart = cdist(self.body.vertices, disputed.rest, "sqeuclidean")
-        return np.asarray((gap * near / np.maximum(near + apart, 1e-12)).max(axis=1), dtype=np.float64)
+        """Return how far each vertex [m], (n,), is from where points that surer ones contradict would have it."""
+        believed = self._centre if self._points is None else np.vstack([self._centre, self._points.rest])
+        return dispute(self.body.vertices, positions, self._disputed, believed)
 
     def close(self) -> None:
         """Let the workers end; no step may follow."""
@@ -284,7 +273,7 @@ class SoftBody:
 
         Return whether either was done.
         """
-        if _moved(points, self._points) > 0:
+        if slid(points, self._points) > 0:
             self._points, self._covariance = points, covariance
             springs = self._springs()
             self._solver.attach(springs)
@@ -334,10 +323,3 @@ def _checked(vertices: Array, tetrahedra: Indices, mixture: Mixture, patch: tupl
     if reduced not in ("off", "auto"):
         raise CaseError("reduced off or auto", repr(reduced), where)
     return body
-
-
-def _moved(a: Points | None, b: Points | None) -> float:
-    """Return how far the points sit from where they sat in the body [m]; infinite where they came or went."""
-    if a is None or b is None:
-        return 0.0 if a is b else np.inf
-    return float(np.abs(a.rest - b.rest).max()) if a.rest.shape == b.rest.shape else np.inf
