@@ -12,8 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.clock import MS
-
 Spread = dict[str, float]  # p50, p99, max
 
 
@@ -24,10 +22,8 @@ class Ledger:
         self.stages = tuple(stages)
         self._columns = {stage: column for column, stage in enumerate(stages)}
         self.frames = 0
-        self.missed = 0
         self._stage_ns = np.zeros((capacity, len(self.stages)), dtype=np.int64)
         self._row = 0
-        self._shown_ns = -1
         self._lap_ns = time.perf_counter_ns()
 
     def lap(self, stage: str) -> None:
@@ -40,11 +36,8 @@ class Ledger:
         """Note that a stage of this frame took `ns` [ns]."""
         self._stage_ns[self._row, self._columns[stage]] = ns
 
-    def end_frame(self, t_display_ns: int, period_ns: int) -> None:
-        """Close the frame shown at `t_display_ns` [ns] on a display of `period_ns` [ns], and count what it skipped."""
-        if self._shown_ns >= 0:
-            self.missed += missed_between(self._shown_ns, t_display_ns, period_ns)
-        self._shown_ns = t_display_ns
+    def end_frame(self) -> None:
+        """Close the frame."""
         self.frames += 1
         self._row = self.frames % len(self._stage_ns)
         self._stage_ns[self._row] = 0
@@ -58,11 +51,6 @@ class Ledger:
         """Return the stages of every closed frame kept [ns], shape (frames, stages); oldest first until it wraps."""
         ring = self._stage_ns
         return ring[: self.frames] if self.frames < len(ring) else np.delete(ring, self._row, axis=0)
-
-    def stage_ms(self) -> dict[str, Spread]:
-        """Return the spread of each stage [ms] over the frames kept."""
-        rows = self.rows()
-        return {stage: spread(rows[:, column] / MS) for stage, column in self._columns.items()}
 
 
 def missed_between(earlier_ns: int, later_ns: int, period_ns: int) -> int:

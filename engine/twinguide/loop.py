@@ -110,7 +110,7 @@ class Loop:
         if not fresh:  # in the lighter frames; the young only: the old are frozen, see promptness.py
             gc.collect(0)
         self.ledger.lap("record")
-        self.ledger.end_frame(timing.t_display_ns, timing.period_ns)
+        self.ledger.end_frame()
         return shown
 
     def _assess(self, view: TwinView, timing: FrameTiming) -> None:
