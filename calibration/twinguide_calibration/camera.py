@@ -60,14 +60,18 @@ class _Solved:
     poses: Array
 
 
-def calibrate_camera(views: Sequence[BoardView], size: tuple[int, int], rms_max_px: float = RMS_MAX_PX) -> CameraFit:
+def calibrate_camera(
+    views: Sequence[BoardView], size: tuple[int, int], rms_max_px: float = RMS_MAX_PX, names: Sequence[str] = ()
+) -> CameraFit:
     """Return intrinsics and distortion from views of one flat board; `size` is (width, height) [px].
 
-    Raises CalibrationRefused for fewer than 4 usable views, boards that were hardly tilted, more than a third of the
-    pictures rejected, and residuals beyond `rms_max_px` [px], as a wrong board layout leaves them.
+    `names` are what the notes call the views, their rows by default. Raises CalibrationRefused for fewer than 4 usable
+    views, boards that were hardly tilted, more than a third of the pictures rejected, and residuals beyond
+    `rms_max_px` [px], as a wrong board layout leaves them.
     """
+    names = names or [str(row) for row in range(len(views))]
     notes: list[str] = []
-    rows = _usable(views, notes)
+    rows = _usable(views, names, notes)
     if len(rows) < VIEWS_LEAST:
         raise CalibrationRefused(
             f"wanted at least {VIEWS_LEAST} different pictures of the board; got {len(rows)} of {len(views)}",
@@ -86,6 +90,10 @@ def calibrate_camera(views: Sequence[BoardView], size: tuple[int, int], rms_max_
         raise CalibrationRefused(
             f"{len(outside)} of {len(rows)} pictures do not agree with the others",
             "Check that the board is flat and its layout right, none blurred, and that zoom and focus stood still.",
+        )
+    if outside:
+        notes.append(
+            f"contradicted by the other pictures, left out: {', '.join(names[row] for row in sorted(outside))}"
         )
     rms, sigma, widening = _errors(solved, [views[row] for row in kept])
     _check(solved.camera, sigma, rms, rms_max_px, widening)
@@ -116,27 +124,26 @@ def _fit(
     for row in unseen:
         residuals[row] = _seen_from_outside(views[row], solved.camera)
     rejected = np.array(sorted(set(range(count)) - set(kept)), dtype=np.int64)
-    if outside:
-        notes = [*notes, f"{len(outside)} pictures that the others contradict, left out"]
     normals = solved.poses[:, :3, 2]
     tilt = float(np.arccos(np.clip(normals @ normals.T, -1.0, 1.0)).max())
     return CameraFit(solved.camera, sigma, residuals, rejected, rms, covered, tilt, poses, tuple(notes))
 
 
-def _usable(views: Sequence[BoardView], notes: list[str]) -> list[int]:
-    """Return the rows with enough corners that do not repeat an earlier picture."""
+def _usable(views: Sequence[BoardView], names: Sequence[str], notes: list[str]) -> list[int]:
+    """Return the rows with enough corners that do not repeat an earlier picture; note the others by name."""
     rows: list[int] = []
-    few = repeats = 0
+    few: list[str] = []
+    repeats: list[str] = []
     for row, view in enumerate(views):
         spread = np.linalg.svd(view.points - view.points.mean(axis=0), compute_uv=False) if len(view.ids) else [0, 0]
         if len(view.ids) < CORNERS_LEAST or spread[1] < 1e-2 * spread[0]:
-            few += 1
+            few.append(names[row])
         elif any(_same(view, views[other]) for other in rows):
-            repeats += 1
+            repeats.append(names[row])
         else:
             rows.append(row)
-    notes += [f"{few} pictures with fewer than {CORNERS_LEAST} corners, or all on a line, left out"] * bool(few)
-    notes += [f"{repeats} pictures that repeat another, left out"] * bool(repeats)
+    told = f"fewer than {CORNERS_LEAST} corners, or all on a line, left out: {', '.join(few)}"
+    notes += [told] * bool(few) + [f"the same as another, left out: {', '.join(repeats)}"] * bool(repeats)
     return rows
 
 

@@ -35,26 +35,37 @@ def read_pictures(path: Path) -> Iterator[Picture]:
     Raises CalibrationRefused where there is none, where one cannot be read, and where they differ in size.
     """
     if not path.exists():
-        raise CalibrationRefused(f"wanted a folder of images, an image or a video; got no such file; {path}")
+        raise CalibrationRefused(
+            f"wanted a folder of images, or a video; got no such file; in {path}", "Check the path."
+        )
     size: tuple[int, ...] | None = None
     for picture in _stills(path) if path.is_dir() or path.suffix.lower() in STILLS else _frames(path):
         size = size or picture.grey.shape
         if picture.grey.shape != size:
             got = f"{picture.grey.shape[1]}x{picture.grey.shape[0]} after {size[1]}x{size[0]}"
             raise CalibrationRefused(
-                f"wanted pictures of one size; got {got} in {picture.name}", "Are two cameras mixed, or one turned?"
+                f"wanted pictures of one size; got {got} in {picture.name} of {path.name}",
+                "Of two cameras, put each one's into a folder of its own; do not turn pictures.",
             )
         yield picture
     if size is None:
-        raise CalibrationRefused(f"wanted pictures; got none; in {path}", f"Known: {', '.join(sorted(STILLS))}.")
+        raise CalibrationRefused(
+            f"wanted pictures; got none; in {path}", f"Put them there: {', '.join(sorted(STILLS))}."
+        )
 
 
 def _stills(path: Path) -> Iterator[Picture]:
-    files = sorted(f for f in path.iterdir() if f.suffix.lower() in STILLS) if path.is_dir() else [path]
+    files = (
+        sorted(f for f in path.iterdir() if f.suffix.lower() in STILLS and f.name[0] != ".")
+        if path.is_dir()
+        else [path]
+    )
     for number, file in enumerate(files):
         image = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
         if image is None:  # pyright: ignore[reportUnnecessaryComparison] - OpenCV returns None for a torn file
-            raise CalibrationRefused(f"wanted an image; got one that cannot be read; in {file}", "Is it whole?")
+            raise CalibrationRefused(
+                f"wanted an image; got one that cannot be read; in {file}", "Take it out, if it is none or torn."
+            )
         yield Picture(file.name, np.asarray(image, dtype=np.uint8), float(number))
 
 

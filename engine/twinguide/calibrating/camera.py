@@ -27,31 +27,26 @@ except ImportError as error:
 Array = NDArray[np.float64]
 MOVED = 0.03  # of the picture's width: a video's frame in which the board moved less shows nothing new
 VIEWS_MOST = 60  # more cost minutes and gain nothing
+LISTED_MOST = 8  # pictures named in a note
 
 
 def camera(path: Path, board_text: str, name: str, rms_max_px: float) -> Outcome:
     """Calibrate a camera from a folder of images or a video; raises CalibrationError with reason and remedy."""
     with refusals():
         board = board_of(board_text)
-        seen, size, pictures, wrong = _views(path, board)
+        seen, size, pictures, notes = _views(path, board)
         if len(seen) < min(VIEWS_LEAST, pictures):
-            found = f"it is in {len(seen) or 'none'} of {pictures}"
+            found = f"it in {len(seen) or 'none'} of {pictures}"
             inner = " A chessboard is given by its inner corners, one fewer a side than its squares."
-            step = "Check --board and the light." + inner * (board.kind == "chessboard")
+            step = "Check --board (columns, rows, dictionary) and the light." + inner * (board.kind == "chessboard")
             raise CalibrationError(f"pictures of {board.name}", found, path.name, step)
-        fit = calibrate_camera([view for _, view in seen], size, rms_max_px)
-    names = tuple(picture for picture, _ in seen)
-    rejected: list[int] = fit.rejected.tolist()
-    left_out = [names[row] for row in rejected]
-    notes = [*wrong, *[f"left out: {', '.join(left_out)}"] * bool(left_out)]
-    notes += [f"{pictures - len(seen)} of {pictures} pictures not used: no board, or nothing new"] * (
-        pictures > len(seen)
-    )
+        names = tuple(picture for picture, _ in seen)
+        fit = calibrate_camera([view for _, view in seen], size, rms_max_px, names)
     result = CameraResult(
         of=name,
         sources=hashed((path,)),
         samples=len(seen),
-        rejected=tuple(rejected),
+        rejected=tuple(int(row) for row in fit.rejected),
         residuals=tuple(fit.residuals.tolist()),
         residual_unit="px",
         notes=shortened((*notes, *fit.notes)),
@@ -68,12 +63,13 @@ def camera(path: Path, board_text: str, name: str, rms_max_px: float) -> Outcome
 
 
 def _views(path: Path, board: Board) -> tuple[list[tuple[str, BoardView]], tuple[int, int], int, list[str]]:
-    """Return the views that show something new, the pictures' size, how many pictures there were, and what was wrong.
+    """Return the views that show something new, the pictures' size, how many there were, and which were left out.
 
     Of pictures that are refused the last refusal is raised where no view is left.
     """
     seen: list[tuple[str, BoardView]] = []
     wrong: list[str] = []
+    without: list[str] = []
     refusal: CalibrationRefused | None = None
     size, count = (0, 0), 0
     for picture in read_pictures(path):
@@ -87,11 +83,19 @@ def _views(path: Path, board: Board) -> tuple[list[tuple[str, BoardView]], tuple
             wrong.append(f"{picture.name}: {error.reason}")
             refusal = CalibrationRefused(wrong[-1], error.remedy)
             continue
-        if view is not None and _new(picture, view, [other for _, other in seen], path.is_dir()):
+        if view is None:
+            without.append(picture.name)
+        elif _new(picture, view, [other for _, other in seen], path.is_dir()):
             seen.append((picture.name, view))
     if refusal is not None and not seen:
         raise refusal
-    return seen, size, count, wrong
+    rest = count - len(seen) - len(wrong)
+    if path.is_dir() and without:
+        more = f" and {len(without) - LISTED_MOST} more" * (len(without) > LISTED_MOST)
+        wrong.append(f"no {board.name} seen in {', '.join(without[:LISTED_MOST])}{more}")
+        rest -= len(without)
+    unused = f"{rest} of {count} pictures not used: no board, or nothing new"
+    return seen, size, count, [*wrong, *[unused] * (rest > 0)]
 
 
 def _new(picture: Picture, view: BoardView, earlier: list[BoardView], still: bool) -> bool:

@@ -141,6 +141,8 @@ def draw_camera(names: Sequence[str], views: Sequence[BoardView], fit: CameraFit
     tall = np.where(np.isfinite(fit.residuals), fit.residuals, 0.0)
     top = 2.0 * float(tall[~out].max())
     left.bar(np.arange(len(names)), np.minimum(tall, top), color=[REJECTED if o else KEPT for o in out])
+    for row in np.flatnonzero(tall > top):  # a bar cut off tells its height
+        left.text(row, top, f"{tall[row]:.1f}", ha="center", va="bottom", fontsize=7)
     left.axhline(fit.rms_px, color="0.4", linewidth=0.8)
     left.set_xticks(np.arange(len(names)), names, rotation=75, fontsize=6)
     left.set_ylabel("residual [px]; rejected ones red, seen from outside")
