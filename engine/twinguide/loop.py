@@ -100,10 +100,10 @@ class Loop:
         seen_ns = self.headset.end_frame()
         self.ledger.lap("submit")
 
-        stage_us = self.ledger.newest_us()
-        head = self.wearer.head
-        tools = self.twin.bodies.controllers
-        shown = shown_of(scene, head, views, hands, self.head_covariance, stage_us, seen_ns, tools, drawn=drawn)
+        shown = shown_of(
+            scene, self.wearer.head, views, hands, self.head_covariance, self.ledger.newest_us(), timing, seen_ns,
+            self.twin.bodies.controllers, drawn=drawn,
+        )  # fmt: skip
         for message in (*flow.changes(), shown):
             self.session.publish(message)
         self.frames += 1

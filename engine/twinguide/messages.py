@@ -355,6 +355,7 @@ class Shown(Message, frozen=True, kw_only=True, tag="twinguide.shown/1"):
     input_age_ms: dict[str, float]
     drawn: bool = True
     gate_open: bool = False
+    period_ns: int = 0  # of the display; 0 in older recordings
     seen_ns: int = 0  # when it is first seen: `t_ns`, or later where the machine was too slow
     controllers: dict[str, PoseWire] = {}  # stage_from_<tool> of tools that a controller is, for this display time
     hands: dict[str, HandRecord] = {}  # the controllers that were active: left, right

@@ -12,7 +12,7 @@ from twinguide.frames import NO_COVARIANCE, Pose, Transform
 from twinguide.messages import Array, HandRecord, PoseWire, Shown, StructureRecord, Vec3
 from twinguide.render.panels import panel_text
 from twinguide.scene import Scene, Status, TwinView
-from twinguide.xr.base import Hand, HandName, View
+from twinguide.xr.base import FrameTiming, Hand, HandName, View
 
 
 def shown_of(
@@ -22,14 +22,16 @@ def shown_of(
     hands: Mapping[HandName, Hand],
     head_covariance: NDArray[np.float64],
     stage_us: Mapping[str, int],
+    timing: FrameTiming,
     seen_ns: int,
     controllers: Mapping[str, PoseWire],
     *,
     drawn: bool,
 ) -> Shown:
-    """Return the message of one frame, first seen at `seen_ns` [ns]; `controllers` are those that are tools, in stage.
+    """Return the message of one frame, made for `timing` and first seen at `seen_ns` [ns].
 
-    `head_covariance`, shape (6, 6), is the headset's stated tracking error.
+    `controllers` are those that are tools, in stage; `head_covariance`, shape (6, 6), is the headset's stated tracking
+    error.
     """
     twin = scene.twin
     target = twin.target if twin.target_status.state != "hidden" else None
@@ -39,7 +41,8 @@ def shown_of(
     tools = {name: view.status for name, view in twin.tools.items()} | dict(twin.lost)
     roles = {name: tool.role for name, tool in twin.tools.items()}
     return Shown(
-        t_ns=twin.t_display_ns,
+        t_ns=timing.t_display_ns,
+        period_ns=timing.period_ns,
         frame=scene.frame,
         step=twin.workflow.step,
         stage_from_head=PoseWire.of(stage_from_head, head_covariance),

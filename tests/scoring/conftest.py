@@ -57,6 +57,10 @@ class Spec:
     word_at: float = np.inf  # out of model, for 1.5 s
     flag_cough: bool = True
     missed: int = 0  # frames left out in the middle
+    every: int = 1  # frame of the display that a slow machine makes
+    period_ns: int = SECOND // 90
+    begun_s: float = 0.0  # the real clock's time at which the session began
+    processes: tuple[int, ...] = ()  # of the tracker, one after the other
     withdrawn: str = ""  # why the guidance was
     stage_us: int = 0
     head_sways: bool = True
@@ -147,6 +151,7 @@ def shown_at(spec: Spec, frame: int, t_s: float, rng: np.random.Generator) -> Sh
         input_age_ms={"target": 45.0 + frame % 3, spec.needle_name: 0.0 if lost else 42.0},
         drawn=frame % 3 == 0,
         gate_open=t_s % 4.0 < 0.8,
+        period_ns=spec.period_ns,
     )
 
 
@@ -155,6 +160,8 @@ def messages_of(spec: Spec):
     rng = np.random.default_rng(spec.seed)
     for source, placement in (("tracker", "process"), ("breathing", "process"), ("puncture", "inside")):
         yield "hub", "v1/state/hub/part", 0, PartState(part=source, state="running", placement=placement)
+    for pid in spec.processes:
+        yield "hub", "v1/state/hub/part", 0, PartState(part="tracker", state="running", placement="process", pid=pid)
     if spec.withdrawn:
         withdrawn = PartState(part="puncture", state="quarantined", placement="inside", reason=spec.withdrawn)
         yield "loop", "v1/state/puncture/part", SECOND, withdrawn
@@ -202,7 +209,7 @@ def messages_of(spec: Spec):
     skipped = range(frames // 2, frames // 2 + spec.missed)
     for frame in range(frames):
         shown = shown_at(spec, frame, frame / 90, rng)
-        if frame not in skipped:
+        if frame not in skipped and frame % spec.every == 0:
             yield "loop", "v1/stream/loop/shown", shown.t_ns - 30 * MS, shown
     if np.isfinite(spec.needle_laid_down):
         at = round(spec.needle_laid_down * SECOND)
@@ -244,7 +251,9 @@ def write(folder, spec: Spec, *, shuffle: int = 0, close: bool = True):
     packets, seqs = [], {}
     for source, topic, t_pub_ns, message in messages_of(spec):
         seqs[source] = seqs.get(source, 0) + 1
-        packets.append((max(0, t_pub_ns + SHIFT), seqs[source], source, topic, moved(message)))
+        by_ns = SHIFT + round(spec.begun_s * SECOND)
+        at_ns = max(round(spec.begun_s * SECOND), t_pub_ns + by_ns)
+        packets.append((at_ns, seqs[source], source, topic, moved(message, by_ns)))
     rng = np.random.default_rng(shuffle)
     order = rng.permutation(len(packets)) if shuffle else range(len(packets))
     for index in order:
@@ -256,11 +265,11 @@ def write(folder, spec: Spec, *, shuffle: int = 0, close: bool = True):
     return folder
 
 
-def moved(message):
-    """Move a message from guidance's seconds to the run's."""
-    fields = {"t_ns": message.t_ns + SHIFT}
+def moved(message, by_ns):
+    """Move a message from guidance's seconds to the run's clock."""
+    fields = {"t_ns": message.t_ns + by_ns}
     if isinstance(message, Displacement):
-        fields["times_ns"] = tuple(t + SHIFT for t in message.times_ns)
+        fields["times_ns"] = tuple(t + by_ns for t in message.times_ns)
     return type(message)(**{**{n: getattr(message, n) for n in message.__struct_fields__}, **fields})
 
 

@@ -17,6 +17,7 @@ from twinguide.recording import Recorder
 from twinguide.scoring import score, write_scores
 from twinguide.scoring.comparing import CHI2_95, inside95
 from twinguide.scoring.evidence import PointTrack, PoseTrack, load
+from twinguide.scoring.marking import findings_raised
 
 LINE_MM = 0.001  # breathing over 10 ms of true samples, by lines: at most 15 mm/s2 * (0.01 s)^2 / 8 = 0.0002 mm
 CHORD_MM = 0.002  # the head's sway by great arcs, as seen 1.5 m away
@@ -180,6 +181,31 @@ def test_missed_frames_and_stages_stand_in_the_timing(session):
     assert timing["missed_frames"] == 7
     assert timing["stage_ms"]["draw"] == pytest.approx({"p50": 0.7, "p99": 0.7, "max": 0.7})
     assert timing["recording"]["never_came"] == {}
+
+
+def test_a_slow_machine_owns_up_to_every_period_without_a_frame(session):
+    timing = score(load(session(every=4))).timing
+    assert timing["period_ms"] == pytest.approx(1e3 / 90, rel=1e-6)
+    assert timing["missed_frames"] == pytest.approx(3 * timing["frames"], abs=3)  # none are counted before the first
+
+
+def test_seconds_count_from_the_runs_first_message_whatever_its_clock(session):
+    late = {"word_at": 2.0, "cough_at": 1.5, "constant": {"breathing": (0.004, 0.0, 0.0)}}
+    summary = summary_of(session("at_zero", **late))
+    assert summary["out_of_model"]["episodes"]
+    assert summary_of(session("after_a_day", begun_s=86_400.0, **late)) == summary
+
+
+def test_a_part_started_anew_is_counted_whoever_started_it(session):
+    assert score(load(session(processes=(71, 72, 73)))).timing["restarts"]["tracker"] == 2
+    assert score(load(session("once", processes=(71, 71)))).timing["restarts"]["tracker"] == 0
+
+
+def test_a_finding_on_two_structures_stands_once_in_a_frame(session):
+    frame = load(session()).guide()[100]
+    angle = frame.findings[0]
+    frame = msgspec.structs.replace(frame, findings=(angle, msgspec.structs.replace(angle, of="portal_vein")))
+    assert findings_raised([frame, frame]) == {"angle": {"caution": {"raised": 2, "frames": 2}}}
 
 
 def test_parts_stand_with_plugin_and_placement_as_planned(session):

@@ -20,7 +20,7 @@ from twinguide.scoring.marking import MARKED
 Array = NDArray[np.float64]
 
 
-def errors(scores: Scores) -> str:
+def errors(evidence: Evidence, scores: Scores) -> str:
     """Return the errors over time by source."""
     series = scores.series
     if not series.target.known.any():
@@ -29,7 +29,7 @@ def errors(scores: Scores) -> str:
         name: getattr(series, name).size * 1e3 for name in ("target", "breathing", "registration", "needle", "overlay")
     }
     predicted = [p95_from_covariance(c) * 1e3 if np.isfinite(c).all() else np.nan for c in series.target.covariance]
-    uri = plots.errors(_seconds(series.t_ns), tracks, np.array(predicted), _out_of_model(scores))
+    uri = plots.errors(evidence.seconds(series.t_ns), tracks, np.array(predicted), _out_of_model(scores))
     caption = (
         "Error by source. Breathing: the part that motion brings; registration: the target's error without it. "
         "Means by source do not add; mean squares do."
@@ -43,15 +43,15 @@ def breathing(evidence: Evidence, frames: Sequence[Shown], scores: Scores) -> st
     if not np.isfinite(shown).any():
         return ""
     true = evidence.true_point("displacement").at(scores.series.t_ns)
-    gate = _spans([(g.t_ns, g.open) for g in evidence.of(Gate)], frames)
-    uri = plots.breathing(_seconds(scores.series.t_ns), shown * 1e3, true * 1e3, _out_of_model(scores), gate)
+    gate = _spans(evidence, [(g.t_ns, g.open) for g in evidence.of(Gate)])
+    uri = plots.breathing(evidence.seconds(scores.series.t_ns), shown * 1e3, true * 1e3, _out_of_model(scores), gate)
     return page.picture(uri, "The target's motion in reference, as shown and as it was.", "breathing fit") + page.table(
         ("out of model from [s]", "to [s]", "reason", "false"),
         [tuple(e.values()) for e in scores.summary["out_of_model"]["episodes"]],
     )
 
 
-def horizon(frames: Sequence[Shown]) -> str:
+def horizon(evidence: Evidence, frames: Sequence[Shown]) -> str:
     """Return how far ahead of its samples each frame was, and how long each stream was silent."""
     seen = [{name for name, r in {**f.structures, **f.tools}.items() if r.state != "hidden"} for f in frames]
     names = [n for n in ("target", *(frames[0].tools if frames else ())) if any(n in shown for shown in seen)]
@@ -64,7 +64,8 @@ def horizon(frames: Sequence[Shown]) -> str:
     }
     silence = {n: np.array([r.silence if r else np.nan for r in rows]) for n, rows in records.items()}
     states = [(f.t_ns, f.structures["target"].state in MARKED) for f in frames if "target" in f.structures]
-    uri = plots.horizon(_seconds(np.array([f.t_ns for f in frames])), horizon, silence, _spans(states, frames))
+    t_s = evidence.seconds(np.array([f.t_ns for f in frames]))
+    uri = plots.horizon(t_s, horizon, silence, _spans(evidence, states))
     caption = "Horizon: display time minus sample time, bridged by prediction. Silence: since the newest sample came."
     return page.picture(uri, caption, "horizon and silence over time")
 
@@ -83,7 +84,7 @@ def approach(evidence: Evidence, frames: Sequence[Shown]) -> str:
     angle = np.degrees(np.arccos(np.clip(np.sum(along * path, axis=1), -1.0, 1.0)))
     true = np.linalg.norm(evidence.true_point("needle_tip").at(t_ns) - evidence.true_point("target").at(t_ns), axis=1)
     shown = np.linalg.norm(tip - target, axis=1)
-    uri = plots.approach(_seconds(t_ns), shown * 1e3, true * 1e3, depth * 1e3, angle)
+    uri = plots.approach(evidence.seconds(t_ns), shown * 1e3, true * 1e3, depth * 1e3, angle)
     return page.picture(uri, "The needle's way: path from the planned entry to the moved target.", "needle approach")
 
 
@@ -94,12 +95,13 @@ def timeline(evidence: Evidence, frames: Sequence[Shown], scores: Scores) -> str
         return ""
     steps: list[tuple[float, float, str]] = []
     starts = [s for i, s in enumerate(states) if i == 0 or states[i - 1].step != s.step]
-    for state, following in zip(starts, [s.t_ns for s in starts[1:]] + [evidence.end_ns], strict=True):
-        steps.append((state.t_ns * 1e-9, following * 1e-9, state.step))
-    marked = _spans([(f.t_ns, any(r.state in MARKED for r in f.structures.values())) for f in frames], frames)
+    ends = evidence.seconds(np.array([*(s.t_ns for s in starts[1:]), evidence.end_ns])).tolist()
+    for state, end_s in zip(starts, ends, strict=True):
+        steps.append((evidence.seconds(state.t_ns).item(), end_s, state.step))
+    marked = _spans(evidence, [(f.t_ns, any(r.state in MARKED for r in f.structures.values())) for f in frames])
     rows = {
         "workflow": steps,
-        "gate open": [(*span, "") for span in _spans([(g.t_ns, g.open) for g in evidence.of(Gate)], frames)],
+        "gate open": [(*span, "") for span in _spans(evidence, [(g.t_ns, g.open) for g in evidence.of(Gate)])],
         "out of model": [(*span, "") for span in _out_of_model(scores)],
         "structures marked": [(*span, "") for span in marked],
     }
@@ -135,7 +137,7 @@ def latency(frames: Sequence[Shown], scores: Scores) -> str:
 def _speed95(frames: Sequence[Shown], name: str) -> float | None:
     """Return the 95th percentile [m/s] of how fast something shown moved, over 0.1 s so that noise counts little."""
     places = _points([f.target_displacement if name == "target" else f.tips.get(name) for f in frames])
-    t_s = _seconds(np.array([f.t_ns for f in frames], dtype=np.int64))
+    t_s = np.array([f.t_ns for f in frames], dtype=np.int64) * 1e-9
     if len(frames) < 20:
         return None
     stride = max(1, round(0.1 / max(float(np.median(np.diff(t_s))), 1e-3)))
@@ -148,8 +150,9 @@ def _out_of_model(scores: Scores) -> list[Span]:
     return [(e["from_s"], e["to_s"]) for e in scores.summary["out_of_model"]["episodes"]]
 
 
-def _spans(samples: Sequence[tuple[int, bool]], frames: Sequence[Shown]) -> list[Span]:
+def _spans(evidence: Evidence, samples: Sequence[tuple[int, bool]]) -> list[Span]:
     """Return when [s] a condition held while guiding, from (time [ns], held) samples, oldest first."""
+    frames = evidence.guide()
     if not frames:
         return []
     first_ns, last_ns = frames[0].t_ns, frames[-1].t_ns
@@ -161,14 +164,10 @@ def _spans(samples: Sequence[tuple[int, bool]], frames: Sequence[Shown]) -> list
             since = at_ns
         elif not held and since is not None:
             if at_ns > since:
-                spans.append((since * 1e-9, at_ns * 1e-9))
+                spans.append((evidence.seconds(since).item(), evidence.seconds(at_ns).item()))
             since = None
     return spans
 
 
 def _points(values: Sequence[Vec3 | None]) -> Array:
     return np.array([v if v is not None else (np.nan,) * 3 for v in values], dtype=float).reshape(-1, 3)
-
-
-def _seconds(t_ns: NDArray[np.int64]) -> Array:
-    return t_ns.astype(np.float64) * 1e-9

@@ -154,26 +154,21 @@ def _workflow(evidence: Evidence) -> list[dict[str, Any]]:
     steps: list[dict[str, Any]] = []
     for state in sorted(evidence.of(WorkflowState), key=lambda s: s.version):
         if not steps or steps[-1]["step"] != state.step:
-            steps.append({"step": state.step, "at_s": _round(state.t_ns * 1e-9)})
+            steps.append({"step": state.step, "at_s": _round(evidence.seconds(state.t_ns).item())})
     return steps
 
 
 def timing_of(evidence: Evidence) -> dict[str, Any]:
     """Return what depends on the machine: missed frames, stage times, ages, restarts, drops."""
     frames = evidence.of(Shown)
-    t_ns = [f.t_ns for f in frames]
-    period_ns = int(np.median(np.diff(t_ns))) if len(t_ns) > 1 else 0
-    missed = sum(missed_between(a, b, period_ns) for a, b in pairwise(t_ns)) if period_ns else 0
-    restarts: dict[str, int] = {}
-    for state in evidence.of(PartState):
-        restarts[state.part] = max(state.restarts, restarts.get(state.part, 0))
+    missed = sum(missed_between(a.t_ns, b.t_ns, b.period_ns) for a, b in pairwise(frames) if b.period_ns)
     return {
         "frames": len(frames),
         "missed_frames": missed,
-        "period_ms": period_ns * 1e-6,
+        "period_ms": float(np.median([f.period_ns for f in frames])) * 1e-6 if frames else 0.0,
         "stage_ms": _spreads([f.stage_us for f in frames], 1e-3),
         "input_age_ms": _spreads([_ages_ms(f) for f in frames], 1.0),
-        "restarts": dict(sorted(restarts.items())),
+        "restarts": _restarts(evidence),
         "recording": {
             "messages": sum(evidence.topics.values()),
             "segments": evidence.segments,
@@ -181,6 +176,14 @@ def timing_of(evidence: Evidence) -> dict[str, Any]:
             "damage": list(evidence.damage),
         },
     }
+
+
+def _restarts(evidence: Evidence) -> dict[str, int]:
+    """Return how often each part was started anew, alone or with the hub: one life after the first per process."""
+    processes: dict[str, set[int]] = {}
+    for state in evidence.of(PartState):
+        processes.setdefault(state.part, set()).update({state.pid} - {0})
+    return {part: max(len(pids) - 1, 0) for part, pids in sorted(processes.items())}
 
 
 def _ages_ms(frame: Shown) -> dict[str, float]:

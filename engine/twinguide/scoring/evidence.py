@@ -128,7 +128,8 @@ class Evidence:
     topics: dict[str, int]  # topic -> messages
     segments: int
     by_kind: Mapping[type[Message], tuple[Recorded, ...]]  # oldest content first
-    end_ns: int  # the newest publication
+    start_ns: int  # the oldest publication: real clocks do not begin at zero
+    end_ns: int  # the newest
 
     def of(self, kind: type[M]) -> list[M]:
         """Return all messages of a type, oldest content first."""
@@ -137,6 +138,10 @@ class Evidence:
     def published(self, kind: type[M]) -> list[tuple[int, M]]:
         """Return (publication time [ns], message) of a type, oldest content first."""
         return [(r.t_pub_ns, r.message) for r in self.by_kind.get(kind, ()) if isinstance(r.message, kind)]
+
+    def seconds(self, t_ns: int | Times) -> Array:
+        """Return when times [ns], of any shape, were in the run [s]; what was before its first message is at 0."""
+        return np.maximum(np.asarray(t_ns, dtype=np.int64) - self.start_ns, 0) * 1e-9
 
     def sources(self, kind: type[Message]) -> list[str]:
         """Return which parts published a type."""
@@ -161,11 +166,11 @@ def load(folder: Path, catalogue: Catalogue | None = None) -> Evidence:
     topics: Counter[str] = Counter()
     lives: dict[tuple[str, int], set[int]] = {}
     kinds: dict[type[Message], list[Recorded]] = {}
-    end_ns = 0
+    published_ns: list[int] = []
     for item in recording:
         topics[item.topic] += 1
         lives.setdefault((item.source, item.boot), set()).add(item.seq)
-        end_ns = max(end_ns, item.t_pub_ns)
+        published_ns.append(item.t_pub_ns)
         if isinstance(item.message, Message) and not isinstance(item.message, BulkCopy):
             kinds.setdefault(type(item.message), []).append(item)
     if not topics:
@@ -179,7 +184,8 @@ def load(folder: Path, catalogue: Catalogue | None = None) -> Evidence:
         topics=dict(sorted(topics.items())),
         segments=len(recording.segments),
         by_kind={kind: tuple(sorted(items, key=_order)) for kind, items in kinds.items()},
-        end_ns=end_ns,
+        start_ns=min(published_ns),
+        end_ns=max(published_ns),
     )
 
 

@@ -60,10 +60,9 @@ def findings_raised(frames: Sequence[Shown]) -> dict[str, dict[str, dict[str, in
     standing: set[tuple[str, str, str]] = set()
     for frame in frames:
         now = {(f.name, f.of, f.severity) for f in frame.findings}
-        for key in sorted(now):
-            name, _, severity = key
+        for name, severity in {(name, severity) for name, _, severity in now}:
             row = counts.setdefault(name, {}).setdefault(severity, {"raised": 0, "frames": 0})
             row["frames"] += 1
-            row["raised"] += key not in standing
+            row["raised"] += sum(key[::2] == (name, severity) for key in now - standing)
         standing = now
     return {name: dict(sorted(rows.items())) for name, rows in sorted(counts.items())}

@@ -38,13 +38,16 @@ def out_of_model(evidence: Evidence) -> dict[str, Any]:
     found = _episodes(evidence, t_ns, error)
     onsets = _onsets(t_ns, error)
     latencies = [_latency_s(onset, found) for onset in onsets]
+
+    def at_s(t_ns: int) -> float:
+        return round(evidence.seconds(t_ns).item(), 6)
+
     return {
         "episodes": [
-            {"from_s": _seconds(e.start_ns), "to_s": _seconds(e.end_ns), "reason": e.reason, "false": e.false}
-            for e in found
+            {"from_s": at_s(e.start_ns), "to_s": at_s(e.end_ns), "reason": e.reason, "false": e.false} for e in found
         ],
         "false": sum(e.false for e in found),
-        "large_errors_from_s": [_seconds(onset) for onset in onsets],
+        "large_errors_from_s": [at_s(onset) for onset in onsets],
         "latency_s": latencies,
     }
 
@@ -118,8 +121,4 @@ def _onsets(t_ns: Times, error: Array) -> list[int]:
 def _latency_s(onset_ns: int, found: list[Episode]) -> float | None:
     """Return from a large error [ns] to the episode that covers or follows it within the calm time [s]."""
     near = [e for e in found if e.start_ns - CALM_NS <= onset_ns <= e.end_ns + 10 * MS]
-    return _seconds(near[0].start_ns - onset_ns) if near else None
-
-
-def _seconds(t_ns: int) -> float:
-    return round(t_ns * 1e-9, 6)
+    return round((near[0].start_ns - onset_ns) * 1e-9, 6) if near else None
