@@ -73,7 +73,7 @@ class Bodies:
         self._stage_reason = ""
         self._placed: Pose | None = None  # stage_from_reference in rehearsal
         self._rehearsed: dict[str, Pose] = {}  # reference_from_<tool> of tools that a controller is, in rehearsal
-        # poses are equal only to themselves: what hangs on the same ones is chained once
+        # a pose is equal only to itself: what follows from the same ones is computed once
         self._chained = lru_cache(maxsize=1)(Pose.__matmul__)
         self._inverse = lru_cache(maxsize=1)(Pose.inverse)
 

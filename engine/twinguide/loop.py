@@ -59,7 +59,7 @@ class Loop:
     draw_every: tuple[int, int] = (1, 1)  # before guidance, and in it
     frames: int = 0
     stopping: str = ""  # why the loop is to end
-    _bad: dict[str, str] = field(default_factory=dict[str, str])  # which messages of whom -> what was wrong
+    _message_faults: dict[str, str] = field(default_factory=dict[str, str])  # type and sender -> what is wrong
     _findings: tuple[Finding, ...] = ()
     _panel: tuple[PanelRow, ...] = ()
     _assessed_step: str = ""  # of the procedure, for which findings and panel were made
@@ -144,20 +144,20 @@ class Loop:
     def _listen(self, until_ns: int, bell: int) -> None:
         self._take(self.session.listen(until_ns, bell))
 
-    def _take(self, came: Iterable[tuple[Header, Message]]) -> None:
-        for header, message in came:
+    def _take(self, messages: Iterable[tuple[Header, Message]]) -> None:
+        for header, message in messages:
             if isinstance(message, Command):
                 self.session.publish(self.workflow.command(message, self.session.now_ns()))
                 continue
-            what = f"{header.source}: unusable {type(message).__name__}"
+            kind = f"{header.source}: unusable {type(message).__name__}"
             try:
-                # when it was sent: the loop's own delay is nobody's silence
+                # as of when it was sent: the loop's own delay is not the sender's silence
                 self.twin.take(header.source, message, min(header.t_pub_ns, self.session.now_ns()))
                 if isinstance(message, Exposure):
                     self.wearer.take(message)
-                self._bad.pop(what, None)
+                self._message_faults.pop(kind, None)
             except Exception as error:  # a part's bad message must not end the frame
-                self._bad[what] = f"{what}: {error}"
+                self._message_faults[kind] = f"{kind}: {error}"
                 log.debug("unusable message", exc_info=error)
             move = self.twin.bodies.take_move()
             if move and move.of == "tracker" and self.wearer.follows:  # the room is found anew, and the wearer asked
@@ -166,7 +166,7 @@ class Loop:
                 self.workflow.void(move.reason, self.session.now_ns(), moved=True)
 
     def _follow_wearer(self, t_display_ns: int, now_ns: int) -> None:
-        """Hang the twin on the headset's room; guidance is suspended by a jump of it, and waits until it is found."""
+        """Attach the twin to the headset's room; a jump of it suspends guidance until the room is found again."""
         self.wearer.look(t_display_ns)
         jump = self.wearer.take_jump()
         if jump and self.twin.bodies.untracked:
@@ -193,7 +193,7 @@ class Loop:
     def _faults(self, timing: FrameTiming) -> list[str]:
         faults = [] if self.wearer.tracked else [text("head_lost")]
         faults += [text("slow", value_ms=timing.sigma_ns / MS)] if timing.sigma_ns > SLOW_NS else []
-        faults += self._bad.values()
+        faults += self._message_faults.values()
         watched = (self.twin, *self.guidance, *self.overlays, self.wearer, self.footage)
         faults += [part.fault for part in watched if part and part.fault]
         states = self.session.part_states.values()

@@ -30,7 +30,7 @@ class Landmarks:
 
     @staticmethod
     def of(case: Case) -> Landmarks:
-        """Sort a case's landmarks."""
+        """Return a case's landmarks."""
         marks = case.landmarks.values()
         return Landmarks(
             image={mark.name: mark.position for mark in marks},

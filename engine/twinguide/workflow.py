@@ -61,7 +61,7 @@ class Workflow:
         self._forget = forget
         self._pivot = pivot
         self._landmarks = landmarks  # a registration that is known is verified on those that it has not used
-        self._touched: dict[str, Landmark] = {}
+        self._marks: dict[str, Landmark] = {}  # where they were touched
         self._touch_begun: tuple[str, int] | None = None  # of a landmark, when [ns]
         self._answers: dict[str, Ack] = {}
         self._rehearses = False
@@ -163,7 +163,7 @@ class Workflow:
         return ""
 
     def _remaining(self) -> list[str]:
-        return self._landmarks.remaining(self.step, self._touched)
+        return self._landmarks.remaining(self.step, self._marks)
 
     # ---- what happens -----------------------------------------------------------------------------------------------
 
@@ -187,7 +187,7 @@ class Workflow:
         """Discard the registration and the touches for it; with `moved`, what was learnt in `reference` as well."""
         if self.step in ("setup", "calibrate", "review") or self._rehearses:
             return
-        self._touched.clear()
+        self._marks.clear()
         self._touch_begun = None
         self._landmarks = self._case_landmarks
         if moved:
@@ -239,7 +239,7 @@ class Workflow:
         still_m = self._settings.still_mm * 1e-3
         try:
             mark = landmark_of(name, touch, touch_sigma_m=touch_sigma_m, still_m=still_m)
-            self._touched[name] = mark
+            self._marks[name] = mark
             if self.step == "register" and not self._remaining():
                 self._register(t_ns)
             elif self.step == "verify":
@@ -250,11 +250,11 @@ class Workflow:
             self._go(self.step, t_ns, str(error))
 
     def _register(self, t_ns: int) -> None:
-        marks = [self._touched[name] for name in self._landmarks.fiducials]
+        marks = [self._marks[name] for name in self._landmarks.fiducials]
         try:
             self.registration = register(marks, self._landmarks.image, self._target, self.registration.version)
         except RegistrationRefused:
-            self._touched.clear()
+            self._marks.clear()
             raise
         self._change_registration(t_ns, state="made", reason="")
         self._go("verify" if self._landmarks.verification else "confirm", t_ns)
@@ -277,7 +277,7 @@ class Workflow:
     def _verify_anew(self, t_ns: int) -> None:
         """Ask for the landmarks not used by the fit once more; until they fit, what is shown is unconfirmed."""
         for name in self._landmarks.verification:
-            self._touched.pop(name, None)
+            self._marks.pop(name, None)
         self._change_registration(t_ns, state="made", verification_mm={}, verification_p95_mm={})
         self._go("verify", t_ns)
 
@@ -291,7 +291,7 @@ class Workflow:
     def _go(self, step: Step, t_ns: int, note: str = "") -> None:
         self.step = step
         version = self.state.version + 1
-        touched = tuple(self._touched)
+        touched = tuple(self._marks)
         if step == "calibrate" and self._pivot:
             waits, progress = self._pivot.waits_for, self._pivot.rows
         else:

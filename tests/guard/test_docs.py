@@ -96,7 +96,7 @@ def test_the_page_s_examples_run_without_a_fault(examples_shown):
     assert {name: state.state for name, state in loop.session.part_states.items()} == {
         "stiff": "running", "sway": "running"
     }  # fmt: skip
-    assert loop._bad == {}
+    assert loop._message_faults == {}
     assert [part.withdrawn for part in loop.guidance] == [""] * len(loop.guidance)
 
 
