@@ -135,8 +135,8 @@ A block of 10 cm on a bed of springs that fades out at the edges, a quarter of g
 {chr(10).join(meshes)}
 
 Of the cantilever's 2 mm at nu = 0.49 quadratic tetrahedra show {1e3 * cantilever(0.49):.2f} mm, linear ones on the same nodes
-{1e3 * cantilever(0.49, 1):.2f} mm: those lock in bending, more so the nearer nu is to 0.5. Guidance takes linear tetrahedra alone, with their
-difference to quadratic ones in the stated error (`bias.py`); `Solver` takes both.
+{1e3 * cantilever(0.49, 1):.2f} mm: those lock in bending, more so the nearer nu is to 0.5. Guidance takes both: linear ones by default, with
+their difference to quadratic ones in the stated error (`bias.py`), as an organ that is held all around hardly bends.
 
 ## The clamped block
 ![the clamped block under its weight](pictures/block.png)
