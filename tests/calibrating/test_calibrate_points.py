@@ -57,6 +57,36 @@ def test_the_order_of_the_points_does_not_matter(run, tmp_path, image):
     assert np.array(first.matrix) == pytest.approx(np.array(second.matrix), abs=1e-12)
 
 
+NUMBERED = [f"T-{i}" for i in range(6)]
+
+
+def test_two_lists_are_paired_by_order_where_asked_and_the_result_says_so(run, tmp_path, image):
+    patient = markups(tmp_path / "patient.mrk.json", touched(), NUMBERED)
+    code, text = run("calibrate", "points", image, patient, "--out", tmp_path / "r.toml")
+    assert (code, "pair lists in the same order with --by order" in text) == (1, True), text
+    code, text = run("calibrate", "points", image, patient, "--by", "order", "--out", tmp_path / "r.toml")
+    assert code == 0, text
+    result = read_result(tmp_path / "r.toml", PointsResult)
+    assert np.array(result.matrix)[:3, :3] == pytest.approx(TURN, abs=0.02)  # 0.3 mm on points 100 mm apart
+    assert "paired by order: nasion with T-0, left ear with T-1" in " ".join(result.notes)
+
+
+@pytest.mark.parametrize(
+    ("order", "says"),
+    [
+        ([1, 0, 2, 3, 4, 5], "With (nasion and left ear|left ear and nasion) exchanged"),
+        ([5, 4, 3, 2, 1, 0], "in the order temple, brow, chin, right ear, left ear, nasion 0"),
+        ([1, 2, 3, 4, 5, 0], "in the order temple, nasion, left ear, right ear, chin, brow 0"),
+    ],
+    ids=["two exchanged", "backwards", "one farther"],
+)
+def test_a_list_in_another_order_is_refused_with_the_order_that_fits(run, tmp_path, image, order, says):
+    patient = markups(tmp_path / "patient.mrk.json", touched()[order], NUMBERED)
+    code, text = run("calibrate", "points", image, patient, "--by", "order", "--out", tmp_path / "r.toml")
+    assert (code, bool(re.search(says, text.replace("\n", " ")))) == (1, True), text
+    assert not (tmp_path / "r.toml").exists()
+
+
 EXCHANGED = ["left ear", "nasion", *NAMES[2:]]
 SPOILT = touched() + np.array([[0, 0, 0]] * 3 + [[25.0, 0, 9]] + [[0, 0, 0]] * 2)
 REFUSED = {

@@ -286,3 +286,20 @@ def test_pairs_of_one_file_that_are_apart_in_time_are_told_with_the_remedy(run, 
         code, text = run("calibrate", "handeye", file, "--a", "head", "--b", "marker", "--out", tmp_path / "h.toml")
         assert code == 0, text
         assert ("--offset takes into account" in text) == (late_s > 0.0)
+
+
+@pytest.mark.parametrize("inverted", [False, True], ids=["camera beside, board on the hand", "camera on the hand"])
+def test_a_robots_camera_is_found_wherever_it_is_and_the_inverse_is_asked_for_by_its_name(run, tmp_path, inverted):
+    a, b = stations()  # a x = z b: of a camera on the hand b is board_from_camera, and a file has its inverse
+    names = ("base_from_hand", "camera_from_board")
+    one, two = table(tmp_path / "a.csv", a), table(tmp_path / "b.csv", np.linalg.inv(b) if inverted else b)
+    for path, name in ((one, names[0]), (two, names[1])):
+        header, *rows = path.read_text().splitlines()
+        path.write_text("\n".join([f"name,{header}", *(f"{name},{row}" for row in rows)]))
+    wanted = "board_from_camera" if inverted else "camera_from_board"
+    code, text = run("calibrate", "handeye", one, two, "--b", wanted, "--out", tmp_path / "h.toml")
+    assert code == 0, text
+    result = read_result(tmp_path / "h.toml", HandEyeResult)
+    expected = ("hand_from_camera", "base_from_board") if inverted else ("hand_from_board", "base_from_camera")
+    assert (result.x_name, result.z_name) == expected
+    assert 1e3 * np.array(result.x)[:3, 3] == pytest.approx(X[:3, 3], abs=2 * result.x_p95_mm)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from twinguide_calibration import CalibrationRefused
-from twinguide_calibration.reading import has_pairs, pair_points, read_pairs, read_points
+from twinguide_calibration.reading import has_pairs, pair_points, read_cloud, read_pairs, read_points
 
 PLACES = {"nose": (1.0, 2.0, 3.0), "ear": (-40.0, 5.5, 60.0), "chin": (7.0, -80.0, 9.0)}
 
@@ -172,3 +172,95 @@ def test_a_point_without_three_numbers_is_named(tmp_path):
     (tmp_path / "a.mrk.json").write_text(json.dumps({"markups": [{"controlPoints": [point]}]}))
     with pytest.raises(CalibrationRefused, match="three numbers at nasion"):
         read_points(tmp_path / "a.mrk.json")
+
+
+SLICER5 = """# Markups fiducial file version = 5.4
+# CoordinateSystem = LPS
+# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID
+1,1,2,3,0,0,0,1,1,1,0,nose,,,2,0
+2,0,0,0,0,0,0,1,1,1,0,ear,,,0,0
+3,9,9,9,0,0,0,1,1,1,0,brow,,,1,0
+4,-322,0,-36,0,0,0,1,1,1,0,chin,,,3,0
+5,4,5,6,0,0,0,1,1,0,0,lip,,,2,0
+6,7,8,9,0,0,0,1,1,1,0,,,,2,0
+"""
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("before_status", ["", "\r"], ids=["", "as Slicer 5 writes on Windows"])
+def test_a_newer_fiducial_list_says_which_points_are_placed_and_selected(tmp_path, end, before_status):
+    text = SLICER5.replace("\n", end)
+    for status in "0123":
+        text = text.replace(f",,{status},0", f",{before_status},{status},0")
+    (tmp_path / "a.fcsv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    points = read_points(tmp_path / "a.fcsv")
+    assert points.names == ("nose", "6")
+    assert points.points == pytest.approx(np.array([[1.0, 2.0, 3.0], [7.0, 8.0, 9.0]]) * 1e-3)
+    assert points.notes == ("not placed, left out: ear, brow, chin", "not selected, left out: lip")
+    assert points.left_out == (1, 2, 3, 4)
+    assert len(read_cloud(tmp_path / "a.fcsv")[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (",1,1,0,", ",1,0,0,", r"got none \(not placed.*not selected.*Place and select"),
+        (",2,0\n", ",7,0\n", "'7' for the status of nose"),
+    ],
+    ids=["none is selected", "another status"],
+)
+def test_a_newer_fiducial_list_without_a_usable_point_is_refused(tmp_path, old, new, says):
+    (tmp_path / "a.fcsv").write_text(SLICER5.replace(old, new))
+    with pytest.raises(CalibrationRefused, match=says):
+        read_points(tmp_path / "a.fcsv")
+
+
+def test_points_not_selected_are_left_out_of_markups_as_well(tmp_path):
+    path = markups(tmp_path / "a.mrk.json")
+    tables = json.loads(path.read_text())
+    tables["markups"][0]["controlPoints"][2]["selected"] = False
+    path.write_text(json.dumps(tables))
+    points = read_points(path)
+    assert (points.names, points.notes) == (("nose", "ear"), ("not selected, left out: chin",))
+
+
+FIVE = {f"F-{i}": (10.0 * i, float(i * i), 0.0) for i in range(1, 6)}
+
+
+def test_lists_with_other_names_are_paired_by_order_where_asked(tmp_path):
+    one = read_points(markups(tmp_path / "a.mrk.json", FIVE), "order")
+    two = read_points(csv(tmp_path / "b.csv", "x_mm,y_mm,z_mm\n" + "1,2,3\n4,5,6\n7,8,9\n1,3,2\n4,6,5\n"), "order")
+    pairs = pair_points(one, two, "order")
+    assert pairs.names == tuple(FIVE)
+    assert pairs.target[3] == pytest.approx([0.001, 0.003, 0.002])
+    assert pairs.notes == ("paired by order: F-1 with 1, F-2 with 2, F-3 with 3, F-4 with 4, F-5 with 5",)
+
+
+def test_by_order_a_point_that_is_not_placed_takes_its_partner_with_it(tmp_path):
+    one = read_points(markups(tmp_path / "a.mrk.json", FIVE), "order")
+    path = markups(tmp_path / "b.mrk.json", {f"T{name[1:]}": place for name, place in FIVE.items()})
+    path.write_text(path.read_text().replace('"defined"', '"undefined"', 1))
+    pairs = pair_points(one, read_points(path, "order"), "order")
+    assert pairs.names == ("F-2", "F-3", "F-4", "F-5")
+    assert pairs.source == pytest.approx(pairs.target)
+    assert "without a partner, left out: F-1" in pairs.notes
+
+
+def test_by_order_the_same_names_in_another_order_are_told(tmp_path):
+    one = read_points(markups(tmp_path / "a.mrk.json", FIVE))
+    two = read_points(markups(tmp_path / "b.mrk.json", dict(reversed(FIVE.items()))))
+    assert "F-1, F-2, F-4, F-5 pair them otherwise" in pair_points(one, two, "order").notes[1]
+
+
+def test_by_order_lists_of_other_lengths_are_refused(tmp_path):
+    one = read_points(markups(tmp_path / "a.mrk.json", FIVE))
+    two = read_points(markups(tmp_path / "b.mrk.json"))
+    with pytest.raises(CalibrationRefused, match=r"5 in a.mrk.json and 3 in b.mrk.json\. Put each point in its"):
+        pair_points(one, two, "order")
+
+
+def test_lists_without_common_names_are_refused_with_the_way_by_order(tmp_path):
+    one = read_points(markups(tmp_path / "a.mrk.json"))
+    two = read_points(markups(tmp_path / "b.mrk.json", FIVE))
+    with pytest.raises(CalibrationRefused, match="--by order"):
+        pair_points(one, two)

@@ -5,7 +5,7 @@ import pytest
 
 from twinguide_calibration import CalibrationRefused
 from twinguide_calibration.reading import Track, read_poses, relative, without_repeats
-from twinguide_calibration.reading.sequences import frames_of_name
+from twinguide_calibration.reading.tracks import frames_of_name
 
 QUARTER_ABOUT_Z = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 
@@ -105,6 +105,21 @@ def test_a_track_is_found_by_its_inverses_name(tmp_path):
     straight, inverse = recording.track("tracker_from_probe"), recording.track("probe_from_tracker")
     chained = np.einsum("nij,nj->ni", straight.rotations, inverse.translations) + straight.translations
     assert chained == pytest.approx(np.zeros((2, 3)), abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    "name", ["ProbeToTracker", "ProbeToTrackerTransform", "probeToTracker", "Probe", "ProbeTransform"]
+)
+def test_a_track_is_found_by_the_files_own_spelling(tmp_path, name):
+    recording = read_poses(metaimage(tmp_path / "a.mha", frames_of(3)))
+    assert recording.track(name).name == "tracker_from_probe"
+    assert recording.track("TrackerToProbe").name == "probe_from_tracker"
+
+
+def test_a_csv_may_name_its_tracks_as_plus_does(tmp_path):
+    rows = "\n".join(f"{name},{i},0,0,0,0,0,1" for i in range(3) for name in ("ProbeToTracker", "tracker_from_needle"))
+    (tmp_path / "a.csv").write_text(f"name,x_mm,y_mm,z_mm,qx,qy,qz,qw\n{rows}\n")
+    assert [*read_poses(tmp_path / "a.csv").tracks] == ["tracker_from_probe", "tracker_from_needle"]
 
 
 def test_a_tracker_that_repeats_itself_counts_once(tmp_path):
@@ -213,7 +228,7 @@ def test_a_file_of_another_kind_is_refused_with_the_reason(tmp_path, text, says)
 def test_a_missing_file_and_an_unknown_kind_are_refused(tmp_path):
     with pytest.raises(CalibrationRefused, match="No such file"):
         read_poses(tmp_path / "nothing.mha")
-    with pytest.raises(CalibrationRefused, match=r"got \.xyz"):
+    with pytest.raises(CalibrationRefused, match=r"\.mha.*a session's folder; got \.xyz.*Write a CSV with the columns"):
         read_poses(tmp_path / "a.xyz")
 
 
@@ -226,6 +241,22 @@ def test_a_header_cut_anywhere_is_refused_never_half_read(tmp_path, write, name)
         cut.write_bytes(whole[:length])
         with pytest.raises(CalibrationRefused):
             read_poses(cut)
+
+
+@pytest.mark.parametrize(("name", "end", "whole"), [
+    ("a.mhd", "ElementDataFile = a.raw", True),
+    ("a.mhd", "ElementDataFile = a.raw\r\n", True),
+    ("a.mhd", "ElementDataFile = ", False),
+    ("a.mhd", "ElementDataF", False),
+    ("a.mha", "ElementDataFile = LOCAL", False),
+])  # fmt: skip
+def test_a_detached_header_may_end_without_a_newline(tmp_path, name, end, whole):
+    path = metaimage(tmp_path / name, frames_of(3), end)
+    if whole:
+        assert len(read_poses(path).only()) == 3
+        return
+    with pytest.raises(CalibrationRefused, match="cut off"):
+        read_poses(path)
 
 
 def test_random_damage_ends_in_a_refusal_or_in_rigid_poses(tmp_path):

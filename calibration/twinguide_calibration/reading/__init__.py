@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from twinguide_calibration.reading.points import (
+    By,
     NamedPoints,
     PointPairs,
     has_pairs,
@@ -14,12 +15,14 @@ from twinguide_calibration.reading.points import (
     read_points,
 )
 from twinguide_calibration.reading.sequences import read_sequence
-from twinguide_calibration.reading.tables import read_poses_csv, read_stamps
+from twinguide_calibration.reading.storage import read_storage
+from twinguide_calibration.reading.tables import CSV_RECIPE, read_poses_csv, read_stamps
 from twinguide_calibration.reading.tracks import PoseRecording, Track, fresh_rows, relative, without_repeats
 from twinguide_calibration.reading.transforms import LinearTransform, read_transform
 from twinguide_calibration.refused import CalibrationRefused
 
 __all__ = [
+    "By",
     "LinearTransform",
     "NamedPoints",
     "PointPairs",
@@ -34,6 +37,7 @@ __all__ = [
     "read_poses",
     "read_sequence",
     "read_stamps",
+    "read_storage",
     "read_transform",
     "relative",
     "without_repeats",
@@ -41,10 +45,17 @@ __all__ = [
 
 
 def read_poses(path: Path) -> PoseRecording:
-    """Read tracks of poses from a sequence file (`.mha`, `.mhd`, `.nrrd`) or a CSV; raise CalibrationRefused."""
-    readers = {".mha": read_sequence, ".mhd": read_sequence, ".nrrd": read_sequence, ".nhdr": read_sequence}
-    reader = readers.get(path.suffix.lower(), read_poses_csv if path.suffix.lower() in (".csv", ".tsv") else None)
-    if reader is None:
-        wanted = ".igs.mha, .mhd, .nrrd, .nhdr or .csv"
-        raise CalibrationRefused(f"wanted poses as {wanted}; got {path.suffix or 'no suffix'}; {path}")
-    return reader(path)
+    """Read tracks of poses from a sequence (`.mha`, `.mhd`, `.nrrd`), a CSV or a `.yml` of OpenCV's.
+
+    Raises CalibrationRefused for what cannot be used.
+    """
+    kinds = (
+        (read_sequence, (".mha", ".mhd", ".nrrd", ".nhdr")),
+        (read_poses_csv, (".csv", ".tsv", ".txt")),
+        (read_storage, (".yml", ".yaml")),
+    )
+    for reader, suffixes in kinds:
+        if path.suffix.lower() in suffixes:
+            return reader(path)
+    wanted = f"{', '.join(suffix for _, suffixes in kinds for suffix in suffixes)}, or a session's folder"
+    raise CalibrationRefused(f"wanted poses as {wanted}; got {path.suffix or 'no suffix'}; {path}", CSV_RECIPE)

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from twinguide_calibration.reading.tracks import PoseRecording, Rows, Track, checked
+from twinguide_calibration.reading.tracks import PoseRecording, Rows, Track, checked, frames_of_name
 from twinguide_calibration.refused import CalibrationRefused
 
 HEADER_BYTES = 256 * 1024 * 1024  # of header: five hours at 60 Hz; beyond it the file is no sequence
@@ -22,21 +22,6 @@ LINE_BYTES = 1024 * 1024
 GZIP = b"\x1f\x8b"
 MILLIMETRE = 1e-3
 FRAME_FIELD = re.compile(r"Seq_Frame(\d+)_(\w+)$")
-NAMED = re.compile(r"(.+?)To([A-Z0-9].*)$")
-
-
-def frames_of_name(name: str) -> tuple[str, str]:
-    """Return (target, source) of a transform's name: `ProbeToTracker` is `tracker_from_probe`.
-
-    A name without `To` is a transform to its parent, as 3D Slicer keeps it: `parent_from_name`.
-    """
-    match = NAMED.match(name)
-    source, target = match.groups() if match else (name, "Parent")
-    return _snake(target), _snake(source)
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def read_sequence(path: Path) -> PoseRecording:
@@ -159,7 +144,8 @@ def _metaimage(lines: Iterator[str], path: Path) -> Iterator[tuple[str, str]]:
     count = 0
     for count, line in enumerate(lines, start=1):
         name, equals, value = line.rstrip("\0").partition("=")
-        if line.endswith("\0"):
+        detached = path.suffix.lower() == ".mhd" and name.strip() == "ElementDataFile" and value.strip()
+        if line.endswith("\0") and not detached:  # data of the same file cannot follow; of another it need not
             break
         if not equals:
             raise CalibrationRefused(f"wanted `name = value`; got {line[:40]!r} in line {count}; in {path.name}")

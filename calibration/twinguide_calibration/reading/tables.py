@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide_calibration.poses import FAULTY_SHARE
-from twinguide_calibration.reading.tracks import PoseRecording, Rows, Track, checked
+from twinguide_calibration.reading.tracks import PoseRecording, Rows, Track, checked, told_name
 from twinguide_calibration.refused import CalibrationRefused
 
 Array = NDArray[np.float64]
@@ -23,6 +23,10 @@ UNITS_M = {"mm": 1e-3, "cm": 1e-2, "m": 1.0}
 UNITS_S = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 VALID = {"1", "1.0", "ok", "true", "valid", "yes"}
 NOT_VALID = {"0", "0.0", "invalid", "missing", "false", "no", "lost", "out_of_view", "out_of_volume", "disabled"}
+CSV_RECIPE = (
+    "Write a CSV with the columns name (base_from_hand, say), frame or t_s, x_mm, y_mm, z_mm (or _m), and qx, qy, qz, "
+    "qw, or r00 to r22 row by row."
+)
 UNIT_QUATERNION = 1e-3  # how far a quaternion's length may be from 1 to be normalised
 TEXT = {"name", "label", "valid", "status"}
 QUATERNION = ("qx", "qy", "qz", "qw")
@@ -137,7 +141,7 @@ def read_poses_csv(path: Path) -> PoseRecording:
     matrices = np.tile(np.eye(4), (len(places), 1, 1))
     matrices[:, :3, :3] = _turns(table, path.name)
     matrices[:, :3, 3] = places
-    names = np.array(table.text.get("name") or ["tracker_from_tool"] * len(places))
+    names = np.array([told_name(name) for name in table.text.get("name") or ["tracker_from_tool"] * len(places)])
     valid = _valid(table, len(places), path.name)
     times = table.times(path.name)
     tracks: dict[str, Track] = {}

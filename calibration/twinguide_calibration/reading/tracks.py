@@ -6,6 +6,7 @@ those of `check_poses`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +19,22 @@ from twinguide_calibration.refused import CalibrationRefused
 
 Array = NDArray[np.float64]
 Times = NDArray[np.int64]
+NAMED = re.compile(r"(.+?)To([A-Z0-9].*)$")
 MANY = 10  # poses: so many that turn were not all recorded at the tracker's origin
+
+
+def frames_of_name(name: str) -> tuple[str, str]:
+    """Return (target, source) of a transform's name: `ProbeToTracker` is `tracker_from_probe`.
+
+    A name without `To` is a transform to its parent, as 3D Slicer keeps it: `parent_from_name`.
+    """
+    match = NAMED.match(name)
+    source, target = match.groups() if match else (name, "Parent")
+    return _snake(target), _snake(source)
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,9 +85,9 @@ class PoseRecording:
     def track(self, name: str) -> Track:
         """Return a track by `a_from_b`, by its inverse's name, or by its body's name where only one track has it.
 
-        Raises CalibrationRefused naming what there is.
+        PLUS's spelling, `BToA` or `BToATransform`, does as well. Raises CalibrationRefused naming what there is.
         """
-        wanted = _plain(name)
+        wanted = _plain(told_name(name))
         for track in self.tracks.values():
             if _plain(track.name) == wanted:
                 return track
@@ -92,6 +108,14 @@ class PoseRecording:
         why = "; ".join(f"{key}: {reason}" for key, reason in self.absent.items())
         got = ", ".join(self.tracks) or f"none that is usable{f' ({why})' if why else ''}"
         raise CalibrationRefused(f"wanted one track of poses; got {got}; in {self.file}. Name the one that is meant.")
+
+
+def told_name(name: str) -> str:
+    """Return a track's name as it is told here: of PLUS's `StylusToTrackerTransform`, `tracker_from_stylus`."""
+    if "_from_" in name:
+        return name
+    bare = name.removesuffix("Transform")
+    return "_from_".join(frames_of_name(bare)) if NAMED.match(bare) else bare
 
 
 def _plain(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -64,7 +64,7 @@ def calibrate() -> None:
 
 @calibrate.command()
 @click.argument("inputs", nargs=-1, required=True, type=FILES)
-@click.option("--tool", default="", help="The track to use: stylus, or tracker_from_stylus.")
+@click.option("--tool", default="", help="The track to use: stylus, tracker_from_stylus or StylusToTracker.")
 @click.option("--reference", default="", help="The body that carries the divot, if it may move.")
 @click.option("--p95-max-mm", type=LIMIT, default=0.5, show_default=True, help="Refuse a tip that is less sure.")
 @click.option("--out", type=RESULT, default=Path("pivot.toml"), show_default=True, help="The result file.")
@@ -84,6 +84,13 @@ def pivot(inputs: tuple[Path, ...], tool: str, reference: str, p95_max_mm: float
 @click.option("--sigma-mm", type=LIMIT, help="How sure one point is, per axis; else the residuals tell.")
 @click.option("--fre-max-mm", type=LIMIT, default=3.0, show_default=True, help="Refuse larger residuals (rms).")
 @click.option("--robust", is_flag=True, help="Leave out wrong pairs, up to nine in ten; needs --sigma-mm.")
+@click.option(
+    "--by",
+    type=click.Choice(["name", "order"]),
+    default="name",
+    show_default=True,
+    help="How two files are paired: by the points' names, or row by row.",
+)
 @click.option("--targets", type=FILES, help="Points in the source's frame at which to predict the error.")
 @click.option("--out", type=RESULT, default=Path("points.toml"), show_default=True, help="The result file.")
 def points(
@@ -94,6 +101,7 @@ def points(
     fre_max_mm: float,
     targets: Path | None,
     robust: bool,
+    by: Literal["name", "order"],
     out: Path,
 ) -> None:
     """Register named points: INPUTS are source and target, or one CSV of pairs.
@@ -102,7 +110,7 @@ def points(
     """
     from twinguide.calibrating.points import points as fit
 
-    kept(fit(inputs, source, target, sigma_mm, fre_max_mm, targets, robust), out)
+    kept(fit(inputs, source, target, sigma_mm, fre_max_mm, targets, robust, by), out)
 
 
 @calibrate.command()
@@ -124,7 +132,7 @@ def camera(input: Path, board: str, name: str, rms_max_px: float, out: Path) -> 
 
 @calibrate.command()
 @click.argument("inputs", nargs=-1, required=True, type=FILES)
-@click.option("--a", default="", help="The first track: stage_from_head, say.")
+@click.option("--a", default="", help="The first track: stage_from_head, say; the inverse's name inverts it.")
 @click.option("--b", default="", help="The second track, of the last file: tracker_from_marker, say.")
 @click.option(
     "--offset/--no-offset", default=None, help="Find the clocks' offset too (default: with two files that have stamps)."

@@ -17,7 +17,7 @@ from twinguide.frames import Pose
 from twinguide.messages import Exposure, PoseWire, Registration, Shown
 from twinguide.playback import Recording
 from twinguide_calibration import CalibrationRefused
-from twinguide_calibration.reading import NamedPoints, PoseRecording, Track, read_points, read_poses
+from twinguide_calibration.reading import By, NamedPoints, PoseRecording, Track, read_points, read_poses
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def open_poses(path: Path) -> PoseRecording:
         return read_poses(path)
 
 
-def open_points(path: Path) -> tuple[NamedPoints, str]:
+def open_points(path: Path, by: By = "name") -> tuple[NamedPoints, str]:
     """Read named points, and the content hash of the case that they are from, where they are.
 
     From a file, from a case's folder (its landmarks, in `image`), or from a session (the landmarks last touched for its
@@ -56,7 +56,7 @@ def open_points(path: Path) -> tuple[NamedPoints, str]:
         return NamedPoints(path.name, tuple(case.landmarks), places), case.content_hash
     if path.is_dir() or path.suffix == ".mcap":
         return _touched(path if path.is_dir() else path.parent), ""
-    return read_points(path), ""
+    return read_points(path, by), ""
 
 
 def _touched(folder: Path) -> NamedPoints:

@@ -27,6 +27,7 @@ from twinguide_calibration import (
 )
 from twinguide_calibration.poses import NEAR_M
 from twinguide_calibration.reading import (
+    By,
     NamedPoints,
     PointPairs,
     fresh_rows,
@@ -52,15 +53,17 @@ def points(
     fre_max_mm: float,
     targets: Path | None,
     robust: bool = False,
+    by: By = "name",
 ) -> Outcome:
     """Register one file of pairs, or two of named points (source, then target), each a file, a case or a session.
 
     `sigma_mm` is what one point is known to, per axis; without it, the residuals tell. `targets` names a file of points
-    in the source's frame at which the error is predicted. `robust` leaves wrong pairs out, which needs `sigma_mm`.
+    in the source's frame at which the error is predicted. `robust` leaves wrong pairs out, which needs `sigma_mm`. `by`
+    tells how two files are paired.
     Raises CalibrationError with reason and remedy.
     """
     with refusals():
-        pairs, case_hash = _pairs(paths)
+        pairs, case_hash = _pairs(paths, by)
         pairs, rows = _usable(pairs)
         wrong: tuple[int, ...] = ()
         if robust:
@@ -184,7 +187,7 @@ def _agree_too(pairs: PointPairs, fit: RobustFit, sigma_mm: float) -> str:
     return f"; {other.inliers.sum()} of them agree on another pose: which one is right?"
 
 
-def _pairs(paths: tuple[Path, ...]) -> tuple[PointPairs, str]:
+def _pairs(paths: tuple[Path, ...], by: By) -> tuple[PointPairs, str]:
     """Return the pairs, and the content hash of the case whose landmarks are the source, if they are."""
     if len(paths) == 1:
         if not has_pairs(paths[0]):
@@ -194,8 +197,8 @@ def _pairs(paths: tuple[Path, ...]) -> tuple[PointPairs, str]:
         return read_pairs(paths[0]), ""
     if len(paths) != 2:
         raise CalibrationRefused(f"wanted a source and a target; got {len(paths)} files")
-    (source, case_hash), (target, _) = open_points(paths[0]), open_points(paths[1])
-    return pair_points(source, target), case_hash
+    (source, case_hash), (target, _) = open_points(paths[0], by), open_points(paths[1], by)
+    return pair_points(source, target, by), case_hash
 
 
 def _close_enough(pairs: PointPairs, fit: RigidFit, fre_max_m: float) -> None:
@@ -215,7 +218,7 @@ def _close_enough(pairs: PointPairs, fit: RigidFit, fre_max_m: float) -> None:
 
 
 def _culprit(pairs: PointPairs, rms: float, fre_max_m: float) -> str:
-    """Return what would bring the residuals below the limit and to a quarter: a mirror, two names, one pair."""
+    """Return what would bring the residuals below the limit and to a quarter: a mirror, two names, one pair, all."""
     everyone = range(len(pairs.names)) if len(pairs.names) > 3 else ()
     best, text = min(rms / 4.0, fre_max_m), ""
     mirrored = _rms(pairs.source * [-1.0, 1.0, 1.0], pairs.target)
@@ -235,6 +238,11 @@ def _culprit(pairs: PointPairs, rms: float, fre_max_m: float) -> str:
         left = _rms(pairs.source[keep], pairs.target[keep])
         if left < best:
             best, text = left, f"Without {pairs.names[i]} {1e3 * left:.2f} mm would be left: touch it again."
+    order = _other_order(pairs, best / 2.0) if everyone and not text and rms > fre_max_m else []
+    left = _rms(pairs.source, pairs.target[order]) if order else np.inf
+    if left < best:
+        names = ", ".join(pairs.names[row] for row in order)
+        text = f"With the target's points in the order {names} {1e3 * left:.2f} mm would be left."
     return text
 
 
