@@ -23,12 +23,8 @@ from twinguide.trust import SILENT_PERIODS, Move, Presence, Stream, move_of
 from twinguide.xr.base import FrameTiming, Hand, HandName
 
 Array = NDArray[np.float64]
-IN_HAND = {
-    "calibrate": ("pointer",),
-    "register": ("pointer",),
-    "verify": ("pointer",),
-    "guide": ("needle",),
-}  # a tool laid down is not lost
+# the role of the tool that the hand holds in a step: one laid down is not lost
+IN_HAND = {"calibrate": "pointer", "register": "pointer", "verify": "pointer", "guide": "needle"}
 AHEAD_NS = 100 * MS  # what a mapped clock may be wrong by
 
 
@@ -58,9 +54,9 @@ class Bodies:
         }
         self.untracked = any(tool.fixed for tool in patient_side.values())  # the headset's room is the reference
         self.controllers: dict[str, PoseWire] = {}  # stage_from_<tool> of this frame, as the headset reported them
-        stated = scenario.headset
+        headset = scenario.headset
         self.controller_covariance = pose_covariance(
-            np.radians(stated.controller_sigma_deg), stated.controller_sigma_mm * 1e-3
+            np.radians(headset.controller_sigma_deg), headset.controller_sigma_mm * 1e-3
         )
         self._presence = {name: Presence() for name in patient_side}
         self._sides: dict[str, HandName] = {n: t.controller for n, t in patient_side.items() if t.controller}
@@ -72,7 +68,7 @@ class Bodies:
         self._stage_from_tracker: Pose | None = still if self.untracked else None
         self._stage_reason = ""
         self._placed: Pose | None = None  # stage_from_reference in rehearsal
-        self._rehearsed: dict[str, Pose] = {}  # reference_from_<tool> of tools that a controller is, in rehearsal
+        self._rehearsal_poses: dict[str, Pose] = {}  # reference_from_<tool> of tools that a controller is, in rehearsal
         # a pose is equal only to itself: what follows from the same ones is computed once
         self._chained = lru_cache(maxsize=1)(Pose.__matmul__)
         self._inverse = lru_cache(maxsize=1)(Pose.inverse)
@@ -126,14 +122,11 @@ class Bodies:
         self._presence[name].seen()
 
     def _look_for_move(self) -> None:
-        reference = self._history("reference")
-        move = move_of(reference, self._history("surrogate"), self._bump_m) if reference is not None else None
+        reference, chest = (self.histories.get(self.roles.get(role, "")) for role in ("reference", "surrogate"))
+        move = move_of(reference, chest, self._bump_m) if reference is not None else None
         if reference is not None and move is not None:
             self._move = move
             reference.clear()
-
-    def _history(self, role: str) -> PoseHistory | None:
-        return self.histories.get(self.roles.get(role, ""))
 
     def take_move(self) -> Move | None:
         """Return how the reference or the tracker was moved, once; None while both stand still."""
@@ -169,12 +162,12 @@ class Bodies:
     def hold(self, tool: str, stage_from_tool: Transform, t_ns: int) -> None:
         """Let a controller stand for a tool, for rehearsal."""
         assert self._placed is not None
-        self._rehearsed[tool] = Pose(self._placed.transform.inverse() @ stage_from_tool, t_ns, NO_COVARIANCE)
+        self._rehearsal_poses[tool] = Pose(self._placed.transform.inverse() @ stage_from_tool, t_ns, NO_COVARIANCE)
         self._stream.heard_ns = t_ns
 
     def release(self, tool: str, t_ns: int) -> None:
         """Let go of a tool whose controller is not tracked."""
-        self._rehearsed.pop(tool, None)
+        self._rehearsal_poses.pop(tool, None)
         self._stream.heard_ns = t_ns
 
     def calibrate(self, tool: str, result: PivotResult) -> None:
@@ -227,14 +220,14 @@ class Bodies:
             if pose is not None:
                 horizon_ns = timing.t_display_ns - (self.histories[name].newest_ns or timing.t_display_ns)
                 tools[name] = tool_view(name, tool, pose, Status("valid", "", seen.silence, horizon_ns), entry)
-            elif tool.role in IN_HAND.get(step, ()):
+            elif tool.role == IN_HAND.get(step):
                 lost[name] = Status("hidden", reason, seen.silence)
         return tools, lost
 
     def _tool_pose(self, name: str, timing: FrameTiming, seen: Sighting) -> tuple[Pose | None, str]:
         """Return `reference_from_<tool>`, or why there is none."""
-        if name in self._rehearsed:
-            return self._rehearsed[name], ""
+        if name in self._rehearsal_poses:
+            return self._rehearsal_poses[name], ""
         presence = self._presence[name]
         if self.placed:
             return None, "controller not tracked"

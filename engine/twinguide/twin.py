@@ -221,8 +221,9 @@ class Twin:
         """Return why the motion model is not to be trusted; empty where it is."""
         if self.bodies.placed:
             return ""  # a rehearsal's patient lies still by definition
-        newest, phase = self._displacement.newest, self._case.breathing_phase
-        if newest is None and self._still:  # true while the breath is held as in the scan, where anybody knows how
+        newest = self._displacement.newest
+        phase = self._case.breathing_phase
+        if newest is None and self._still:  # holds while the breath is held as in the scan, where that phase is known
             return "" if phase in ("end-expiration", "end-inspiration") else text("phase_unknown")
         if newest is None:
             return "breathing not learnt"
