@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from itertools import islice
 from typing import Generic, TypeVar
 
 from twinguide.clock import MS
@@ -14,6 +18,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 RECENT = 0.05  # a frame's weight in the share of slow frames: some twenty of them count
 OFTEN = 0.5  # of the recent frames over budget: a single one is more often another process's doing
+HUNG_S = 5.0  # a call that takes longer is broken off; until then the picture stands still
+MOST = 256  # marks or findings of one part in a frame: more hide the field, and cost the frame
 
 
 class Guarded(Generic[T]):
@@ -44,11 +50,14 @@ class Guarded(Generic[T]):
             return []
         start = time.perf_counter_ns()
         try:
-            out = list(self._call(twin))
+            with _broken_off(HUNG_S):
+                out = list(islice(self._call(twin), MOST + 1))
             flaws = [flaw for flaw in map(self._flaw, out) if flaw]
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.exception("part %s failed in the frame", self.name)
             return self._withdraw(f"{type(error).__name__}: {error}")
+        if len(out) > MOST:
+            return self._withdraw(f"wanted at most {MOST} marks or findings in a frame, got more")
         if flaws:
             return self._withdraw(flaws[0])
         over = time.perf_counter_ns() - start > self._budget_ms * MS
@@ -59,3 +68,25 @@ class Guarded(Generic[T]):
         self.withdrawn = reason
         self._tell(reason)
         return []
+
+
+@contextmanager
+def _broken_off(seconds: float) -> Generator[None]:
+    """Raise TimeoutError in the block, again and again, from `seconds` on; only in the main thread, which has signals.
+
+    Code that never returns to Python cannot be broken off.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def break_off(*_: object) -> None:
+        raise TimeoutError(f"no answer within {seconds:g} s")
+
+    handler = signal.signal(signal.SIGALRM, break_off)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, handler)

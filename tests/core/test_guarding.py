@@ -1,3 +1,9 @@
+import time
+from itertools import repeat
+
+import pytest
+
+from twinguide import guarding
 from twinguide.guarding import Guarded
 
 
@@ -46,3 +52,31 @@ def test_what_cannot_be_drawn_withdraws_its_part():
     guarded = Guarded("ring", lambda twin: ["good", "bad"], 1.0, lambda said: "not finite" if said == "bad" else "")
     assert guarded(None) == []
     assert guarded.withdrawn == "not finite"
+
+
+@pytest.mark.parametrize("swallows", [False, True])
+def test_a_part_that_hangs_in_the_frame_is_broken_off_and_withdrawn(monkeypatch, swallows):
+    monkeypatch.setattr(guarding, "HUNG_S", 0.05)
+
+    def hang(twin):
+        if swallows:
+            with pytest.raises(TimeoutError):
+                time.sleep(60)
+        time.sleep(60)
+        return []
+
+    guarded = Guarded("hang", hang, 1.0)
+    assert guarded(None) == []
+    assert guarded.withdrawn == "TimeoutError: no answer within 0.05 s"
+
+
+def test_a_part_that_would_end_the_program_is_withdrawn():
+    guarded = Guarded("exit", lambda twin: exit(3), 1.0)
+    assert guarded(None) == []
+    assert guarded.withdrawn == "SystemExit: 3"
+
+
+def test_a_part_that_says_too_much_is_withdrawn():
+    guarded = Guarded("flood", lambda twin: repeat("mark"), 1.0)  # without an end
+    assert guarded(None) == []
+    assert guarded.withdrawn == "wanted at most 256 marks or findings in a frame, got more"

@@ -99,6 +99,8 @@ FAULTY = (
     Line(np.zeros((2, 3)), ((1.0, 1.0), 1.0, 1.0)),
     Line(np.zeros((2, 3)), WHITE, width_px=None),
     Ring(np.zeros(3), np.array([0.0, 0.0, 1.0]), 0.01, (np.nan, 0.0, 0.0)),
+    Ring(np.zeros(3), np.array([0.0, 0.0, 1.0]), -1.0, WHITE),
+    Ring(np.zeros(3), np.array([0.0, 0.0, 1.0]), 0.01, (5.0, 0.0, 0.0)),
 )
 
 
