@@ -78,6 +78,12 @@ def until():
     return wait_until
 
 
+@pytest.fixture
+def keys_of():
+    """Return the secret keys of a session's own clients, for tests in which one of them has turned."""
+    return lambda session: {name: key.encode() for name, key in session._remote._link._keys.items()}
+
+
 def process_gone(pid: int) -> bool:
     """Tell whether a process has ended, reaped or not."""
     try:

@@ -16,7 +16,7 @@ from twinguide.messages import Array, Message, Registration
 
 
 class Beat(Message, frozen=True, kw_only=True, tag="faulty.beat/1"):
-    """One beat; `life` tells how often the part was made."""
+    """One beat, and in which process."""
 
     count: int
     pid: int

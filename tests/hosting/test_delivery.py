@@ -149,10 +149,11 @@ def test_a_missing_interpreter_is_a_part_that_fails_with_the_reason(runs):
     assert "/nowhere/python" in session.part_states["heart"].reason
 
 
-def test_keys_stand_on_no_command_line_and_in_no_environment(runs):
+def test_keys_stand_on_no_command_line_and_in_no_environment(runs, keys_of):
     session = runs(["heart"], plugin=FAULTY, interpreter=sys.executable)
     pids = [session.hub_pid, session.part_states["heart"].pid]
-    keys = [key.encode() for key in session._remote._link._keys.values()]
+    keys = keys_of(session).values()
+    assert keys
     for pid in pids:
         for where in ("cmdline", "environ"):
             assert not any(key in Path(f"/proc/{pid}/{where}").read_bytes() for key in keys)

@@ -130,11 +130,10 @@ def test_a_subscription_without_a_key_gets_nothing(raw, until, request_):
     assert not spy.poll(0)
 
 
-def test_a_part_with_its_own_key_does_not_get_truth_by_raw_sockets(runs, until):
+def test_a_part_with_its_own_key_does_not_get_truth_by_raw_sockets(runs, until, keys_of):
     """The key of the loop stands for any part's: the grant depends on the name, not on the socket."""
     session = runs(["earth", "gauge"], clock="real")
-    keys = session._remote._link._keys  # the test plays a part that has turned
-    spy = BusClient(Path(session.folder) / "hub-1", {"loop": keys["loop"]}, lossless=False)
+    spy = BusClient(Path(session.folder) / "hub-1", {"loop": keys_of(session)["loop"].decode()}, lossless=False)
     refused = spy.subscribe("loop", ["v1/truth/earth/truth", "v1/world/earth/pulse", "v1/stream/gauge/reading"], 5.0)
     assert set(refused) == {"v1/truth/earth/truth", "v1/world/earth/pulse"}
     topics = set()
@@ -168,9 +167,9 @@ HEADER = ENCODE(Header("chain.reading/1", "gauge", 1, 1, 0, 0))
         ([b"KEY"], "frames"),
     ],
 )
-def test_a_packet_that_is_not_the_senders_to_send_is_refused_and_counted(raw, until, frames, said):
+def test_a_packet_that_is_not_the_senders_to_send_is_refused_and_counted(raw, until, keys_of, frames, said):
     session, context, sockets = raw
-    key = session._remote._link._keys["loop"].encode()
+    key = keys_of(session)["loop"]
     push = context.socket(zmq.PUSH)
     push.connect(endpoint(sockets, "in"))
     push.send_multipart([key if frame == b"KEY" else frame for frame in frames])
@@ -178,8 +177,7 @@ def test_a_packet_that_is_not_the_senders_to_send_is_refused_and_counted(raw, un
     assert session.part_states["gauge"].state == "running"
 
 
-def header_of(session) -> bytes:
-    return ENCODE(Header("twinguide.registration/1", "loop", 1, 10_000, 0, 0))
+REGISTRATION = ENCODE(Header("twinguide.registration/1", "loop", 1, 10_000, 0, 0))
 
 
 @pytest.mark.parametrize(
@@ -195,19 +193,19 @@ def header_of(session) -> bytes:
         ENCODE({"type": "twinguide.registration/1", "version": 4, "state": "made"}) + b"\x00",
     ],
 )
-def test_a_malformed_payload_is_dropped_by_its_reader_which_goes_on(runs, until, payload):
+def test_a_malformed_payload_is_dropped_by_its_reader_which_goes_on(runs, until, keys_of, payload):
     session = runs(["heart", "waiter"], plugin=FAULTY, clock="real")
-    client = session._remote._link.client
-    key = session._remote._link._keys["loop"].encode()
-    client.send_frames(key, [b"v1/state/loop/registration\0", header_of(session), payload])
+    client = BusClient(Path(session.folder) / "hub-1", {}, lossless=False)
+    client.send_frames(keys_of(session)["loop"], [b"v1/state/loop/registration\0", REGISTRATION, payload])
     until(lambda: any(r.part == "waiter" and "registration" in r.topic for r in session.refusals), session)
     assert session.part_states["waiter"].state == "running"
     assert session.part_states["waiter"].restarts == 0
+    client.close()
 
 
-def test_an_oversize_packet_ends_its_senders_connection_not_the_hub(raw):
+def test_an_oversize_packet_ends_its_senders_connection_not_the_hub(raw, keys_of):
     session, context, sockets = raw
-    key = session._remote._link._keys["loop"].encode()
+    key = keys_of(session)["loop"]
     push = context.socket(zmq.PUSH)
     push.connect(endpoint(sockets, "in"))
     push.send_multipart([key, b"v1/shown/frame\0", HEADER, bytes(17 * 2**20)])
