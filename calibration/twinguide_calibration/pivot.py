@@ -16,33 +16,23 @@ from math import asin, ceil, degrees, hypot, pi, radians, sin, sqrt
 import numpy as np
 
 from twinguide_calibration.error import misfit_probability, p95_radius
-from twinguide_calibration.linear import invert, solve, squared_lengths
+from twinguide_calibration.linear import invert, squared_lengths
 from twinguide_calibration.parts import MANY_REJECTED, alike, check_majority, rows_told, same, two_groups
+from twinguide_calibration.pivot_fit import SHORT_M, SWING, State, iterate, jacobian_of, normal, start_of
 from twinguide_calibration.poses import check_poses
 from twinguide_calibration.refused import CalibrationRefused
-from twinguide_calibration.rigid import Array, Ints, exponential, skew
+from twinguide_calibration.rigid import Array, Ints
 from twinguide_calibration.weights import (
-    Biweight,
-    biweight,
     estimate_variance,
     median,
-    robust_scale,
     serial_inflation,
-    settle_scale,
-    tukey,
 )
 
-ROUNDS = 12  # of weights and adjustment; the tip moves by less than a micrometre after 6 to 8
-START_ROUNDS = 5
-STEP_CONVERGED = 1e-7  # [m]
 LEAST_POSES = 6
 SPREAD_LEAST = 1e-4  # [rad] of the turning: less tells no tip
-SHORT_M = 0.005  # a tip so near the marker's origin has no shaft to measure the swing by
-SWING = "Swing it 20 deg or more to all sides."
 SIDES, SIDE_RAD = 8, radians(10.0)  # where a swing should have been: coverage, as a person reads it
 SIGMAS_95 = 1.6449  # of one slow error, to one side
 ONE_PLACE_M = 0.05  # a tracker's slow error changes over its volume, and hardly within so much
-SCALE_FLOOR_M = 1e-9  # data without noise keep a scale to weigh with
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,7 +88,7 @@ def calibrate_pivot(poses: Array, *, p95_max: float = 1.0e-3, systematic: float 
     checked = check_poses(poses, "tool poses", LEAST_POSES)
     rotation, translation = checked.matrices[:, :3, :3], checked.matrices[:, :3, 3]
     _told_spread(rotation, "the tool hardly turned")
-    state = _iterate(rotation, translation)
+    state = iterate(rotation, translation)
     fit = _result(state, rotation, translation, checked.kept, len(poses), systematic, checked.notes)
     fit = _one_tip(fit, state, rotation, translation, checked.kept, p95_max)
     _gate(fit, p95_max)
@@ -107,20 +97,20 @@ def calibrate_pivot(poses: Array, *, p95_max: float = 1.0e-3, systematic: float 
     return replace(fit, notes=(*fit.notes, told)) if len(fit.rejected) > MANY_REJECTED * used else fit
 
 
-def _one_tip(fit: PivotFit, state: _State, rotation: Array, translation: Array, rows: Ints, p95_max: float) -> PivotFit:
+def _one_tip(fit: PivotFit, state: State, rotation: Array, translation: Array, rows: Ints, p95_max: float) -> PivotFit:
     """Refuse a recording in which the tip changed; tell where only the point did on which it was held."""
     inside = np.isin(rows, fit.rejected, invert=True)
-    groups = two_groups(state.error @ state.whitening, _jacobian(state), inside)
+    groups = two_groups(state.error @ state.whitening, jacobian_of(state), inside)
     if groups is None or min(_smallest_spread(rotation[group]) for group in groups) < SPREAD_LEAST:
         return fit
     first, second = (rows[group] for group in groups)
     turned, moved = rotation[groups[1]], translation[groups[1]]
-    tip, pivot = _start(turned, moved)
+    tip, pivot = start_of(turned, moved)
     if not alike(fit.residuals[first], np.sqrt(squared_lengths(turned @ tip + moved - pivot))):
         return fit  # wild poses, each in its own way
     try:
         one, two = (
-            _result(_iterate(turned, moved), turned, moved, rows[group], len(fit.residuals), 0.0, ())
+            _result(iterate(turned, moved), turned, moved, rows[group], len(fit.residuals), 0.0, ())
             for group, turned, moved in ((group, rotation[group], translation[group]) for group in groups)
         )
     except CalibrationRefused:  # one of them tells no tip
@@ -140,107 +130,14 @@ def _one_tip(fit: PivotFit, state: _State, rotation: Array, translation: Array, 
     return replace(fit, notes=(*fit.notes, f"{told}: it slipped"))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _State:
-    """The residuals and adjusted rotations at a tip and a pivot."""
-
-    tip: Array
-    pivot: Array
-    error: Array  # (n, 3) in tool axes
-    turned: Array  # (n, 3, 3), the adjusted rotations
-    misclosure: Array  # (n, 3), the residuals linearised there
-    whitening: Array  # (3, 3), of a residual in tool axes; symmetric
-    squares: Array  # (n,) whitened squared lengths
-    scales: tuple[float, float]  # [m], along the shaft and across it
-    kind: Biweight  # the weights' form
-    scale: float  # of the whitened residuals
-
-
-def _look(rotation: Array, translation: Array, tip: Array, pivot: Array, warm: tuple[float, float] | None) -> _State:
-    error = tip + np.einsum("nji,nj->ni", rotation, translation - pivot)
-    length = max(sqrt(float(tip @ tip)), 1e-12)
-    axis = tip / length
-    along, across = _scales(error, axis, warm)
-    lean = max(across**2 - along**2, 0.0) / across**2  # share of turning in the noise across
-    turn = (error @ skew(axis).T) * (lean / max(length, SHORT_M))
-    turned = rotation @ exponential(-turn)
-    misclosure = tip - turn @ skew(tip).T + np.einsum("nji,nj->ni", turned, translation - pivot)
-    whitening = np.eye(3) / across + np.outer(axis, axis) * (1.0 / along - 1.0 / across)
-    squares = squared_lengths(error @ whitening)
-    kind = biweight(3, 1.5 * (len(error) - 2.0))  # two scales share the residuals
-    scale = settle_scale(squares, kind, 1.0, 6)
-    return _State(tip, pivot, error, turned, misclosure, whitening, squares, (along, across), kind, scale)
-
-
-def _iterate(rotation: Array, translation: Array) -> _State:
-    try:
-        state = _look(rotation, translation, *_start(rotation, translation), None)
-        for _ in range(ROUNDS):
-            weights = tukey(state.squares, state.kind, state.scale)
-            information, gradient = _normal(state, weights)
-            step = -solve(information, gradient)
-            state = _look(rotation, translation, state.tip + step[:3], state.pivot + step[3:], state.scales)
-            if np.abs(step).max() < STEP_CONVERGED:
-                break
-    except np.linalg.LinAlgError as error:
-        raise CalibrationRefused("the poses that agree tell no tip", SWING) from error
-    return state
-
-
-def _start(rotation: Array, translation: Array) -> tuple[Array, Array]:
-    """Return tip and pivot of least absolute lengths (Weiszfeld), which a third of wild samples does not move far."""
-    weights = np.ones(len(rotation))
-    tip, pivot = np.zeros(3), np.zeros(3)
-    for _ in range(START_ROUNDS):
-        w = weights / weights.sum()
-        mean_r, mean_t = np.tensordot(w, rotation, axes=1), w @ translation
-        back = np.einsum("nji,nj,n->i", rotation, translation - mean_t, w)
-        tip = -solve(np.eye(3) - mean_r.T @ mean_r, back)
-        pivot = mean_r @ tip + mean_t
-        length = np.sqrt(squared_lengths(rotation @ tip + translation - pivot))
-        weights = 1.0 / np.maximum(length, 0.05 * float(np.median(length)) + SCALE_FLOOR_M)
-    return tip, pivot
-
-
-def _scales(error: Array, axis: Array, warm: tuple[float, float] | None) -> tuple[float, float]:
-    """Return the robust sigmas [m] of residuals in tool axes along the shaft and across it, from those before."""
-    freedom = len(error) - 2.0  # of a component
-    along = (error @ axis) ** 2
-    across = squared_lengths(error) - along
-    start = (robust_scale(along, 1), robust_scale(across, 2)) if warm is None else warm
-    first = settle_scale(along, biweight(1, freedom), start[0], 2)
-    second = settle_scale(across, biweight(2, 2.0 * freedom), start[1], 4)
-    least = max(0.05 * max(first, second), SCALE_FLOOR_M)
-    return max(first, least), max(second, least)
-
-
-def _normal(state: _State, weights: Array) -> tuple[Array, Array]:
-    """Return the information (6, 6) and gradient (6,) over (tip, pivot); the Jacobian in tool axes is `[I | -R']`."""
-    weight = state.whitening @ state.whitening
-    weighted = (weights[:, None, None] * state.turned) @ weight
-    information = np.empty((6, 6))
-    information[:3, :3] = weights.sum() * weight
-    information[3:, :3] = -weighted.sum(axis=0)
-    information[:3, 3:] = information[3:, :3].T
-    information[3:, 3:] = np.einsum("nij,nkj->ik", weighted, state.turned)
-    pulled = np.einsum("nij,nj->i", weighted, state.misclosure)
-    return information, np.concatenate([weight @ (weights @ state.misclosure), -pulled])
-
-
-def _jacobian(state: _State) -> Array:
-    """Return the whitened Jacobian (n, 3, 6) over (tip, pivot)."""
-    fixed = np.broadcast_to(np.eye(3), state.turned.shape)
-    return state.whitening @ np.concatenate([fixed, -state.turned.transpose(0, 2, 1)], axis=2)
-
-
 def _result(
-    state: _State, rotation: Array, translation: Array, kept: Ints, n: int, systematic: float, notes: tuple[str, ...]
+    state: State, rotation: Array, translation: Array, kept: Ints, n: int, systematic: float, notes: tuple[str, ...]
 ) -> PivotFit:
     inside = state.kind.within(state.squares, state.scale)
     smallest = _told_spread(rotation[inside], "the tool hardly turned in the poses that agree")
     inflation = serial_inflation(state.error, inside)
     variance = estimate_variance(state.squares[inside], state.kind, state.scale, 6)
-    covariance = invert(_normal(state, inside.astype(np.float64))[0]) * variance * inflation
+    covariance = invert(normal(state, inside.astype(np.float64))[0]) * variance * inflation
     freedom = max(1.5 * float(inside.sum()) / inflation - 6.0, 1.0)  # two scales share the residuals
     residuals = np.full(n, np.nan)
     residuals[kept] = np.sqrt(squared_lengths(rotation @ state.tip + translation - state.pivot))

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from twinguide.calibrating.checks import check_rigid
 from twinguide.calibrating.result import (
     HandEyeResult,
     PivotResult,
@@ -20,7 +21,6 @@ from twinguide.calibrating.result import (
     Rows3,
     Rows4,
     SurfaceResult,
-    check_rigid,
     pose_of,
     read_result,
     rows_of,

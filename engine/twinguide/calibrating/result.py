@@ -19,26 +19,19 @@ import msgspec
 import numpy as np
 import tomli_w
 from msgspec import Meta
-from numpy.typing import NDArray
 
-from twinguide.errors import CalibrationError, FrameError
+from twinguide.calibrating.checks import Array, Rows, Rows4, check_covariance, check_finite, check_matrix
+from twinguide.errors import CalibrationError
 from twinguide.files import write_whole
 from twinguide.frames import Pose, Transform
 from twinguide_calibration.error import region_limit
 
 FORMAT = "twinguide.calibration/1"
 ROW = re.compile(r"\[\n((?:\s+[-+.\deinfa]+,\n){1,12})\s*\]")  # up to twelve numbers: a matrix's row
-UNBOUNDED = ("freedom", "residuals", "offset_sigma_ms")  # noise given; a sample no fit explains; not looked for
-SYMMETRIC = 1e-9  # of a covariance's largest entry
-NEGATIVE = -1e-9  # of its largest eigenvalue: what rounding may leave below zero
 
 Vec3 = tuple[float, float, float]
 Rows3 = tuple[Vec3, Vec3, Vec3]
-Row4 = tuple[float, float, float, float]
-Rows4 = tuple[Row4, Row4, Row4, Row4]
-Rows = tuple[tuple[float, ...], ...]
 NonNegative = Annotated[float, Meta(ge=0)]
-Array = NDArray[np.float64]
 R = TypeVar("R", bound="Result")
 
 
@@ -262,58 +255,24 @@ def _check(result: Result, where: str) -> None:
     for name in result.__struct_fields__:
         value: Any = getattr(result, name)
         if isinstance(value, float | tuple):
-            _check_finite(name, value, where)
+            check_finite(name, value, where)
     for divot in result.divots if isinstance(result, PivotResult) else ():
         for name in divot.__struct_fields__:
-            _check_finite(name, getattr(divot, name), f"{where}, divots of {divot.file}")
-        _check_covariance(divot.covariance, 6, f"{where}, covariance of {divot.file}")
+            check_finite(name, getattr(divot, name), f"{where}, divots of {divot.file}")
+        check_covariance(divot.covariance, 6, f"{where}, covariance of {divot.file}")
     for name, size in (("covariance", None), ("tip_covariance_mm2", 3)):
         rows: Any = getattr(result, name, None)
         if rows is not None:
-            _check_covariance(rows, size or _size(result), f"{where}, {name}")
+            check_covariance(rows, size or _size(result), f"{where}, {name}")
     for name in ("matrix", "x", "z"):
         rows = getattr(result, name, None)
         if rows is not None:
-            _check_matrix(rows, f"{where}, {name}")
+            check_matrix(rows, f"{where}, {name}")
 
 
 def _size(result: Result) -> int:
     """Return how many values a result's covariance is over."""
     return 12 if isinstance(result, HandEyeResult) else 2 if isinstance(result, ClockResult) else 6
-
-
-def check_rigid(matrix: Rows4, covariance: Rows, where: str) -> None:
-    """Raise CalibrationError where a matrix is no rigid transform, or its covariance none of 6 values."""
-    _check_matrix(matrix, f"{where}, matrix")
-    _check_finite("covariance", covariance, where)
-    _check_covariance(covariance, 6, f"{where}, covariance")
-
-
-def _check_matrix(rows: Rows4, place: str) -> None:
-    try:
-        Transform("target", "source", np.array(rows))
-    except FrameError as error:
-        raise CalibrationError("a rigid transform", error.got, place) from error
-
-
-def _check_finite(name: str, value: Any, where: str) -> None:  # noqa: ANN401 - whatever the file holds
-    if isinstance(value, float) and not np.isfinite(value) and not (value == np.inf and name in UNBOUNDED):
-        raise CalibrationError("a finite number", str(value), f"{where}, {name}")
-    if isinstance(value, tuple):
-        for entry in value:  # pyright: ignore[reportUnknownVariableType]
-            _check_finite(name, entry, where)
-
-
-def _check_covariance(rows: Rows, size: int, place: str) -> None:
-    if len(rows) != size or any(len(row) != size for row in rows):
-        raise CalibrationError(f"{size} rows of {size}", f"{[len(row) for row in rows]}", place)
-    c: Array = np.array(rows)
-    largest = float(np.abs(c).max())
-    if np.abs(c - c.T).max() > SYMMETRIC * largest:
-        raise CalibrationError("a symmetric covariance", f"off by {np.abs(c - c.T).max():.2g}", place)
-    least = float(np.linalg.eigvalsh(c)[0])
-    if least < NEGATIVE * largest:
-        raise CalibrationError("a covariance", f"a negative variance {least:.2g}", place)
 
 
 def rows_of(values: Array) -> tuple[tuple[float, ...], ...]:
