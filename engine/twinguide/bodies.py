@@ -70,8 +70,8 @@ class Bodies:
         self._placed: Pose | None = None  # stage_from_reference in rehearsal
         self._rehearsal_poses: dict[str, Pose] = {}  # reference_from_<tool> of tools that a controller is, in rehearsal
         # a pose is equal only to itself: what follows from the same ones is computed once
-        self._chained = lru_cache(maxsize=1)(Pose.__matmul__)
-        self._inverse = lru_cache(maxsize=1)(Pose.inverse)
+        self._chain = lru_cache(maxsize=1)(Pose.__matmul__)
+        self._invert = lru_cache(maxsize=1)(Pose.inverse)
 
     @property
     def placed(self) -> bool:
@@ -100,7 +100,7 @@ class Bodies:
         if self._stream.silence(now_ns) >= SILENT_PERIODS:
             for name, presence in self._presence.items():
                 if not self.histories[name].static and name not in self._sides:
-                    presence.gone("tracker silent")  # a hand moves on meanwhile: it is shown when seen anew
+                    presence.lose("tracker silent")  # a hand moves on meanwhile: it is shown when seen anew
         self._stream.heard_ns = now_ns
         for name in self.histories:
             if name in self._sides:
@@ -108,18 +108,18 @@ class Bodies:
             try:
                 self._take_tool(name, exposure)
             except TwinGuideError as error:
-                self._presence[name].missed(f"unusable pose: {error}")
+                self._presence[name].miss(f"unusable pose: {error}")
         self._look_for_move()
 
     def _take_tool(self, name: str, exposure: Exposure) -> None:
         wire = exposure.tools.get(name)
         if wire is None:
-            self._presence[name].missed(exposure.lost.get(name, "not in view"))
+            self._presence[name].miss(exposure.lost.get(name, "not in view"))
             return
         if (wire.target, wire.source) != ("tracker", name):
             raise FrameError(f"tracker_from_{name}", f"{wire.target}_from_{wire.source}", "exposure")
         self.histories[name].add(exposure.t_ns, wire)
-        self._presence[name].seen()
+        self._presence[name].hit()
 
     def _look_for_move(self) -> None:
         reference, chest = (self.histories.get(self.roles.get(role, "")) for role in ("reference", "surrogate"))
@@ -143,17 +143,17 @@ class Bodies:
         if self.untracked:
             name = self.roles["reference"]
             self.histories[name].add(t_ns, PoseWire.of(Transform.of("tracker", name), NO_COVARIANCE))
-            self._presence[name].seen()
+            self._presence[name].hit()
             self._stream.heard_ns = t_ns
         self.controllers = {}
         for name, side in self._sides.items():
             grip = hands[side].pose_grip
             if grip is None:
-                self._presence[name].missed("controller not tracked")
+                self._presence[name].miss("controller not tracked")
                 continue
             self.controllers[name] = PoseWire.of(Transform("stage", name, grip.matrix), NO_COVARIANCE)
             self.histories[name].add(t_ns, self.controllers[name])
-            self._presence[name].seen()
+            self._presence[name].hit()
 
     def place(self, stage_from_reference: Transform) -> None:
         """Lay the patient down in stage, for rehearsal; nothing moves it from there."""
@@ -202,10 +202,10 @@ class Bodies:
             return self._placed
         if self._stage_from_tracker is None or reference is None:
             return None
-        return self._chained(self._stage_from_tracker, reference)
+        return self._chain(self._stage_from_tracker, reference)
 
     def tools_at(
-        self, timing: FrameTiming, seen: Sighting, entry: Array | None, step: str
+        self, timing: FrameTiming, sighting: Sighting, entry: Array | None, step: str
     ) -> tuple[dict[str, ToolView], dict[str, Status]]:
         """Return the tools that are seen, and those that are not although the hand holds them in this step.
 
@@ -216,30 +216,30 @@ class Bodies:
         for name, tool in self.tools.items():
             if tool.role not in ("needle", "pointer"):
                 continue
-            pose, reason = self._tool_pose(name, timing, seen)
+            pose, reason = self._tool_pose(name, timing, sighting)
             if pose is not None:
                 horizon_ns = timing.t_display_ns - (self.histories[name].newest_ns or timing.t_display_ns)
-                tools[name] = tool_view(name, tool, pose, Status("valid", "", seen.silence, horizon_ns), entry)
+                tools[name] = tool_view(name, tool, pose, Status("valid", "", sighting.silence, horizon_ns), entry)
             elif tool.role == IN_HAND.get(step):
-                lost[name] = Status("hidden", reason, seen.silence)
+                lost[name] = Status("hidden", reason, sighting.silence)
         return tools, lost
 
-    def _tool_pose(self, name: str, timing: FrameTiming, seen: Sighting) -> tuple[Pose | None, str]:
+    def _tool_pose(self, name: str, timing: FrameTiming, sighting: Sighting) -> tuple[Pose | None, str]:
         """Return `reference_from_<tool>`, or why there is none."""
         if name in self._rehearsal_poses:
             return self._rehearsal_poses[name], ""
         presence = self._presence[name]
         if self.placed:
             return None, "controller not tracked"
-        if seen.silence >= SILENT_PERIODS or seen.reference is None:
-            return None, seen.unseen or "tracker silent"
+        if sighting.silence >= SILENT_PERIODS or sighting.reference is None:
+            return None, sighting.unseen or "tracker silent"
         if not presence.present:
             return None, presence.reason
         pose = self.pose(name, timing.t_display_ns, timing.sigma_ns)
         if pose is None:
             return None, presence.reason
         if name in self._sides:
-            stage = seen.stage_from_reference
+            stage = sighting.stage_from_reference
             slow = replace(pose, covariance=pose.covariance + self.controller_covariance)  # no line averages it
             return (stage.inverse() @ slow, "") if stage else (None, self._stage_reason)
-        return self._inverse(seen.reference) @ pose, ""
+        return self._invert(sighting.reference) @ pose, ""

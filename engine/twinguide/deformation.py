@@ -34,14 +34,14 @@ class Deformation:
         names = list(structures)
         self._body = body
         self._rest = body.vertices
-        self._embedded = {name: embed(body, case.surface(name).vertices) for name in names}
+        self._embeddings = {name: embed(body, case.surface(name).vertices) for name in names}
         self._target = embed(body, case.plan.target[None, :])
-        judged = [case.surface(name).vertices for name in names]
-        judged = [vertices[:: max(1, len(vertices) // JUDGED_AT)] for vertices in judged]
-        self._judged = embed(body, np.concatenate(judged or [case.plan.target[None, :]]))
-        self._owner = np.repeat(np.arange(len(names)), [len(vertices) for vertices in judged])
-        self._judged_points = np.maximum(np.bincount(self._owner, minlength=len(names)), 1)
-        self._planned = case.plan.target
+        samples = [case.surface(name).vertices for name in names]
+        samples = [vertices[:: max(1, len(vertices) // JUDGED_AT)] for vertices in samples]
+        self._samples = embed(body, np.concatenate(samples or [case.plan.target[None, :]]))
+        self._owner = np.repeat(np.arange(len(names)), [len(vertices) for vertices in samples])
+        self._sample_counts = np.maximum(np.bincount(self._owner, minlength=len(names)), 1)
+        self._planned_target = case.plan.target
         self._shape = body.vertices.shape
         self._count = len(names)
         self._vertices: NDArray[Any] | None = None
@@ -81,10 +81,10 @@ class Deformation:
         self._sigma = errors
         self._version += 1
         at_target, covariance = self.at(self._target)
-        self._target_shift = at_target[0] - self._planned
+        self._target_shift = at_target[0] - self._planned_target
         self.target_covariance = covariance[0] * usable
-        squares = self._judged.sigma(errors, vertices, self._rest)[: len(self._owner)] ** 2
-        self.variances = np.bincount(self._owner, weights=squares, minlength=self._count) / self._judged_points
+        squares = self._samples.sigma(errors, vertices, self._rest)[: len(self._owner)] ** 2
+        self.variances = np.bincount(self._owner, weights=squares, minlength=self._count) / self._sample_counts
 
     @property
     def fault(self) -> str:
@@ -121,10 +121,10 @@ class Deformation:
 
     def newest(self, name: str) -> tuple[NDArray[np.float32], int] | None:
         """Return a structure's deformed vertices [m], shape (n, 3), in image, and their version; None before any."""
-        if self._vertices is None or name not in self._embedded:
+        if self._vertices is None or name not in self._embeddings:
             return None
         surface = self._surfaces.get(name)
         if surface is None or surface[1] != self._version:
-            surface = (self._embedded[name].apply(self._vertices).astype(np.float32), self._version)
+            surface = (self._embeddings[name].apply(self._vertices).astype(np.float32), self._version)
             self._surfaces[name] = surface
         return surface

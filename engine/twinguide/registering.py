@@ -95,10 +95,10 @@ def register(landmarks: Sequence[Landmark], image: Points, target: NDArray[np.fl
     RegistrationRefused where the points cannot carry it.
     """
     source = np.array([image[mark.name] for mark in landmarks])
-    touched = np.array([mark.position for mark in landmarks])
+    positions = np.array([mark.position for mark in landmarks])
     covariances = np.array([mark.covariance.numpy() for mark in landmarks])
     try:
-        fit = register_points(source, touched, covariances)
+        fit = register_points(source, positions, covariances)
     except CalibrationRefused as error:
         raise RegistrationRefused("fiducials that carry a registration", str(error), "registration") from error
     pose = Pose(Transform.of("reference", "image", fit.rotation, fit.translation), 0, fit.covariance)

@@ -74,7 +74,7 @@ class HeadWatch:
         self._last: tuple[int, Transform] | None = None
         self._motion: tuple[int, Array, Array] | None = None  # in the last frame: its time [ns], shift, turn
 
-    def jumped(self, t_ns: int, head: Transform) -> str:
+    def jump(self, t_ns: int, head: Transform) -> str:
         """Return how far the head is from where its last two frames lead, where no head moves like that; or nothing."""
         last = self._last
         motion = self._motion
@@ -108,13 +108,13 @@ class Presence:
         self.present = False
         self.reason = "not seen yet"
 
-    def seen(self) -> None:
+    def hit(self) -> None:
         """Count a valid sample."""
         self._hits += 1
         self._misses = 0
         self.present = self.present or self._hits >= RETURN_SAMPLES
 
-    def missed(self, reason: str) -> None:
+    def miss(self, reason: str) -> None:
         """Count an exposure without the tool; the third removes it."""
         self._hits = 0
         self._misses += 1
@@ -122,7 +122,7 @@ class Presence:
         if self._misses >= SILENT_PERIODS:
             self.present = False
 
-    def gone(self, reason: str) -> None:
+    def lose(self, reason: str) -> None:
         """Count the tool as lost at once, though no exposure says so."""
         self._hits = 0
         self.present = False

@@ -58,7 +58,7 @@ class _Frame:
     motion: Point
     motion_known: bool
     fault: str  # why the motion model is not to be trusted
-    seen: Sighting
+    sighting: Sighting
     room: str  # why the headset's room is not known well enough
 
 
@@ -96,10 +96,10 @@ class Twin:
         self._centres = np.array([case.surface(name).vertices.mean(axis=0) for name in case.structures])
         self._gate = Gate(open=False, reason="unknown")
         self._gate_heard_ns = -SECOND
-        self._registered = lru_cache(maxsize=1)(PoseWire.pose)
-        self._at_centres = lru_cache(maxsize=1)(partial(points_covariance, points=self._centres))
+        self._unpack = lru_cache(maxsize=1)(PoseWire.pose)
+        self._centre_covariances = lru_cache(maxsize=1)(partial(points_covariance, points=self._centres))
         self._radii: list[float] = []  # all structures' 95 % errors [m], as last judged
-        self._judged_by: tuple[Pose | None, bool] = (None, False)  # the registration, and whether the motion was known
+        self._radii_basis: tuple[Pose | None, bool] = (None, False)  # registration, whether motion was known
         self.training: dict[str, Training] = {}
 
     # ---- what arrives -----------------------------------------------------------------------------------------------
@@ -174,9 +174,9 @@ class Twin:
         """
         t_ns = timing.t_display_ns
         now_ns = timing.t_wake_ns
-        seen = self.bodies.at(timing)
+        sighting = self.bodies.at(timing)
         wire = registration.reference_from_image
-        pose = self._registered(wire, 0) if wire else None
+        pose = self._unpack(wire, 0) if wire else None
         displacement = self._displacement.at(t_ns, timing.sigma_ns)
         at_rest = self.bodies.placed or self._still
         motion = displacement or (STILL if at_rest else UNKNOWN)
@@ -185,12 +185,12 @@ class Twin:
         target = entry = target_p95 = None
         if pose is not None:
             plan = self._case.plan
-            target = _carried(pose, plan.target, motion, self._deformation.target_covariance)
+            target = _carry(pose, plan.target, motion, self._deformation.target_covariance)
             target_p95 = p95_from_covariance(target.covariance)
             entry = pose.transform.apply(plan.entry)
-        room = self._room_fault(seen.stage_from_reference, target)
-        frame = _Frame(pose, motion, displacement is not None or at_rest, fault, seen, room)
-        tools, lost = self.bodies.tools_at(timing, seen, entry, workflow.step)
+        room = self._room_fault(sighting.stage_from_reference, target)
+        frame = _Frame(pose, motion, displacement is not None or at_rest, fault, sighting, room)
+        tools, lost = self.bodies.tools_at(timing, sighting, entry, workflow.step)
         return TwinView(
             t_display_ns=t_ns,
             structures=self._structures(frame, registration, deform=deform, judge=judge),
@@ -198,7 +198,7 @@ class Twin:
             lost=lost,
             registration=registration,
             reference_from_image=pose.transform if pose else None,
-            stage_from_reference=seen.stage_from_reference,
+            stage_from_reference=sighting.stage_from_reference,
             target=target,
             displacement=displacement,
             entry=entry,
@@ -248,8 +248,8 @@ class Twin:
         shift = STILL.position
         if frame.pose is not None:
             basis = (frame.pose, frame.motion_known)
-            if judge or self._judged_by != basis:
-                self._judged_by = basis
+            if judge or self._radii_basis != basis:
+                self._radii_basis = basis
                 self._radii = self._judge(frame.pose, frame.motion.covariance)
             radii = self._radii
             shift = frame.motion.position - frame.pose.transform.rotation @ self._deformation.at_target()
@@ -263,7 +263,7 @@ class Twin:
 
     def _judge(self, pose: Pose, motion: Array) -> list[float]:
         """Return the 95 % error at each centre [m]: the moving carry the motion's covariance [m2] and the solver's."""
-        covariances = self._at_centres(pose).copy()
+        covariances = self._centre_covariances(pose).copy()
         covariances[self._moves] += motion + self._deformation.variances[:, None, None] * EYE
         return p95_from_covariances(covariances).tolist()
 
@@ -271,15 +271,15 @@ class Twin:
         """Return a structure's status for its 95 % error [m]; `fault` is why its own place is not to be trusted."""
         if p95 is None or registration.state in ("absent", "void", "suspended"):
             return Status("hidden", registration.reason or registration.state)
-        seen = frame.seen
-        status = trust.judge(p95, seen.silence, seen.horizon_ns, seen.period_ns, frame.room or fault, seen.unseen)
+        s = frame.sighting
+        status = trust.judge(p95, s.silence, s.horizon_ns, s.period_ns, frame.room or fault, s.unseen)
         if registration.state != "confirmed" and status.state != "hidden":
             reason = text("not_verified" if registration.state == "made" else "not_confirmed")
             return Status("unconfirmed", reason, status.silence, status.horizon_ns, p95)
         return status
 
 
-def _carried(pose: Pose, point: Array, motion: Point, solver: Array) -> Point:
+def _carry(pose: Pose, point: Array, motion: Point, solver: Array) -> Point:
     """Return a point of the image, registered and moved, with both covariances and the solver's [m2], in image."""
     turn = pose.transform.rotation
     position = pose.transform.apply(point) + motion.position

@@ -40,7 +40,7 @@ class Wearer:
         away_ns = 0 if was_tracked or self._seen_ns is None else t_display_ns - self._seen_ns
         self.head = head
         self._seen_ns = t_display_ns
-        jump = self._watch.jumped(t_display_ns, head)
+        jump = self._watch.jump(t_display_ns, head)
         if away_ns > AWAY_NS:
             jump = f"the headset was not tracked for {away_ns / SECOND:.1f} s"
         if jump:

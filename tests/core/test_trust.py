@@ -54,32 +54,32 @@ def test_a_stream_never_heard_is_silent_for_ever():
 def test_a_tool_appears_after_five_samples_and_goes_at_the_third_miss():
     presence = Presence()
     for _ in range(4):
-        presence.seen()
+        presence.hit()
     assert not presence.present
-    presence.seen()
+    presence.hit()
     assert presence.present
-    presence.missed("occluded")
-    presence.missed("occluded")
+    presence.miss("occluded")
+    presence.miss("occluded")
     assert presence.present
-    presence.missed("occluded")
+    presence.miss("occluded")
     assert not presence.present
     assert presence.reason == "occluded"
     for _ in range(4):
-        presence.seen()
-    presence.missed("occluded")
+        presence.hit()
+    presence.miss("occluded")
     for _ in range(4):
-        presence.seen()
+        presence.hit()
     assert not presence.present  # five in a row
 
 
 def test_a_tool_that_the_trackers_silence_took_is_not_back_with_its_first_sample():
     presence = Presence()
     for _ in range(9):
-        presence.seen()
-    presence.gone("tracker silent")
+        presence.hit()
+    presence.lose("tracker silent")
     for _ in range(4):
-        presence.seen()
+        presence.hit()
     assert not presence.present
     assert presence.reason == "tracker silent"
-    presence.seen()
+    presence.hit()
     assert presence.present
