@@ -8,72 +8,24 @@ A, moving along the lever and across it) whiten it, estimated from the residuals
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from math import degrees, hypot, inf, sqrt
+from dataclasses import replace
+from math import degrees, hypot, sqrt
 
 import numpy as np
 
-from twinguide_calibration.error import p95_radius
 from twinguide_calibration.hand_eye_fit import TURN_MORE, Final, Problem, iterate, refine
-from twinguide_calibration.hand_eye_noise import small_sample
+from twinguide_calibration.hand_eye_result import HandEyeFit, gated, lengths_of, result_of
 from twinguide_calibration.hand_eye_start import SCALE_FLOOR, length_ratio, park
 from twinguide_calibration.latency import SIGMAS_APART, checked_stream, interpolate_poses, pose_lags, repeated
-from twinguide_calibration.linear import eigen, invert, squared_lengths
-from twinguide_calibration.parts import (
-    MANY_REJECTED,
-    alike,
-    check_majority,
-    in_motion,
-    rows_told,
-    same,
-    spread_inflation,
-    two_groups,
-)
+from twinguide_calibration.parts import alike, in_motion, rows_told, same, two_groups
 from twinguide_calibration.poses import check_poses
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Ints, as_floats, difference, inverse, mean_transform
 from twinguide_calibration.similarity import is_other
-from twinguide_calibration.weights import estimate_variance, serial_inflation
+from twinguide_calibration.weights import serial_inflation
 
 LEAST_POSES = 5
 MANY_STILL = 0.25  # of the pairs, of one pose: more hide the rest
-OPEN = 1e-10  # of the largest eigenvalue: what pairs leave open
-FOLLOWED = 20.0  # times the variance is widened by residuals that follow one another: no longer noise
-TIED = 0.99  # correlation with the offset: what is left of it, slow errors and curvature, is not in the covariance
-EFFICIENCY = 0.95  # of Tukey's weights under normal noise
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class HandEyeFit:
-    """X and Z of `A_i X = Z B_i`, with their error.
-
-    `covariance` (12, 12) is over X's then Z's (rotation vector [rad], translation [m]), each perturbed on the right;
-    `freedom` the degrees behind its size. `offset_s` [s] is added to b's stamps to reach a's; its sigma is infinite
-    where it was not asked for. `axis_spread` is the second over the first extent of the turning axes: 0 where the body
-    turned about one axis alone.
-    """
-
-    x: Array  # (4, 4)
-    z: Array  # (4, 4)
-    covariance: Array  # (12, 12)
-    rotation_residuals: Array  # (n,) [rad]; NaN where a pose was missing
-    translation_residuals: Array  # (n,) [m]
-    rejected: Ints
-    sigma_rotation: float  # [rad] per axis
-    sigma_translation: float  # [m] per axis
-    x_p95: float  # [m] of X's translation
-    z_p95: float  # [m] of Z's translation
-    axis_spread: float
-    freedom: float
-    inflation: float
-    offset_s: float
-    offset_sigma_s: float
-    notes: tuple[str, ...]
-
-    @property
-    def residuals(self) -> Array:
-        """Return the distances [m], shape (n,), by which the two sides miss each other."""
-        return self.translation_residuals
 
 
 def solve_hand_eye(
@@ -150,7 +102,7 @@ def _solve(
     groups = two_groups(final.whitened, final.jacobian, inside)
     if groups is not None:
         fit = _one_body(problem, fit, rows, groups, p95_max)
-    return _gated(fit, len(rows), p95_max)
+    return gated(fit, len(rows), p95_max)
 
 
 def _of_least_residual(
@@ -166,14 +118,14 @@ def _of_least_residual(
         try:
             x, z, spread = park(problem.at(offset)[0], problem.b)
             x, z, refined, final = refine(problem, x, z, offset)
-            found.append((_result(x, z, refined, final, rows, n, spread, notes), final))
+            found.append((result_of(x, z, refined, final, rows, n, spread, notes), final))
         except CalibrationRefused as error:
             refusal = error
         except np.linalg.LinAlgError:
             continue
     if not found:
         raise refusal
-    left = [np.log(_lengths(final.residual) + SCALE_FLOOR).sum(axis=1) for _, final in found]
+    left = [np.log(lengths_of(final.residual) + SCALE_FLOOR).sum(axis=1) for _, final in found]
     first, *others = sorted(range(len(left)), key=lambda row: float(left[row].mean()))
     best, final = found[first]
     for fit, _ in (found[other] for other in others if not _worse(left[other], left[first])):
@@ -193,11 +145,6 @@ def _worse(one: Array, other: Array) -> bool:
     mean = float(apart.mean())
     widened = serial_inflation((apart - mean)[:, None], np.ones(len(apart), dtype=np.bool_))
     return mean > SIGMAS_APART * float(apart.std()) * sqrt(widened / len(apart))
-
-
-def _lengths(residual: Array) -> Array:
-    """Return the lengths (n, 2) of residuals (n, 6), turning and moving."""
-    return np.sqrt(np.stack([squared_lengths(residual[:, :3]), squared_lengths(residual[:, 3:])], axis=1))
 
 
 def _refuse_scale(a: Array, b: Array, z: Array) -> None:
@@ -239,86 +186,6 @@ def _alone(problem: Problem, fit: HandEyeFit, rows: Ints, group: Ints) -> HandEy
     start = inverse(mean_transform(problem.b[group] @ inverse(fit.x) @ inverse(problem.a[group])))
     try:
         found = iterate(problem.take(group), fit.x, start, fit.offset_s, None)
-        return None if found is None else _result(*found, rows[group], len(fit.residuals), fit.axis_spread, ())
+        return None if found is None else result_of(*found, rows[group], len(fit.residuals), fit.axis_spread, ())
     except (np.linalg.LinAlgError, CalibrationRefused):  # pairs of one pose tell no X
         return None
-
-
-def _result(
-    x: Array, z: Array, offset: float, final: Final, rows: Ints, n: int, spread: float, notes: tuple[str, ...]
-) -> HandEyeFit:
-    squares = squared_lengths(final.whitened)
-    inside = final.kind.within(squares, final.scale)
-    inflation = spread_inflation(final.whitened, final.jacobian, inside, final.scale**2)
-    count = final.jacobian.shape[2]
-    information = _told_information(final.jacobian[inside])
-    if final.shape is None:
-        covariance, freedom, variance = invert(information), inf, final.scale**2 / EFFICIENCY
-    else:
-        covariance, freedom = small_sample(final.jacobian[inside], final.shape, float(inside.sum()) / inflation)
-        variance = estimate_variance(squares[inside], final.kind, final.scale, count)
-    covariance = covariance * variance * inflation
-    turned, moved = np.full(n, np.nan), np.full(n, np.nan)
-    turned[rows], moved[rows] = _lengths(final.residual).T
-    used = final.residual[inside] if inside.any() else final.residual
-    timed = count > 12
-    if timed and (np.abs(covariance[:12, 12]) > TIED * np.sqrt(np.diag(covariance)[:12] * covariance[12, 12])).any():
-        raise CalibrationRefused(
-            "the body went round so evenly that an offset in time and a turn of X and Z look alike", "Move irregularly."
-        )
-    return HandEyeFit(
-        x,
-        z,
-        covariance[:12, :12],
-        turned,
-        moved,
-        rows[~inside],
-        float(np.sqrt((used[:, :3] ** 2).mean())),
-        float(np.sqrt((used[:, 3:] ** 2).mean())),
-        float(p95_radius(covariance[3:6, 3:6], freedom)),
-        float(p95_radius(covariance[9:12, 9:12], freedom)),
-        spread,
-        freedom,
-        inflation,
-        offset,
-        sqrt(float(covariance[12, 12])) if timed else inf,
-        notes,
-    )
-
-
-def _told_information(jacobian: Array) -> Array:
-    """Return the information (k, k) of pairs with a whitened Jacobian (n, 6, k); refuse pairs that leave some open."""
-    flat = jacobian.reshape(-1, jacobian.shape[2])
-    information = flat.T @ flat
-    sizes = np.sqrt(np.maximum(np.diag(information), 1e-300))
-    values = eigen(information / np.outer(sizes, sizes))[0]
-    if not values[0] > OPEN * values[-1]:
-        raise CalibrationRefused(f"the {len(jacobian)} pairs that agree leave X or Z open", TURN_MORE)
-    return information
-
-
-def _gated(fit: HandEyeFit, used: int, p95_max: float) -> HandEyeFit:
-    check_majority(
-        len(fit.rejected),
-        used,
-        "pairs of poses fit no single X and Z",
-        "Check that the marker did not move on its body and that the poses belong to the same instants.",
-    )
-    if not fit.x_p95 <= p95_max:
-        values, vectors = eigen(fit.covariance[3:6, 3:6])
-        worst = ", ".join(f"{v:.2f}" for v in fit.x[:3, :3] @ vectors[:, 2])
-        followed = fit.inflation > FOLLOWED
-        worth = f": what is left follows the motion, {used} pairs are worth {used / fit.inflation:.0f}" * followed
-        raise CalibrationRefused(
-            f"X is known to {fit.x_p95 * 1e3:.1f} mm (95 %), wanted {p95_max * 1e3:.1f} mm; worst along ({worst}), "
-            f"{sqrt(float(values[2])) * 1e3:.1f} mm (1 sigma){worth}",
-            "Look for what it follows: poses of other instants, a camera not calibrated, a body that bends."
-            if followed
-            else "Turn the body more, about axes across that direction, and record more poses.",
-        )
-    told: list[str] = []
-    if fit.inflation > 2.0:
-        told.append(f"residuals follow the motion: the covariance was widened {fit.inflation:.1f} times")
-    if len(fit.rejected) > MANY_REJECTED * used:
-        told.append(f"{len(fit.rejected)} of {used} pairs lie beyond the noise of the others: see the picture for when")
-    return replace(fit, notes=(*fit.notes, *told))
