@@ -62,6 +62,10 @@ class Heart:
         match self.how.fault:
             case "raise":
                 raise ValueError("the cable is out")
+            case "raise-at-length":
+                raise ValueError("the cable is out\nlook at both ends")
+            case "chatter":
+                print("x" * (4 << 20), flush=True)
             case "spin":
                 while True:
                     pass

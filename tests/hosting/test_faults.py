@@ -65,6 +65,18 @@ def test_a_part_that_raises_is_started_again_with_its_reason_told(runs, until):
     assert "Traceback" in log
 
 
+def test_a_reason_of_several_lines_is_told_whole(runs, until):
+    session = runs(["heart"], plugin=FAULTY, clock="real", options={"heart": {"fault": "raise-at-length", "after": 3}})
+    until(lambda: session.part_states["heart"].restarts >= 1, session)
+    assert session.part_states["heart"].reason == "ValueError: the cable is out; look at both ends"
+
+
+def test_a_part_that_logs_without_end_does_not_fill_the_disk(runs, until):
+    runs(["heart"], plugin=FAULTY, clock="real", options={"heart": {"fault": "chatter"}})
+    log = runs.folder / "logs" / "heart.log"
+    until(lambda: log.is_file() and "emptied at 16 MB" in log.read_text()[:100])
+
+
 def test_a_crash_loop_is_quarantined_and_the_others_go_on(runs, until):
     session = runs(["heart", "ear"], plugin=FAULTY, clock="real", options={"heart": {"fault": "raise-on-start"}})
     until(lambda: session.part_states["heart"].state == "quarantined", session)

@@ -38,7 +38,7 @@ def last_line(log: Path, start: int = 0) -> str:
     try:
         with log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(start, size - TAIL))
+            file.seek(max(start if start <= size else 0, size - TAIL))  # it may have been emptied since
             lines = file.read().decode("utf-8", "replace").split("\n")
     except OSError:
         return ""

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import msgspec
@@ -183,8 +184,12 @@ def run_child(registry: Registry | None = None) -> None:
     registry = registry or registry_of(spec.plan)
     if not spec.plan.virtual:  # in lockstep all wait for each part: none yields to another program
         yield_to_others(max(0, registry.part(spec.name).nice))
-    host = Host(spec, registry)
     try:
-        host.run()
-    finally:
-        host.close()
+        host = Host(spec, registry)
+        try:
+            host.run()
+        finally:
+            host.close()
+    except Exception as error:
+        traceback.print_exc()
+        raise SystemExit("; ".join(f"{type(error).__name__}: {error}".splitlines())) from error

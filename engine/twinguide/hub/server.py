@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import socket
 import sys
@@ -27,8 +28,10 @@ from twinguide.registry import Registry
 
 TICK_MS = 20
 RECORDER_GRACE_NS = 30 * SECOND  # for what a slow disk has not yet taken
+MOST_LOGGED = 16 << 20  # bytes of a part's log
 BOOTS = 1000  # of a part in one generation of the hub
 QUIET_NS = 50 * MS  # after the last part has ended: what it sent is still on its way
+log = logging.getLogger(__name__)
 
 
 class Hub:
@@ -100,11 +103,19 @@ class Hub:
 
     def _tick(self) -> None:
         gc.collect(0)
+        self._bound_logs()
         self._supervisor.check(virtual=self._plan.virtual)
         if not self._plan.virtual:
             self._supervisor.check_loop(round(self._plan.hung_after_s * SECOND))
         if self._supervisor.stopping:
             self._go_on_stopping()
+
+    def _bound_logs(self) -> None:
+        for child in self._supervisor.children.values():
+            with contextlib.suppress(OSError):  # no log yet
+                if child.log.stat().st_size > MOST_LOGGED:
+                    child.log.write_text(f"emptied at {MOST_LOGGED >> 20} MB: the disk is the recording's\n")
+                    log.warning("part %s: %s emptied at %d MB", child.name, child.log, MOST_LOGGED >> 20)
 
     # ---- children ----------------------------------------------------------------------------------------------------
 
