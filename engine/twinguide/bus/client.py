@@ -104,7 +104,8 @@ class BusClient:
 
     def _note(self, frames: list[bytes]) -> list[bytes]:
         """Take what the hub says to this client alone; return the frames of a cached packet, if it is one."""
-        name, kind = frames[0].removesuffix(END).decode()[1:], frames[1]
+        name = frames[0].removesuffix(END).decode()[1:]
+        kind = frames[1]
         if kind == b"ready":
             self.ready.add(name)
         elif kind == b"refused":

@@ -70,7 +70,8 @@ class Outlet:
     """Make packets of one source's messages; withhold what is undeclared, unusable or too large."""
 
     def __init__(self, source: str, boot: int, topics: Mapping[type[Message], str], catalogue: Catalogue) -> None:
-        self.source, self.boot = source, boot
+        self.source = source
+        self.boot = boot
         self._topics = dict(topics)
         self._catalogue = catalogue
         self._seq = 0

@@ -35,7 +35,8 @@ class RingWriter:
 
     def __init__(self, path: Path, capacity: int, slots: int = SLOTS) -> None:
         """Create the file, readable by this user only, with room for arrays of `capacity` bytes."""
-        self.name, self.slots = path.name, slots
+        self.name = path.name
+        self.slots = slots
         self.capacity = -(-max(capacity, 1) // HEAD) * HEAD
         self._version = 0
         size = HEAD + slots * (HEAD + self.capacity)
@@ -52,7 +53,8 @@ class RingWriter:
         a = np.asarray(values, order="C")
         if a.dtype.kind not in "biuf" or a.nbytes > self.capacity:
             raise BusError(f"numbers, at most {self.capacity} bytes", f"{a.nbytes} bytes of {a.dtype}", self.name)
-        slot, version = self._version % self.slots, self._version
+        version = self._version
+        slot = version % self.slots
         start = HEAD + slot * (HEAD + self.capacity)
         _counter.pack_into(self._map, start, 2 * version + 1)
         target = np.frombuffer(self._map, a.dtype, a.size, start + HEAD).reshape(a.shape)
@@ -86,7 +88,8 @@ class RingReader:
         fits = dtype.kind in "biuf" and min(ref.shape, default=0) >= 0 and count * dtype.itemsize <= capacity
         if not fits or not 0 <= ref.slot < slots:
             raise BusError(f"slot < {slots}, <= {capacity} bytes", f"slot {ref.slot}, {ref.shape} {dtype}", ref.ring)
-        start, stamp = HEAD + ref.slot * (HEAD + capacity), 2 * ref.version + 2
+        start = HEAD + ref.slot * (HEAD + capacity)
+        stamp = 2 * ref.version + 2
         if _counter.unpack_from(memory, start)[0] != stamp:
             return None
         try:
@@ -126,7 +129,8 @@ class RingShelf:
     """
 
     def __init__(self, folder: Path, part: str, boot: int) -> None:
-        self._folder, self._stem = folder, f"{part}-{boot}"
+        self._folder = folder
+        self._stem = f"{part}-{boot}"
         self._writers: dict[str, RingWriter] = {}
         self._made = 0
 

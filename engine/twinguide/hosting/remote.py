@@ -138,7 +138,8 @@ class Remote:
         log.error("the run goes on without its processes: %s", reason)
         if self._link is not None:
             self._link.close()
-        self._link, self._connected = None, False
+        self._link = None
+        self._connected = False
         for name in self._names:
             states[name] = PartState(part=name, state="quarantined", placement="process", reason=reason)
             self._member(name).alive = False

@@ -29,7 +29,10 @@ class Router:
         send: Callable[[Packet], None],
         watch: Callable[[Header, Message], bool],
     ) -> None:
-        self._permissions, self._catalogue, self._send, self._watch = permissions, catalogue, send, watch
+        self._permissions = permissions
+        self._catalogue = catalogue
+        self._send = send
+        self._watch = watch
         self._mailboxes = dict(mailboxes)
         self._outlets = {name: self._outlet(name) for name in mailboxes}
         self._states: dict[str, Packet] = {}

@@ -50,7 +50,8 @@ class Schedule:
         """Take a part in (again); steps whose time has passed are not made up for."""
         member = self.members[name]
         late = member.late
-        member.alive, member.woken = True, False
+        member.alive = True
+        member.woken = False
         self.skip_past(member, t_ns)
         member.late = late
 

@@ -41,7 +41,8 @@ class Broker:
     """The hub's sockets for data: PULL in (nothing is lost in a slow join), XPUB_MANUAL out (each topic is granted)."""
 
     def __init__(self, folder: Path, permissions: Permissions, catalogue: Catalogue, *, virtual: bool) -> None:
-        self._permissions, self._virtual = permissions, virtual
+        self._permissions = permissions
+        self._virtual = virtual
         self._publishers: dict[bytes, Publisher] = {}
         self._keys: dict[str, bytes] = {}
         self._cache: dict[bytes, list[bytes]] = {}
@@ -66,8 +67,8 @@ class Broker:
 
     def admit(self, name: str) -> str:
         """Make a new secret key for a client and return it; its earlier one is void."""
-        old = self._keys.pop(name, b"")
-        self._publishers.pop(old, None)
+        earlier = self._keys.pop(name, b"")
+        self._publishers.pop(earlier, None)
         key = secrets.token_hex(16)
         topics = {d.name.encode() + END: (d.name, d.tag) for d in self._permissions.published_by(name).values()}
         self._keys[name] = key.encode()
@@ -86,9 +87,9 @@ class Broker:
             except zmq.Again:
                 return
             publisher = self._publishers.get(frames[0])
-            refused = self._flaw(publisher, frames) if publisher else "the key is not one of this run"
-            if refused:
-                self._refuse(publisher.name if publisher else "?", _text(frames[1:2]), refused)
+            flaw = self._flaw(publisher, frames) if publisher else "the key is not one of this run"
+            if flaw:
+                self._refuse(publisher.name if publisher else "?", _text(frames[1:2]), flaw)
                 continue
             if frames[1].startswith(b"v1/state/"):
                 self._cache[frames[1]] = frames[1:]

@@ -67,7 +67,10 @@ class Supervisor:
         start_deadline_ns: int,
     ) -> None:
         self.children = dict(children)
-        self._spawn, self._watch, self._tell, self._seen = spawn, watch, tell, seen
+        self._spawn = spawn
+        self._watch = watch
+        self._tell = tell
+        self._seen = seen
         self._start_deadline_ns = start_deadline_ns
         self._loop_state: State = "starting"
         self._waiting: list[Child] = []  # for the recorder
@@ -107,7 +110,8 @@ class Supervisor:
         """Take the pid of a child's new process."""
         child = self.children[name]
         if boot == child.boot:
-            child.pid, child.pidfd = pid, os.pidfd_open(pid)
+            child.pid = pid
+            child.pidfd = os.pidfd_open(pid)
             self._watch(child.pidfd, name)
             if self.stopping:
                 self.kill(child)
@@ -119,7 +123,8 @@ class Supervisor:
         ending = ending_of(child.pidfd)
         if ending is None:
             return -1  # not adopted yet: its pidfd stays readable
-        pidfd, child.pidfd = child.pidfd, -1
+        pidfd = child.pidfd
+        child.pidfd = -1
         os.close(pidfd)
         reason = child.hang_reason or self._reason(child, ending)
         if self.stopping:
