@@ -108,7 +108,7 @@ class Watch:
         self._foresee(now, features)
         loudness = max(unfamiliar, unforeseen)
         if loudness > 1.0:
-            self._raise(f"the chest moves as it never did while training (x{loudness:.1f} of the limit)")
+            self._raise(f"the chest moves as it never did while training (x{loudness:.1f}): wait for a regular breath")
         if loudness > QUIET_SHARE:
             self._loud_at = now
         if self._breath_begins(value):
@@ -155,7 +155,7 @@ class Watch:
         if self._alarm:
             self._resume(now, last, period)
         elif last is not None and now - last < period * (1 - EARLY_SIGMAS * spread):
-            self._latch(f"a breath came {period - (now - last):.1f} s early: train again")
+            self._latch(f"a breath came {period - (now - last):.1f} s early: learn the breathing anew")
         elif last is not None and now - last < period * (1 + EARLY_SIGMAS * spread):
             self._periods.append(now - last)  # one held breath would spoil the rhythm
 
@@ -164,7 +164,7 @@ class Watch:
         if self._last_regular is not None:
             breaths = (now - self._last_regular) / period
             if 0.3 < breaths < 2.5 and abs(breaths - round(breaths)) > STEP_TOLERANCE:
-                self._latch("the breathing has changed its step: train again")
+                self._latch("the breathing has changed its step: learn it anew")
             self._last_regular = None
         elif not self._latched and last is not None and self._loud_at + ECHO_S < now:
             self._alarm = ""

@@ -266,3 +266,12 @@ def test_many_structures_in_one_state_are_told_by_those_that_are_not(scene_of):
     tools = {n: replace(v, status=poor) for n, v in twin.tools.items()}
     rows = panels.panel_text(replace(scene, twin=replace(twin, tools=tools)))
     assert "CAUTION DEGRADED needle, all but skin: breathing not learnt" in rows
+
+
+def test_a_reason_is_told_once_with_what_it_hides(scene_of):
+    why = "the tracker was moved"
+    scene = replace(scene_of(), panel=(("title", "Register: touch F1 with the pointer"), ("caution", why)))
+    hidden = {n: replace(v, status=Status("hidden", why)) for n, v in scene.twin.structures.items()}
+    void = replace(scene, twin=replace(scene.twin, structures=hidden, target=None))
+    assert panels.panel_text(void) == ("Register: touch F1 with the pointer", f"CAUTION HIDDEN all: {why}")
+    assert f"CAUTION {why}" in panels.panel_text(scene)  # where nothing else tells it

@@ -54,7 +54,9 @@ def panel_rows(scene: Scene) -> tuple[PanelRow, ...]:
         use: list[PanelRow] = [("normal", row) for row in catalogue.INTENDED_USE[1:]]
         return (*title, ("caution", catalogue.INTENDED_USE[0]), *use, *scene.panel)
     titles = tuple(row for row in scene.panel if row[0] == "title")
-    return (*titles, *_own_rows(scene), *(row for row in scene.panel if row[0] != "title"))
+    own = _own_rows(scene)
+    told = {words.partition(": ")[2] for _, words in own}  # a reason is told once, with what it hides
+    return (*titles, *own, *(row for row in scene.panel if row[0] != "title" and row[1] not in told))
 
 
 def _own_rows(scene: Scene) -> list[PanelRow]:
