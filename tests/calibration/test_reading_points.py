@@ -105,6 +105,31 @@ def test_a_fiducial_list_that_is_torn_is_refused(tmp_path, text):
         read_points(tmp_path / "a.fcsv")
 
 
+NOT_A_LIST = {
+    "a folder": (None, "Name the file itself"),
+    "empty": (b" \r\n", "got an empty file.*Save it anew"),
+    "compressed": (b"\x1f\x8b\x08\x00\xff", "got a compressed file.*Unpack it"),
+    "Latin-1": ("name,x_mm,y_mm,z_mm\nSch\u00e4del,1,2,3\n".encode("latin-1"), "byte 0xe4 at 23.*Save it as UTF-8"),
+    "UTF-16": ("name,x_mm,y_mm,z_mm\n".encode("utf-16"), "byte 0xff at 0.*Save it as UTF-8"),
+}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "fcsv", "mrk.json"])
+@pytest.mark.parametrize(("data", "says"), NOT_A_LIST.values(), ids=NOT_A_LIST)
+def test_a_file_that_is_no_text_is_refused_with_the_next_step(tmp_path, suffix, data, says):
+    path = tmp_path / f"a.{suffix}"
+    path.mkdir() if data is None else path.write_bytes(data)
+    with pytest.raises(CalibrationRefused, match=says):
+        read_points(path)
+
+
+@pytest.mark.parametrize("controls", ["[5]", '{"a": 1}', "null", '[{"label": "a", "position": 5}]'])
+def test_json_of_another_kind_is_refused(tmp_path, controls):
+    (tmp_path / "a.mrk.json").write_text(f'{{"markups": [{{"controlPoints": {controls}}}]}}')
+    with pytest.raises(CalibrationRefused, match=r"controlPoints.*Save the point list anew"):
+        read_points(tmp_path / "a.mrk.json")
+
+
 def csv(path, text):
     path.write_text(text)
     return path
@@ -126,6 +151,9 @@ def test_a_csv_says_its_unit_in_the_column_names(tmp_path):
         ("name,x_mm,y_mm,z_mm\na,1,2,\n", "finite"),
         ("name,x_mm,y_mm,z_mm\na,1,2\nb,1,2,3\n", "4 cells"),
         ("name,x_mm,y_mm,z_mm\n", "none"),
+        ("label,l,p,s,defined\nF-1,1,2,3,1\n", r"3D Slicer exports: save the list as \.mrk\.json"),
+        ("name,x_mm,y_mm,z_mm\na,1,5,2,5,3,0\nb,4,5,5,0,6,0\n", "decimal points"),
+        ("name;x_mm;y_mm;z_mm\na;1,5;2;3\n", "decimal points"),
         ("", "empty"),
         ("x_mm,y_mm,z_mm\n1,2,3\n", "name"),
     ],

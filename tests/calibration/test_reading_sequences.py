@@ -194,6 +194,12 @@ def test_a_clock_that_stands_is_refused(tmp_path):
         read_poses(metaimage(tmp_path / "a.mha", frames))
 
 
+@pytest.mark.parametrize("first_s", [1.7e12, 1.7e18], ids=["milliseconds", "nanoseconds"])
+def test_stamps_in_another_unit_than_seconds_are_refused(tmp_path, first_s):
+    with pytest.raises(CalibrationRefused, match="milliseconds or nanoseconds taken for seconds"):
+        read_poses(metaimage(tmp_path / "a.mha", frames_of(3, first_s=first_s)))
+
+
 def test_two_recordings_in_one_file_are_refused(tmp_path):
     with pytest.raises(CalibrationRefused, match="run backwards"):
         read_poses(metaimage(tmp_path / "a.mha", [*frames_of(20, first_s=10.0), *frames_of(20, first_s=5.0)]))

@@ -84,7 +84,10 @@ def test_a_torn_hdf5_is_refused(tmp_path):
         ("#Insight Transform File V1.0\n", "one transform"),
         (AFFINE.replace("AffineTransform", "BSplineTransform"), "BSplineTransform"),
         (AFFINE.replace("_3_3", "_2_2"), "3 dimensions"),
+        (AFFINE.replace("_double_3_3", ""), "3 dimensions"),
         (AFFINE.replace("20 30", "20"), "12 parameters"),
+        (AFFINE.replace("10 20", "nan 20"), "finite numbers.*Save the transform anew"),
+        (AFFINE.replace(": 1 0 0", ": inf 0 0"), "finite numbers"),
         (AFFINE.replace("0 -1 0", "0 -2 0"), "orthonormal"),
         (AFFINE.replace("0 -1 0", "0 1 0"), "right-handed"),
         (AFFINE.replace("10 20", "ten 20"), "ten"),
@@ -95,6 +98,11 @@ def test_a_torn_hdf5_is_refused(tmp_path):
 def test_what_is_no_rigid_transform_is_refused_with_the_reason(tmp_path, text, says):
     with pytest.raises(CalibrationRefused, match=says):
         tfm(tmp_path, text)
+
+
+def test_a_transform_with_other_line_ends_and_a_byte_order_mark_is_the_same(tmp_path):
+    (tmp_path / "b.tfm").write_bytes(b"\xef\xbb\xbf" + AFFINE.replace("\n", "\r\n").encode())
+    assert read_transform(tmp_path / "b.tfm").resampling == pytest.approx(tfm(tmp_path, AFFINE).resampling)
 
 
 def test_a_transform_cut_anywhere_is_refused_or_whole(tmp_path):

@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide_calibration.reading.tables import Table, columns_of, read_table
+from twinguide_calibration.reading.tables import Table, columns_of, read_table, text_of
 from twinguide_calibration.refused import CalibrationRefused
 
 Array = NDArray[np.float64]
@@ -187,19 +187,17 @@ def _csv(path: Path) -> NamedPoints:
 
 def _markups(path: Path) -> NamedPoints:
     try:
-        tables: Any = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
-        raise CalibrationRefused(f"wanted a readable markups file; got {error}; in {path}") from error
-    except json.JSONDecodeError as error:
-        remedy = "The file is empty or was cut off: save it anew."
-        raise CalibrationRefused(f"wanted JSON; got {error}; in {path.name}. {remedy}") from error
+        tables: Any = json.loads(text_of(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        remedy = "Was the file cut off? Save it anew."
+        raise CalibrationRefused(f"wanted JSON; got {error}; in {path.name}", remedy) from error
     try:
         return _markup(tables["markups"][0], path.name)
     except CalibrationRefused:
         raise
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        got = f"{type(error).__name__} {error}"
-        raise CalibrationRefused(f"wanted Slicer's markups with controlPoints; got {got}; in {path.name}") from error
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        got, remedy = f"{type(error).__name__} {error}", "Save the point list anew from 3D Slicer."
+        raise CalibrationRefused(f"wanted markups with controlPoints; got {got}; in {path.name}", remedy) from error
 
 
 def _markup(markup: dict[str, Any], where: str) -> NamedPoints:
@@ -265,11 +263,7 @@ def _fcsv(path: Path) -> NamedPoints:
     From 5.2 on each row has two values more than the header names: the position status, and whether the point was made
     by itself; on Windows a carriage return stands before them.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = file.read().replace("\r,", ",").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CalibrationRefused(f"wanted a readable .fcsv; got {error}; in {path}") from error
+    lines = text_of(path).replace("\r,", ",").splitlines()
     stated = {
         key.strip().lower(): value.strip()
         for key, _, value in (ln[1:].partition("=") for ln in lines if ln.startswith("#"))
@@ -286,9 +280,8 @@ def _fcsv(path: Path) -> NamedPoints:
     try:
         marks = [_mark(number, row, columns) for number, row in enumerate(rows, start=1)]
     except (ValueError, IndexError) as error:
-        raise CalibrationRefused(
-            f"wanted rows of {len(columns)} columns; got {error}; in {path.name}", "Was it cut off, or edited by hand?"
-        ) from error
+        wanted, remedy = f"rows of {len(columns)} columns", "Was it cut off, or edited by hand?"
+        raise CalibrationRefused(f"wanted {wanted}; got {error}; in {path.name}", remedy) from error
     if (promised := stated.get("numpoints", "")).isdecimal() and int(promised) != len(marks):
         raise CalibrationRefused(f"wanted {promised} points as stated; got {len(marks)}; in {path.name}. Was it cut?")
     return _used(path.name, marks, _lps_from(axes or "RAS", path.name) * MARKUP_UNITS["mm"], notes)

@@ -14,13 +14,14 @@ from typing import BinaryIO
 
 import numpy as np
 
+from twinguide_calibration.reading.tables import GZIP
 from twinguide_calibration.reading.tracks import PoseRecording, Rows, Track, checked, frames_of_name
 from twinguide_calibration.refused import CalibrationRefused
 
 HEADER_BYTES = 256 * 1024 * 1024  # of header: five hours at 60 Hz; beyond it the file is no sequence
 LINE_BYTES = 1024 * 1024
-GZIP = b"\x1f\x8b"
 MILLIMETRE = 1e-3
+NOT_SEQUENCE = "Is this a sequence that PLUS or 3D Slicer saved, and whole?"
 FRAME_FIELD = re.compile(r"Seq_Frame(\d+)_(\w+)$")
 
 
@@ -119,12 +120,14 @@ def _fields(path: Path) -> dict[str, str]:
                 raise CalibrationRefused(f"wanted a header of text; got a compressed file; {path.name}", "Unpack it.")
             if not first.strip():
                 size = path.stat().st_size
-                raise CalibrationRefused(f"wanted a sequence file; got {size} bytes, the first line blank; in {path}")
+                got = f"{size} bytes, the first line blank"
+                raise CalibrationRefused(f"wanted a sequence file; got {got}; in {path}", NOT_SEQUENCE)
             if first.startswith(b"NRRD"):
                 return dict(_nrrd(_lines(file, first, path), path))
             return dict(_metaimage(_lines(file, first, path), path))
     except OSError as error:
-        raise CalibrationRefused(f"wanted a readable file; got {error.strerror or error}; in {path}") from error
+        got, remedy = error.strerror or error, "Name the file itself." if path.is_dir() else "Look at its name."
+        raise CalibrationRefused(f"wanted a readable file; got: {got}; {path}", remedy) from error
 
 
 def _lines(file: BinaryIO, first: bytes, path: Path) -> Iterator[str]:
@@ -132,7 +135,9 @@ def _lines(file: BinaryIO, first: bytes, path: Path) -> Iterator[str]:
     line, total = first, 0
     while line:
         if len(line) >= LINE_BYTES or b"\0" in line:
-            raise CalibrationRefused(f"wanted a header of text lines; got bytes after {total} of it; in {path.name}")
+            raise CalibrationRefused(
+                f"wanted a header of text lines; got bytes after {total} of it; in {path.name}", NOT_SEQUENCE
+            )
         total += len(line)
         if total > HEADER_BYTES:
             raise CalibrationRefused(f"wanted a header below {HEADER_BYTES // 2**20} MB; got more; in {path.name}")
@@ -148,7 +153,8 @@ def _metaimage(lines: Iterator[str], path: Path) -> Iterator[tuple[str, str]]:
         if line.endswith("\0") and not detached:  # data of the same file cannot follow; of another it need not
             break
         if not equals:
-            raise CalibrationRefused(f"wanted `name = value`; got {line[:40]!r} in line {count}; in {path.name}")
+            got = f"{line[:40]!r} in line {count}"
+            raise CalibrationRefused(f"wanted `name = value`; got {got}; in {path.name}", NOT_SEQUENCE)
         yield name.strip(), value.strip()
         if name.strip() == "ElementDataFile":
             return
@@ -167,7 +173,8 @@ def _nrrd(lines: Iterator[str], path: Path) -> Iterator[tuple[str, str]]:
             continue
         name, colon, value = line.partition(":")
         if not colon:
-            raise CalibrationRefused(f"wanted `name: value`; got {line[:40]!r} in line {count}; in {path.name}")
+            got = f"{line[:40]!r} in line {count}"
+            raise CalibrationRefused(f"wanted `name: value`; got {got}; in {path.name}", NOT_SEQUENCE)
         yield name.strip(), value.removeprefix("=").strip()
     raise _cut_off(path, count, "a blank line")
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide_calibration.reading.tables import CSV_RECIPE
+from twinguide_calibration.reading.tables import CSV_RECIPE, text_of
 from twinguide_calibration.reading.tracks import PoseRecording, Rows, Track, checked
 from twinguide_calibration.refused import CalibrationRefused
 
@@ -51,15 +51,14 @@ def _matrices(path: Path) -> dict[str, NDArray[np.float64]]:
         raise CalibrationRefused(f"wanted OpenCV to read {path.name}; it is not installed", remedy) from error
     found: dict[str, NDArray[np.float64]] = {}
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        storage = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
+        storage = cv2.FileStorage(text_of(path), cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
         root: Any = storage.root()
         for key in root.keys():  # noqa: SIM118 - a FileNode is no mapping
             matrix = root.getNode(key).mat() if root.getNode(key).isMap() else None
             if matrix is not None:
                 found[key] = np.asarray(matrix, dtype=np.float64)
         storage.release()
-    except (OSError, ValueError, SystemError, cv2.error) as error:
+    except (TypeError, SystemError, cv2.error) as error:
         cause = error.__cause__ or error  # OpenCV's own is the cause of a SystemError
         got = getattr(cause, "err", "") or str(cause) or "nothing"
         raise CalibrationRefused(

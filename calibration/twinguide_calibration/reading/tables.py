@@ -19,6 +19,7 @@ from twinguide_calibration.reading.tracks import PoseRecording, Rows, Track, che
 from twinguide_calibration.refused import CalibrationRefused
 
 Array = NDArray[np.float64]
+GZIP = b"\x1f\x8b"
 UNITS_M = {"mm": 1e-3, "cm": 1e-2, "m": 1.0}
 UNITS_S = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 VALID = {"1", "1.0", "ok", "true", "valid", "yes"}
@@ -55,9 +56,11 @@ class Table:
         found = [unit for unit in UNITS_M if f"{name}_{unit}" in self.numbers]
         if len(found) == 1:
             return self.numbers[f"{name}_{found[0]}"] * UNITS_M[found[0]]
-        wanted = f"one column {name}_mm or {name}_m"
-        remedy = "The unit belongs into the column's name; it is never guessed." if name in self.numbers else ""
-        raise CalibrationRefused(f"wanted {wanted}; got {', '.join(self.header)}; in {where}. {remedy}".rstrip())
+        remedy = "The unit belongs into the column's name; it is never guessed."
+        if {"l", "p", "s"} <= set(self.header) or {"r", "a", "s"} <= set(self.header):
+            remedy = "This is a table that 3D Slicer exports: save the list as .mrk.json."
+        got = ", ".join(self.header)
+        raise CalibrationRefused(f"wanted one column {name}_mm or {name}_m; got {got}; in {where}", remedy)
 
     def times(self, where: str, name: str = "t") -> Array | None:
         """Return the time stamps [s], shape (n,), of a column `name_<unit>`, or None where there is none."""
@@ -94,14 +97,14 @@ def read_table(path: Path) -> Table:
         raise CalibrationRefused(f"wanted columns with names of their own; got {sorted(twice)} twice; in {path.name}")
     rows = list(csv.reader(lines[1:], dialect=_dialect(lines[0])))
     if not rows:
-        raise CalibrationRefused(f"wanted rows below the header; got none; in {path.name}")
+        raise CalibrationRefused(f"wanted rows below the header; got none; in {path.name}", "Was it cut off?")
     short = [i for i, row in enumerate(rows) if len(row) != len(header)]
     notes: tuple[str, ...] = ()
     if short == [len(rows) - 1] and len(rows) > 1:
         rows, notes = rows[:-1], (f"{path.name}: its last row was cut off, left out",)
     elif short:
         got = f"{len(rows[short[0]])} in row {short[0] + 1} of {len(rows)}"
-        remedy = "Write decimal points, not commas." if len(rows[short[0]]) == 2 * len(header) else ""
+        remedy = "Write decimal points, not commas." if len(rows[short[0]]) > len(header) else "Was it cut off?"
         raise CalibrationRefused(f"wanted {len(header)} cells a row; got {got}; in {path.name}", remedy)
     numbers: dict[str, Array] = {}
     text: dict[str, list[str]] = {}
@@ -207,12 +210,12 @@ def _turns(table: Table, where: str) -> Array:
         off = np.abs(length - 1.0) > UNIT_QUATERNION
         if off.sum() > FAULTY_SHARE * len(off):
             got = f"{off.sum()} of {len(off)} that are off, the first of length {length[off][0]:.4g}"
-            raise CalibrationRefused(f"wanted unit quaternions qx, qy, qz, qw; got {got}; in {where}")
+            raise CalibrationRefused(f"wanted unit quaternions qx, qy, qz, qw; got {got}; in {where}", "Norm them.")
         return _from_quaternions(np.where(off[:, None], np.nan, q / np.where(off, 1.0, length)[:, None]))
     if set(MATRIX) <= table.numbers.keys():
         return np.stack([table.numbers[name] for name in MATRIX], axis=1).reshape(-1, 3, 3)
     raise CalibrationRefused(
-        f"wanted the columns qx, qy, qz, qw, or r00 to r22; got {', '.join(table.header)}; in {where}"
+        f"wanted the columns qx, qy, qz, qw, or r00 to r22; got {', '.join(table.header)}; in {where}", CSV_RECIPE
     )
 
 
@@ -227,15 +230,27 @@ def _from_quaternions(q: Array) -> Array:
     return np.array(rows).transpose(2, 0, 1)
 
 
-def _lines(path: Path) -> list[str]:
+def text_of(path: Path) -> str:
+    """Return the text of a UTF-8 file, its line ends as they are; raise CalibrationRefused for what is none."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        remedy = "Save it as UTF-8." if isinstance(error, UnicodeDecodeError) else ""
-        raise CalibrationRefused(f"wanted a readable text file; got {error}; in {path}", remedy) from error
-    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+        data = path.read_bytes()
+    except OSError as error:
+        got, remedy = error.strerror or str(error), "Name the file itself." if path.is_dir() else "Look at its name."
+        raise CalibrationRefused(f"wanted a readable file; got: {got}; {path}", remedy) from error
+    if not data.strip():
+        raise CalibrationRefused(f"wanted a file of text; got an empty file; {path}", "Save it anew.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        remedy = "Unpack it." if data.startswith(GZIP) else "Save it as UTF-8."
+        got = "a compressed file" if data.startswith(GZIP) else f"the byte {data[error.start]:#x} at {error.start}"
+        raise CalibrationRefused(f"wanted a file of text in UTF-8; got {got}; {path}", remedy) from error
+
+
+def _lines(path: Path) -> list[str]:
+    lines = [line for line in text_of(path).splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if not lines:
-        raise CalibrationRefused(f"wanted a header and rows; got an empty file; in {path.name}")
+        raise CalibrationRefused(f"wanted a header and rows; got comments alone; in {path.name}", "Save it anew.")
     return lines
 
 
@@ -253,6 +268,6 @@ def _numbers(name: str, cells: tuple[str, ...], where: str) -> Array:
             values[row] = float(cell) if cell.strip() else np.nan
         except ValueError:
             got = f"{cell!r} in column {name}, row {row + 1}"
-            remedy = "Write decimal points, not commas." if "," in cell else ""
+            remedy = "Write decimal points, not commas." if "," in cell else "Write a number, or leave the cell empty."
             raise CalibrationRefused(f"wanted a number; got {got}; in {where}", remedy) from None
     return values

@@ -20,6 +20,7 @@ from twinguide_calibration.refused import CalibrationRefused
 Array = NDArray[np.float64]
 Times = NDArray[np.int64]
 NAMED = re.compile(r"(.+?)To([A-Z0-9].*)$")
+LATEST_S = 9e9  # that nanoseconds of 64 bits hold; of Unix time the year 2255
 MANY = 10  # poses: so many that turn were not all recorded at the tracker's origin
 
 
@@ -206,6 +207,12 @@ def _rising(times_s: Array, where: str) -> tuple[NDArray[Any], tuple[str, ...]]:
     """Return the rows with rising stamps [s], and what was left out; refuse a clock that runs backwards or stands."""
     if not len(times_s):
         return np.empty(0, dtype=np.int64), ()
+    latest = float(np.abs(times_s[np.isfinite(times_s)]).max(initial=0.0))
+    if latest > LATEST_S:
+        raise CalibrationRefused(
+            f"wanted time stamps within {LATEST_S:g} s; got {latest:g} s; in {where}",
+            "The unit is not the one stated: milliseconds or nanoseconds taken for seconds?",
+        )
     stamps = check_stamps(times_s, f"time stamps of {where}")
     if len(stamps.kept) < 0.5 * len(times_s):
         raise CalibrationRefused(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twinguide_calibration.reading.tables import text_of
 from twinguide_calibration.reading.tracks import Rows, checked
 from twinguide_calibration.refused import CalibrationRefused
 
@@ -21,6 +22,7 @@ Array = NDArray[np.float64]
 MILLIMETRE = 1e-3
 RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 LINEAR = ("AffineTransform", "MatrixOffsetTransformBase", "Rigid3DTransform")  # 9 + 3 numbers
+ANEW = "Save the transform anew from 3D Slicer, as .tfm or .h5."
 VERSOR = ("VersorRigid3DTransform",)  # x, y, z of the versor, then the translation
 EULER = ("Euler3DTransform",)  # turns about x, y, z, then the translation
 
@@ -48,13 +50,11 @@ def read_transform(path: Path) -> LinearTransform:
     readers = {".h5": _hdf5, ".hdf5": _hdf5, ".hdf": _hdf5, ".tfm": _text, ".txt": _text}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise CalibrationRefused(f"wanted a transform as .tfm or .h5; got {path.suffix or 'no suffix'}; {path}")
+        raise CalibrationRefused(f"wanted a transform as .tfm or .h5; got {path.suffix or 'no suffix'}; {path}", ANEW)
     kind, parameters, fixed = reader(path)
     matrix = _matrix(kind, parameters, fixed, path.name)
     rows = Rows("fixed", "moving", matrix[None], np.zeros(1, dtype=np.int64), None)
     track, notes = checked(rows, MILLIMETRE, path.name)
-    if not len(track):
-        raise CalibrationRefused(f"wanted a finite rigid transform; got {parameters.tolist()}; in {path.name}")
     resampling = np.eye(4)
     resampling[:3, :3], resampling[:3, 3] = track.rotations[0], track.translations[0]
     inverse = track.inverse()
@@ -65,14 +65,16 @@ def read_transform(path: Path) -> LinearTransform:
 
 def _matrix(kind: str, parameters: Array, fixed: Array, where: str) -> Array:
     """Return `y = A (x - c) + c + t` as a matrix, shape (4, 4), in the file's millimetres."""
-    name, scalar, *dimensions = kind.split("_")
-    if dimensions != ["3", "3"] or scalar not in ("double", "float"):
-        raise CalibrationRefused(f"wanted a transform from 3 to 3 dimensions; got {kind!r}; in {where}")
+    name, *stated = kind.split("_")
+    if stated not in (["double", "3", "3"], ["float", "3", "3"]):
+        raise CalibrationRefused(f"wanted a transform from 3 to 3 dimensions; got {kind!r}; in {where}", ANEW)
     wanted = 12 if name in LINEAR else 6
     if name not in (*LINEAR, *VERSOR, *EULER):
         raise CalibrationRefused(f"wanted a linear transform; got {name}; in {where}. Warps hold no rigid pose.")
     if len(parameters) != wanted:
-        raise CalibrationRefused(f"wanted {wanted} parameters of {name}; got {len(parameters)}; in {where}")
+        raise CalibrationRefused(f"wanted {wanted} parameters of {name}; got {len(parameters)}; in {where}", ANEW)
+    if not np.isfinite([*parameters, *fixed]).all():
+        raise CalibrationRefused(f"wanted finite numbers; got {[*parameters.tolist(), *fixed.tolist()]}; in {where}", ANEW)
     linear = parameters[:9].reshape(3, 3) if name in LINEAR else _turn(name, parameters[:3], fixed, where)
     centre = fixed[:3] if len(fixed) >= 3 else np.zeros(3)
     matrix = np.eye(4)
@@ -103,13 +105,9 @@ def _about(axis: int, angle: float) -> Array:
 
 
 def _text(path: Path) -> tuple[str, Array, Array]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CalibrationRefused(f"wanted a readable transform file; got {error}; in {path}") from error
-    if not lines or not lines[0].startswith("#Insight Transform File"):
-        first = lines[0][:40] if lines else "an empty file"
-        raise CalibrationRefused(f"wanted `#Insight Transform File V1.0`; got {first!r}; in {path.name}")
+    lines = text_of(path).splitlines()
+    if not lines[0].startswith("#Insight Transform File"):
+        raise CalibrationRefused(f"wanted `#Insight Transform File V1.0`; got {lines[0][:40]!r}; in {path.name}", ANEW)
     values: dict[str, list[str]] = {}
     for line in lines[1:]:
         name, colon, value = line.partition(":")
@@ -125,7 +123,7 @@ def _text(path: Path) -> tuple[str, Array, Array]:
             np.array([float(word) for word in values[name][0].split()]) for name in ("Parameters", "FixedParameters")
         )
     except ValueError as error:
-        raise CalibrationRefused(f"wanted numbers; got {error}; in {path.name}") from error
+        raise CalibrationRefused(f"wanted numbers; got {error}; in {path.name}", "Write decimal points.") from error
     return values["Transform"][0], parameters, fixed
 
 
@@ -151,8 +149,8 @@ def _hdf5(path: Path) -> tuple[str, Array, Array]:
     except CalibrationRefused:
         raise
     except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError, RuntimeError) as error:
-        got = f"{type(error).__name__}: {error}"
-        raise CalibrationRefused(f"wanted ITK's TransformGroup; got {got}; in {path.name}. Is it whole?") from error
+        got = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise CalibrationRefused(f"wanted ITK's TransformGroup; got {got}; in {path.name}", ANEW) from error
     return kind, parameters, fixed
 
 
