@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -13,9 +14,10 @@ from typing import Any, NoReturn
 import click
 
 from twinguide.calibrating.commands import calibrate
-from twinguide.errors import PluginError, TwinGuideError
+from twinguide.errors import PluginError, RecordingError, TwinGuideError
 
-ENDS = (signal.SIGTERM, signal.SIGHUP)  # end a run as Ctrl-C does
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # end a run; the first is Ctrl-C
+REPEATS = 5  # of them that are ignored while the session is written
 PLUGIN_FILES = click.option(
     "--plugin", "plugins", multiple=True, type=click.Path(path_type=Path),
     help="A plugin's Python file, beside the installed ones; repeatable.",
@@ -255,7 +257,7 @@ def _run(
     from twinguide.scenario import find, locate, overridden
 
     for number in ENDS:
-        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # nohup ignores SIGHUP
             signal.signal(number, _interrupt)
     registry = Registry.load(plugins)
     for plugin, why in registry.refused.items():
@@ -269,11 +271,15 @@ def _run(
     _say(run_scenario(ready, registry, out, say=_say, file=file, settings=laid_over))
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    """End the run as Ctrl-C does, once: `timeout` sends its signal twice, a closed terminal sends several."""
+def _interrupt(_number: int, _frame: FrameType | None, ignored: int = 0) -> None:
+    """End the run, once: people press Ctrl-C again, `timeout` sends its signal twice, a closed terminal several.
+
+    Who goes on regardless, `REPEATS` times, ends what is still being written.
+    """
     for number in ENDS:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
+        signal.signal(number, partial(_interrupt, ignored=(ignored or REPEATS + 1) - 1))
+    if not ignored:
+        raise KeyboardInterrupt
 
 
 def _say(line: str) -> None:
@@ -285,8 +291,13 @@ def _say(line: str) -> None:
 @click.argument("session", type=click.Path(path_type=Path))
 def report(session: Path) -> None:
     """Rebuild the summary, timing and report of a session's folder."""
+    from twinguide.preparing import being_written
     from twinguide.report import build_report
 
+    if being_written(session):
+        raise RecordingError(
+            "a session that has ended", "one that a run still writes", str(session), "It reports itself at its end."
+        )
     click.echo(f"wrote {build_report(session, say=click.echo)}")
 
 

@@ -110,6 +110,18 @@ def make_folder(out: Path, needed: Iterable[Path] = ()) -> BinaryIO:
     return held
 
 
+def being_written(folder: Path) -> bool:
+    """Tell whether a run writes a session's folder now."""
+    try:
+        with (folder / MARKER).open("rb") as marker:
+            fcntl.flock(marker, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no marker: a folder of recordings alone
+        return False
+    return False
+
+
 @contextmanager
 def earlier_kept(out: Path) -> Generator[None]:
     """Set an earlier session in `out` aside, as its folder `previous`; put it back where the block does not end well.

@@ -7,8 +7,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from twinguide.app import run_scenario
+from twinguide.cli import main
 from twinguide.errors import BusError, CaseError, HeadsetError, PluginError, RecordingError, ScenarioError
 from twinguide.preparing import Run, earlier_kept, exposure_hz, make_folder, named_files, prepare_case
 from twinguide.scenario import Placement, Registered, find, overridden
@@ -25,6 +27,10 @@ def test_a_folder_that_a_run_writes_is_refused_and_left_alone_until_the_run_ends
         with pytest.raises(ScenarioError, match="another run writes"):
             make_folder(out)
         assert (out / "session.mcap").read_text() == "first"
+        asked = CliRunner().invoke(main, ["report", str(out)])
+        assert asked.exit_code == 1
+        assert "a session that has ended" in asked.output
+        assert not (out / "report.html").exists()
     with make_folder(out), earlier_kept(out):
         assert not (out / "session.mcap").exists()
 
