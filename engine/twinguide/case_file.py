@@ -115,6 +115,8 @@ def check(content: CaseFile, folder: Path) -> None:
     for key, point in points.items():
         if not np.isfinite(point).all() or np.abs(point).max() > 5.0:
             raise CaseError(f"{key} in metres, within a room", str(point), where)
+    if content.plan.entry == content.plan.target:
+        raise CaseError("a path from plan.entry to plan.target", "one point", where, "Import the patient again.")
     for row in content.structures:
         _check_hash(folder / row.file, row.sha256)
         if row.distance_file:

@@ -61,20 +61,20 @@ def test_a_small_hole_is_filled_and_that_is_stated():
 
 def test_an_open_surface_is_refused_with_the_size_of_its_hole():
     half = TRIANGLES[VERTICES[TRIANGLES].mean(axis=1)[:, 2] < 0]
-    with pytest.raises(CaseError, match=r"closed surface.*rim of 3[0-9][0-9] mm"):
+    with pytest.raises(CaseError, match=r"closed surface.*1 hole, the largest with a rim of 3[0-9][0-9] mm"):
         clean("ball", VERTICES, half, single=True)
 
 
 def test_an_edge_of_three_triangles_is_refused_with_its_place():
     fin = np.array([[TRIANGLES[0, 0], TRIANGLES[0, 1], len(VERTICES)]])
-    with pytest.raises(CaseError, match=r"manifold.*mm \(LPS\)"):
+    with pytest.raises(CaseError, match=r"manifold.*1 edge with more.*mm \(LPS\)"):
         clean("ball", np.vstack([VERTICES, [[0, 0, 1.0]]]), np.vstack([TRIANGLES, fin]), single=True)
 
 
 def test_points_without_a_number_are_refused():
     broken = VERTICES.copy()
     broken[3, 1] = np.nan
-    with pytest.raises(CaseError, match="1 points with NaN"):
+    with pytest.raises(CaseError, match="1 point with NaN"):
         clean("ball", broken, TRIANGLES, single=True)
 
 
@@ -104,3 +104,14 @@ def test_a_flat_sheet_encloses_nothing_and_is_refused():
     flat = VERTICES * [1.0, 1.0, 0.0]
     with pytest.raises(CaseError, match="encloses a volume"):
         clean("sheet", flat, TRIANGLES, single=True)
+
+
+def test_a_moebius_strip_is_said_to_have_one_side_and_not_many_holes():
+    turn, across = np.meshgrid(np.linspace(0, 2 * np.pi, 60, endpoint=False), [-0.015, 0.015], indexing="ij")
+    out = 0.06 + across * np.cos(turn / 2)
+    strip = np.stack([out * np.cos(turn), out * np.sin(turn), across * np.sin(turn / 2)], axis=-1).reshape(-1, 3)
+    a = 2 * np.arange(60)
+    b, c, d = a + 1, np.append(a[1:], 1), np.append(a[1:] + 1, 0)  # the last meets the first turned over
+    faces = np.vstack([np.stack([a, b, d], axis=1), np.stack([a, d, c], axis=1)])
+    with pytest.raises(CaseError, match=r"one-sided.*Cut the twist"):
+        clean("liver", strip, faces, single=True)

@@ -193,7 +193,10 @@ def test_a_target_outside_the_organ_is_told_before_it_is_meshed(patient, organ, 
     source = patient(tmp_path / "source")
     shell(source / "tumour.ply", [-60.0, -30.0, 300.0], 9.0)
     steps = []
-    with pytest.raises(CaseError, match=r"tumour in the ball, or touching it; got it lies 246 mm outside"):
+    with pytest.raises(
+        CaseError,
+        match=r"the target point of the tumour in the organ, or within 5 mm of it; got it lies 255 mm outside",
+    ):
         run(source, tmp_path / "out", organ, progress=lambda what, share: steps.append(what))
     assert not any("mesh" in step for step in steps)
 

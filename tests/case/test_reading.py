@@ -108,10 +108,55 @@ def test_what_is_no_stl_at_all_is_said_to_be_none(tmp_path, content):
         read_surface(tmp_path / "liver.stl")
 
 
-def test_a_folder_that_is_called_like_a_surface_is_refused_by_name(tmp_path):
+def test_a_folder_or_a_link_to_nothing_that_is_called_like_a_surface_is_refused_by_name(tmp_path):
+    (tmp_path / "tumour.stl").symlink_to(tmp_path / "gone.stl")
+    with pytest.raises(CaseError, match=r"got a name that leads to no file; in .*tumour"):
+        read_surface(tmp_path / "tumour.stl")
     (tmp_path / "liver.stl").mkdir()
-    with pytest.raises(CaseError, match=r"a readable \.stl surface; got IsADirectoryError"):
+    with pytest.raises(CaseError, match=r"got a folder; .*take this away"):
         read_surface(tmp_path / "liver.stl")
+
+
+@pytest.mark.parametrize(("more", "told"), [(b"\0\0\0\0", "4 bytes"), (b"\xff" * 120, "120 bytes")])
+def test_a_binary_stl_that_goes_on_after_its_last_triangle_says_by_how_much(tmp_path, more, told):
+    (tmp_path / "cube.stl").write_bytes(CUBE.export(file_type="stl") + more)
+    with pytest.raises(CaseError, match=f"{told} too many after 12 triangles.*save it again"):
+        read_surface(tmp_path / "cube.stl")
+
+
+@pytest.mark.parametrize("suffix", [".stl", ".obj", ".ply", ".vtk"])
+def test_an_empty_file_is_said_to_be_empty(tmp_path, suffix):
+    (tmp_path / f"liver{suffix}").touch()
+    with pytest.raises(CaseError, match=r"got an empty file.*Save the surface anew"):
+        read_surface(tmp_path / f"liver{suffix}")
+
+
+def test_points_without_triangles_are_said_to_bound_nothing(tmp_path):
+    (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nl 1 2\n")
+    head = "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
+    (tmp_path / "a.ply").write_text(head + "1 2 3\n")
+    for path in (tmp_path / "a.obj", tmp_path / "a.ply"):
+        with pytest.raises(CaseError, match=r"wanted triangles; got none; .*bound nothing"):
+            read_surface(path)
+
+
+def damaged_vtk(how):
+    """The cube as VTK that ITK cannot read, though it is legacy polygon data."""
+    points, cells = POINTS.astype("<f4"), np.insert(FACES, 0, 3, axis=1).astype("<i4")
+    if how == "little-endian":
+        data = f"# vtk DataFile Version 3.0\nx\nBINARY\nDATASET POLYDATA\nPOINTS {len(points)} float\n".encode()
+        return data + points.tobytes() + f"\nPOLYGONS {len(FACES)} {cells.size}\n".encode() + cells.tobytes()
+    if how == "no points":
+        return b"# vtk DataFile Version 3.0\nx\nASCII\nDATASET POLYDATA\nPOINTS 0 float\n\nPOLYGONS 0 0\n"
+    return legacy_vtk(False, "3.0").replace(b"POINTS", b"points").replace(b"POLYGONS", b"polygons")
+
+
+@pytest.mark.parametrize("how", ["little-endian", "no points", "lower case"])
+def test_vtk_that_itk_dies_of_names_the_usual_causes_and_shows_no_backtrace(tmp_path, how):
+    (tmp_path / "cube.vtk").write_bytes(damaged_vtk(how))
+    with pytest.raises(CaseError, match=r"not big-endian.*not in upper case.*no points") as refused:
+        read_surface(tmp_path / "cube.vtk")
+    assert "wasm" not in str(refused.value)
 
 
 def test_a_surface_too_large_to_import_is_refused_before_it_is_read(tmp_path):
@@ -151,6 +196,12 @@ def test_the_longest_word_in_a_file_name_decides_and_a_tie_is_refused():
     assert match("spleen", [liver, tumour]) is None
     with pytest.raises(CaseError, match="Rename"):
         match("liver_bladder", [liver, sac])
+
+
+def test_the_dot_files_that_macos_leaves_are_passed_over(tmp_path):
+    CUBE.export(tmp_path / "liver.stl")
+    (tmp_path / "._liver.stl").write_bytes(b"\0\5\x16\7")
+    assert find_surfaces(tmp_path) == [tmp_path / "liver.stl"]
 
 
 def test_a_folder_without_surfaces_says_what_was_found_instead(tmp_path):

@@ -30,12 +30,13 @@ def clean(name: str, vertices: Array, triangles: Triangles, *, single: bool) -> 
     """
     if not np.isfinite(vertices).all():
         bad = int((~np.isfinite(vertices).all(axis=1)).sum())
-        raise CaseError("finite points", f"{bad} points with NaN or infinity", name, "Export the surface again.")
+        got = f"{_many(bad, 'point')} with NaN or infinity"
+        raise CaseError("finite points", got, name, "Export the surface again.")
     repairs: list[str] = []
     vertices, triangles = _merge(vertices, triangles, repairs)
     _refuse_branching(name, vertices, triangles)
-    vertices, triangles = _fill(name, vertices, triangles, repairs)
     triangles = _orient(name, triangles, repairs)
+    vertices, triangles = _fill(name, vertices, triangles, repairs)
     vertices, triangles = _shells(name, vertices, triangles, single, repairs)
     pairs = near(vertices, triangles)
     for what, found in (
@@ -91,23 +92,22 @@ def _refuse_branching(name: str, vertices: Array, triangles: Triangles) -> None:
         at = in_mm(vertices[edges[counts > 2][0]].mean(axis=0))
         raise CaseError(
             "a manifold surface, two triangles at every edge",
-            f"{int((counts > 2).sum())} edges with more, the first at {at}", name,
+            f"{_many(int((counts > 2).sum()), 'edge')} with more, the first at {at}", name,
             "Remove inner walls and touching sheets in the program that made it.",
         )  # fmt: skip
 
 
 def _fill(name: str, vertices: Array, triangles: Triangles, repairs: list[str]) -> tuple[Array, Triangles]:
-    """Close small holes by a fan about the rim's centre; refuse big ones."""
+    """Close small holes of a surface whose triangles agree, by a fan about the rim's centre; refuse big ones."""
     if (_edges(triangles)[1] == 2).all():
         return vertices, triangles
-    triangles = agree(triangles)
     limit = HOLE_SHARE * float(np.linalg.norm(np.ptp(vertices, axis=0)))
     loops = rims(triangles)
     lengths = [float(np.linalg.norm(vertices[loop] - vertices[np.roll(loop, 1)], axis=1).sum()) for loop in loops]
     if max(lengths, default=0.0) > limit:
         raise CaseError(
             f"a closed surface (holes of up to {limit * 1e3:.0f} mm rim are filled)",
-            f"{len(lengths)} holes, the largest with a rim of {max(lengths) * 1e3:.0f} mm", name,
+            f"{_many(len(lengths), 'hole')}, the largest with a rim of {max(lengths) * 1e3:.0f} mm", name,
             "Close it in the program that made it, or extend the segmentation.",
         )  # fmt: skip
     for loop in loops:
@@ -127,7 +127,10 @@ def _orient(name: str, triangles: Triangles, repairs: list[str]) -> Triangles:
     triangles = agree(triangles)
     directed = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
     if len(np.unique(directed[:, 0] * (triangles.max() + 1) + directed[:, 1])) != len(directed):
-        raise CaseError("a surface with an inside and an outside", "a one-sided one", name)
+        raise CaseError(
+            "a surface with an inside and an outside", "a one-sided one, as a Moebius strip is", name,
+            "Cut the twist out in the program that made it, or segment anew.",
+        )  # fmt: skip
     turned = int((_handed(before) != _handed(triangles)).sum())
     turned = min(turned, len(triangles) - turned)
     if turned:
@@ -151,7 +154,8 @@ def _shells(
     size = np.abs(volumes)
     specks = size < SPECK_M3
     if specks.all():
-        raise CaseError("a surface that encloses a volume", f"{size.sum() * 1e9:.3g} mm3", name)
+        got = f"{size.sum() * 1e9:.3g} mm3"
+        raise CaseError("a surface that encloses a volume", got, name, "It is flat or a speck: export it again.")
     if specks.any():
         repairs.append(f"{_many(int(specks.sum()), 'speck')} of less than 1 mm3 dropped")
     kept = sorted((k for k in range(len(parts)) if not specks[k]), key=lambda k: -size[k])
@@ -160,7 +164,7 @@ def _shells(
         if debris > DEBRIS_SHARE * size[kept[0]]:
             got = ", ".join(f"{size[k] * 1e6:.1f} mL" for k in kept[:5])
             raise CaseError("one shell", f"{len(kept)}: {got}", name, "Keep the organ's own, or give each its file.")
-        repairs.append(f"{len(kept) - 1} further shells or cavities of {debris * 1e6:.2f} mL in all dropped")
+        repairs.append(f"{_many(len(kept) - 1, 'further shell')} of {debris * 1e6:.2f} mL in all dropped")
         kept = kept[:1]
     if any(volumes[k] < 0 for k in kept):
         repairs.append(f"{_many(sum(bool(volumes[k] < 0) for k in kept), 'inverted shell')} turned outward")

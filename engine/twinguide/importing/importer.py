@@ -4,32 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from twinguide.case import Body, Landmark, Plan, Surface
-from twinguide.case_file import (
-    FORMAT,
-    BodyRow,
-    BreathingPhase,
-    CaseFile,
-    LandmarkRow,
-    PlanRow,
-    Provenance,
-    StructureRow,
-    Vec3,
-)
-from twinguide.distances import DistanceGrid
+from twinguide.case import Plan, Surface
+from twinguide.case_file import BreathingPhase
 from twinguide.errors import CaseError
-from twinguide.hookspecs import Anatomy, Organ
+from twinguide.hookspecs import Organ
 from twinguide.importing.cleaning import clean
-from twinguide.importing.geometry import grid_of, signed_distance, volume_of
+from twinguide.importing.geometry import grid_of, volume_of
 from twinguide.importing.landmarks import place_landmarks, read_landmarks
 from twinguide.importing.meshing import body_of
-from twinguide.importing.planning import Obstacles, read_plan, search_entry, target_of
+from twinguide.importing.planning import (
+    Obstacles,
+    check_plan,
+    check_target,
+    judged,
+    read_plan,
+    search_entry,
+    share_outside,
+    target_of,
+)
 from twinguide.importing.plausibility import check_side, check_size
 from twinguide.importing.reading import (
     Axes,
@@ -39,18 +35,17 @@ from twinguide.importing.reading import (
     find_surfaces,
     match,
     read_surface,
-    sha256_of,
     to_image,
 )
-from twinguide.importing.skin import NOTE, generate_skin
-from twinguide.importing.writing import write_arrays, write_case
+from twinguide.importing.skin import NOTE, check_on_skin, generate_skin
+from twinguide.importing.writing import Made, Patient, Source, scratch, write
 
 SINGLE_SHELL = ("organ", "skin")
 IN_THE_BODY = ("tumour", "vessel", "bile", "cyst")
 TRIANGLES = 2000  # of the body's boundary, for about 4500 tetrahedra: what a 90 Hz solver bears on two cores
 GRID_M = 0.003
 PADDING_M = 0.020
-LIBRARIES = ("numpy", "scipy", "libigl", "trimesh", "netgen-mesher", "itkwasm-mesh-io-wasi")
+OUT_SHARE = 0.01  # of a target's volume outside the organ: from here on it is stated
 Progress = Callable[[str, float], None]
 
 
@@ -80,57 +75,20 @@ class ImportReport:
     landmarks: str
 
 
-@dataclass
-class _Patient:
-    """The patient as it grows during one import."""
-
-    organ: Organ
-    anatomy: dict[str, Anatomy]
-    surfaces: dict[str, Surface]
-    files: dict[str, str]
-    repairs: dict[str, list[str]]
-    left_out: list[str]
-    generated: set[str]
-
-    @property
-    def organ_name(self) -> str:
-        return next(name for name, anatomy in self.anatomy.items() if anatomy.role == "organ")
-
-
 def import_case(
     source: Path, out: Path, *, units: Units, axes: Axes, breathing_phase: BreathingPhase, organs: Sequence[Organ],
     progress: Progress,
 ) -> ImportReport:  # fmt: skip
     """Import surfaces [units, axes and the scan's breathing phase as given, never guessed] into the case folder `out`.
 
-    `progress(what, share)` is called as it goes, share 0..1. Raises CaseError; `out` then holds no case.toml.
+    `progress(what, share)` is called as it goes, share 0..1. Raises CaseError; `out` is then as it was.
     """
-    _make_folder(out)
-    patient = _read(source, units, axes, organs, progress)
-    laterality = check_side(patient.surfaces, patient.anatomy)
-    given = read_plan(source / "plan.toml", units, axes, list(patient.surfaces))
-    file = source / "landmarks.csv"
-    marks = read_landmarks(file, units, axes) if file.is_file() else None
-    target = given.target_structure if given else _target(patient)
-    skin = _skin(patient, progress, needed=given is None or marks is None)
-    progress("meshing the organ", 0.35)
-    organ_surface = patient.surfaces[patient.organ_name]
-    inner = {name: s for name, s in patient.surfaces.items() if patient.anatomy[name].role in IN_THE_BODY}
-    try:
-        body, body_note = body_of(organ_surface, TRIANGLES, inner)
-    except CaseError as error:
-        where = f"{error.where} {patient.organ_name}, {patient.files[patient.organ_name]}"
-        raise CaseError(error.wanted, error.got, where, error.next_step) from error
-    grids = _grids(patient, progress)
-    progress("planning", 0.90)
-    plan = given or _plan(patient, target, skin, grids)
-    landmarks = marks if marks is not None else place_landmarks(skin, plan.entry)
-    where = "placed on the skin about the entry" if marks is None else "given with the source"
-    progress("writing", 0.95)
-    try:
-        _write(source, out, units, axes, breathing_phase, patient, body, body_note, grids, plan, landmarks, laterality)
-    except OSError as error:
-        raise CaseError("a folder that can be written", str(error), str(out), "Choose another --out.") from error
+    given = Source(source, units, axes, breathing_phase)
+    with scratch(out) as folder:
+        patient = _read(given, organs, progress)
+        made = _make(given, patient, progress)
+        progress("writing", 0.95)
+        write(given, patient, made, folder, out)
     progress("done", 1.0)
     rows = tuple(
         ImportRow(
@@ -139,26 +97,43 @@ def import_case(
         )
         for name, s in patient.surfaces.items()
     )  # fmt: skip
+    landmarks = f"{len(made.landmarks)} {made.landmarks_from}"
     return ImportReport(
-        rows, _missing(patient), tuple(patient.left_out), laterality, body_note, plan.note, f"{len(landmarks)} {where}"
+        rows, patient.missing, tuple(patient.left_out), made.laterality, made.body_note, made.plan.note, landmarks
     )
 
 
-def _make_folder(out: Path) -> None:
-    """Make the case's folder before the work, not after it."""
-    if (out / "case.toml").exists():
-        raise CaseError("a folder without a case", "one that has case.toml", str(out), "Choose another --out.")
+def _make(given: Source, patient: Patient, progress: Progress) -> Made:
+    """Make plan, landmarks, distances and the organ's mesh, which takes longest, once all else is known to be sound."""
+    laterality = check_side(patient.surfaces, patient.anatomy)
+    plan_file, marks_file = given.folder / "plan.toml", given.folder / "landmarks.csv"
+    plan = read_plan(plan_file, given.units, given.axes, list(patient.surfaces))
+    marks = read_landmarks(marks_file, given.units, given.axes) if marks_file.is_file() else None
+    skin = _skin(patient, progress, needed=plan is None or marks is None)
+    generated = bool(patient.generated)
+    if plan is not None:
+        check_plan(plan, patient.surfaces[plan.target_structure], str(plan_file))
+        check_on_skin({"the entry": plan.entry}, skin, generated, str(plan_file))
+    if marks is not None:
+        check_on_skin({f"landmark {mark.name}": mark.position for mark in marks}, skin, generated, str(marks_file))
+    plan = _plan(patient, plan, skin, progress)
+    landmarks = place_landmarks(skin, plan.entry) if marks is None else marks
+    where = "placed on the skin about the entry" if marks is None else "given with the source"
+    progress("meshing the organ", 0.7)
+    inner = {name: s for name, s in patient.surfaces.items() if patient.anatomy[name].role in IN_THE_BODY}
     try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CaseError("a folder that can be made", str(error), str(out), "Choose another --out.") from error
+        body, note = body_of(patient.surfaces[patient.organ_name], TRIANGLES, inner)
+    except CaseError as error:
+        named = f"{error.where} {patient.organ_name}, {patient.files[patient.organ_name]}"
+        raise CaseError(error.wanted, error.got, named, error.next_step) from error
+    return Made(laterality, plan, landmarks, where, body, note)
 
 
-def _read(source: Path, units: Units, axes: Axes, organs: Sequence[Organ], progress: Progress) -> _Patient:
-    files = find_surfaces(source)
+def _read(given: Source, organs: Sequence[Organ], progress: Progress) -> Patient:
+    files = find_surfaces(given.folder)
     organ = choose_organ(files, organs)
-    patient = _Patient(organ, {}, {}, {}, {}, [], set())
-    expect_target(source, files, organ)
+    patient = Patient(organ, {}, {}, {}, {}, [], set(), {})
+    expect_target(given.folder, files, organ)
     for number, path in enumerate(files):
         progress(f"reading {path.name}", 0.3 * number / len(files))
         anatomy = match(path.stem, organ.structures)
@@ -167,30 +142,18 @@ def _read(source: Path, units: Units, axes: Axes, organs: Sequence[Organ], progr
             continue
         if anatomy.name in patient.files:
             got = f"{patient.files[anatomy.name]} and {path.name}"
-            raise CaseError(f"one file for {anatomy.name}", got, str(source), "Join them, or rename one.")
+            raise CaseError(f"one file for {anatomy.name}", got, str(given.folder), "Join them, or rename one.")
         vertices, triangles = read_surface(path)
         progress(f"checking {path.name}, {len(triangles)} triangles", 0.3 * (number + 0.5) / len(files))
-        vertices = to_image(vertices, units, axes)
-        check_size(anatomy.name, anatomy.role, vertices, units)
+        vertices = to_image(vertices, given.units, given.axes)
+        check_size(anatomy.name, anatomy.role, vertices, given.units)
         surface, repairs = clean(path.name, vertices, triangles, single=anatomy.role in SINGLE_SHELL)
         patient.anatomy[anatomy.name], patient.surfaces[anatomy.name] = anatomy, surface
         patient.files[anatomy.name], patient.repairs[anatomy.name] = path.name, repairs
     return patient
 
 
-def _target(patient: _Patient) -> str:
-    """Return the target's name; raise CaseError for one that lies wholly outside the organ."""
-    target = next(name for name, anatomy in patient.anatomy.items() if anatomy.risk == "target")
-    off = float(signed_distance(patient.surfaces[patient.organ_name], patient.surfaces[target].vertices).min())
-    if off > 0:
-        raise CaseError(
-            f"{target} in the {patient.organ_name}, or touching it", f"it lies {off * 1e3:.0f} mm outside",
-            patient.files[target], "Export both in one frame and the same units, or give a plan.toml: docs/case.md.",
-        )  # fmt: skip
-    return target
-
-
-def _skin(patient: _Patient, progress: Progress, *, needed: bool) -> Surface:
+def _skin(patient: Patient, progress: Progress, *, needed: bool) -> Surface:
     """Return the skin, generated where the source has none; empty where the organ has none and nothing needs it."""
     for name, anatomy in patient.anatomy.items():
         if anatomy.role == "skin":
@@ -210,81 +173,33 @@ def _skin(patient: _Patient, progress: Progress, *, needed: bool) -> Surface:
     return patient.surfaces[skin.name]
 
 
-def _grids(patient: _Patient, progress: Progress) -> dict[str, DistanceGrid]:
-    """Return distance grids [m] of the organ, the targets and everything critical."""
-    wanted = [n for n, a in patient.anatomy.items() if a.role == "organ" or a.risk in ("critical", "target")]
-    grids: dict[str, DistanceGrid] = {}
-    for number, name in enumerate(wanted):
-        progress(f"distances to {name}", 0.5 + 0.4 * number / len(wanted))
-        grids[name] = grid_of(patient.surfaces[name], GRID_M, PADDING_M)
-    return grids
-
-
-def _plan(patient: _Patient, target: str, skin: Surface, grids: dict[str, DistanceGrid]) -> Plan:
+def _plan(patient: Patient, given: Plan | None, skin: Surface, progress: Progress) -> Plan:
+    """Return the plan, given and judged or searched; fill the patient's grids and state what of the target is out."""
+    organ = patient.organ_name
+    target = given.target_structure if given else next(n for n, a in patient.anatomy.items() if a.risk == "target")
+    _fill_grids(patient, target, progress)
+    grids = patient.grids
+    middle = given.target if given else target_of(patient.surfaces[target], grids[target])
+    check_target(target, middle, patient.surfaces[organ], patient.files[target])
+    out = share_outside(grids[target], grids[organ])
+    if out > OUT_SHARE:
+        patient.repairs[target].append(f"WARNING: {out:.0%} of it lies outside the {organ}; left as it is")
+    progress("planning", 0.65)
     critical = {
         name: (grids[name], anatomy.margin_mm * 1e-3)
         for name, anatomy in patient.anatomy.items()
-        if anatomy.risk == "critical"
+        if anatomy.risk == "critical" and name != target
     }
-    obstacles = Obstacles(critical, grids[patient.organ_name], grids[target])
-    return search_entry(skin, target_of(patient.surfaces[target], grids[target]), target, obstacles)
+    obstacles = Obstacles(critical, grids[organ], grids[target])
+    return judged(given, obstacles) if given else search_entry(skin, middle, target, obstacles)
 
 
-def _missing(patient: _Patient) -> tuple[str, ...]:
-    return tuple(anatomy.name for anatomy in patient.organ.structures if anatomy.name not in patient.surfaces)
-
-
-def _write(
-    source: Path, out: Path, units: Units, axes: Axes, breathing_phase: BreathingPhase, patient: _Patient, body: Body,
-    body_note: str, grids: dict[str, DistanceGrid], plan: Plan, landmarks: Sequence[Landmark], laterality: str,
-) -> None:  # fmt: skip
-    arrays = {"vertices": body.vertices, "tetrahedra": body.tetrahedra}
-    arrays |= {f"fraction:{name}": values for name, values in body.fractions.items()}
-    used = [path for path in find_surfaces(source) if path.name in patient.files.values()]
-    used += [path for path in (source / "landmarks.csv", source / "plan.toml") if path.is_file()]
-    content = CaseFile(
-        format=FORMAT,
-        title=source.resolve().name,
-        organ=patient.organ_name,
-        units="m",
-        axes="lps",
-        source_units=units,
-        source_axes=axes,
-        laterality=laterality,
-        breathing_phase=breathing_phase,
-        missing=list(_missing(patient)),
-        structures=[_write_structure(out, patient, name, grids.get(name)) for name in patient.surfaces],
-        body=BodyRow("body.npz", write_arrays(out, "body.npz", arrays), body_note),
-        landmarks=[LandmarkRow(mark.name, mark.kind, _vec3(mark.position)) for mark in landmarks],
-        plan=PlanRow(plan.target_structure, _vec3(plan.entry), _vec3(plan.target), plan.note),
-        provenance=Provenance(
-            f"twinguide {version('twinguide')}",
-            source.resolve().name,
-            {name: version(name) for name in LIBRARIES},
-            {path.name: sha256_of(path) for path in used},
-        ),
-    )
-    write_case(out, content)
-
-
-def _write_structure(out: Path, patient: _Patient, name: str, grid: DistanceGrid | None) -> StructureRow:
-    surface, anatomy = patient.surfaces[name], patient.anatomy[name]
-    file = f"surfaces/{name}.npz"
-    sha256 = write_arrays(out, file, {"vertices": surface.vertices, "triangles": surface.triangles})
-    grid_file, grid_sha256 = "", ""
-    if grid is not None:
-        grid_file = f"distances/{name}.npz"
-        values = {"origin": grid.origin, "spacing": np.array(grid.spacing), "values": grid.values}
-        grid_sha256 = write_arrays(out, grid_file, values)
-    return StructureRow(
-        name=name, role=anatomy.role, risk=anatomy.risk, colour=anatomy.colour,
-        margin_mm=anatomy.margin_mm, tolerance_mm=anatomy.tolerance_mm,
-        young_pa=anatomy.young_pa, young_sigma_pa=anatomy.young_sigma_pa, poisson=anatomy.poisson,
-        source=anatomy.source, file=file, sha256=sha256, distance_file=grid_file, distance_sha256=grid_sha256,
-        generated=name in patient.generated, note="; ".join(patient.repairs[name]),
-    )  # fmt: skip
-
-
-def _vec3(point: NDArray[np.float64]) -> Vec3:
-    x, y, z = (float(v) for v in point)
-    return x, y, z
+def _fill_grids(patient: Patient, target: str, progress: Progress) -> None:
+    """Make distance grids [m] of the organ, the targets and everything critical."""
+    wanted = [
+        name for name, a in patient.anatomy.items()
+        if a.role == "organ" or a.risk in ("critical", "target") or name == target
+    ]  # fmt: skip
+    for number, name in enumerate(wanted):
+        progress(f"distances to {name}", 0.35 + 0.3 * number / len(wanted))
+        patient.grids[name] = grid_of(patient.surfaces[name], GRID_M, PADDING_M)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,12 @@ from numpy.typing import NDArray
 from twinguide.case import Landmark, Surface
 from twinguide.errors import CaseError
 from twinguide.importing.geometry import vertex_normals
-from twinguide.importing.reading import Axes, Units, to_image
+from twinguide.importing.reading import Axes, Units, read_text, to_image
 
 Array = NDArray[np.float64]
 COLUMNS = ["name", "kind", "x", "y", "z"]
 KINDS = ("fiducial", "verification")
+NEXT_STEP = "docs/case.md has an example."
 FIDUCIALS = 6
 VERIFICATIONS = 3
 NEAREST_M, FARTHEST_M = 0.025, 0.085  # from the entry: out of the needle's way, yet near what is guided
@@ -24,24 +27,42 @@ POSTERIOR_LIMIT = 0.3  # skin that faces the table cannot be touched
 
 
 def read_landmarks(path: Path, units: Units, axes: Axes) -> list[Landmark]:
-    """Return the landmarks of a CSV file with the columns name, kind, x, y, z; raise CaseError naming the line."""
+    """Return the landmarks of a CSV file with the columns name, kind, x, y, z; raise CaseError naming the line.
+
+    Semicolons between columns, as a German Excel writes them, let commas be decimal.
+    """
+    text = read_text(path)
+    semicolons = ";" in text.partition("\n")[0]
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=";" if semicolons else ",")
     out: list[Landmark] = []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        if rows.fieldnames != COLUMNS:
-            raise CaseError(f"the columns {','.join(COLUMNS)}", str(rows.fieldnames), str(path))
-        for number, row in enumerate(rows, start=2):
-            try:
-                point = np.array([float(row[key]) for key in ("x", "y", "z")])
-            except (TypeError, ValueError) as error:
-                raise CaseError("three numbers x, y, z", str(error), f"{path}, line {number}") from error
-            if row["kind"] not in KINDS or not row["name"] or not np.isfinite(point).all():
-                raise CaseError(f"a name and one kind of {KINDS}", str(dict(row)), f"{path}, line {number}")
-            out.append(Landmark(row["name"], to_image(point, units, axes), row["kind"]))
+    try:
+        header = [cell.strip().lower() for cell in next(rows, list[str]())]
+        if header != COLUMNS:
+            raise CaseError(f"the columns {','.join(COLUMNS)}", ",".join(header) or "none", str(path), NEXT_STEP)
+        for row in rows:
+            if any(cell.strip() for cell in row):
+                mark = _landmark([cell.strip() for cell in row], semicolons, f"{path}, line {rows.line_num}")
+                out.append(replace(mark, position=to_image(mark.position, units, axes)))
+    except csv.Error as error:
+        raise CaseError("rows of a CSV file", str(error), f"{path}, line {rows.line_num}", NEXT_STEP) from error
     if len({landmark.name for landmark in out}) != len(out):
-        raise CaseError("names that differ", str([landmark.name for landmark in out]), str(path))
+        raise CaseError("names that differ", str([landmark.name for landmark in out]), str(path), "Rename one.")
     check_spread(out, str(path))
     return out
+
+
+def _landmark(cells: list[str], commas: bool, where: str) -> Landmark:
+    """Return the landmark of a row, in the file's own units and axes."""
+    if len(cells) != len(COLUMNS):
+        raise CaseError(f"{len(COLUMNS)} columns", f"{len(cells)}: {cells}", where, NEXT_STEP)
+    name, kind, *numbers = cells
+    try:
+        point = np.array([float(number.replace(",", ".") if commas else number) for number in numbers])
+    except ValueError as error:
+        raise CaseError("three numbers x, y, z", str(error), where, NEXT_STEP) from error
+    if kind.lower() not in KINDS or not name or not name.isprintable() or not np.isfinite(point).all():
+        raise CaseError(f"a name, one kind of {KINDS} and three finite numbers", str(cells), where, NEXT_STEP)
+    return Landmark(name, point, kind.lower())  # pyright: ignore[reportArgumentType] - one of KINDS
 
 
 def place_landmarks(skin: Surface, entry: Array) -> list[Landmark]:
@@ -71,15 +92,18 @@ def place_landmarks(skin: Surface, entry: Array) -> list[Landmark]:
 
 
 def check_spread(landmarks: list[Landmark], where: str) -> None:
-    """Refuse fewer than three fiducials, fiducials on a line, and landmarks that coincide."""
+    """Refuse fewer than three fiducials, fiducials on a line, none to verify by, and landmarks that coincide."""
     points = np.array([landmark.position for landmark in landmarks if landmark.kind == "fiducial"])
     if len(points) < 3:
-        raise CaseError("at least three fiducials", str(len(points)), where)
+        raise CaseError("at least three fiducials", str(len(points)), where, "Add some.")
     spread = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
     if spread[1] < APART_M:
         got = f"{spread[1] * 1e3:.1f} mm off a line"
         raise CaseError("fiducials that do not lie on one line", got, where, "Spread them over the skin.")
+    if len(points) == len(landmarks):
+        next_step = "Keep one back: make a fiducial a verification, or add one."
+        raise CaseError("a verification landmark, which the registration does not use", "none", where, next_step)
     everything = np.array([landmark.position for landmark in landmarks])
     gaps = np.linalg.norm(everything[:, None] - everything[None], axis=2) + np.eye(len(everything))
     if gaps.min() < APART_M / 3:
-        raise CaseError("landmarks apart from each other", f"{gaps.min() * 1e3:.1f} mm", where)
+        raise CaseError("landmarks apart from each other", f"{gaps.min() * 1e3:.1f} mm", where, "Take one away.")

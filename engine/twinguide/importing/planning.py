@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.case import Plan, Surface
+from twinguide.case_file import PlanRow
 from twinguide.distances import DistanceGrid
 from twinguide.errors import CaseError
-from twinguide.importing.geometry import centroid_of, in_mm, inside, nearest, shells, vertex_normals, volume_of
-from twinguide.importing.reading import Axes, Units, to_image
+from twinguide.importing.geometry import (
+    centroid_of,
+    in_mm,
+    inside,
+    nearest,
+    shells,
+    signed_distance,
+    vertex_normals,
+    volume_of,
+)
+from twinguide.importing.reading import IN_THE_SAME, Axes, Units, read_text, to_image
 
 Array = NDArray[np.float64]
 LENGTH_M = 0.150  # a usual ablation needle
+LENGTHS_M = (0.010, 0.250)  # of a given path: no wall is thinner, and no needle for biopsy or ablation longer
+OFF_M = 0.005  # a thick CT slice: by so much may a target miss its structure, or bulge out of the organ
 ORGAN_FIRST_M = 0.010  # of organ before the tumour: against bleeding and seeding (textbook)
 ANGLE_COS = 0.5  # at most 60 deg off the skin's normal
 POSTERIOR_LIMIT = 0.3  # the patient lies on the back: skin that faces further down than this is out of reach
@@ -40,15 +52,58 @@ def read_plan(path: Path, units: Units, axes: Axes, names: list[str]) -> Plan | 
     if not path.is_file():
         return None
     try:
-        given = tomllib.loads(path.read_text())
-        entry, target = (to_image(np.array(given[key], dtype=np.float64), units, axes) for key in ("entry", "target"))
-        name = str(given["target_structure"])
-    except (tomllib.TOMLDecodeError, KeyError, ValueError, TypeError) as error:
-        raise CaseError("target_structure, entry and target", f"{type(error).__name__}: {error}", str(path)) from error
-    if name not in names or entry.shape != (3,) or target.shape != (3,) or not np.isfinite([*entry, *target]).all():
-        got = f"{name!r}, {entry.shape}, {target.shape}"
-        raise CaseError(f"a structure of {names} and two points of three numbers", got, str(path))
-    return Plan(entry, target, name, "given with the source")
+        given = msgspec.toml.decode(read_text(path), type=PlanRow)
+    except msgspec.DecodeError as error:
+        raise CaseError("target_structure, entry and target", str(error), str(path), "See docs/case.md.") from error
+    entry, target = (to_image(np.array(point), units, axes) for point in (given.entry, given.target))
+    if given.target_structure not in names or not np.isfinite([entry, target]).all():
+        got = f"{given.target_structure!r}, {given.entry}, {given.target}"
+        raise CaseError(f"a structure of {names} and two points of three numbers", got, str(path), "See docs/case.md.")
+    note = f"given with the source: {given.note}" if given.note else "given with the source"
+    return Plan(entry, target, given.target_structure, note)
+
+
+def check_plan(plan: Plan, structure: Surface, where: str) -> None:
+    """Refuse a given plan whose target is not in its structure, or whose path no needle takes."""
+    off = float(signed_distance(structure, plan.target[None])[0])
+    if off > OFF_M:
+        raise CaseError(
+            f"a target in the {plan.target_structure}, or within {OFF_M * 1e3:.0f} mm of it",
+            f"{in_mm(plan.target)}, {off * 1e3:.0f} mm off", where, IN_THE_SAME,
+        )  # fmt: skip
+    length = float(np.linalg.norm(plan.target - plan.entry))
+    low, high = LENGTHS_M
+    if not low <= length <= high:
+        raise CaseError(
+            f"a path of {low * 1e3:.0f} to {high * 1e3:.0f} mm, as needles are",
+            f"{length * 1e3:.0f} mm from entry to target", where, "The entry lies on the skin.",
+        )  # fmt: skip
+
+
+def check_target(name: str, target: Array, organ: Surface, where: str) -> None:
+    """Refuse a target point [m], (3,), outside the organ: it would not move and yield as the organ does."""
+    off = float(signed_distance(organ, target[None])[0])
+    if off > OFF_M:
+        raise CaseError(
+            f"the target point of the {name} in the organ, or within {OFF_M * 1e3:.0f} mm of it",
+            f"it lies {off * 1e3:.0f} mm outside", where, "Export both in one frame and the same units.",
+        )  # fmt: skip
+
+
+def share_outside(target: DistanceGrid, organ: DistanceGrid) -> float:
+    """Return the share, 0..1, of a target's volume outside the organ, by the middles of its grid's cells."""
+    points = target.origin + target.spacing * (np.argwhere(np.ones(np.array(target.values.shape) - 1)) + 0.5)
+    points = points[target.at(points) < 0]
+    return float((organ.at(points) > 0).mean()) if len(points) else 0.0
+
+
+def judged(plan: Plan, obstacles: Obstacles) -> Plan:
+    """Return a given plan whose note tells what it keeps and by how much it falls short of a searched one's rules."""
+    shortfall, _ = _judge(plan.entry[None], plan.target, obstacles)
+    short = _short(shortfall, 0)
+    told = f"WARNING: falls short of {short}" if short else "keeps all margins of what is in this case"
+    length_mm = float(np.linalg.norm(plan.target - plan.entry)) * 1e3
+    return replace(plan, note=f"{plan.note}; {told}; {length_mm:.0f} mm long")
 
 
 def target_of(surface: Surface, grid: DistanceGrid) -> Array:
@@ -89,11 +144,10 @@ def search_entry(skin: Surface, target: Array, target_name: str, obstacles: Obst
     good = worst <= 0
     if not good.any():
         best = int(worst.round(6).argmin())
-        fails = [f"{name} by {values[best] * 1e3:.1f} mm" for name, values in shortfall.items() if values[best] > 0]
         raise CaseError(
             "a straight path that keeps every margin",
-            f"none of {len(reach)} entries; the best, at {in_mm(entries[best])}, "
-            f"falls short of {', '.join(fails)}", "planning", "Give a plan.toml with the source, or change margins.",
+            f"none of {len(reach)} entries; the best, at {in_mm(entries[best])}, falls short of "
+            f"{_short(shortfall, best)}", "planning", "Give a plan.toml with the source, or change margins.",
         )  # fmt: skip
     cost = (length[reach] + 0.1 * (1 - cosine[reach]) - 4.0 * np.minimum(slack, SPARE_M)).round(6)
     cost[~good] = np.inf
@@ -101,6 +155,12 @@ def search_entry(skin: Surface, target: Array, target_name: str, obstacles: Obst
     kept = f"{int(good.sum())} of {len(reach)} entries keep all margins of what is in this case"
     note = f"searched: {kept}; {length[reach][best] * 1e3:.0f} mm long"
     return Plan(nearest(skin, entries[best][None])[0].round(6), target, target_name, note)
+
+
+def _short(shortfall: Mapping[str, Array], path: int) -> str:
+    """Return in words what a path falls short of, empty where it keeps every rule."""
+    missed = {name: float(values[path]) for name, values in shortfall.items() if values[path] > 0}
+    return ", ".join(f"{name} by {by * 1e3:.1f} mm" for name, by in missed.items())
 
 
 def _judge(entries: Array, target: Array, obstacles: Obstacles) -> tuple[dict[str, Array], Array]:
@@ -115,6 +175,8 @@ def _judge(entries: Array, target: Array, obstacles: Obstacles) -> tuple[dict[st
         clearance = grid.at(flat).reshape(len(entries), STEPS).min(axis=1) - margin
         shortfall[f"the margin of {name}"] = -clearance
         slack = np.minimum(slack, clearance)
+    if obstacles.target is obstacles.organ:  # there is no organ before itself
+        return shortfall, slack
     in_target = np.logical_or.accumulate(obstacles.target.at(flat).reshape(len(entries), STEPS) < 0, axis=1)
     organ = (obstacles.organ.at(flat).reshape(len(entries), STEPS) < 0) & ~in_target
     shortfall["the organ before the target"] = ORGAN_FIRST_M - organ.sum(axis=1) * step

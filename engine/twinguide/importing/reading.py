@@ -30,6 +30,8 @@ READ = (".vtk", ".stl", ".obj", ".ply")
 KNOWN_BUT_NOT_READ = (".vtp", ".vtu", ".mha", ".nii", ".nrrd", ".dcm", ".gltf", ".glb", ".off")
 MOST_TRIANGLES = 2_000_000  # an import takes about 2 minutes of a core and 1.3 GB for each million
 CUT_OFF = "The file is cut off: copy it anew."
+IN_THE_SAME = "Its points are to be in the surfaces' own --units and --axes: docs/case.md."
+SAVE_AGAIN = "Open it in the program that wrote it, and save it again."
 METRES_PER = {"mm": 1e-3, "m": 1.0}
 LPS_SIGNS = {"lps": (1.0, 1.0, 1.0), "ras": (-1.0, -1.0, 1.0)}  # a half turn about the body's axis, never a mirror
 
@@ -44,8 +46,9 @@ def find_surfaces(folder: Path) -> list[Path]:
     if not folder.is_dir():
         got = "a file" if folder.exists() else "no such folder"
         raise CaseError("a folder of surfaces, one file for each structure", got, str(folder), "Name the folder.")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in READ)
-    other = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in KNOWN_BUT_NOT_READ)
+    seen = sorted(path for path in folder.iterdir() if not path.name.startswith("."))  # macOS leaves a ._liver.stl
+    files = [path for path in seen if path.suffix.lower() in READ]
+    other = [path.name for path in seen if path.suffix.lower() in KNOWN_BUT_NOT_READ]
     if not files:
         raise CaseError(
             f"surfaces ({', '.join(READ)})", f"none, but {', '.join(other)}" if other else "none", str(folder),
@@ -56,13 +59,17 @@ def find_surfaces(folder: Path) -> list[Path]:
 
 def read_surface(path: Path) -> tuple[Array, Triangles]:
     """Return vertices, (n, 3), in the file's own units and axes, and triangles, (m, 3); raise CaseError."""
+    if not path.is_file() or path.stat().st_size == 0:
+        got = "an empty file" if path.is_file() else "a folder" if path.is_dir() else "a name that leads to no file"
+        raise CaseError("a file with a surface", got, str(path), "Save the surface anew, or take this away.")
     try:
         if path.suffix.lower() == ".stl":
             _check_stl(path)
         if path.suffix.lower() == ".vtk":
             vertices, triangles = _read_vtk(path)
         else:
-            mesh = trimesh.load_mesh(str(path), process=False)  # pyright: ignore[reportUnknownMemberType]
+            with path.open("rb") as file:  # given the path, trimesh fails where its name is no UTF-8
+                mesh = trimesh.load_mesh(file, file_type=path.suffix[1:].lower(), process=False)
             vertices = np.asarray(mesh.vertices, dtype=np.float64)
             triangles = np.asarray(mesh.faces, dtype=np.int64)
             if path.suffix.lower() == ".ply":
@@ -73,10 +80,10 @@ def read_surface(path: Path) -> tuple[Array, Triangles]:
         told = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise CaseError(
             f"a readable {path.suffix} surface", told, str(path),
-            "Open it in the program that wrote it, and save it again.",
+            SAVE_AGAIN,
         ) from error  # fmt: skip
     if len(vertices) == 0 or len(triangles) == 0:
-        raise CaseError("triangles", f"{len(vertices)} points, {len(triangles)} triangles", str(path))
+        raise CaseError("triangles", "none", str(path), "Points and lines bound nothing: save the closed surface.")
     check_count(len(triangles), path)
     if triangles.min() < 0 or triangles.max() >= len(vertices):
         got = f"indices {triangles.min()}..{triangles.max()} of {len(vertices)} points"
@@ -108,9 +115,14 @@ def _check_stl(path: Path) -> None:
         if b"endsolid" in tail.lower():
             return None
         raise CaseError("text to 'endsolid'", "text without", str(path), CUT_OFF)
-    if size > 84 and not _is_text(head) and size < 84 + 50 * count and count <= 10 * MOST_TRIANGLES:  # else no count
-        raise CaseError("every triangle", f"a file that ends after {(size - 84) // 50} of {count}", str(path), CUT_OFF)
-    raise CaseError("an STL surface", f"{size} bytes of neither binary nor text STL", str(path))
+    if size > 84 and not _is_text(head) and 0 < count <= 10 * MOST_TRIANGLES:  # else no count
+        surplus = size - 84 - 50 * count
+        if surplus < 0:
+            got = f"a file that ends after {(size - 84) // 50} of {count}"
+            raise CaseError("every triangle", got, str(path), CUT_OFF)
+        got = f"{surplus} bytes too many after {count} triangles"
+        raise CaseError("a file that ends with its last triangle", got, str(path), SAVE_AGAIN)
+    raise CaseError("an STL surface", f"{size} bytes of neither binary nor text STL", str(path), SAVE_AGAIN)
 
 
 def _check_ply(path: Path, triangles: int) -> None:
@@ -129,18 +141,25 @@ def _is_text(head: bytes) -> bool:
 def _read_vtk(path: Path) -> tuple[Array, Triangles]:
     """Return points and triangles; polygons become fans about their first corner."""
     data = path.read_bytes()
-    if b"DATASET POLYDATA" not in data[:1024].upper() or b"TRIANGLE_STRIPS" in data:
+    if b"DATASET POLYDATA" not in data[:1024] or b"TRIANGLE_STRIPS" in data:
         raise CaseError(
-            "legacy VTK polygon data (DATASET POLYDATA), without strips, which ITK passes over",
+            "legacy VTK polygon data (DATASET POLYDATA, in upper case), without strips, which ITK passes over",
             repr(data[:100].decode("ascii", errors="replace")), str(path), "Save it as triangles, in binary.",
         )  # fmt: skip
     from itkwasm_mesh_io import vtk_poly_data_read_mesh  # half a second to import, and only VTK needs it
 
-    known, mesh = vtk_poly_data_read_mesh(path)
-    if not known:
-        raise CaseError("legacy VTK polygon data", "what ITK cannot read", str(path), "Save it anew.")
-    vertices = np.asarray(mesh.points, dtype=np.float64).reshape(-1, 3)
-    cells = np.asarray(mesh.cells, dtype=np.int64).reshape(-1)  # kind, corners, corner, corner, ...
+    try:
+        known, mesh = vtk_poly_data_read_mesh(path)
+        vertices = np.asarray(mesh.points, dtype=np.float64).reshape(-1, 3)
+        cells = np.asarray(mesh.cells, dtype=np.int64).reshape(-1)  # kind, corners, corner, corner, ...
+    except Exception:  # ITK dies in its sandbox, and says no more than that
+        known, vertices, cells = False, np.zeros((0, 3)), np.zeros(0, dtype=np.int64)
+    if not known or len(cells) == 0:
+        raise CaseError(
+            "legacy VTK polygon data", "what ITK cannot read", str(path),
+            "Usual causes: binary numbers that are not big-endian, keywords not in upper case, no points or triangles, "
+            "a file cut off. Save it anew with VTK or ParaView.",
+        )  # fmt: skip
     if len(cells) % 5 == 0 and (cells.reshape(-1, 5)[:, 1] == 3).all():
         triangles = cells.reshape(-1, 5)[:, 2:]
     else:
@@ -206,6 +225,16 @@ def expect_target(source: Path, files: Sequence[Path], organ: Organ) -> None:
         f"{', '.join(path.name for path in files)}", str(source),
         "Add the target's surface, or a plan.toml with target_structure, entry and target: docs/case.md.",
     )  # fmt: skip
+
+
+def read_text(path: Path) -> str:
+    """Return a text of UTF-8, with or without a byte order mark; raise CaseError."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CaseError("text in UTF-8", str(error), str(path), "Save it as UTF-8, in Excel as 'CSV UTF-8'.") from error
+    except OSError as error:
+        raise CaseError("a file that can be read", str(error), str(path), "Check its rights.") from error
 
 
 def sha256_of(path: Path) -> str:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twinguide.case import Surface
-from twinguide.importing.geometry import contour, convex_hull, lattice, signed_distance
+from twinguide.errors import CaseError
+from twinguide.importing.geometry import contour, convex_hull, in_mm, lattice, signed_distance
+from twinguide.importing.reading import IN_THE_SAME
 
 WALL_M = 0.025  # between a healthy adult's liver and skin lie about 2 to 3 cm (textbook)
 GRID_M = 0.010
+OFF_M = 0.030  # of the skin: breath, posture and a pointer's pressure move it by 1 to 2 cm; wrong axes give far more
+OFF_GENERATED_M = 0.060  # of a made one, which knows no fat: a wall may be 8 cm thick, not 25 mm
 NOTE = "generated: convex hull of all structures, 25 mm outwards; not seen in the patient"
 
 
@@ -22,3 +27,17 @@ def generate_skin(surfaces: Iterable[Surface]) -> Surface:
     distance = np.round(signed_distance(hull, grid), 7)
     skin = contour(distance, grid, shape, WALL_M)
     return Surface(np.round(skin.vertices, 7), skin.triangles)
+
+
+def check_on_skin(points: Mapping[str, NDArray[np.float64]], skin: Surface, generated: bool, where: str) -> None:
+    """Refuse points [m], (3,), by name, that lie further off the skin than it moves; no triangles refuse none."""
+    if len(skin.triangles) == 0:
+        return
+    limit = OFF_GENERATED_M if generated else OFF_M
+    for (name, point), off in zip(points.items(), signed_distance(skin, np.array(list(points.values()))), strict=True):
+        if abs(off) > limit:
+            side = "outside" if off > 0 else "inside"
+            raise CaseError(
+                f"{name} on the skin, or within {limit * 1e3:.0f} mm of it",
+                f"{in_mm(point)}, {abs(off) * 1e3:.0f} mm {side}", where, IN_THE_SAME,
+            )  # fmt: skip
