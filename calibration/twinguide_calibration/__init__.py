@@ -36,14 +36,9 @@ if TYPE_CHECKING:
         stage_start,
         stage_update,
     )
-    from twinguide_calibration.latency import (
-        LagFit,
-        interpolate_poses,
-        motion_lag,
-        place_lag,
-        pose_lag,
-        profile_minimum,
-    )
+    from twinguide_calibration.interpolation import interpolate_poses
+    from twinguide_calibration.lag_profile import LagFit, profile_minimum
+    from twinguide_calibration.latency import motion_lag, place_lag, pose_lag
     from twinguide_calibration.pivot import PivotConsistency, PivotFit, calibrate_pivot, compare_pivots
     from twinguide_calibration.poses import Poses, Stamps, check_poses, check_stamps
     from twinguide_calibration.robust import RobustFit, register_robust
@@ -77,7 +72,9 @@ _HOMES = {
         "stage_start",
         "stage_update",
     ),
-    "latency": ("LagFit", "interpolate_poses", "motion_lag", "place_lag", "pose_lag", "profile_minimum"),
+    "interpolation": ("interpolate_poses",),
+    "lag_profile": ("LagFit", "profile_minimum"),
+    "latency": ("motion_lag", "place_lag", "pose_lag"),
     "pivot": ("PivotConsistency", "PivotFit", "calibrate_pivot", "compare_pivots"),
     "poses": ("Poses", "Stamps", "check_poses", "check_stamps"),
     "robust": ("RobustFit", "register_robust"),

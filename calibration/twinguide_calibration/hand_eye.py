@@ -16,7 +16,9 @@ import numpy as np
 from twinguide_calibration.hand_eye_fit import TURN_MORE, Final, Problem, iterate, refine
 from twinguide_calibration.hand_eye_result import HandEyeFit, gated, lengths_of, result_of
 from twinguide_calibration.hand_eye_start import SCALE_FLOOR, length_ratio, park
-from twinguide_calibration.latency import SIGMAS_APART, checked_stream, interpolate_poses, pose_lags, repeated
+from twinguide_calibration.interpolation import interpolate_poses
+from twinguide_calibration.lag_profile import SIGMAS_APART, repeated
+from twinguide_calibration.latency import checked_stream, pose_lags
 from twinguide_calibration.parts import alike, in_motion, rows_told, same, two_groups
 from twinguide_calibration.poses import check_poses
 from twinguide_calibration.refused import CalibrationRefused

@@ -8,7 +8,7 @@ from math import sqrt
 import numpy as np
 
 from twinguide_calibration.hand_eye_noise import Shape, first_moment, next_moment, shape_of
-from twinguide_calibration.latency import interpolate_poses, twists
+from twinguide_calibration.interpolation import interpolate_poses, twists
 from twinguide_calibration.linear import invert, solve, squared_lengths, whitening_of
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Ints, adjoint, difference, inverse, perturb, skew

@@ -14,7 +14,7 @@ from twinguide.calibrating.picture import draw_handeye
 from twinguide.calibrating.result import HandEyeResult, rows_of, stamp, symmetric
 from twinguide.calibrating.streams import Streams, has_stamps, matrices, open_streams, paired, timed
 from twinguide_calibration import CalibrationRefused, HandEyeFit, solve_hand_eye, solve_hand_eye_timed
-from twinguide_calibration.latency import SIGMAS_APART
+from twinguide_calibration.lag_profile import SIGMAS_APART
 
 Array = NDArray[np.float64]
 FOLLOWS = 2.0  # times that residuals which follow the motion widen the covariance: look for an offset in time

@@ -14,7 +14,8 @@ from twinguide.calibrating.picture import draw_clock, draw_lag
 from twinguide.calibrating.result import ClockResult, TimeResult, stamp, symmetric
 from twinguide.calibrating.streams import matrices, open_streams, timed
 from twinguide_calibration import LagFit, fit_clock, place_lag, pose_lag
-from twinguide_calibration.latency import affine_map, interpolate_poses
+from twinguide_calibration.interpolation import interpolate_poses
+from twinguide_calibration.latency import affine_map
 from twinguide_calibration.reading import read_stamps
 from twinguide_calibration.rigid import logarithm
 

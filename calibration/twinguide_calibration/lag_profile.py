@@ -1,0 +1,173 @@
+"""The misfit of two streams over the lag between them: its minima, how sharp they are, whether they hold throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import hypot, inf
+
+import numpy as np
+
+from twinguide_calibration.clock import MOST_DRIFT
+from twinguide_calibration.refused import CalibrationRefused
+from twinguide_calibration.rigid import Array, Ints
+
+PROFILE = 8  # steps to either side of the least misfit
+LEAST_EXPLAINED = 0.5  # of b's motion: two streams of one motion share nearly all, of two motions next to nothing
+SIGMAS_APART = 4.0  # standard errors of a difference that chance does not make
+RIPPLE = 0.1  # of a frame: by as much interpolation between samples moves a profile's minimum
+AS_WELL = 4.0  # times the squares that the best lag leaves: another that leaves less fits as well
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LagFit:
+    """Stream b shows at t what stream a showed at `t - lag_s`; `sigma_s` [s] is its standard deviation.
+
+    `explained` is the share of b's variance (of poses: of the variance of the turned angles) that the lagged a
+    explains; `residual` is in b's unit.
+    """
+
+    lag_s: float
+    sigma_s: float
+    residual: float
+    explained: float
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Profiles:
+    """Mean losses (3, m) at `lags` [s], shape (m,): of all samples, of the first half's, of the second's; the best."""
+
+    lags: Array
+    profiles: Array
+    best: int
+    explained: float
+
+
+def profile_minimum(lags: Array, misfit: Array, freedom: float, near: int | None = None) -> tuple[float, float]:
+    """Return where a profile of squared misfit is least, and its sigma, in the unit of `lags`, (m,), equally spaced.
+
+    Of several minima the one about row `near`, where that is given. The least place and the curvature of a quartic over
+    8 steps to either side: so wide, it evens out the ripple that interpolation between samples puts on a profile. Sigma
+    as of the profile likelihood, where `freedom` terms make up the misfit (Seber & Wild 1989, section 5.2).
+    """
+    best = int(np.clip(np.argmin(misfit) if near is None else near, 1, len(lags) - 2))
+    around = slice(max(best - PROFILE, 0), best + PROFILE + 1)
+    reach = PROFILE * float(lags[1] - lags[0])
+    quartic = np.polynomial.Polynomial.fit((lags[around] - lags[best]) / reach, misfit[around], 4)
+    places = np.linspace(-2.0 / PROFILE, 2.0 / PROFILE, 401)
+    place = float(places[int(np.argmin(quartic(places)))])
+    curvature = max(float(quartic.deriv(2)(place)) / (2.0 * reach**2), 1e-12)
+    least = max(float(quartic(place)), float(misfit[best]))
+    return float(lags[best]) + place * reach, float(np.sqrt(least / freedom / curvature))
+
+
+def search_lags(
+    losses: Callable[[float], Array],
+    half: Ints,
+    variance: float,
+    lag_max_s: float,
+    step_s: float,
+    told: tuple[str, str],
+) -> Profiles:
+    """Return the mean losses over the lags searched; refuse, in the words `told`, a best that explains too little.
+
+    `losses(lag)` (p,) is NaN where a sample is not known at that lag; `half` (p,) is 2 where it spans both.
+    """
+    lags = np.arange(-lag_max_s, lag_max_s + step_s / 2, step_s)
+    parts = (half >= 0, half == 0, half == 1)
+    means = np.array([[_known_mean(left[part]) for part in parts] for left in map(losses, lags.tolist())]).T
+    best = int(np.argmin(means[0]))
+    explained = 1.0 - float(means[0, best]) / max(variance, 1e-300)
+    if explained < LEAST_EXPLAINED:
+        raise CalibrationRefused(
+            f"no lag within {lag_max_s:g} s {told[0]} (best {max(explained, 0.0):.0%} of it)", told[1]
+        )
+    if best in (0, len(lags) - 1):
+        raise CalibrationRefused(
+            f"the lag is {lag_max_s:g} s or more, where the search ends",
+            "Look farther (--lag-max-ms), or bring both streams onto one clock first.",
+        )
+    return Profiles(lags, means, best, explained)
+
+
+def lag_fits(
+    found: Profiles,
+    losses: Callable[[float], Array],
+    residual: float,
+    free: float,
+    spans_s: tuple[float, float],
+    notes: tuple[str, ...],
+) -> list[LagFit]:
+    """Return the best lag's fit, then those of other lags that explain a repeated motion as well."""
+    minima = _minima(found.lags, found.profiles[0], losses, free)
+    fits = [LagFit(lag, sigma, residual, found.explained, notes) for lag, sigma in minima]
+    return [_steady(fits[0], found, len(fits) > 1, free, *spans_s), *fits[1:]]
+
+
+def _known_mean(losses: Array) -> float:
+    known = losses[np.isfinite(losses)]
+    return float(known.mean()) if len(known) else inf
+
+
+def _minima(lags: Array, misfit: Array, losses: Callable[[float], Array], free: float) -> Sequence[tuple[float, float]]:
+    """Return the lag of least misfit (m,) with its sigma, and those of other minima that fit as well, best first."""
+    rows = np.flatnonzero((misfit[1:-1] < misfit[:-2]) & (misfit[1:-1] <= misfit[2:])) + 1
+    slope, bend = misfit[rows + 1] - misfit[rows - 1], misfit[rows + 1] - 2.0 * misfit[rows] + misfit[rows - 1]
+    places = lags[rows] - 0.5 * slope / bend * float(lags[1] - lags[0])  # of parabolas, also near the border
+    left = [losses(lag) for lag in places.tolist()]
+    order = sorted(range(len(left)), key=lambda row: _known_mean(left[row]))
+    best = order[0]
+
+    def as_well(row: int) -> bool:
+        far = abs(places[row] - places[best]) > PROFILE * float(lags[1] - lags[0])
+        return far and _known_mean(left[row]) < AS_WELL * _known_mean(left[best])
+
+    kept = [best, *(row for row in order if as_well(row))]
+    return [profile_minimum(lags, misfit, free, int(rows[row])) for row in kept]
+
+
+def only_one(fits: Sequence[LagFit]) -> LagFit:
+    """Return the one fit; refuse the motion where there are more, as it repeats."""
+    if len(fits) > 1:
+        raise repeated(fits[1].lag_s - fits[0].lag_s)
+    return fits[0]
+
+
+def repeated(apart_s: float) -> CalibrationRefused:
+    """Return the refusal of a motion that is alike after a time [s], so that lags so far apart explain it as well."""
+    return CalibrationRefused(
+        f"the motion repeats every {abs(apart_s):.2g} s: lags so far apart explain it as well", "Move irregularly."
+    )
+
+
+def _steady(fit: LagFit, found: Profiles, repeats: bool, free: float, frame_s: float, half_s: float) -> LagFit:
+    """Refuse a lag that changes by more than a frame from one half of a recording [s] to the other; tell a smaller."""
+    lags = found.lags
+    near = np.abs(lags - fit.lag_s) <= (2.0 * PROFILE * float(lags[1] - lags[0]) if repeats else np.inf)
+    halves = [
+        profile_minimum(lags[near], half[near], free / 2.0)
+        for half in found.profiles[1:]
+        if np.isfinite(half).all() and half[near].max() > AS_WELL * half[near].min()  # not where nothing moved
+    ]
+    if len(halves) < 2:
+        return fit
+    (one, sigma_one), (two, sigma_two) = halves
+    if abs(two - one) <= SIGMAS_APART * hypot(sigma_one, sigma_two) + RIPPLE * frame_s:
+        return fit
+    told = f"the lag changes from {1e3 * one:.1f} ms in the first half to {1e3 * two:.1f} ms in the second"
+    drift = abs(two - one) / half_s
+    if drift > MOST_DRIFT:
+        told += f", by {1e6 * drift:.0f} ppm: clocks drift by {1e6 * MOST_DRIFT:.0f} ppm at most"
+    if abs(two - one) > frame_s:
+        raise CalibrationRefused(
+            told,
+            "A clock runs wrong or was set: use the part before or after. Or the motion was even: move irregularly.",
+        )
+    return replace(fit, sigma_s=hypot(fit.sigma_s, (two - one) / 2.0), notes=(*fit.notes, told))
+
+
+def stream_spans(times_a: Array, times_b: Array) -> tuple[float, float]:
+    """Return the longer interval between two streams' stamps, and how long half of b is [s]."""
+    frames = [float(np.median(np.diff(stamps))) for stamps in (times_a, times_b)]
+    return max(frames), float(times_b[-1] - times_b[0]) / 2.0
