@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
-import io
 import json
 import os
 import platform
@@ -21,8 +19,10 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
+import calibration_peers as peers
 import numpy as np
 from calibration_data import NOISE_M, WILD, displaced, hand_eye_poses, load, pairs, patch, swing
+from calibration_peers import optional
 from scipy.spatial.transform import Rotation
 
 from twinguide_calibration import (
@@ -44,15 +44,6 @@ from twinguide_calibration.rigid import adjoint, compose, difference, exponentia
 
 MM = 1e3
 Rows = list[dict]
-
-
-def optional(name: str):
-    """Return a module, or say why it is not there and return None."""
-    try:
-        return importlib.import_module(name)
-    except Exception as error:
-        print(f"  without {name}: {type(error).__name__}: {str(error).splitlines()[0][:100]}", flush=True)
-        return None
 
 
 def fastest(call: Callable[[], object], calls: int = 20) -> float:
@@ -83,16 +74,16 @@ def points() -> Rows:
     methods = {
         "twinguide align_points (bare)": align_points,
         "twinguide register_points + TRE": lambda s, t: _with_tre(s, t, target_point),
-        "scipy align_vectors": _scipy_points,
+        "scipy align_vectors": peers.scipy_points,
     }
     if cv2:
-        methods["cv2 estimateAffine3D(rotation)"] = lambda s, t: _affine(
+        methods["cv2 estimateAffine3D(rotation)"] = lambda s, t: peers.affine(
             cv2.estimateAffine3D(s, t, force_rotation=True)
         )
     if core:
-        methods["sksurgerycore procrustes"] = lambda s, t: _column(core.orthogonal_procrustes(t, s))
+        methods["sksurgerycore procrustes"] = lambda s, t: peers.column(core.orthogonal_procrustes(t, s))
     if o3d:
-        methods["open3d point-to-point"] = lambda s, t: _open3d_points(o3d, s, t)
+        methods["open3d point-to-point"] = lambda s, t: peers.open3d_points(o3d, s, t)
     rng = np.random.default_rng(0)
     truth = [(Rotation.random(random_state=k).as_matrix(), rng.normal(size=3) * 0.1) for k in range(300)]
     touched = [source @ r.T + t + rng.normal(size=source.shape) * 2e-4 for r, t in truth]
@@ -112,29 +103,6 @@ def _with_tre(source, target, point):
     fit = register_points(source, target)
     tre_covariance(fit, point)
     return fit.rotation, fit.translation
-
-
-def _scipy_points(source, target):
-    centre_s, centre_t = source.mean(axis=0), target.mean(axis=0)
-    rotation = Rotation.align_vectors(target - centre_t, source - centre_s)[0].as_matrix()
-    return rotation, centre_t - rotation @ centre_s
-
-
-def _affine(found):
-    matrix = found[0]
-    return matrix[:, :3], matrix[:, 3]
-
-
-def _column(found):
-    return found[0], np.ravel(found[1])
-
-
-def _open3d_points(o3d, source, target):
-    estimation = o3d.pipelines.registration.TransformationEstimationPointToPoint()
-    pairs = o3d.utility.Vector2iVector(np.repeat(np.arange(len(source))[:, None], 2, axis=1))
-    clouds = [o3d.geometry.PointCloud(o3d.utility.Vector3dVector(p)) for p in (source, target)]
-    matrix = estimation.compute_transformation(*clouds, pairs)
-    return matrix[:3, :3], matrix[:3, 3]
 
 
 def tre() -> Rows:
@@ -175,7 +143,7 @@ def robust() -> Rows:
     for wrong in (0.0, 0.5, 0.9):
         methods = {"twinguide register_robust": lambda s, t: register_robust(s, t, 1e-3).fit.transform}
         if o3d:
-            methods["open3d RANSAC correspondences"] = lambda s, t: _open3d_ransac(o3d, s, t)
+            methods["open3d RANSAC correspondences"] = lambda s, t: peers.open3d_ransac(o3d, s, t)
         draws = [pairs(seed, wrong) for seed in range(60)]
         for name, method in methods.items():
             errors = [np.linalg.norm((method(s, t) @ [0, 0, 0.05, 1])[:3] - r[:, 2] * 0.05 - c) for s, t, r, c in draws]
@@ -185,19 +153,13 @@ def robust() -> Rows:
     return table("wrong correspondences: 100 pairs, 1 mm noise, 60 trials", rows)
 
 
-def _open3d_ransac(o3d, source, target):
-    clouds = [o3d.geometry.PointCloud(o3d.utility.Vector3dVector(p)) for p in (source, target)]
-    pairs = o3d.utility.Vector2iVector(np.repeat(np.arange(len(source))[:, None], 2, axis=1))
-    return o3d.pipelines.registration.registration_ransac_based_on_correspondence(*clouds, pairs, 0.004).transformation
-
-
 def pivot() -> Rows:
     """Return the tip's error and time against scikit-surgerycalibration."""
     sks, rows = optional("sksurgerycalibration.algorithms.pivot"), []
     methods = {"twinguide calibrate_pivot": lambda p: calibrate_pivot(p, p95_max=1.0).tip}
     if sks:
         methods["sksurgerycalibration AOS"] = lambda p: np.ravel(sks.pivot_calibration(p)[0])
-        methods["sksurgerycalibration RANSAC"] = lambda p: _quiet(
+        methods["sksurgerycalibration RANSAC"] = lambda p: peers.quiet(
             lambda: sks.pivot_calibration_with_ransac(p, 10, 0.001, 0.5)[0]
         )
     for half, wild in ((5, 0.0), (20, 0.0), (40, 0.0), (40, 0.1)):
@@ -210,12 +172,6 @@ def pivot() -> Rows:
     return table("pivot: 200 poses, 0.2 mm and 0.1 deg, 100 trials", rows)
 
 
-def _quiet(call):
-    with contextlib.redirect_stdout(io.StringIO()):
-        found = call()
-    return np.full(3, np.nan) if found is None else np.ravel(found)
-
-
 def hand_eye() -> Rows:
     """Return X's error and time of 60 poses against OpenCV."""
     cv2, rows = optional("cv2"), []
@@ -223,10 +179,10 @@ def hand_eye() -> Rows:
     if cv2:
         for kind in ("TSAI", "PARK", "HORAUD", "ANDREFF", "DANIILIDIS"):
             flag = getattr(cv2, f"CALIB_HAND_EYE_{kind}")
-            methods[f"cv2 calibrateHandEye {kind}"] = lambda a, b, f=flag: _cv2_hand_eye(cv2, a, b, f)
+            methods[f"cv2 calibrateHandEye {kind}"] = lambda a, b, f=flag: peers.cv2_hand_eye(cv2, a, b, f)
         for kind in ("SHAH", "LI"):
             flag = getattr(cv2, f"CALIB_ROBOT_WORLD_HAND_EYE_{kind}")
-            methods[f"cv2 RobotWorldHandEye {kind}"] = lambda a, b, f=flag: _cv2_robot_world(cv2, a, b, f)
+            methods[f"cv2 RobotWorldHandEye {kind}"] = lambda a, b, f=flag: peers.cv2_robot_world(cv2, a, b, f)
     draws = [hand_eye_poses(seed) for seed in range(40)]
     for name, method in methods.items():
         errors = np.array([difference(x, method(a, b)) for a, b, x, _ in draws])
@@ -234,17 +190,6 @@ def hand_eye() -> Rows:
         took = fastest(lambda m=method: m(draws[0][0], draws[0][1]), 8) * 1e3
         rows.append({"method": name, "x_rms_mm": move * MM, "x_rms_deg": float(np.degrees(turn)), "ms": took})
     return table("hand-eye: 60 poses, 0.1 deg and 0.2 mm in both streams, 40 trials", rows)
-
-
-def _cv2_hand_eye(cv2, a, b, flag):
-    back = inverse(b)
-    rotation, shift = cv2.calibrateHandEye(a[:, :3, :3], a[:, :3, 3], back[:, :3, :3], back[:, :3, 3], method=flag)
-    return compose(rotation, shift.ravel())
-
-
-def _cv2_robot_world(cv2, a, b, flag):
-    found = cv2.calibrateRobotWorldHandEye(a[:, :3, :3], a[:, :3, 3], b[:, :3, :3], b[:, :3, 3], method=flag)
-    return compose(found[0], found[1].ravel())
 
 
 def surface(mesh: Path | None) -> Rows:
@@ -255,7 +200,7 @@ def surface(mesh: Path | None) -> Rows:
     targets = vertices.mean(axis=0) + np.random.default_rng(0).normal(size=(20, 3)) * 0.02
     methods = {"twinguide register_surface": lambda p, s: register_surface(p, model, s).transform}
     if o3d:
-        methods["open3d point-to-plane, Tukey 3 mm"] = _open3d_surface(o3d, model)
+        methods["open3d point-to-plane, Tukey 3 mm"] = peers.open3d_surface(o3d, model)
     if gicp:
         methods["small_gicp GICP"] = lambda p, s: (
             gicp.align(
@@ -263,7 +208,7 @@ def surface(mesh: Path | None) -> Rows:
             ).T_target_source
         )
     if pycpd:
-        methods["pycpd rigid (300 points)"] = lambda p, s: _pycpd(pycpd, model, p, s)
+        methods["pycpd rigid (300 points)"] = lambda p, s: peers.pycpd(pycpd, model, p, s)
     one = patch(np.random.default_rng(3), vertices, faces, 0.15)
     cases = {"one patch, 50 starts": [one] * 50}
     cases["50 patches"] = [patch(np.random.default_rng(seed), vertices, faces, 0.15) for seed in range(50)]
@@ -305,31 +250,6 @@ def expected_errors(covariances, targets) -> dict:
     deltas = np.stack([rng.multivariate_normal(np.zeros(6), c, 2000) for c in covariances])
     errors = np.sqrt(np.square(deltas @ jacobian.reshape(-1, 6).T).sum(axis=2) / len(targets)) * MM
     return {"median_mm": float(np.median(errors)), "max_mm": float(np.median(errors.max(axis=0)))}
-
-
-def _open3d_surface(o3d, model):
-    target = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(model.samples))
-    target.normals = o3d.utility.Vector3dVector(model.normals)
-    registration = o3d.pipelines.registration
-    estimation = registration.TransformationEstimationPointToPlane(registration.TukeyLoss(k=3e-3))
-    criteria = registration.ICPConvergenceCriteria(max_iteration=60)
-
-    def align(seen, start):
-        cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(seen))
-        return registration.registration_icp(cloud, target, 0.02, start, estimation, criteria).transformation
-
-    return align
-
-
-def _pycpd(pycpd, model, seen, start):
-    placed = seen[:300] @ start[:3, :3].T + start[:3, 3]
-    chosen = model.samples[np.random.default_rng(0).permutation(len(model.samples))[:1500]]
-    centre, scale = chosen.mean(axis=0), chosen.std()
-    fit = pycpd.RigidRegistration(X=(chosen - centre) / scale, Y=(placed - centre) / scale, scale=False, w=0.1)
-    fit.register()
-    rotation = fit.R.T
-    move = compose(rotation, centre + scale * np.ravel(fit.t) - rotation @ centre)
-    return move @ start
 
 
 def chain() -> Rows:
