@@ -88,8 +88,10 @@ def test_ctrl_c_an_end_that_is_asked_for_and_a_closed_terminal_leave_a_valid_fol
     if ending == signal.SIGHUP:
         run.stdout.close()  # with the terminal
     run.send_signal(ending)
-    if ending == signal.SIGTERM:
-        run.send_signal(ending)  # as `timeout` does, to the process and to its group
+    if ending != signal.SIGHUP:
+        for wait_s in (0.0, 0.7, 0.7):  # as `timeout` does, to the process and to its group, and who is impatient
+            time.sleep(wait_s)
+            run.send_signal(ending)
     run.wait(timeout=120)
     if ending != signal.SIGHUP:
         rest = run.stdout.read()
