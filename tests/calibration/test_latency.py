@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from twinguide_calibration import CalibrationRefused, fit_clock, motion_lag, place_lag, pose_lag
-from twinguide_calibration.rigid import compose, exponential
+from twinguide_calibration import CalibrationRefused, fit_clock, interpolate_poses, motion_lag, place_lag, pose_lag
+from twinguide_calibration.rigid import compose, difference, exponential
 
 
 def arrivals(seed, n=3000, offset=3.2, drift=40e-6):
@@ -201,6 +201,31 @@ def test_a_body_that_lay_still_for_half_of_the_recording_tells_its_lag():
         a, b = (waves(times - late) + rng.normal(size=(len(times), 2)) * 0.02 for late in (0.0, 0.07))
         fit = motion_lag(times, a, times, b)
         assert abs(fit.lag_s - 0.07) < 4.0 * fit.sigma_s + 2e-4  # 0.2 ms: what linear interpolation bends
+
+
+def test_a_drift_of_three_in_a_hundred_is_refused_though_each_half_is_smeared():
+    times = np.arange(0.0, 20.0, 1 / 50)
+    a, _ = carried(0.5 * times, [0.05, -0.1, 0.15], 0.0, np.random.default_rng(1))
+    late = times - 0.05 - 0.03 * (times - 10.0)
+    _, b = carried(0.5 * late, [0.05, -0.1, 0.15], 0.0, np.random.default_rng(2))
+    with pytest.raises(CalibrationRefused, match=r"lag changes from .* ppm: clocks drift by 500 ppm at most"):
+        place_lag(times, a, times, b)
+
+
+def test_a_fast_swing_is_known_between_its_samples_to_the_fourth_order():
+    times, at, rate = np.arange(0.0, 2.0, 1 / 50), np.linspace(0.1, 1.9, 777), 2 * np.pi / 0.5
+
+    def swing(t):
+        return compose(
+            exponential(np.outer(np.sin(rate * t), [0.4, 0.0, 0.0])), np.outer(np.sin(rate * t), [0.1, 0, 0])
+        )
+
+    found, known = interpolate_poses(times, swing(times), at)
+    assert known.all()
+    apart = np.abs(difference(found, swing(at))).max(axis=0)
+    bound = 3.0 * (rate / 50) ** 4 / 128 * 1.01  # of the amplitude; a line is off by 80 times as much
+    assert apart[0] < 0.4 * bound
+    assert apart[3:].max() < 0.1 * bound
 
 
 def test_stamps_of_another_unit_are_refused_with_their_ratio():
