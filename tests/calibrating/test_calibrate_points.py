@@ -62,13 +62,16 @@ NUMBERED = [f"T-{i}" for i in range(6)]
 
 def test_two_lists_are_paired_by_order_where_asked_and_the_result_says_so(run, tmp_path, image):
     patient = markups(tmp_path / "patient.mrk.json", touched(), NUMBERED)
+    targets = markups(tmp_path / "targets.mrk.json", [[0.0, 20.0, 10.0], [0.0, 0.0, 10.0]], ["tumour", "tumour"])
     code, text = run("calibrate", "points", image, patient, "--out", tmp_path / "r.toml")
     assert (code, "pair lists in the same order with --by order" in text) == (1, True), text
-    code, text = run("calibrate", "points", image, patient, "--by", "order", "--out", tmp_path / "r.toml")
+    options = ["--by", "order", "--targets", targets, "--out", tmp_path / "r.toml"]
+    code, text = run("calibrate", "points", image, patient, *options)
     assert code == 0, text
     result = read_result(tmp_path / "r.toml", PointsResult)
     assert np.array(result.matrix)[:3, :3] == pytest.approx(TURN, abs=0.02)  # 0.3 mm on points 100 mm apart
     assert "paired by order: nasion with T-0, left ear with T-1" in " ".join(result.notes)
+    assert [*result.tre_p95_mm] == ["1", "2"]  # two of one name go by their rows as well
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,7 @@ def test_a_csv_says_its_unit_in_the_column_names(tmp_path):
         ("label,l,p,s,defined\nF-1,1,2,3,1\n", r"3D Slicer exports: save the list as \.mrk\.json"),
         ("name,x_mm,y_mm,z_mm\na,1,5,2,5,3,0\nb,4,5,5,0,6,0\n", "decimal points"),
         ("name;x_mm;y_mm;z_mm\na;1,5;2;3\n", "decimal points"),
+        ("hand,0.1,0.2,0.3\neye,1,2,3\n", "header that names the columns"),
         ("", "empty"),
         ("x_mm,y_mm,z_mm\n1,2,3\n", "name"),
     ],

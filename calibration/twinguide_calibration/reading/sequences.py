@@ -60,7 +60,8 @@ def read_sequence(path: Path) -> PoseRecording:
             absent[key] = str(error)
     if not tracks:
         why = "; ".join(absent.values()) or "no field ends in Transform"
-        raise CalibrationRefused(f"wanted poses; got none that can be used ({why}); in {path.name}")
+        remedy = "Record anew with the tracker on and its tools in view."
+        raise CalibrationRefused(f"wanted poses; got none that can be used ({why}); in {path.name}", remedy)
     return PoseRecording(path.name, tracks, tuple(notes), absent)
 
 

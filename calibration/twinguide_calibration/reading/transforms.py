@@ -73,8 +73,8 @@ def _matrix(kind: str, parameters: Array, fixed: Array, where: str) -> Array:
         raise CalibrationRefused(f"wanted a linear transform; got {name}; in {where}. Warps hold no rigid pose.")
     if len(parameters) != wanted:
         raise CalibrationRefused(f"wanted {wanted} parameters of {name}; got {len(parameters)}; in {where}", ANEW)
-    if not np.isfinite([*parameters, *fixed]).all():
-        raise CalibrationRefused(f"wanted finite numbers; got {[*parameters.tolist(), *fixed.tolist()]}; in {where}", ANEW)
+    if not np.isfinite(told := np.concatenate([parameters, fixed])).all():
+        raise CalibrationRefused(f"wanted finite numbers; got {told.tolist()}; in {where}", ANEW)
     linear = parameters[:9].reshape(3, 3) if name in LINEAR else _turn(name, parameters[:3], fixed, where)
     centre = fixed[:3] if len(fixed) >= 3 else np.zeros(3)
     matrix = np.eye(4)

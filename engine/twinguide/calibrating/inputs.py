@@ -35,7 +35,7 @@ def open_poses(path: Path) -> PoseRecording:
     Raises CalibrationError for what cannot be used.
     """
     if not path.exists():
-        raise CalibrationError("a recording", "no such file", str(path))
+        raise CalibrationError("a recording", "no such file", str(path), "Look at its name.")
     if path.is_dir():
         return read_session(path)
     if path.suffix == ".mcap":

@@ -68,7 +68,7 @@ def points(
         wrong: tuple[int, ...] = ()
         if robust:
             pairs, wrong = _agreeing(pairs, rows, sigma_mm)
-        told = read_points(targets) if targets else None
+        told = read_points(targets, by) if targets else None
         given = np.eye(3) * (sigma_mm * 1e-3) ** 2 if sigma_mm else None
         covariances = pairs.covariances if given is None else np.broadcast_to(given, (len(pairs.names), 3, 3))
         fit = _registered(pairs, covariances, fre_max_mm * 1e-3)
