@@ -24,8 +24,8 @@ DISAGREE_RAD = np.radians(5.0)  # sigma of turning beyond which the two streams 
 SCALE_FLOOR = 1e-12  # data without noise keep a scale to weigh with
 PAIRS = 600  # they start the refinement, and decide what is refused
 ROUNDS = 4  # of reweighting; in the first all count alike
-MIRROR_LEFT = 0.1  # of how far a moved: a mirrored b leaves twice that, X taking up what the lever moved
-MIRROR_GAIN = 0.2  # of the residual: a mirrored stream that fits so much better is one
+OTHER_LEFT = 0.1  # of how far a moved: a mirrored b leaves twice that, X taking up what the lever moved
+OTHER_GAIN = 0.2  # of the residual: a mirrored or inverted stream that fits so much better is one
 
 
 def park(a: Array, b: Array) -> tuple[Array, Array, float]:
@@ -49,10 +49,10 @@ def park(a: Array, b: Array) -> tuple[Array, Array, float]:
     turn_a, turn_b, motion_a, motion_b = turn_a[good], turn_b[good], motion_a[good], motion_b[good]
     spread = _axis_spread(turn_b)
     rotation, apart_rad = _align_axes(turn_a, turn_b)
-    if apart_rad > DISAGREE_RAD:
+    if apart_rad > min(DISAGREE_RAD, OTHER_LEFT * sqrt(median(squared_lengths(turn_a)))):
         _refuse_turns(turn_a, b, first[good], second[good], apart_rad)
     translation, left = _hand(motion_a, motion_b, rotation)
-    if left > MIRROR_LEFT * sqrt(median(squared_lengths(motion_a[:, :3, 3]))):
+    if left > OTHER_LEFT * sqrt(median(squared_lengths(motion_a[:, :3, 3]))):
         _refuse_mirror(motion_a, motion_b, rotation, left)
     x = compose(rotation, translation)
     return x, _robust_mean(a @ x @ inverse(b)), spread
@@ -83,7 +83,7 @@ def _refuse_mirror(motion_a: Array, motion_b: Array, rotation: Array, left: floa
     """Refuse motions that fit far better with the shifts reversed: a mirror turns axes and shifts oppositely."""
     flipped = motion_b.copy()
     flipped[:, :3, 3] *= -1.0
-    if _hand(motion_a, flipped, rotation)[1] < MIRROR_GAIN * left:
+    if _hand(motion_a, flipped, rotation)[1] < OTHER_GAIN * left:
         raise CalibrationRefused(
             f"the streams turn alike but move oppositely ({left * 1e3:.0f} mm apart)",
             "One stream is mirrored or has swapped axes (left-handed?): check its frame.",
@@ -92,7 +92,9 @@ def _refuse_mirror(motion_a: Array, motion_b: Array, rotation: Array, left: floa
 
 def _refuse_turns(turn_a: Array, b: Array, first: Ints, second: Ints, apart_rad: float) -> None:
     other = logarithm((b[first] @ inverse(b[second]))[:, :3, :3])
-    wrong_way = _align_axes(turn_a, other)[1] < DISAGREE_RAD
+    wrong_way = _align_axes(turn_a, other)[1] < OTHER_GAIN * apart_rad
+    if apart_rad <= DISAGREE_RAD and not wrong_way:
+        return
     raise CalibrationRefused(
         f"no rotation aligns the two streams' turns (they differ by {degrees(apart_rad):.0f} deg)",
         "One of the streams is inverted (a_from_b given as b_from_a), or has its rotations transposed, or its "

@@ -181,8 +181,9 @@ def test_turning_about_one_axis_alone_is_refused():
         solve_hand_eye(a, inverse(z) @ a @ x)
 
 
-def test_a_stream_given_the_wrong_way_round_is_refused():
-    a, b, _, _ = poses(7)
+@pytest.mark.parametrize("turn", [0.5, 0.04])  # [rad] where it is small, turns differ by little either way
+def test_a_stream_given_the_wrong_way_round_is_refused(turn):
+    a, b, _, _ = poses(7, turn=turn)
     with pytest.raises(CalibrationRefused, match="inverted"):
         solve_hand_eye(a, inverse(b))
 
