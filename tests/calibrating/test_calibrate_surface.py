@@ -145,3 +145,11 @@ def test_points_at_one_end_of_a_long_organ_are_placed_without_a_start(run, tmp_p
     assert code == 0, text  # with the middles laid together alone, all 24 sides end 0.8 m away
     place = pose_of(read_result(out, SurfaceResult)).transform.translation
     assert place == pytest.approx(MOVE, abs=5e-3)  # of an origin 0.1 m away, by points of 0.5 mm
+
+
+def test_points_that_are_not_finite_are_left_out_and_told_without_a_start(run, tmp_path, organ):
+    points = patch(organ[1], lambda p: p[:, 2] > -0.01, count=150)
+    points[3:9] = np.nan
+    file = csv(tmp_path / "p.csv", points)
+    code, text = run("calibrate", "surface", file, "--model", organ[0], *MODEL, "--out", tmp_path / "s.toml")
+    assert (code, "6 points were not finite" in text) == (0, True), text

@@ -143,7 +143,7 @@ def _starts(start: Path | None, points: Array, model: SurfaceModel, target: str,
         return [near.matrix]
     if start is not None:
         return [read_transform(start).parent_from_child]
-    middle = points.mean(axis=0)
+    middle = np.nanmean(points, axis=0)  # rows that are not finite are left out, and told, where they are fitted
     turns = [
         np.eye(3)[list(order)] * signs for order in permutations(range(3)) for signs in product((1.0, -1.0), repeat=3)
     ]
