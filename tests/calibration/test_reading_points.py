@@ -208,7 +208,7 @@ SLICER5 = """# Markups fiducial file version = 5.4
 # columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID
 1,1,2,3,0,0,0,1,1,1,0,nose,,,2,0
 2,0,0,0,0,0,0,1,1,1,0,ear,,,0,0
-3,9,9,9,0,0,0,1,1,1,0,brow,,,1,0
+3,,,,0,0,0,1,1,1,0,brow,,,1,0
 4,-322,0,-36,0,0,0,1,1,1,0,chin,,,3,0
 5,4,5,6,0,0,0,1,1,0,0,lip,,,2,0
 6,7,8,9,0,0,0,1,1,1,0,,,,2,0
@@ -216,7 +216,7 @@ SLICER5 = """# Markups fiducial file version = 5.4
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-@pytest.mark.parametrize("before_status", ["", "\r"], ids=["", "as Slicer 5 writes on Windows"])
+@pytest.mark.parametrize("before_status", ["", "\r"], ids=["", "with a carriage return"])
 def test_a_newer_fiducial_list_says_which_points_are_placed_and_selected(tmp_path, end, before_status):
     text = SLICER5.replace("\n", end)
     for status in "0123":
@@ -234,9 +234,10 @@ def test_a_newer_fiducial_list_says_which_points_are_placed_and_selected(tmp_pat
     ("old", "new", "says"),
     [
         (",1,1,0,", ",1,0,0,", r"got none \(not placed.*not selected.*Place and select"),
-        (",2,0\n", ",7,0\n", "'7' for the status of nose"),
+        (",2,0\n", ",7,0\n", r"\['7', '0'\] of nose beyond them"),
+        ("nose", "nose, tip", r"\['', '2', '0'\] of nose beyond them"),
     ],
-    ids=["none is selected", "another status"],
+    ids=["none is selected", "another status", "a comma without quotes"],
 )
 def test_a_newer_fiducial_list_without_a_usable_point_is_refused(tmp_path, old, new, says):
     (tmp_path / "a.fcsv").write_text(SLICER5.replace(old, new))

@@ -144,9 +144,9 @@ def pair_points(source: NamedPoints, target: NamedPoints, by: By = "name") -> Po
 def _ordered(names: Sequence[str], partners: Sequence[str]) -> tuple[str, ...]:
     """Return which pairs the order makes, and whose names, which both lists have, say otherwise."""
     pairs = [name if name == other else f"{name} with {other}" for name, other in zip(names, partners, strict=True)]
-    other = [name for name, partner in zip(names, partners, strict=True) if name != partner and name in partners]
-    doubt = f"the names of {', '.join(other)} pair them otherwise: is the order right?"
-    return (f"paired by order: {', '.join(pairs)}", *((doubt,) if other else ()))
+    astray = [name for name, partner in zip(names, partners, strict=True) if name != partner and name in partners]
+    doubt = f"the names of {', '.join(astray)} pair them otherwise: is the order right?"
+    return (f"paired by order: {', '.join(pairs)}", *((doubt,) if astray else ()))
 
 
 def read_pairs(path: Path) -> PointPairs:
@@ -261,7 +261,7 @@ def _fcsv(path: Path) -> NamedPoints:
     """Read Slicer's older list: RAS where it does not say otherwise (files before 4.11 did not).
 
     From 5.2 on each row has two values more than the header names: the position status, and whether the point was made
-    by itself; on Windows a carriage return stands before them.
+    by itself; a carriage return may stand before them.
     """
     lines = text_of(path).replace("\r,", ",").splitlines()
     stated = {
@@ -291,10 +291,10 @@ def _mark(number: int, row: list[str], columns: list[str]) -> tuple[str, list[fl
     """Return a row's name, place and why it is not used; raise ValueError or IndexError where it is torn."""
     cells = dict(zip(columns, row, strict=False))
     name = row[columns.index("label")] or cells.get("id") or str(number)
-    status = row[len(columns)].strip() if len(row) > len(columns) else PLACED
-    if status not in ("", *"0123"):
-        raise ValueError(f"{status!r} for the status of {name}, which is 0 to 3")
-    place = [float(row[columns.index(axis)]) for axis in "xyz"]
+    status, *others = [cell.strip() for cell in row[len(columns) :]] or [PLACED]
+    if len(others) > 1 or status not in ("", *"0123"):
+        raise ValueError(f"{row[len(columns) :]} of {name} beyond them, of which the first is a status, 0 to 3")
     if status not in ("", PLACED):
         return name, [], NOT_PLACED
+    place = [float(row[columns.index(axis)]) for axis in "xyz"]
     return name, place, NOT_SELECTED if cells.get("sel", "").strip() == "0" else ""
