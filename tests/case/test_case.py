@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -91,6 +92,13 @@ def test_a_structure_without_a_grid_is_named_with_those_that_have_one(imported):
 def test_a_wrong_key_is_named(imported, tmp_path, old, new, told):
     with pytest.raises(CaseError, match=told):
         Case.load(edited(imported[0], tmp_path, old, new))
+
+
+def test_a_path_of_one_point_is_no_path(imported, tmp_path):
+    text = (imported[0] / "case.toml").read_text()
+    entry, target = (re.search(rf"^{key} = (.*)$", text, re.MULTILINE)[1] for key in ("entry", "target"))
+    with pytest.raises(CaseError, match=r"a path from plan\.entry to plan\.target; got one point"):
+        Case.load(edited(imported[0], tmp_path, f"entry = {entry}", f"entry = {target}"))
 
 
 def test_a_changed_file_is_refused_by_its_hash(imported, tmp_path):

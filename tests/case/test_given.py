@@ -18,6 +18,7 @@ MARKS = (
     "name,kind,x,y,z\numbilicus,fiducial,0.0,-100.0,0.0\nxiphoid,fiducial,-50.0,-94.0,0.0\n"
     "rib tip,fiducial,-50.0,-80.0,50.0\nnipple,verification,-50.0,-80.0,-50.0\n"
 )
+IN_METRES = re.sub(r"-?\d+\.0", lambda number: f"{float(number[0]) / 1e3:g}", MARKS)
 
 
 @pytest.fixture
@@ -116,6 +117,7 @@ def test_landmarks_are_read_as_spreadsheets_write_them(tmp_path, text):
         (MARKS.replace("xiphoid", "xi\0phoid"), "a name.*line 3"),
         (MARKS.replace(",", ";").replace("-94.0", "1.094,0"), "three numbers.*line 3"),
         (MARKS.replace("verification", "fiducial"), "a verification landmark.*got none.*Keep one back"),
+        (IN_METRES, "one line.*--units and --axes"),
         (MARKS.replace("xiphoid", "umbilicus"), "names that differ.*Rename"),
     ],
 )

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from twinguide.case import Landmark, Surface
 from twinguide.errors import CaseError
-from twinguide.importing.geometry import vertex_normals
-from twinguide.importing.reading import Axes, Units, read_text, to_image
+from twinguide.importing.geometry import in_mm, vertex_normals
+from twinguide.importing.reading import IN_THE_SAME, Axes, Units, read_text, to_image
 
 Array = NDArray[np.float64]
 COLUMNS = ["name", "kind", "x", "y", "z"]
@@ -75,8 +75,11 @@ def place_landmarks(skin: Surface, entry: Array) -> list[Landmark]:
     free = (distance > NEAREST_M) & (distance < FARTHEST_M) & (normals[:, 1] < POSTERIOR_LIMIT)
     candidates = skin.vertices[free]
     if len(candidates) < FIDUCIALS + VERIFICATIONS:
-        got = f"{len(candidates)} points"
-        raise CaseError("skin about the entry for nine landmarks", got, "landmarks", "Give a landmarks.csv.")
+        raise CaseError(
+            f"skin in front or at the side, within {FARTHEST_M * 1e3:.0f} mm of the entry, for nine landmarks",
+            f"{len(candidates)} points of it", f"the skin about {in_mm(entry)}",
+            "Give a landmarks.csv, or an entry that does not face the table.",
+        )  # fmt: skip
     chosen = [int(np.linalg.norm(candidates - entry, axis=1).round(7).argmax())]
     while len(chosen) < FIDUCIALS + VERIFICATIONS:
         apart = np.linalg.norm(candidates[:, None] - candidates[chosen][None], axis=2).min(axis=1)
@@ -99,7 +102,9 @@ def check_spread(landmarks: list[Landmark], where: str) -> None:
     spread = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
     if spread[1] < APART_M:
         got = f"{spread[1] * 1e3:.1f} mm off a line"
-        raise CaseError("fiducials that do not lie on one line", got, where, "Spread them over the skin.")
+        raise CaseError(
+            "fiducials that do not lie on one line", got, where, f"Spread them over the skin. {IN_THE_SAME}"
+        )
     if len(points) == len(landmarks):
         next_step = "Keep one back: make a fiducial a verification, or add one."
         raise CaseError("a verification landmark, which the registration does not use", "none", where, next_step)

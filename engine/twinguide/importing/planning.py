@@ -76,7 +76,7 @@ def check_plan(plan: Plan, structure: Surface, where: str) -> None:
     if not low <= length <= high:
         raise CaseError(
             f"a path of {low * 1e3:.0f} to {high * 1e3:.0f} mm, as needles are",
-            f"{length * 1e3:.0f} mm from entry to target", where, "The entry lies on the skin.",
+            f"{length * 1e3:.0f} mm from entry to target", where, "Give an entry on the skin.",
         )  # fmt: skip
 
 

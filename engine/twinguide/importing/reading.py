@@ -61,7 +61,7 @@ def read_surface(path: Path) -> tuple[Array, Triangles]:
     """Return vertices, (n, 3), in the file's own units and axes, and triangles, (m, 3); raise CaseError."""
     if not path.is_file() or path.stat().st_size == 0:
         got = "an empty file" if path.is_file() else "a folder" if path.is_dir() else "a name that leads to no file"
-        raise CaseError("a file with a surface", got, str(path), "Save the surface anew, or take this away.")
+        raise CaseError("a readable surface", got, str(path), "Save the surface anew, or take this away.")
     try:
         if path.suffix.lower() == ".stl":
             _check_stl(path)
