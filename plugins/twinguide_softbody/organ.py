@@ -83,6 +83,7 @@ class SoftBody:
         held = held or Surroundings()
         around = partial(constraints.surroundings, young_pa=mixture.tissues[0].young_pa, held=held)
         self._held = around(vertices, tetrahedra)
+        # As wide as the corners want: so the mesh's error is no other patch's.
         reach_m = constraints.patch_reach(vertices[: self.body.corners], target, patch_radius_m)
         self._patch = constraints.patch_weights(vertices, target, reach_m)
         self._patch_row = sp.csr_matrix(self._patch)
