@@ -19,7 +19,7 @@ from twinguide.errors import CaseError
 
 from .mesh import EDGES, Array, Indices, check_materials, check_mesh, shape_functions
 
-OF_TEN = 8  # times the work of a tetrahedron of 4 nodes
+OF_TEN = 8  # times the work of a tetrahedron of 4 nodes, at most; 5 where a body is small
 STIFFEST_N_M = 1e12  # a spring's, up to where steps are right to what they say; at 1e16 they are millimetres off
 
 
@@ -84,7 +84,7 @@ class Body:
 
     @property
     def work(self) -> int:
-        """As many tetrahedra of 4 nodes take the same time for a step (`benchmarks/softbody.py --only mesh`)."""
+        """How many tetrahedra of 4 nodes take as long for a step (`benchmarks/softbody.py --only mesh`)."""
         return len(self.elements) * (1 if self.elements.shape[1] == 4 else OF_TEN)
 
     @property

@@ -26,7 +26,7 @@ class SoftbodyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     backend: Literal["auto", "cpu", "cuda"] = "auto"
     material: Literal["neo_hookean", "corotational", "linear"] = "neo_hookean"
-    nodes: Literal[4, 10] = 4  # of each tetrahedron: 10 bend without locking, and cost as much as 8 tetrahedra of 4
+    nodes: Literal[4, 10] = 4  # of each tetrahedron: 10 bend without locking, in five to eight times the time
     reduced: Literal["off", "auto"] = "off"  # the fast path where its model is kept; what a run answers hangs on that
     ahead_ms: Annotated[float, Meta(ge=0, le=150)] = 45.0  # after the newest exposure: when the result will be seen
     young_pa: NonNegative = 0.0  # of the organ, instead of what the case tells; 0: the case's, or the literature's
