@@ -62,7 +62,7 @@ class Loop:
     _message_faults: dict[str, str] = field(default_factory=dict[str, str])  # type and sender -> what is wrong
     _findings: tuple[Finding, ...] = ()
     _panel: tuple[PanelRow, ...] = ()
-    _assessed_step: str = ""  # of the procedure, for which findings and panel were made
+    _assessed: tuple[str, bool] = ("", False)  # the step and the trust in the target that findings and panel know
 
     def frame(self) -> Shown:
         """Make one frame, seen at one display time, from what is known now."""
@@ -80,12 +80,12 @@ class Loop:
 
         flow = self.workflow
         draws = self._draws(timing)
-        fresh = self.frames % GUIDANCE_EVERY == 0 or self._assessed_step != flow.step
+        fresh = self.frames % GUIDANCE_EVERY == 0 or self._assessed[0] != flow.step
         view = self.twin.at(timing, flow.registration, flow.state, deform=draws, judge=not fresh)
         self.ledger.lap("twin")
 
         marks = tuple(mark for part in self.overlays for mark in part(view))
-        if fresh:
+        if fresh or self._assessed[1] != view.target_status.trusted:
             self._assess(view, timing)
         if self.rehearsal:
             self.rehearsal.watch(view, self._findings)
@@ -114,7 +114,7 @@ class Loop:
         return shown
 
     def _assess(self, view: TwinView, timing: FrameTiming) -> None:
-        self._assessed_step = self.workflow.step
+        self._assessed = self.workflow.step, view.target_status.trusted
         self._findings = ranked(finding for part in self.guidance for finding in part(view))
         self._panel = panel_of(view, self._findings, self.twin.training_progress, self._faults(timing))
 

@@ -64,14 +64,18 @@ def story(watch_module, healthy):
     return between
 
 
+def marked(frame):
+    return frame.structures["target"].state in MARKED
+
+
 def states(frames, name):
     return [f.structures[name].state for f in frames]
 
 
 def test_a_healthy_run_is_unmarked(healthy):
     frames = guided(healthy)
-    marked = [f for f in frames if any(s.state in MARKED for s in f.structures.values())]
-    assert len(marked) <= 0.02 * len(frames)
+    with_marks = [f for f in frames if any(s.state in MARKED for s in f.structures.values())]
+    assert len(with_marks) <= 0.02 * len(frames)
 
 
 def test_the_needle_reaches_the_target_as_shown(healthy):
@@ -81,7 +85,7 @@ def test_the_needle_reaches_the_target_as_shown(healthy):
 
 def test_findings_are_one_frame_old_at_most_and_new_at_every_step(healthy):
     pairs = list(pairwise(healthy))
-    kept = [b.findings == a.findings for a, b in pairs if b.frame % 2 and a.step == b.step]
+    kept = [b.findings == a.findings for a, b in pairs if b.frame % 2 and a.step == b.step and marked(a) == marked(b)]
     anew = [b.findings != a.findings for a, b in pairs if b.frame % 2 == 0 and b.step == "guide" and "needle" in b.tips]
     assert len(kept) > 2000
     assert all(kept)
@@ -90,6 +94,12 @@ def test_findings_are_one_frame_old_at_most_and_new_at_every_step(healthy):
     turning = [b for a, b in pairs if a.step != b.step]
     assert all(b.text != a.text for a, b in pairs if a.step != b.step)
     assert any(b.frame % 2 for b in turning)  # also where the frame is an odd one
+
+
+def test_the_panel_says_in_the_same_frame_that_the_target_is_marked_or_no_longer(story):
+    turning = [(a, b) for a, b in pairwise(story(0.0, BUMP_S + 1.0)) if marked(a) != marked(b)]
+    assert {b.frame % 2 for _, b in turning} == {0, 1}
+    assert all(b.text != a.text for a, b in turning)
 
 
 def test_before_the_registration_nothing_is_shown(healthy):
@@ -134,10 +144,10 @@ def test_a_reference_that_is_not_seen_is_said_and_hides_what_hangs_on_it(story):
 
 def test_a_cough_is_out_of_model_and_closes_the_gate(story):
     frames = story(COUGH_S, COUGH_S + 1.5)
-    marked = [f for f in frames if f.structures["target"].state == "degraded"]
-    assert marked
-    assert "out of model" in marked[0].structures["target"].reason
-    assert not any(f.gate_open for f in marked[3:])
+    degraded = [f for f in frames if f.structures["target"].state == "degraded"]
+    assert degraded
+    assert "out of model" in degraded[0].structures["target"].reason
+    assert not any(f.gate_open for f in degraded[3:])
 
 
 def test_a_body_on_the_headset_out_of_sight_is_said_and_the_overlay_stays(story):
