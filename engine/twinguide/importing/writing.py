@@ -117,7 +117,9 @@ def write(given: Source, patient: Patient, made: Made, folder: Path, out: Path) 
         Case.load(folder)
         _move(folder, out)
     except OSError as error:
-        raise CaseError("a folder that can be written", str(error.strerror), str(out), _remedy(error)) from error
+        raise CaseError(
+            "a folder that can be written", error.strerror or str(error), str(out), _remedy(error)
+        ) from error
     except CaseError as error:
         where = f"what {given.folder} would make"
         raise CaseError(error.wanted, error.got, where, "Check its plan.toml, landmarks.csv and names.") from error
