@@ -9,8 +9,8 @@ import msgspec
 from twinguide.bus.finite import first_flaw
 from twinguide.frames import p95_from_covariance
 from twinguide.messages import Finding
-from twinguide.render.catalogue import text
 from twinguide.scene import PanelRow, TwinView
+from twinguide.wording import text
 
 MINUTE_NS = 60_000_000_000
 TELL_VERIFIED_MIN, VERIFY_AGAIN_MIN = 5.0, 15.0  # since landmarks were verified: told, and asked for anew

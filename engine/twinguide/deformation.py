@@ -13,7 +13,7 @@ from twinguide.embedding import Embedding, embed
 from twinguide.errors import BusError
 from twinguide.frames import CHI_95
 from twinguide.messages import Solution
-from twinguide.render.catalogue import text
+from twinguide.wording import text
 
 EYE = np.eye(3)
 JUDGED_AT = 64  # points of a structure, spread over its surface, at which its error is judged

@@ -20,11 +20,11 @@ from twinguide.ledger import Ledger
 from twinguide.messages import Command, Exposure, Finding, Message, Shown
 from twinguide.person import Person
 from twinguide.rehearsal import Rehearsal
-from twinguide.render.catalogue import text
 from twinguide.scene import Mark, PanelRow, Scene, TwinView
 from twinguide.showing import shown_of
 from twinguide.twin import Twin
 from twinguide.wearer import Wearer
+from twinguide.wording import text
 from twinguide.workflow import Workflow
 from twinguide.xr.base import FrameTiming, Hand, HandName, Headset, View
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from twinguide.clock import MS, SECOND
 from twinguide.frames import Pose, Transform, pose_covariance, rotation_from_vector
 from twinguide.messages import Exposure, PoseWire
-from twinguide.render.catalogue import text
 from twinguide.scenario import Tool
+from twinguide.wording import text
 from twinguide_calibration import HeadsetSettings, Sighting, StageState, stage_ahead, stage_start, stage_update
 from twinguide_calibration.rigid import perturb
 

@@ -35,10 +35,10 @@ from twinguide.messages import (
     Training,
     WorkflowState,
 )
-from twinguide.render.catalogue import text
 from twinguide.scenario import Scenario
 from twinguide.scene import Point, Status, StructureView, TwinView
 from twinguide.trust import Trust
+from twinguide.wording import text
 from twinguide.xr.base import FrameTiming
 
 Array = NDArray[np.float64]

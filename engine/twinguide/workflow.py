@@ -27,8 +27,8 @@ from twinguide.registering import (
     unused_landmarks,
     verification_error,
 )
-from twinguide.render.catalogue import text
 from twinguide.scenario import RegistrationSettings
+from twinguide.wording import text
 
 Step = Literal["setup", "calibrate", "register", "verify", "confirm", "train", "guide", "review"]
 Array = NDArray[np.float64]

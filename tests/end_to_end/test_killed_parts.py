@@ -37,7 +37,7 @@ def test_without_the_solver_the_organ_follows_its_target_rigidly_and_is_marked(k
     livers = [f.structures["liver"] for f in killed["softbody"]]
     assert [state for state, _ in itertools.groupby(v.state for v in livers)][:2] == ["valid", "degraded"]
     marked = [v for v in livers if v.state == "degraded"]
-    assert marked[0].reason == "no solver tells the organ's shape"
+    assert marked[0].reason == "the organ's shape is not solved"
     assert max(v.p95_mm for v in marked) >= 5.1  # the contract's for a rigid organ, and the motion's own on top
     assert all(f.target is not None and f.structures["target"].state == "valid" for f in killed["softbody"])
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twinguide import wording
 from twinguide.errors import RenderError
 from twinguide.frames import Transform
-from twinguide.render import catalogue, hanging, panels
+from twinguide.render import hanging, panels
 from twinguide.render.glyphs import CAPITAL_EM, make_atlas
 from twinguide.scene import Status
 from twinguide.xr.base import View
@@ -135,7 +136,7 @@ def test_severities_are_told_by_shape_and_word():
     icons = {ATLAS.index[name] for name in ("advisory", "caution", "warning")}
     corners = {tuple(ATLAS.corners[i]) for i in icons}
     assert corners <= {tuple(place) for place in page.place}
-    for kind, word in catalogue.SEVERITY_WORDS.items():
+    for kind, word in wording.SEVERITY_WORDS.items():
         expected = [tuple(ATLAS.corners[i]) for i in ATLAS.indices(word)]
         placed = [tuple(place) for place in page.place]
         assert any(placed[i : i + len(word)] == expected for i in range(len(placed))), kind
@@ -156,7 +157,7 @@ def test_too_many_rows_are_counted_and_not_lost_silently():
     rows = tuple(("normal", f"row {n}") for n in range(60))
     page = panels.Typesetter(ATLAS).page(rows, 20.0)
     room = panels.MOST_EM - 2.0 * panels.LINE_EM - panels.GAP_EM  # of the row that counts
-    more = catalogue.text("more_rows", count=60 - int(room / panels.LINE_EM))
+    more = wording.text("more_rows", count=60 - int(room / panels.LINE_EM))
     expected = [tuple(ATLAS.corners[i]) for i in ATLAS.indices(more)]
     assert [tuple(place) for place in page.place][-len(more) :] == expected
 
@@ -213,7 +214,7 @@ def test_a_panel_keeps_the_gravest_rows():
     shown = sum(first(f"calm row {n}") is not None for n in range(12))
     assert 0 < shown < 12
     left_out = 12 - shown + 1
-    assert first(catalogue.text("more_rows", count=left_out)) is not None
+    assert first(wording.text("more_rows", count=left_out)) is not None
     assert [first(word) is not None for word in ("WARNING", "CAUTION")] == [True, True]
 
 
@@ -231,14 +232,14 @@ def test_an_unknown_character_shows_as_a_question_mark():
 
 def test_an_unknown_text_or_a_missing_value_is_named():
     with pytest.raises(RenderError, match="no_such_text"):
-        catalogue.text("no_such_text")
+        wording.text("no_such_text")
     with pytest.raises(RenderError, match="value_mm"):
-        catalogue.text("target_depth")
+        wording.text("target_depth")
 
 
 def test_every_display_state_and_severity_has_a_word():
-    assert set(catalogue.STATE_WORDS) == {"valid", "predicted", "degraded", "hidden", "unconfirmed"}
-    words = [w for w in catalogue.STATE_WORDS.values() if w] + list(catalogue.SEVERITY_WORDS.values())
+    assert set(wording.STATE_WORDS) == {"valid", "predicted", "degraded", "hidden", "unconfirmed"}
+    words = [w for w in wording.STATE_WORDS.values() if w] + list(wording.SEVERITY_WORDS.values())
     assert len(set(words)) == len(words)
 
 

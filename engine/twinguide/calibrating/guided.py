@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from twinguide.calibrating.pivot import divot_of, result_of
 from twinguide.calibrating.result import PivotResult, write_result
 from twinguide.clock import MS, SECOND
-from twinguide.render.catalogue import text
+from twinguide.wording import text
 from twinguide_calibration import CalibrationRefused, PivotFit, calibrate_pivot, compare_pivots
 from twinguide_calibration.pivot import SIDES
 

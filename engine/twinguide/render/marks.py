@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from twinguide import wording
 from twinguide.frames import CHI_95, Array, Transform, skew
 from twinguide.messages import DisplayState
-from twinguide.render import catalogue
 from twinguide.scene import Ellipsoid, Label, Line, Mark, Ring, Scene, Status, ToolView, TwinView
 
 Colour = tuple[float, float, float]
@@ -166,7 +166,7 @@ def _orientation(out: FrameMarks, twin: TwinView, reference_from_image: Transfor
         colour = (LETTER_COLOUR[0] * strength, LETTER_COLOUR[1] * strength, LETTER_COLOUR[2] * strength)
         start, end = (centre + direction * (reach + part * LETTER_GAP_M) for part in (0.25, 0.75))
         out.lines.append(line(start, end, colour, 1.4, opacity=0.8))
-        out.words.append(Words(letter, catalogue.text(key), colour, 0.8))
+        out.words.append(Words(letter, wording.text(key), colour, 0.8))
 
 
 def _path_and_target(out: FrameMarks, twin: TwinView, place: Field) -> None:
@@ -308,4 +308,4 @@ def _state_text(status: Status) -> str:
     reason = status.reason
     if len(reason) > REASON_LETTERS:
         reason = f"{reason[:REASON_LETTERS].rsplit(' ', 1)[0]}…"
-    return ": ".join(word for word in (catalogue.STATE_WORDS[status.state], reason) if word)
+    return ": ".join(word for word in (wording.STATE_WORDS[status.state], reason) if word)

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.render import catalogue
+from twinguide import wording
 from twinguide.render.glyphs import Atlas
 from twinguide.scene import PanelRow, Scene
 
@@ -50,9 +50,9 @@ class Page:
 def panel_rows(scene: Scene) -> tuple[PanelRow, ...]:
     """Return all rows of a scene's panel: its own, and why something is hidden, lost, degraded or unconfirmed."""
     if scene.start_screen:
-        title: tuple[PanelRow, ...] = (("title", catalogue.text("title")),)
-        use: list[PanelRow] = [("normal", row) for row in catalogue.INTENDED_USE[1:]]
-        return (*title, ("caution", catalogue.INTENDED_USE[0]), *use, *scene.panel)
+        title: tuple[PanelRow, ...] = (("title", wording.text("title")),)
+        use: list[PanelRow] = [("normal", row) for row in wording.INTENDED_USE[1:]]
+        return (*title, ("caution", wording.INTENDED_USE[0]), *use, *scene.panel)
     titles = tuple(row for row in scene.panel if row[0] == "title")
     own = _own_rows(scene)
     told = {words.partition(": ")[2] for _, words in own}  # a reason is told once, with what it hides
@@ -63,24 +63,24 @@ def _own_rows(scene: Scene) -> list[PanelRow]:
     """Return what the wearer must know before anything else: why something is not shown as usual."""
     twin, rows = scene.twin, list[PanelRow]()
     if not scene.overlay_on:
-        rows.append(("advisory", catalogue.text("overlay_off")))
+        rows.append(("advisory", wording.text("overlay_off")))
     if twin.reference_from_image is None:
-        reason = twin.registration.reason or catalogue.text("not_placed_reason")
-        rows.append(("advisory", catalogue.text("not_placed", reason=reason)))
+        reason = twin.registration.reason or wording.text("not_placed_reason")
+        rows.append(("advisory", wording.text("not_placed", reason=reason)))
     elif twin.stage_from_reference is None:
-        reason = twin.stage_reason or catalogue.text("reference_lost")
-        rows.append(("caution", catalogue.text("not_placed", reason=reason)))
+        reason = twin.stage_reason or wording.text("reference_lost")
+        rows.append(("caution", wording.text("not_placed", reason=reason)))
     else:
         rows.extend(_state_rows(scene))
     for name, status in twin.lost.items():
         key = "tool_lost" if status.reason else "tool_lost_bare"
-        rows.append(("caution", catalogue.text(key, name=name, reason=status.reason)))
+        rows.append(("caution", wording.text(key, name=name, reason=status.reason)))
     return rows
 
 
 def panel_text(scene: Scene) -> tuple[str, ...]:
     """Return the panel's rows as they read, with the severity's word, for the record of what was shown."""
-    words = {**dict.fromkeys(COLOURS, ""), **catalogue.SEVERITY_WORDS}
+    words = {**dict.fromkeys(COLOURS, ""), **wording.SEVERITY_WORDS}
     return tuple(f"{words[kind]} {row}".strip() for kind, row in panel_rows(scene))
 
 
@@ -90,8 +90,8 @@ def _state_rows(scene: Scene) -> list[PanelRow]:
     twin = scene.twin
     shown = [(name, view.status) for name, view in (*twin.structures.items(), *twin.tools.items())]
     for name, status in (*shown, *((("target", twin.target_status),) if twin.target else ())):
-        if catalogue.STATE_WORDS[status.state]:
-            groups.setdefault((catalogue.STATE_WORDS[status.state], status.reason), []).append(name)
+        if wording.STATE_WORDS[status.state]:
+            groups.setdefault((wording.STATE_WORDS[status.state], status.reason), []).append(name)
     out: list[PanelRow] = []
     parts = [*twin.structures, *(("target",) if twin.target else ())]
     for (word, reason), names in groups.items():
@@ -101,7 +101,7 @@ def _state_rows(scene: Scene) -> list[PanelRow]:
             all_but = f"all but {', '.join(others)}" if others else "all"
             listed = ", ".join((*(name for name in names if name not in parts), all_but))
         key = "structure_state" if reason else "structure_state_bare"
-        out.append(("caution", catalogue.text(key, word=word, names=listed.replace("_", " "), reason=reason)))
+        out.append(("caution", wording.text(key, word=word, names=listed.replace("_", " "), reason=reason)))
     return out
 
 
@@ -170,7 +170,7 @@ class Typesetter:
         room = max(min(height - 2.0 * PADDING_EM, MOST_EM), ONE_EM)
         if len(rows) > 1 and room < _height("title", 1, headed) + 2.0 * _height("caution", 1, headed):
             kind, words = min(rows, key=lambda row: GRAVEST_FIRST.index(row[0]))
-            rows, headed = [(kind, catalogue.text("one_of", row=words, count=len(rows)))], False
+            rows, headed = [(kind, wording.text("one_of", row=words, count=len(rows)))], False
         several: list[SetRow] = [(kind, self._lines_of(kind, words, width, headed)) for kind, words in rows]
         for kind, lines in _fitting(several, room, headed):
             y = self._row(parts, kind, lines, y, headed)
@@ -183,7 +183,7 @@ class Typesetter:
         if kind == "title":
             return wrap(self.atlas, words, (width - 2.0 * SPINNER_EM) / TITLE_EM)
         if kind != "normal":
-            words, width = words if headed else f"{catalogue.SEVERITY_WORDS[kind]} {words}", width - ICON_EM
+            words, width = words if headed else f"{wording.SEVERITY_WORDS[kind]} {words}", width - ICON_EM
         return wrap(self.atlas, words, width if headed else width - 2.0 * SPINNER_EM)
 
     def _row(
@@ -197,7 +197,7 @@ class Typesetter:
             parts.append(_moved(self._glyphs(np.array([self.atlas.index[kind]]), colour, 1.0, False), left, top))
             left += ICON_EM
             if headed:
-                parts.append(_moved(self._set(catalogue.SEVERITY_WORDS[kind], colour, 0.9, True), left, top))
+                parts.append(_moved(self._set(wording.SEVERITY_WORDS[kind], colour, 0.9, True), left, top))
                 y, colour = top, COLOURS["normal"]
         for one in lines:
             y -= LINE_EM * size
@@ -238,8 +238,8 @@ def _fitting(rows: Sequence[SetRow], room: float, headed: bool) -> Sequence[SetR
     if not others:
         return [kept[number] for number in sorted(kept)]
     severity: PanelKind = "warning" if "warning" in others else "caution" if "caution" in others else "normal"
-    word = "" if headed or severity == "normal" else f"{catalogue.SEVERITY_WORDS[severity]} "
-    more = [f"{word}{catalogue.text('more_rows', count=len(rows) - len(kept))}"]
+    word = "" if headed or severity == "normal" else f"{wording.SEVERITY_WORDS[severity]} "
+    more = [f"{word}{wording.text('more_rows', count=len(rows) - len(kept))}"]
     return [*(kept[number] for number in sorted(kept)), (severity, more)]
 
 

@@ -1,4 +1,4 @@
-"""The one catalogue of what stands on the screen: change a text here and it changes everywhere."""
+"""What the wearer reads, in one place; a reason that an error or a part gives stands beside it in its own words."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ TEXTS: Mapping[str, str] = {
     "overlay_off": "Overlay off",
     "not_placed": "No overlay: {reason}",
     "not_placed_reason": "the patient is not registered",
-    "head_lost": "The headset does not know where it is: nothing is laid over the patient",
+    "head_lost": "Headset tracking lost: nothing is laid over the patient",
     "not_verified": "verify the landmarks",
     "not_confirmed": "waits for the wearer",
-    "still": "No part follows the organ's motion: true only while the organ lies as in the scan",
-    "slow": "Pictures come too slowly: what moves is typically seen {value_ms:.0f} ms off its time",
+    "still": "Organ motion is not tracked: valid only while the organ lies as in the scan",
+    "slow": "Frame rate too low: what moves is shown {value_ms:.0f} ms off its time",
     "reference_lost": "the reference is not seen",
     "stage_unsettled": "finding the headset's place by {name}",
     "stage_jumped": "the headset's place, seen by {name}, has jumped",
@@ -43,8 +43,8 @@ TEXTS: Mapping[str, str] = {
     "structure_state": "{word} {names}: {reason}",
     "structure_state_bare": "{word} {names}",
     "phase_unknown": "the scan's breathing phase is not known",
-    "shape_absent": "no solver tells the organ's shape",
-    "shape_rigid": "the organ moves as one piece: {reason}",
+    "shape_absent": "the organ's shape is not solved",
+    "shape_rigid": "the organ is shown rigid: {reason}",
     "shape_partial": "the organ's shape is solved in part: {reason}",
     "tool_lost": "{name} lost: {reason}",
     "tool_lost_bare": "{name} lost",
@@ -97,8 +97,8 @@ TEXTS: Mapping[str, str] = {
 def text(key: str, **values: object) -> str:
     """Return a text with its values filled in; raise RenderError where the key or a value is unknown."""
     if key not in TEXTS:
-        raise RenderError(f"one of the catalogue's texts {sorted(TEXTS)}", repr(key), "twinguide.render.catalogue")
+        raise RenderError(f"one of the catalogue's texts {sorted(TEXTS)}", repr(key), "twinguide.wording")
     try:
         return TEXTS[key].format(**values)
     except (KeyError, ValueError) as error:
-        raise RenderError(f"the values of {TEXTS[key]!r}", f"{sorted(values)}", "twinguide.render.catalogue") from error
+        raise RenderError(f"the values of {TEXTS[key]!r}", f"{sorted(values)}", "twinguide.wording") from error
