@@ -1,5 +1,6 @@
 import ast
 import re
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ ROOT = Path(__file__).parents[2]
 ENGINE = ROOT / "engine/twinguide"
 LOWEST = {"errors": set(), "clock": set(), "frames": {"errors"}, "messages": {"errors", "frames"}}
 OWNERS = {  # heavy packages, and the only files that may import them
+    "pluggy": ("engine/twinguide/hookspecs.py", "engine/twinguide/registry.py", "engine/twinguide/doctor.py"),
+    "zmq": ("engine/twinguide/bus/", "engine/twinguide/hub/", "engine/twinguide/hosting/"),
     "xr": "engine/twinguide/xr/",
     "moderngl": "engine/twinguide/render/",
     "cupy": "engine/twinguide/compute.py",
@@ -108,6 +111,14 @@ def test_a_heavy_package_is_imported_only_by_its_owner(package):
     for file in sources("engine", "calibration", "plugins"):
         if package in {name.split(".")[0] for name in imports(file)}:
             assert file.relative_to(ROOT).as_posix().startswith(OWNERS[package]), file
+
+
+def test_the_page_of_the_design_puts_every_module_in_one_room():
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
+    named = [name for row in rows for names in re.findall(r"`(.*?)`", row) for name in names.split()]
+    modules = {file.stem for file in ENGINE.glob("*.py")} - {"__init__", "__main__"}
+    packages = {file.parent.name for file in ENGINE.glob("*/__init__.py")}
+    assert sorted(name for name in named if name != "shaders/") == sorted(modules | packages)
 
 
 def test_declaring_a_plugin_imports_nothing_heavy():
