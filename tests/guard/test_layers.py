@@ -1,6 +1,5 @@
 import ast
 import re
-import re
 from pathlib import Path
 
 import pytest
