@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from twinguide.clock import SECOND, Clock, ClockReal, ClockVirtual
 from twinguide.composing import finding_fault
 from twinguide.flaws import UNTOLD, Origin
 from twinguide.frames import NO_COVARIANCE, Transform, pose_covariance
-from twinguide.guarding import Guarded
+from twinguide.guarding import HUNG_S, Guarded
 from twinguide.headsets import choose_backend, make_headset
 from twinguide.hookspecs import Guidance, Motion, Operator, Overlay, Solver
 from twinguide.hosting.plan import PartPlan, RunPlan
@@ -45,6 +46,7 @@ from twinguide.wearer import Wearer
 from twinguide.workflow import Workflow
 from twinguide.xr.scripted import HandSource
 
+LOCKSTEP_HUNG_S = 60.0  # of a part called in the frame: its first call may compile for long
 PREPARATION_LIMIT_S = 300.0  # of the run's clock, from setup to guidance
 
 
@@ -199,8 +201,9 @@ def _pivot(run: Run, twin: Twin) -> GuidedPivot | None:
 
 def _guarded(part: Guidance | Overlay, session: Session, method: str, flaw: Callable[[Any], str]) -> Guarded[Any]:
     asked = made(part.make, session.context(part.name), where=f"part {part.name}", method=method)
-    budget_ms = float("inf") if session.plan.virtual else part.budget_ms  # what a run shows must not hang on a clock
-    return Guarded(part.name, getattr(asked, method), budget_ms, flaw, partial(session.withdraw, part.name))
+    virtual = session.plan.virtual  # what such a run shows must not depend on how long anything takes
+    budget_ms, hung_s = (inf, LOCKSTEP_HUNG_S) if virtual else (part.budget_ms, HUNG_S)
+    return Guarded(part.name, getattr(asked, method), budget_ms, flaw, partial(session.withdraw, part.name), hung_s)
 
 
 def _lay_down(loop: Loop, case: Case, scenario: Scenario) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Generic, TypeVar
 
-from twinguide.clock import MS
+from twinguide.clock import MS, SECOND
 from twinguide.scene import TwinView
 
 T = TypeVar("T")
@@ -30,17 +30,19 @@ class Guarded(Generic[T]):
         name: str,
         call: Callable[[TwinView], Iterable[T]],
         budget_ms: float,
-        flaw: Callable[[T], str] = lambda said: "",
+        flaw: Callable[[T], str] = lambda item: "",
         tell: Callable[[str], None] = lambda reason: None,
+        hung_s: float = HUNG_S,
     ) -> None:
-        """Guard `call`; `flaw` tells what is wrong with one thing that it said; `tell` hears of its withdrawal."""
+        """Guard `call`, broken off after `hung_s`; `flaw` checks each item; `tell` hears of the part's withdrawal."""
         self.name, self._call, self._budget_ms, self._flaw, self._tell = name, call, budget_ms, flaw, tell
+        self._hung_s = hung_s
         self.withdrawn = ""  # why
         self._slow = 0.0  # share of the recent frames over budget
 
     @property
     def fault(self) -> str:
-        """That it keeps taking too long; nothing where it does not, or is withdrawn."""
+        """Why the part is slow, if it keeps exceeding its budget; empty otherwise, and once it is withdrawn."""
         slow = self._slow > OFTEN and not self.withdrawn
         return f"{self.name} takes longer than its {self._budget_ms:g} ms" if slow else ""
 
@@ -50,18 +52,20 @@ class Guarded(Generic[T]):
             return []
         start = time.perf_counter_ns()
         try:
-            with _broken_off(HUNG_S):
+            with _broken_off(self._hung_s):
                 out = list(islice(self._call(twin), MOST + 1))
             flaws = [flaw for flaw in map(self._flaw, out) if flaw]
         except (Exception, SystemExit) as error:
             log.exception("part %s failed in the frame", self.name)
             return self._withdraw(f"{type(error).__name__}: {error}")
+        took_ns = time.perf_counter_ns() - start
+        if took_ns > self._hung_s * SECOND:  # it kept the break-off to itself
+            return self._withdraw(f"no answer within {self._hung_s:g} s")
         if len(out) > MOST:
             return self._withdraw(f"wanted at most {MOST} marks or findings in a frame, got more")
         if flaws:
             return self._withdraw(flaws[0])
-        over = time.perf_counter_ns() - start > self._budget_ms * MS
-        self._slow += RECENT * (over - self._slow)
+        self._slow += RECENT * ((took_ns > self._budget_ms * MS) - self._slow)
         return out
 
     def _withdraw(self, reason: str) -> list[T]:
@@ -80,13 +84,17 @@ def _broken_off(seconds: float) -> Generator[None]:
         yield
         return
 
+    armed = True
+
     def break_off(*_: object) -> None:
-        raise TimeoutError(f"no answer within {seconds:g} s")
+        if armed:
+            raise TimeoutError(f"no answer within {seconds:g} s")
 
     handler = signal.signal(signal.SIGALRM, break_off)
     timer = signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
     try:
         yield
     finally:
+        armed = False  # first: an alarm may come at any point of this
         signal.setitimer(signal.ITIMER_REAL, *timer)
         signal.signal(signal.SIGALRM, handler)

@@ -20,7 +20,7 @@ from twinguide.ledger import Ledger
 from twinguide.messages import Command, Exposure, Finding, Message, Shown
 from twinguide.person import Person
 from twinguide.rehearsal import Rehearsal
-from twinguide.scene import Mark, PanelRow, Scene, TwinView
+from twinguide.scene import Mark, PanelRow, Scene
 from twinguide.showing import shown_of
 from twinguide.twin import Twin
 from twinguide.wearer import Wearer
@@ -62,7 +62,7 @@ class Loop:
     _message_faults: dict[str, str] = field(default_factory=dict[str, str])  # type and sender -> what is wrong
     _findings: tuple[Finding, ...] = ()
     _panel: tuple[PanelRow, ...] = ()
-    _assessed: tuple[str, bool] = ("", False)  # the step and the trust in the target that findings and panel know
+    _assessed: tuple[object, ...] = ("",)  # the step, and what else findings and panel rest on
 
     def frame(self) -> Shown:
         """Make one frame, seen at one display time, from what is known now."""
@@ -85,8 +85,11 @@ class Loop:
         self.ledger.lap("twin")
 
         marks = tuple(mark for part in self.overlays for mark in part(view))
-        if fresh or self._assessed[1] != view.target_status.trusted:
-            self._assess(view, timing)
+        basis = (flow.step, view.target_status.state, view.gate_open, view.needle is not None)
+        if assessed := fresh or basis != self._assessed:
+            self._assessed = basis
+            self._findings = ranked(finding for part in self.guidance for finding in part(view))
+            self._panel = panel_of(view, self._findings, self.twin.training_progress, self._faults(timing))
         if self.rehearsal:
             self.rehearsal.watch(view, self._findings)
         overlay = self.wearer.tracked and flow.overlay_on
@@ -107,16 +110,11 @@ class Loop:
         for message in (*flow.changes(), shown):
             self.session.publish(message)
         self.frames += 1
-        if not fresh:  # in the lighter frames; the young only: the old are frozen, see promptness.py
+        if not assessed:  # in the lighter frames; the young only: the old are frozen, see promptness.py
             gc.collect(0)
         self.ledger.lap("record")
         self.ledger.end_frame()
         return shown
-
-    def _assess(self, view: TwinView, timing: FrameTiming) -> None:
-        self._assessed = self.workflow.step, view.target_status.trusted
-        self._findings = ranked(finding for part in self.guidance for finding in part(view))
-        self._panel = panel_of(view, self._findings, self.twin.training_progress, self._faults(timing))
 
     def _draws(self, timing: FrameTiming) -> bool:
         every = self.draw_every[self.workflow.step == "guide"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 
@@ -42,7 +42,7 @@ class Landmarks:
         """Return the landmarks that a step is about."""
         return self.fiducials if step == "register" else self.verification
 
-    def remaining(self, step: str, touched: Iterable[str]) -> list[str]:
+    def remaining(self, step: str, touched: Collection[str]) -> list[str]:
         """Return the landmarks that are still to be touched in a step, in order."""
         return [name for name in self.wanted(step) if name not in touched]
 
@@ -55,6 +55,7 @@ class Touch:
     covariance: NDArray[np.float64]  # (3, 3) [m2], of one sample
     common: NDArray[np.float64]  # (3, 3) [m2], that averaging does not reduce: tip calibration, reference
     surrogate_motion_m: float  # infinite where it was not seen
+    reference_seen: bool = True
 
 
 def landmark_of(name: str, touch: Touch, *, touch_sigma_m: float, still_m: float) -> Landmark:
@@ -65,6 +66,10 @@ def landmark_of(name: str, touch: Touch, *, touch_sigma_m: float, still_m: float
     if len(touch.tips) < 8:
         raise RegistrationRefused(
             "8 or more sightings of the pointer while touching", str(len(touch.tips)), name, "Turn it to the camera."
+        )
+    if not touch.reference_seen:
+        raise RegistrationRefused(
+            "the reference in view while touching", "not seen", name, "Clear the camera's view and touch again."
         )
     if not isfinite(touch.surrogate_motion_m):
         raise RegistrationRefused(

@@ -25,11 +25,6 @@ class Status(msgspec.Struct, frozen=True):  # made for every structure in every 
     horizon_ns: int = 0  # display time minus sample time
     p95_m: float = 0.0  # predicted 95 % error in reference
 
-    @property
-    def trusted(self) -> bool:
-        """Whether it is shown without a mark."""
-        return self.state in ("valid", "predicted")
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Point:

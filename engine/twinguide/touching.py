@@ -30,6 +30,7 @@ def read_touch(bodies: Bodies, since_ns: int, until_ns: int) -> Touch:
     name = bodies.roles["pointer"]
     tool = bodies.tools[name]
     reference = bodies.pose(bodies.roles["reference"], until_ns)
+    seen = bodies.histories[bodies.roles["reference"]].newest_ns >= since_ns  # else it may have moved unseen
     base = bodies.in_stage(reference) if tool.controller else reference  # the frame in which the pointer is seen
     matrices, covariances = bodies.histories[name].samples(since_ns)
     if base is None or not len(matrices):
@@ -45,7 +46,7 @@ def read_touch(bodies: Bodies, since_ns: int, until_ns: int) -> Touch:
     common = inverse.point_covariance(newest.apply(tip)) + tool_turn @ tip_covariance(tool) @ tool_turn.T
     if tool.controller:
         common = common + noise  # a controller's error is slow: no averaging reduces it
-    return Touch(tips, noise, common, _surrogate_motion(bodies, since_ns))
+    return Touch(tips, noise, common, _surrogate_motion(bodies, since_ns), seen)
 
 
 def _surrogate_motion(bodies: Bodies, since_ns: int) -> float:

@@ -120,9 +120,8 @@ class Puncture:
     def _assess_plan(self) -> Iterator[Finding]:
         """Judge the planned path once: a veto stays in view until the plan is changed."""
         plan = self._case.plan
-        missing = self._case.missing
-        if self._options.must_be_known is not None:
-            missing = [name for name in self._options.must_be_known if name in missing]
+        wanted = self._options.must_be_known
+        missing = self._case.missing if wanted is None else [n for n in wanted if n not in self._case.structures]
         if missing:
             yield Finding(
                 name="unchecked", value=float(len(missing)), sigma=0.0, unit="", severity="caution",

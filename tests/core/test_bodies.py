@@ -3,9 +3,10 @@ import pytest
 
 from twinguide.bodies import Bodies
 from twinguide.clock import MS, SECOND
-from twinguide.errors import BusError
+from twinguide.errors import BusError, RegistrationRefused
 from twinguide.frames import Pose, Transform, rotation_from_vector
 from twinguide.messages import Array, Exposure, PoseWire
+from twinguide.registering import landmark_of
 from twinguide.scenario import HeadsetSettings, Scenario, Tool
 from twinguide.touching import read_swing, read_touch
 from twinguide.trust import Move
@@ -215,6 +216,14 @@ def test_a_touch_without_a_sight_of_the_chest_proves_no_breath_hold():
     needle = Tool(role="pointer", tip_mm=(0.0, 0.0, -100.0))
     bodies = bodies_of(patient=Tool(role="reference"), chest=Tool(role="surrogate"), needle=needle)
     assert read_touch(bodies, 0, see(bodies, 30, without=("chest",))).surrogate_motion_m == np.inf
+
+
+def test_a_touch_during_which_the_reference_was_not_seen_is_refused():
+    bodies = bodies_of(patient=Tool(role="reference"), needle=Tool(role="pointer", tip_mm=(0.0, 0.0, -100.0)))
+    see(bodies, 30)
+    until_ns = see(bodies, 30, first=30, without=("patient",))
+    with pytest.raises(RegistrationRefused, match="the reference in view"):
+        landmark_of("f1", read_touch(bodies, 30 * PERIOD, until_ns), touch_sigma_m=3e-4, still_m=1e-3)
 
 
 def test_without_a_camera_a_controller_is_seen_by_the_headset_and_its_error_is_not_averaged():

@@ -3,7 +3,6 @@ from itertools import repeat
 
 import pytest
 
-from twinguide import guarding
 from twinguide.guarding import Guarded
 
 
@@ -54,20 +53,19 @@ def test_what_cannot_be_drawn_withdraws_its_part():
     assert guarded.withdrawn == "not finite"
 
 
-@pytest.mark.parametrize("swallows", [False, True])
-def test_a_part_that_hangs_in_the_frame_is_broken_off_and_withdrawn(monkeypatch, swallows):
-    monkeypatch.setattr(guarding, "HUNG_S", 0.05)
-
+@pytest.mark.parametrize("swallowed", [0, 1, 5])
+def test_a_part_that_hangs_in_the_frame_is_broken_off_and_withdrawn(swallowed):
     def hang(twin):
-        if swallows:
+        for _ in range(swallowed):
             with pytest.raises(TimeoutError):
                 time.sleep(60)
-        time.sleep(60)
+        if swallowed < 5:
+            time.sleep(60)
         return []
 
-    guarded = Guarded("hang", hang, 1.0)
+    guarded = Guarded("hang", hang, 1.0, hung_s=0.05)
     assert guarded(None) == []
-    assert guarded.withdrawn == "TimeoutError: no answer within 0.05 s"
+    assert guarded.withdrawn.endswith("no answer within 0.05 s")
 
 
 def test_a_part_that_would_end_the_program_is_withdrawn():

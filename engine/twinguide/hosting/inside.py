@@ -24,7 +24,7 @@ class InsidePart:
         """Make the part's object; an error is kept in `fault`."""
         try:
             self._instance = make()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._fail(error)
 
     def step(self, t_ns: int, before: int | None) -> Iterable[Message]:
@@ -34,7 +34,7 @@ class InsidePart:
         inbox = self.mailbox.inbox(before)
         try:
             return list(self._instance.step(t_ns, inbox))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._fail(error)
             return ()
 
@@ -44,9 +44,9 @@ class InsidePart:
         if close is not None:
             try:
                 close()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self._fail(error)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         self.fault = f"{type(error).__name__}: {error}"
         logging.getLogger("twinguide.hosting").error("part %s:\n%s", self.part.name, traceback.format_exc())

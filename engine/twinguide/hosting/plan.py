@@ -115,8 +115,9 @@ def permissions_of(plan: RunPlan, registry: Registry) -> Permissions:
 
 def _check_placement(placed: PartPlan, part: Part) -> None:
     where = f"part {placed.name}"
-    if isinstance(part, (Guidance, Overlay)) and placed.placement == "process":
-        raise PluginError("placement inside for what the loop calls in its frame", "process", where)
+    if isinstance(part, (Guidance, Overlay)) and (placed.placement == "process" or placed.interpreter):
+        got = "process" if placed.placement == "process" else f"interpreter {placed.interpreter}"
+        raise PluginError("placement inside, in this Python, for what the loop calls in its frame", got, where)
     if placed.placement == "inside" and placed.interpreter:
         raise PluginError("placement process for an interpreter of its own", "inside", where)
 

@@ -130,7 +130,8 @@ class Hub:
                     zygote.ask(self._forks, child.name, child.boot, spec_fd, log_fd)
                     return
                 except OSError:
-                    self._lose_zygote()
+                    self._lose_zygote()  # which starts this one too
+                    return
             self._start(child, interpreter or sys.executable, spec_fd, log_fd)
         finally:
             os.close(spec_fd)

@@ -240,7 +240,7 @@ SHAPES: dict[type, dict[str, tuple[int, ...]]] = {
     Ellipsoid: {"centre": (3,), "covariance": (3, 3), "scale": (), "colour": (3,)},
     Label: {"position": (3,), "colour": (3,)},
 }
-SIZES = dict.fromkeys(("radius_m", "width_px", "scale"), "a size above zero")
+SIZES = ("radius_m", "width_px", "scale")
 
 
 def mark_fault(mark: object, known: Collection[str] = ()) -> str:
@@ -269,8 +269,10 @@ def mark_fault(mark: object, known: Collection[str] = ()) -> str:
             return f"{type(mark).__name__}.{name}: wanted shape {shape}, got {numbers.shape}"
         if numbers.dtype.kind not in "fiu" or not np.isfinite(numbers).all():
             return f"{type(mark).__name__}.{name}: wanted finite numbers, got {value}"
-        if (name in SIZES and not numbers > 0) or (name == "colour" and ((numbers < 0) | (numbers > 1)).any()):
-            return f"{type(mark).__name__}.{name}: wanted {SIZES.get(name, 'parts of 0 to 1')}, got {value}"
+        if name in SIZES and numbers <= 0:
+            return f"{type(mark).__name__}.{name}: wanted a size above zero, got {value}"
+        if name == "colour" and ((numbers < 0) | (numbers > 1)).any():
+            return f"{type(mark).__name__}.colour: wanted three parts of 0 to 1, got {value}"
     return ""
 
 
