@@ -14,11 +14,12 @@ from math import degrees, hypot, sqrt
 import numpy as np
 
 from twinguide_calibration.hand_eye_fit import TURN_MORE, Final, Problem, iterate, refine
-from twinguide_calibration.hand_eye_result import HandEyeFit, gated, lengths_of, result_of
+from twinguide_calibration.hand_eye_result import HandEyeFit, gated, lengths_of, result_of, widened
 from twinguide_calibration.hand_eye_start import SCALE_FLOOR, length_ratio, park
 from twinguide_calibration.interpolation import interpolate_poses
 from twinguide_calibration.lag_profile import SIGMAS_APART, repeated
 from twinguide_calibration.latency import checked_stream, pose_lags
+from twinguide_calibration.linear import squared_lengths
 from twinguide_calibration.parts import alike, in_motion, rows_told, same, two_groups
 from twinguide_calibration.poses import check_poses
 from twinguide_calibration.refused import CalibrationRefused
@@ -27,6 +28,9 @@ from twinguide_calibration.similarity import is_other
 from twinguide_calibration.weights import serial_inflation
 
 LEAST_POSES = 5
+TAIL_WIDTHS = 3.0  # of the biweight: rejected pairs within are the noise's tail where there are many
+TAIL_MOST = 0.1  # of the pairs
+DISAGREE = 0.05  # two answers from the same pairs are so far apart so seldom, were they from pairs of their own
 MANY_STILL = 0.25  # of the pairs, of one pose: more hide the rest
 
 
@@ -37,7 +41,7 @@ def solve_hand_eye(
 
     `covariance_a`, `covariance_b`, shape (6, 6) or (n, 6, 6), perturbation on the right, are those of the poses; give
     both or none. Raises CalibrationRefused for fewer than 5 usable pairs, turning about one axis, streams that show no
-    common rigid body, and an X known worse than `p95_max` [m].
+    common rigid body, and an X or Z known worse than `p95_max` [m].
     """
     a, b = as_floats(a), as_floats(b)
     if a.shape != b.shape:
@@ -99,12 +103,41 @@ def _solve(
         note = f"{(~moving).sum()} of {len(rows)} pairs in which nothing moved since the one before, left out"
         problem, rows, notes = problem.take(np.flatnonzero(moving)), rows[moving], (*notes, note)
     fit, final = _of_least_residual(problem, rows, n, offsets, notes)
+    fit = _widened(problem, fit, final)
     inside = np.isin(rows, fit.rejected, invert=True)
     _refuse_scale(problem.at(fit.offset_s)[0][inside], problem.b[inside], fit.z)
     groups = two_groups(final.whitened, final.jacobian, inside)
     if groups is not None:
         fit = _one_body(problem, fit, rows, groups, p95_max)
     return gated(fit, len(rows), p95_max)
+
+
+def _widened(problem: Problem, fit: HandEyeFit, final: Final) -> HandEyeFit:
+    """Return the fit, widened by how far other views of the noise, as good as the one taken, would move it.
+
+    Wild pairs lie far outside and come seldom; many just beyond the width are its tail, and would count. And noise may
+    be alike at b's target in place of its source, as a board's, seen by a camera, is: where the two answers differ
+    beyond chance (Hausman 1978), neither tells the noise.
+    """
+    squares = squared_lengths(final.whitened)
+    inside = final.kind.within(squares, final.scale)
+    tail = int((final.kind.within(squares, TAIL_WIDTHS * final.scale) & ~inside).sum())
+    if tail > TAIL_MOST * len(squares):
+        found = iterate(problem, fit.x, fit.z, fit.offset_s, widths=TAIL_WIDTHS)
+        if found is not None:
+            fit = _away(fit, found[0], found[1], f"with {tail} pairs just beyond the noise of the others")
+    turned = Problem(inverse(problem.at(fit.offset_s)[0]), inverse(problem.b))
+    other = _alone(turned, replace(fit, x=fit.z, z=fit.x), np.arange(len(squares)), np.arange(len(squares)))
+    if not problem.given and other is not None:
+        covariance = fit.covariance[:6, :6] + other.covariance[6:, 6:]
+        if not same(difference(other.z, fit.x), covariance, DISAGREE):
+            fit = _away(fit, other.z, other.x, "with noise that is alike where b is measured from")
+    return fit
+
+
+def _away(fit: HandEyeFit, x: Array, z: Array, told: str) -> HandEyeFit:
+    apart = np.concatenate([difference(x, fit.x), difference(z, fit.z)])
+    return widened(fit, np.outer(apart, apart), f"{told}, X is {_far(apart[:6])} away: counted in")
 
 
 def _of_least_residual(
@@ -187,7 +220,7 @@ def _alone(problem: Problem, fit: HandEyeFit, rows: Ints, group: Ints) -> HandEy
     """Return the fit of some of the rows, from that of all; None where they tell none."""
     start = inverse(mean_transform(problem.b[group] @ inverse(fit.x) @ inverse(problem.a[group])))
     try:
-        found = iterate(problem.take(group), fit.x, start, fit.offset_s, None)
+        found = iterate(problem.take(group), fit.x, start, fit.offset_s)
         return None if found is None else result_of(*found, rows[group], len(fit.residuals), fit.axis_spread, ())
     except (np.linalg.LinAlgError, CalibrationRefused):  # pairs of one pose tell no X
         return None

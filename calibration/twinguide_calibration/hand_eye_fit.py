@@ -64,6 +64,7 @@ class Final:
     scale: float
     kind: Biweight
     shape: Shape | None  # of the noise; None where it was given
+    b: Array  # (n, 4, 4)
 
 
 def refine(problem: Problem, x: Array, z: Array, offset: float) -> tuple[Array, Array, float, Final]:
@@ -72,7 +73,7 @@ def refine(problem: Problem, x: Array, z: Array, offset: float) -> tuple[Array, 
     The noise's sizes are estimated beside them. Where that does not settle, as where most samples stand still and leave
     next to nothing, they are held at their robust start (Yohai 1987).
     """
-    found = iterate(problem, x, z, offset, None)
+    found = iterate(problem, x, z, offset)
     if found is None:
         held = first_moment(difference(inverse(z) @ problem.at(offset)[0] @ x, problem.b))
         found = iterate(problem, x, z, offset, held)
@@ -82,14 +83,17 @@ def refine(problem: Problem, x: Array, z: Array, offset: float) -> tuple[Array, 
 
 
 def iterate(
-    problem: Problem, x: Array, z: Array, offset: float, held: Array | None
+    problem: Problem, x: Array, z: Array, offset: float, held: Array | None = None, widths: float = 1.0
 ) -> tuple[Array, Array, float, Final] | None:
-    """Return what `refine` does, or None where steps longer than a sigma are left at the end."""
+    """Return what `refine` does, or None where steps longer than a sigma are left at the end.
+
+    Pairs count as far out as `widths` of the biweight.
+    """
     moment, free = held, held is None
     length, scale = 0.0, 0.0
     for _ in range(ROUNDS):
         a, speed = problem.at(offset)
-        final, step, length, following = _linear(problem, a, speed, x, z, moment, 0.0 if free else 1.0)
+        final, step, length, following = _linear(problem, a, speed, x, z, moment, 0.0 if free else 1.0, widths)
         if length < STEP_NEGLIGIBLE * final.scale or np.abs(step[:12]).max() < STEP_CONVERGED:
             return x, z, offset, final
         moment, scale = following if free else held, final.scale
@@ -99,11 +103,18 @@ def iterate(
     if length > scale:
         return None
     a, speed = problem.at(offset)
-    return x, z, offset, _linear(problem, a, speed, x, z, moment, 0.0 if free else 1.0)[0]
+    return x, z, offset, _linear(problem, a, speed, x, z, moment, 0.0 if free else 1.0, widths)[0]
 
 
 def _linear(
-    problem: Problem, a: Array, speed: Array | None, x: Array, z: Array, moment: Array | None, least: float
+    problem: Problem,
+    a: Array,
+    speed: Array | None,
+    x: Array,
+    z: Array,
+    moment: Array | None,
+    least: float,
+    widths: float,
 ) -> tuple[Final, Array, float, Array | None]:
     """Return the residuals, the step, its length told in noise, and the noise's next second moment."""
     reached = inverse(z) @ a @ x
@@ -115,11 +126,11 @@ def _linear(
     if speed is not None:
         jacobian[:, :, 12] = speed @ adjoint(inverse(x)).T
     if problem.given:
-        whitening, shape, kind, least = _given_whitening(problem, x), None, biweight(6), 1.0
+        whitening, shape, kind, least = _given_whitening(problem, x), None, biweight(6, times=widths), 1.0
     else:
         shape = shape_of(first_moment(residual) if moment is None else moment, x)
         # two components a size on the average, and of each two numbers' worth are fitted
-        whitening, kind = shape.whitening, biweight(6, 2.0 * (len(a) - 2.0))
+        whitening, kind = shape.whitening, biweight(6, 2.0 * (len(a) - 2.0), widths)
     whitened = (whitening @ residual[:, :, None])[..., 0]
     white = whitening @ jacobian
     squares = squared_lengths(whitened)
@@ -133,7 +144,7 @@ def _linear(
     if not problem.given:
         moment = next_moment(residual + jacobian @ step, weights, kind, jacobian, invert(flat.T @ flat) * scale**2)
     length = sqrt(max(float(step @ information @ step), 0.0))
-    return Final(residual, whitened, white, scale, kind, shape), step, length, moment
+    return Final(residual, whitened, white, scale, kind, shape, problem.b), step, length, moment
 
 
 def _given_whitening(problem: Problem, x: Array) -> Array:

@@ -13,7 +13,7 @@ from twinguide_calibration.hand_eye_noise import small_sample
 from twinguide_calibration.linear import eigen, invert, squared_lengths
 from twinguide_calibration.parts import MANY_REJECTED, check_majority, spread_inflation
 from twinguide_calibration.refused import CalibrationRefused
-from twinguide_calibration.rigid import Array, Ints
+from twinguide_calibration.rigid import Array, Ints, adjoint
 from twinguide_calibration.weights import estimate_variance
 
 OPEN = 1e-10  # of the largest eigenvalue: what pairs leave open
@@ -42,6 +42,7 @@ class HandEyeFit:
     sigma_translation: float  # [m] per axis
     x_p95: float  # [m] of X's translation
     z_p95: float  # [m] of Z's translation
+    z_spread: float  # [m] rms of the places that single pairs give Z's source
     axis_spread: float
     freedom: float
     inflation: float
@@ -75,6 +76,7 @@ def result_of(
     covariance = covariance * variance * inflation
     turned, moved = np.full(n, np.nan), np.full(n, np.nan)
     turned[rows], moved[rows] = lengths_of(final.residual).T
+    at_z = (adjoint(final.b) @ final.residual[:, :, None])[:, 3:, 0]
     used = final.residual[inside] if inside.any() else final.residual
     timed = count > 12
     if timed and (np.abs(covariance[:12, 12]) > TIED * np.sqrt(np.diag(covariance)[:12] * covariance[12, 12])).any():
@@ -92,6 +94,7 @@ def result_of(
         float(np.sqrt((used[:, 3:] ** 2).mean())),
         float(p95_radius(covariance[3:6, 3:6], freedom)),
         float(p95_radius(covariance[9:12, 9:12], freedom)),
+        float(np.sqrt((at_z[inside] ** 2).sum(axis=1).mean())),
         spread,
         freedom,
         inflation,
@@ -117,29 +120,43 @@ def lengths_of(residual: Array) -> Array:
     return np.sqrt(np.stack([squared_lengths(residual[:, :3]), squared_lengths(residual[:, 3:])], axis=1))
 
 
+def widened(fit: HandEyeFit, more: Array, note: str) -> HandEyeFit:
+    """Return a fit with a covariance (12, 12) more, and why."""
+    total = fit.covariance + more
+    x_p95, z_p95 = (float(p95_radius(total[k : k + 3, k : k + 3], fit.freedom)) for k in (3, 9))
+    return replace(fit, covariance=total, x_p95=x_p95, z_p95=z_p95, notes=(*fit.notes, note))
+
+
 def gated(fit: HandEyeFit, used: int, p95_max: float) -> HandEyeFit:
-    """Return a fit of `used` pairs, with what is odd told; refuse many rejected, and X known worse than p95_max [m]."""
+    """Return a fit of `used` pairs, what is odd told; refuse many rejected, and X or Z worse than p95_max [m]."""
     check_majority(
         len(fit.rejected),
         used,
         "pairs of poses fit no single X and Z",
         "Check that the marker did not move on its body and that the poses belong to the same instants.",
     )
-    if not fit.x_p95 <= p95_max:
-        values, vectors = eigen(fit.covariance[3:6, 3:6])
-        worst = ", ".join(f"{v:.2f}" for v in fit.x[:3, :3] @ vectors[:, 2])
-        followed = fit.inflation > FOLLOWED
-        worth = f": what is left follows the motion, {used} pairs are worth {used / fit.inflation:.0f}" * followed
-        raise CalibrationRefused(
-            f"X is known to {fit.x_p95 * 1e3:.1f} mm (95 %), wanted {p95_max * 1e3:.1f} mm; worst along ({worst}), "
-            f"{sqrt(float(values[2])) * 1e3:.1f} mm (1 sigma){worth}",
-            "Look for what it follows: poses of other instants, a camera not calibrated, a body that bends."
-            if followed
-            else "Turn the body more, about axes across that direction, and record more poses.",
-        )
+    if not max(fit.x_p95, fit.z_p95) <= p95_max:
+        raise _not_known(fit, used, p95_max)
     told: list[str] = []
     if fit.inflation > 2.0:
         told.append(f"residuals follow the motion: the covariance was widened {fit.inflation:.1f} times")
     if len(fit.rejected) > MANY_REJECTED * used:
         told.append(f"{len(fit.rejected)} of {used} pairs lie beyond the noise of the others: see the picture for when")
     return replace(fit, notes=(*fit.notes, *told))
+
+
+def _not_known(fit: HandEyeFit, used: int, p95_max: float) -> CalibrationRefused:
+    """Return the refusal of X or Z, whichever is known worse: poses inverse in both streams exchange the two."""
+    of_x = not fit.z_p95 > fit.x_p95
+    name, at, p95, rows = ("X", fit.x, fit.x_p95, slice(3, 6)) if of_x else ("Z", fit.z, fit.z_p95, slice(9, 12))
+    values, vectors = eigen(fit.covariance[rows, rows])
+    worst = ", ".join(f"{v:.2f}" for v in at[:3, :3] @ vectors[:, 2])
+    followed = fit.inflation > FOLLOWED
+    worth = f": what is left follows the motion, {used} pairs are worth {used / fit.inflation:.0f}" * followed
+    return CalibrationRefused(
+        f"{name} is known to {p95 * 1e3:.1f} mm (95 %), wanted {p95_max * 1e3:.1f} mm; worst along ({worst}), "
+        f"{sqrt(float(values[2])) * 1e3:.1f} mm (1 sigma){worth}",
+        "Look for what it follows: poses of other instants, a camera not calibrated, a body that bends."
+        if followed
+        else "Turn the body more, about axes across that direction, and record more poses.",
+    )

@@ -104,11 +104,11 @@ def check_majority(rejected: int, used: int, told: str, remedy: str) -> None:
         raise CalibrationRefused(f"{rejected} of {used} {told}", remedy)
 
 
-def same(apart: Array, covariance: Array) -> bool:
+def same(apart: Array, covariance: Array, chance: float = BY_CHANCE) -> bool:
     """Tell whether two answers `apart` (k,) may be one, by the sum (k, k) of their covariances."""
     if not np.isfinite(covariance).all() or eigen(covariance)[0][0] <= 0.0:
         return True  # answers not known contradict nothing
-    return misfit_probability(float(apart @ solve(covariance, apart)) / len(apart), float(len(apart))) > BY_CHANCE
+    return misfit_probability(float(apart @ solve(covariance, apart)) / len(apart), float(len(apart))) > chance
 
 
 def alike(one: Array, two: Array) -> bool:

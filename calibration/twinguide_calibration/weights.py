@@ -38,13 +38,13 @@ class Biweight:
 
 
 @lru_cache(64)
-def biweight(k: int, freedom: float = inf) -> Biweight:
-    """Return the biweight for residuals of k components whose scale is estimated with `freedom` degrees.
+def biweight(k: int, freedom: float = inf, times: float = 1.0) -> Biweight:
+    """Return the biweight, `times` as wide, for residuals of k components whose scale `freedom` degrees tell.
 
     Distances by a scale known from few follow F, not chi-square (Hardin & Rocke 2005): a width for known noise would
     leave out sound samples, whose absence shrinks the scale, which leaves out more.
     """
-    width = TUKEY_WIDTH[k]
+    width = TUKEY_WIDTH[k] * times
     if isfinite(freedom):
         width *= sqrt(k * float(fdtri(k, max(freedom, 3.0), 1.0 - TAIL) / chdtri(k, TAIL)))
     first, second, third = (float(chdtr(k + 2 * m, width**2)) for m in (1, 2, 3))  # E[r^2m] within, over its factor

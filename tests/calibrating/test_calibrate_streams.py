@@ -58,6 +58,9 @@ def test_both_transforms_are_found_from_one_file(run, tmp_path, together):
     assert np.array(result.z)[:3, 3] * 1e3 == pytest.approx(Z[:3, 3], abs=0.5)
     assert np.array(result.covariance).shape == (12, 12)
     assert result.offset_sigma_ms == float("inf")
+    at_z = float(re.search(r"([\d.]+) mm at z", text)[1])
+    apart = noisy(heads(TIMES), 1) @ X @ np.linalg.inv(noisy(markers(heads(TIMES)), 2))
+    assert at_z == pytest.approx(np.sqrt(((apart[:, :3, 3] - Z[:3, 3]) ** 2).sum(axis=1).mean()), rel=0.02)
     assert (tmp_path / "h.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -284,7 +287,7 @@ def test_pairs_of_one_file_that_are_apart_in_time_are_told_with_the_remedy(run, 
         tracks = {"HeadToStage": noisy(heads(TIMES), 1), "MarkerToTracker": noisy(markers(heads(TIMES - late_s)), 2)}
         file = sequence(tmp_path / "late.igs.mha", tracks, TIMES)
         code, text = run("calibrate", "handeye", file, "--a", "head", "--b", "marker", "--out", tmp_path / "h.toml")
-        assert code == 0, text
+        assert code == (late_s > 0.0), text  # z, 1.3 m away, is known to 18 mm
         assert ("--offset takes into account" in text) == (late_s > 0.0)
 
 

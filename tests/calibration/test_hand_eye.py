@@ -43,7 +43,7 @@ def test_the_95_percent_region_of_x_and_z_covers_the_truth(n):
     held, rejected = [], 0
     for seed in range(120):
         a, b, x, z = poses(seed, n)
-        fit = solve_hand_eye(a, b)
+        fit = solve_hand_eye(a, b, p95_max=1.0)
         rejected += len(fit.rejected)
         errors = np.concatenate([difference(x, fit.x), difference(z, fit.z)])
         held.append(covers(errors, fit.covariance, fit.freedom))
@@ -129,6 +129,29 @@ def test_an_error_that_follows_the_pose_and_drifts_widens_the_covariance_though_
     assert np.median(widened) > 2.0  # without the drift 1
 
 
+def test_pairs_just_beyond_the_noise_of_the_others_are_its_tail_and_counted_in():
+    held, stated = 0, np.diag(np.repeat([0.1, 0.05], 3) ** 2)
+    for seed in range(20):
+        a, b, _, _ = poses(seed, n=27)
+        rng = np.random.default_rng(seed)
+        for rows in (slice(0, 3), slice(10, 16), slice(26, 27)):  # a camera's errors where it stays for a while
+            b[rows] = perturb(b[rows], rng.normal(size=6) * np.repeat(NOISE, 3) * 6.0)
+        fit = solve_hand_eye(a, b, p95_max=1.0)
+        of_all = solve_hand_eye(a, b, covariance_b=stated, p95_max=10.0)  # by noise that leaves none out
+        held += bool(covers(difference(of_all.x, fit.x)[3:], fit.covariance[3:6, 3:6], fit.freedom))
+    assert held >= 17  # without the tail 6 of 20
+
+
+def test_x_and_z_must_be_known_alike_so_that_poses_inverse_in_both_are_refused_as_well():
+    a, b, _, _ = poses(2, n=12, noise=(np.radians(0.5), 2e-3))
+    fit = solve_hand_eye(a, b, p95_max=1.0)
+    limit = (fit.x_p95 + fit.z_p95) / 2.0  # Z is a metre away: turning moves it more
+    with pytest.raises(CalibrationRefused, match=rf"Z is known to {1e3 * fit.z_p95:.1f} mm"):
+        solve_hand_eye(a, b, p95_max=limit)
+    with pytest.raises(CalibrationRefused, match="X is known to"):
+        solve_hand_eye(inverse(a), inverse(b), p95_max=limit)
+
+
 def test_a_robot_that_stands_still_most_of_the_time_gives_its_transforms():
     a, b, x, _ = poses(9, n=60)
     still = np.tile(np.eye(4), (140, 1, 1)) @ a[:1]  # the camera's noise alone, a hundredth of that in motion
@@ -162,7 +185,7 @@ def test_pairs_that_are_rejected_do_not_vouch_for_x(leaning, noise_m, shift):
     b[140:] = b[140:] @ compose(exponential(np.array([[0.0, 0.0, 0.3]])), np.array([[shift, 0.0, shift / 2.0]]))
     if not shift:
         b[140:] = noisy(rng, b[140:], (0.3, 0.3))
-    with pytest.raises(CalibrationRefused, match=r"X is known to|moved on its body|leave X or Z open"):
+    with pytest.raises(CalibrationRefused, match=r"[XZ] is known to|moved on its body|leave X or Z open"):
         solve_hand_eye(a, noisy(rng, b, (3.0 * noise_m, noise_m)))
 
 

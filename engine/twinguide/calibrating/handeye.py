@@ -40,9 +40,14 @@ def handeye(
         else:
             one, two, told = paired(streams)
             notes = (*notes, *told)
-            fit = solve_hand_eye(matrices(one), matrices(two), p95_max=p95_max_mm * 1e-3)
-            if offset is None and fit.inflation > FOLLOWS and one.times_ns is not None:
-                notes = (*notes, *_late(streams, fit, lag_max_ms))
+            stamped = offset is None and one.times_ns is not None
+            try:
+                fit = solve_hand_eye(matrices(one), matrices(two), p95_max=p95_max_mm * 1e-3)
+            except CalibrationRefused as error:
+                late = _late(streams, np.inf, lag_max_ms) if stamped else ()
+                raise CalibrationRefused(error.reason, *(late or (error.remedy,))) from error
+            if stamped and fit.inflation > FOLLOWS:
+                notes = (*notes, *_late(streams, fit.inflation, lag_max_ms))
     notes = (*notes, *_inverse(fit))
     known = np.isfinite(fit.residuals)
     result = HandEyeResult(
@@ -69,16 +74,16 @@ def handeye(
     return Outcome(result, _table(result, fit), partial(draw_handeye, result.of, fit))
 
 
-def _late(streams: Streams, fit: HandEyeFit, lag_max_ms: float) -> tuple[str, ...]:
+def _late(streams: Streams, inflation: float, lag_max_ms: float) -> tuple[str, ...]:
     """Return whether residuals of pairs that follow the motion come of an offset in time, in words."""
     try:
         times_a, one, times_b, two, _ = timed(streams)
         other = solve_hand_eye_timed(times_a, matrices(one), times_b, matrices(two), offset_max_s=lag_max_ms * 1e-3)
     except CalibrationRefused:
         return ()
-    if other.inflation >= fit.inflation or abs(other.offset_s) < SIGMAS_APART * other.offset_sigma_s:
+    if other.inflation >= inflation or abs(other.offset_s) < SIGMAS_APART * other.offset_sigma_s:
         return ()
-    return (f"the pairs are {1e3 * other.offset_s:.1f} ms apart, which --offset takes into account: use it",)
+    return (f"The pairs are {1e3 * other.offset_s:.1f} ms apart, which --offset takes into account: use it",)
 
 
 def _inverse(fit: HandEyeFit) -> tuple[str, ...]:
@@ -99,7 +104,7 @@ def _table(result: HandEyeResult, fit: HandEyeFit) -> tuple[tuple[str, str], ...
         (result.x_name, f"{_place(fit.x)}, 95 % within {result.x_p95_mm:.2f} mm"),
         (result.z_name, f"{_place(fit.z)}, 95 % within {result.z_p95_mm:.2f} mm"),
         *clocks,
-        ("residual", f"{1e3 * rms:.3f} mm and {np.degrees(turning):.3f} deg rms"),
+        ("residual", f"{1e3 * rms:.3f} mm and {np.degrees(turning):.3f} deg rms; {1e3 * fit.z_spread:.3f} mm at z"),
         ("turning", f"second axis {100 * fit.axis_spread:.0f} % of the first"),
         ("samples", f"{result.samples} pairs, {len(result.rejected)} rejected"),
     )
