@@ -146,7 +146,7 @@ def _steady(fit: LagFit, found: Profiles, repeats: bool, free: float, frame_s: f
     lags = found.lags
     near = np.abs(lags - fit.lag_s) <= (2.0 * PROFILE * float(lags[1] - lags[0]) if repeats else np.inf)
     halves = [
-        profile_minimum(lags[near], half[near], free / 2.0)
+        profile_minimum(lags[near], half[near], free / 2.0, _nearest_minimum(lags[near], half[near], fit.lag_s))
         for half in found.profiles[1:]
         if np.isfinite(half).all() and half[near].max() > AS_WELL * half[near].min()  # not where nothing moved
     ]
@@ -165,6 +165,13 @@ def _steady(fit: LagFit, found: Profiles, repeats: bool, free: float, frame_s: f
             "A clock runs wrong or was set: use the part before or after. Or the motion was even: move irregularly.",
         )
     return replace(fit, sigma_s=hypot(fit.sigma_s, (two - one) / 2.0), notes=(*fit.notes, told))
+
+
+def _nearest_minimum(lags: Array, misfit: Array, lag_s: float) -> int:
+    """Return the row nearest to a lag [s] of the minima that fit as well: a half may repeat, the whole not."""
+    inner = np.flatnonzero((misfit[1:-1] < misfit[:-2]) & (misfit[1:-1] <= misfit[2:])) + 1
+    rows = [int(np.argmin(misfit)), *(row for row in inner.tolist() if misfit[row] < AS_WELL * misfit.min())]
+    return min(rows, key=lambda row: abs(float(lags[row]) - lag_s))
 
 
 def stream_spans(times_a: Array, times_b: Array) -> tuple[float, float]:

@@ -277,7 +277,8 @@ def _interrupt(_number: int, _frame: FrameType | None, ignored: int = 0) -> None
     Who goes on regardless, `REPEATS` times, ends what is still being written.
     """
     for number in ENDS:
-        signal.signal(number, partial(_interrupt, ignored=(ignored or REPEATS + 1) - 1))
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, partial(_interrupt, ignored=(ignored or REPEATS + 1) - 1))
     if not ignored:
         raise KeyboardInterrupt
 

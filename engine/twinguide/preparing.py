@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -142,9 +142,10 @@ def earlier_kept(out: Path) -> Generator[None]:
     except TwinGuideError as error:
         logs, where = str(out.resolve() / "logs"), error.where
         if where.startswith(logs):
-            where = where.replace(logs, str(out / FAILED), 1)
-            _remove(out / FAILED)
-            (out / "logs").rename(out / FAILED)
+            with suppress(OSError):  # what was there before goes first
+                _remove(out / FAILED)
+                (out / "logs").rename(out / FAILED)
+                where = where.replace(logs, str(out / FAILED), 1)
         _roll_back(out)
         raise type(error)(error.wanted, error.got, where, error.next_step) from error
     except BaseException:

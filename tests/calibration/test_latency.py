@@ -203,6 +203,25 @@ def test_a_body_that_lay_still_for_half_of_the_recording_tells_its_lag():
         assert abs(fit.lag_s - 0.07) < 4.0 * fit.sigma_s + 2e-4  # 0.2 ms: what linear interpolation bends
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_motion_of_which_one_half_repeats_tells_its_lag(seed):
+    rng = np.random.default_rng(seed)
+    rates, phases, sizes = rng.uniform(0.2, 1.5, 6), rng.uniform(0, 6.28, (6, 3)), rng.uniform(0.3, 1, (6, 3))
+
+    def turns(t):
+        irregular = sum(sizes[k] * np.sin(6.28 * rates[k] * t[:, None] + phases[k]) for k in range(6)) / 3
+        rocking = 0.5 * np.sin(6.28 * t[:, None] / 0.7) * np.ones(3)
+        late = 1 / (1 + np.exp(-(t[:, None] - 9.0) / 0.2))
+        return irregular * (1 - late) + rocking * late
+
+    def poses(t):
+        noise = rng.normal(0, np.radians(0.3), (len(t), 3))
+        return compose(exponential(0.5 * turns(t) + noise), 0.1 * turns(t))
+
+    a, b = np.arange(0, 20, 1 / 60), np.arange(0.007, 20, 1 / 50)
+    assert pose_lag(a, poses(a), b, poses(b - 0.08)).lag_s == pytest.approx(0.08, abs=1e-3)
+
+
 def test_a_drift_of_three_in_a_hundred_is_refused_though_each_half_is_smeared():
     times = np.arange(0.0, 20.0, 1 / 50)
     a, _ = carried(0.5 * times, [0.05, -0.1, 0.15], 0.0, np.random.default_rng(1))

@@ -189,6 +189,12 @@ def test_a_slow_machine_owns_up_to_every_period_without_a_frame(session):
     assert timing["missed_frames"] == pytest.approx(3 * timing["frames"], abs=3)  # none are counted before the first
 
 
+def test_a_recording_that_does_not_tell_the_display_s_period_is_judged_by_the_usual_one(session):
+    timing = score(load(session(period_ns=0, missed=7))).timing
+    assert timing["period_ms"] == pytest.approx(1e3 / 90, rel=1e-3)
+    assert timing["missed_frames"] == 7
+
+
 def test_seconds_count_from_the_runs_first_message_whatever_its_clock(session):
     late = {"word_at": 2.0, "cough_at": 1.5, "constant": {"breathing": (0.004, 0.0, 0.0)}}
     summary = summary_of(session("at_zero", **late))

@@ -55,7 +55,8 @@ def panel_rows(scene: Scene) -> tuple[PanelRow, ...]:
         return (*title, ("caution", wording.INTENDED_USE[0]), *use, *scene.panel)
     titles = tuple(row for row in scene.panel if row[0] == "title")
     own = _own_rows(scene)
-    told = {words.partition(": ")[2] for _, words in own}  # a reason is told once, with what it hides
+    # a reason is told once, with what it hides, but never as less than it is
+    told = {words.partition(": ")[2] for kind, words in own if kind != "advisory"}
     return (*titles, *own, *(row for row in scene.panel if row[0] != "title" and row[1] not in told))
 
 

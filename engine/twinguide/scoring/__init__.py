@@ -161,11 +161,15 @@ def _workflow(evidence: Evidence) -> list[dict[str, Any]]:
 def timing_of(evidence: Evidence) -> dict[str, Any]:
     """Return what depends on the machine: missed frames, stage times, ages, restarts, drops."""
     frames = evidence.of(Shown)
-    missed = sum(missed_between(a.t_ns, b.t_ns, b.period_ns) for a, b in pairwise(frames) if b.period_ns)
+    times_ns = [f.t_ns for f in frames]
+    usual_ns = int(np.median(np.diff(times_ns))) if len(frames) > 1 else 0
+    periods_ns = [f.period_ns or usual_ns for f in frames]  # older recordings do not tell it
+    spans = zip(pairwise(times_ns), periods_ns[1:], strict=True)
+    missed = sum(missed_between(before, after, period) for (before, after), period in spans if period)
     return {
         "frames": len(frames),
         "missed_frames": missed,
-        "period_ms": float(np.median([f.period_ns for f in frames])) * 1e-6 if frames else 0.0,
+        "period_ms": float(np.median(periods_ns)) * 1e-6 if frames else 0.0,
         "stage_ms": _spreads([f.stage_us for f in frames], 1e-3),
         "input_age_ms": _spreads([_ages_ms(f) for f in frames], 1.0),
         "restarts": _restarts(evidence),
