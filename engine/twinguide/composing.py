@@ -50,9 +50,13 @@ def _panel(twin: TwinView, findings: tuple[Finding, ...], training: float, fault
         yield "normal", row
     for fault in faults:
         yield "caution", fault
+    guiding = twin.workflow.step == "guide"
+    for f in findings:  # before the rest: a small display has room for the first
+        if guiding and f.name == "depth":
+            yield "normal", text("target_depth", value_mm=f.value, bound_mm=TWO_SIDED_95 * f.sigma)
     if twin.target is not None and twin.target_status.state != "hidden":
         yield "normal", text("target_error", value_mm=p95_from_covariance(twin.target.covariance) * 1e3)
-    if twin.workflow.step == "guide":
+    if guiding:
         if twin.gate_open or twin.gate_reason:
             yield "normal", _gate(twin)
         yield from _measures(findings)
@@ -85,14 +89,12 @@ def _gate(twin: TwinView) -> str:
 
 
 def _measures(findings: tuple[Finding, ...]) -> Iterator[PanelRow]:
-    """Yield depth and angle, every caution and warning, and of the harmless distances the least."""
+    """Yield the angle, every caution and warning, and of the harmless distances the least."""
     calm = [f for f in findings if f.severity == "advisory" and f.name == "distance"]
     for f in findings:
-        if f.name == "depth":
-            yield "normal", text("target_depth", value_mm=f.value, bound_mm=TWO_SIDED_95 * f.sigma)
-        elif f.name == "angle" and f.severity == "advisory":
+        if f.name == "angle" and f.severity == "advisory":
             yield "normal", text("angle", value_deg=f.value)
-        elif f.severity != "advisory":
+        elif f.severity != "advisory" and f.name != "depth":
             yield f.severity, _sentence(f)
     if calm:
         yield "advisory", _sentence(calm[0])

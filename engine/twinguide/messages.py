@@ -350,7 +350,7 @@ class Shown(Message, frozen=True, kw_only=True, tag="twinguide.shown/1"):
     directions: dict[str, Vec3]
     entry: Vec3 | None
     findings: tuple[Finding, ...]
-    text: tuple[str, ...]
+    text: tuple[str, ...]  # the panel's rows; a small display has room for the gravest and counts the others
     stage_us: dict[str, int]  # wall time by loop stage, in a virtual run too
     input_age_ms: dict[str, float]
     drawn: bool = True

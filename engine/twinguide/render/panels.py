@@ -171,7 +171,7 @@ class Typesetter:
         room = max(min(height - 2.0 * PADDING_EM, MOST_EM), ONE_EM)
         if len(rows) > 1 and room < _height("title", 1, headed) + 2.0 * _height("caution", 1, headed):
             kind, words = min(rows, key=lambda row: GRAVEST_FIRST.index(row[0]))
-            rows, headed = [(kind, wording.text("one_of", row=words, count=len(rows)))], False
+            rows, headed = [(kind, wording.text("and_others", row=words, count=len(rows) - 1))], False
         several: list[SetRow] = [(kind, self._lines_of(kind, words, width, headed)) for kind, words in rows]
         for kind, lines in _fitting(several, room, headed):
             y = self._row(parts, kind, lines, y, headed)
