@@ -1,6 +1,7 @@
 """A camera's intrinsics and distortion from pictures of a board, with pictures that do not belong left out.
 
-The fit is OpenCV's (Zhang 2000), under its five-parameter distortion. A picture is judged by a fit that did not see it:
+The fit is OpenCV's (Zhang 2000), under its five-parameter distortion, of which k3, then k2, stay 0 where the pictures
+do not tell them. A picture is judged by a fit that did not see it:
 one blurred or mislabelled picture pulls a fit towards itself and so hides among its own residuals.
 """
 
@@ -14,9 +15,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+from scipy.special import fdtri  # pyright: ignore[reportMissingTypeStubs]
 
 from twinguide_calibration.board_pose import board_pose
 from twinguide_calibration.boards import BoardView, Camera
+from twinguide_calibration.error import p95_radius
 from twinguide_calibration.parts import birge_ratio
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Ints
@@ -28,6 +31,8 @@ OUTSIDE = 2.5  # times the other pictures' residual: left out
 LEFT_OUT_MOST = 1.0 / 3.0
 RMS_MAX_PX = 1.0
 FOCAL_SIGMA_MAX = 0.01  # of the focal length: beyond it the board was not tilted enough
+CORNER_MOST = 0.01  # of the picture's diagonal: what 95 % of errors at its corners may be untold
+EITHER = ((8, cv2.CALIB_FIX_K3, "k3"), (5, cv2.CALIB_FIX_K2, "k2"))  # rows that may stay 0, and how OpenCV is told
 COVERED_LEAST = 0.4  # of the picture's area: below it the distortion near the rim is not known
 OPEN = 1e-12  # of the largest eigenvalue: what the pictures leave open
 WORTH_TELLING = 2.0  # times the deviations were widened
@@ -43,7 +48,9 @@ class CameraFit:
     """A calibrated camera with its error."""
 
     camera: Camera
-    sigma: Array  # (9,) 1 sigma of fx, fy, cx, cy [px] and k1, k2, p1, p2, k3
+    covariance: Array  # (9, 9) of fx, fy, cx, cy [px] and k1, k2, p1, p2, k3; 0 of what stays 0
+    centre_p95_px: float  # what 95 % of errors are within in the picture's middle ...
+    corner_p95_px: float  # ... and at the worst of its corners
     residuals: Array  # (views,) [px], rms of each picture; of a rejected one by a fit that did not see it, or inf
     rejected: Ints  # rows of the input
     rms_px: float  # over the corners of the pictures kept
@@ -52,12 +59,29 @@ class CameraFit:
     poses: Array  # (views, 4, 4) camera_from_board; NaN where rejected
     notes: tuple[str, ...]
 
+    @property
+    def sigma(self) -> Array:
+        """Return 1 sigma of each value, shape (9,)."""
+        return np.sqrt(np.diag(self.covariance))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Solved:
     camera: Camera
     residuals: Array
     poses: Array
+    fixed: int = 0  # OpenCV's flags of what stays 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Errors:
+    """How well a camera is known."""
+
+    rms: float  # [px]
+    covariance: Array  # (9, 9)
+    widening: float  # of the deviations, by parts of the pictures that contradict one another
+    squares: float  # [px2], summed over all corners
+    freedom: int
 
 
 def calibrate_camera(
@@ -95,23 +119,22 @@ def calibrate_camera(
         notes.append(
             f"contradicted by the other pictures, left out: {', '.join(names[row] for row in sorted(outside))}"
         )
-    rms, sigma, widening = _errors(solved, [views[row] for row in kept])
-    _check(solved.camera, sigma, rms, rms_max_px, widening)
-    if widening > WORTH_TELLING:
-        notes.append(f"{CONTRADICT}: their deviations were widened {widening:.1f} times. {CHANGED}")
+    solved, errors = _told([views[row] for row in kept], size, solved, notes)
+    _check(solved.camera, errors, rms_max_px)
+    if errors.widening > WORTH_TELLING:
+        notes.append(f"{CONTRADICT}: their deviations were widened {errors.widening:.1f} times. {CHANGED}")
     covered = _covered([views[row] for row in kept], size)
     if covered < COVERED_LEAST:
         notes.append(f"corners were seen in {100 * covered:.0f} % of the picture: beyond, the distortion is a guess")
-    return _fit(solved, sigma, views, kept, outside, rms, covered, notes)
+    return _fit(solved, errors, views, kept, outside, covered, notes)
 
 
 def _fit(
     solved: _Solved,
-    sigma: Array,
+    errors: _Errors,
     views: Sequence[BoardView],
     kept: list[int],
     outside: dict[int, float],
-    rms: float,
     covered: float,
     notes: list[str],
 ) -> CameraFit:
@@ -126,7 +149,43 @@ def _fit(
     rejected = np.array(sorted(set(range(count)) - set(kept)), dtype=np.int64)
     normals = solved.poses[:, :3, 2]
     tilt = float(np.arccos(np.clip(normals @ normals.T, -1.0, 1.0)).max())
-    return CameraFit(solved.camera, sigma, residuals, rejected, rms, covered, tilt, poses, tuple(notes))
+    middle, corner = pixel_p95(solved.camera, errors.covariance)
+    most = CORNER_MOST * float(np.hypot(*solved.camera.size))
+    if corner > most:
+        notes.append(
+            f"95 % within {corner:.1f} px at the picture's corners, wanted {most:.1f} px: take pictures in which the "
+            "board reaches the corners, tilted by 30 deg and more"
+        )
+    return CameraFit(
+        solved.camera,
+        errors.covariance,
+        middle,
+        corner,
+        residuals,
+        rejected,
+        errors.rms,
+        covered,
+        tilt,
+        poses,
+        (*notes,),
+    )
+
+
+def pixel_p95(camera: Camera, covariance: Array) -> tuple[float, float]:
+    """Return what 95 % of errors [px] are within where a known direction is seen: in the middle, at the worst corner.
+
+    `covariance` (9, 9) is that of fx, fy, cx, cy, k1, k2, p1, p2, k3.
+    """
+    pixels = np.array([[0.5, 0.5], [0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]) * camera.size
+    criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 200, 1e-6)
+    seen = cv2.undistortPointsIter(pixels[:, None], camera.matrix, camera.distortion, np.eye(3), np.eye(3), criteria)
+    rays = np.concatenate([np.asarray(seen, dtype=np.float64)[:, 0], np.ones((5, 1))], axis=1)
+    back, derivative = cv2.projectPoints(rays, np.zeros(3), np.zeros(3), camera.matrix, camera.distortion)
+    jacobian = np.asarray(derivative, dtype=np.float64)[:, 6:15].reshape(5, 2, 9)
+    told = p95_radius(jacobian @ covariance @ jacobian.swapaxes(1, 2))
+    off = np.abs(np.asarray(back, dtype=np.float64)[:, 0] - pixels).max(axis=1)
+    told[off > 1.0] = np.inf  # the distortion folds the picture over: no direction is seen there
+    return float(told[0]), float(told[1:].max())
 
 
 def _usable(views: Sequence[BoardView], names: Sequence[str], notes: list[str]) -> list[int]:
@@ -154,12 +213,14 @@ def _same(one: BoardView, other: BoardView) -> bool:
     return bool(np.abs(one.pixels - other.pixels).max() < 0.02)
 
 
-def _solve(views: Sequence[BoardView], size: tuple[int, int], start: Camera | None) -> _Solved:
+def _solve(views: Sequence[BoardView], size: tuple[int, int], start: Camera | None, fixed: int = 0) -> _Solved:
     objects = [view.points.astype(np.float32) for view in views]
     pixels = [view.pixels.astype(np.float32) for view in views]
-    flags = 0 if start is None else cv2.CALIB_USE_INTRINSIC_GUESS
+    flags = fixed | (0 if start is None else cv2.CALIB_USE_INTRINSIC_GUESS)
     matrix: Any = np.eye(3) if start is None else start.matrix.copy()
     bent: Any = np.zeros(5) if start is None else start.distortion.copy()
+    for row, flag, _ in EITHER:
+        bent[row - 4] = 0.0 if fixed & flag else bent[row - 4]
     try:
         _, matrix, bent, turns, moves, _, _, each = cv2.calibrateCameraExtended(
             objects, pixels, size, matrix, bent, flags=flags, criteria=FINISHED
@@ -172,7 +233,7 @@ def _solve(views: Sequence[BoardView], size: tuple[int, int], start: Camera | No
     for pose, turn, move in zip(poses, turns, moves, strict=True):
         pose[:3, :3], pose[:3, 3] = cv2.Rodrigues(turn)[0], np.asarray(move).ravel()
     camera = Camera(np.asarray(matrix, dtype=np.float64), np.asarray(bent, dtype=np.float64).ravel()[:5], size)
-    return _Solved(camera, np.asarray(each, dtype=np.float64).ravel(), poses)
+    return _Solved(camera, np.asarray(each, dtype=np.float64).ravel(), poses, fixed)
 
 
 def _worst(
@@ -207,18 +268,39 @@ def _linear(view: BoardView, camera: Camera, pose: Array) -> tuple[Array, Array]
     return residual, np.asarray(derivative, dtype=np.float64)[:, :15]
 
 
-def _errors(solved: _Solved, views: Sequence[BoardView]) -> tuple[float, Array, float]:
-    """Return the rms residual [px], 1 sigma of fx, fy, cx, cy and the distortion, shape (9,), and its widening.
+def _told(
+    views: Sequence[BoardView], size: tuple[int, int], solved: _Solved, notes: list[str]
+) -> tuple[_Solved, _Errors]:
+    """Return the fit without k3, then k2, where they are less than 2 sigma and their lack is not seen (F-test)."""
+    errors = _errors(solved, views)
+    for row, flag, name in EITHER:
+        sigma = float(np.sqrt(errors.covariance[row, row]))
+        value = float(solved.camera.distortion[row - 4])
+        if not abs(value) < 2.0 * sigma:
+            break
+        without = _solve(views, size, solved.camera, solved.fixed | flag)
+        fewer = _errors(without, views)
+        gain = (fewer.squares - errors.squares) * errors.freedom / errors.squares / errors.widening**2
+        if gain > float(fdtri(1, errors.freedom, 0.95)):
+            break
+        notes.append(f"the pictures do not tell {name} ({value:.2g}, 1 sigma {sigma:.2g}): it stays 0")
+        solved, errors = without, fewer
+    return solved, errors
+
+
+def _errors(solved: _Solved, views: Sequence[BoardView]) -> _Errors:
+    """Return how well a fitted camera is known, its poses eliminated (Schur).
 
     OpenCV's own deviations come from a pseudo-inverse that drops what the pictures leave open, as the focal length of a
     board never tilted; here that is infinite. Where parts of the pictures contradict one another, as under a lens of
     another kind or a zoom that moved, they are widened by as much.
     """
-    held, pulled = np.zeros((len(views), 9, 9)), np.zeros((len(views), 9))
+    free = [row for row in range(9) if not any(row == other and solved.fixed & flag for other, flag, _ in EITHER)]
+    held, pulled = np.zeros((len(views), len(free), len(free))), np.zeros((len(views), len(free)))
     squares, count = 0.0, 0
     for i, (view, pose) in enumerate(zip(views, solved.poses, strict=True)):
         residual, jacobian = _linear(view, solved.camera, pose)
-        outer, inner = jacobian[:, :6], jacobian[:, 6:]
+        outer, inner = jacobian[:, :6], jacobian[:, 6:][:, free]
         across = np.linalg.lstsq(outer, inner, rcond=None)[0]  # what the pose takes over
         left = inner - outer @ across
         held[i], pulled[i] = left.T @ left, left.T @ residual
@@ -227,14 +309,18 @@ def _errors(solved: _Solved, views: Sequence[BoardView]) -> tuple[float, Array, 
     scale = 1.0 / np.sqrt(np.maximum(np.diag(information), 1e-300))
     values, vectors = np.linalg.eigh(information * np.outer(scale, scale))
     rms = float(np.sqrt(2.0 * squares / count))
-    if values[0] < OPEN * values[-1]:
-        return rms, np.full(9, np.inf), 1.0
-    variance = squares / max(count - 9 - 6 * len(views), 1)
-    widening = float(np.sqrt(birge_ratio(held, pulled, variance, IN_PART)))
-    return rms, widening * np.sqrt(variance * (vectors**2 / values).sum(axis=1)) * scale, widening
+    freedom = max(count - len(free) - 6 * len(views), 1)
+    covariance, widening = np.full((9, 9), np.inf), 1.0
+    if values[0] >= OPEN * values[-1]:
+        widening = float(np.sqrt(birge_ratio(held, pulled, squares / freedom, IN_PART)))
+        inverse = (vectors / values) @ vectors.T * np.outer(scale, scale)
+        covariance = np.zeros((9, 9))
+        covariance[np.ix_(free, free)] = widening**2 * squares / freedom * inverse
+    return _Errors(rms, covariance, widening, squares, freedom)
 
 
-def _check(camera: Camera, sigma: Array, rms: float, rms_max_px: float, widening: float) -> None:
+def _check(camera: Camera, errors: _Errors, rms_max_px: float) -> None:
+    rms, widening, sigma = errors.rms, errors.widening, np.sqrt(np.diag(errors.covariance))
     if rms > rms_max_px:
         raise CalibrationRefused(
             f"the corners are {rms:.2f} px rms from where the camera puts them (at most {rms_max_px:g})",

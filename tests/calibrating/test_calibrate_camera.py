@@ -53,6 +53,8 @@ def test_a_camera_is_found_from_a_folder_with_a_bad_picture_left_out(run, tmp_pa
     m = np.array(result.matrix_px)
     off = (np.array([m[0, 0], m[1, 1], m[0, 2], m[1, 2]]) - [380.0, 384.0, 203.0, 146.0]) / np.array(result.sigma[:4])
     assert np.abs(off).max() < 5.0  # the corners' errors in drawn pictures are not quite independent
+    assert np.sqrt(np.diag(np.array(result.covariance))) == pytest.approx(np.array(result.sigma))
+    assert "px at the corners (95 %)" in text
     assert [result.pictures[row] for row in result.rejected] == ["07.png"]
     assert "contradicted by the other pictures, left out: 07.png" in text
     assert sum("07.png" in line for line in text.splitlines()) == 1

@@ -41,14 +41,27 @@ def values(fit):
     return np.concatenate([[m[0, 0], m[1, 1], m[0, 2], m[1, 2]], fit.camera.distortion])
 
 
+def seen(matrix, bent):
+    """Return where the true camera's directions of the middle and the corners are seen."""
+    pixels = np.array([[320.0, 240.0], [0.0, 0.0], [640.0, 0.0], [0.0, 480.0], [640.0, 480.0]])
+    rays = cv2.undistortPointsIter(pixels[:, None], K, TRUE[4:], None, None, (3, 200, 1e-9))[:, 0]
+    return cv2.projectPoints(np.hstack([rays, np.ones((5, 1))]), np.zeros(3), np.zeros(3), matrix, bent)[0][:, 0]
+
+
 def test_a_known_camera_is_found_within_its_stated_error():
-    squares = []
+    squares, all_squares, within = [], [], []
     for seed in range(8):
         fit = calibrate_camera(views(seed=seed), SIZE)
-        squares += (((values(fit) - TRUE) / fit.sigma)[:4] ** 2).tolist()
+        error, free = values(fit) - TRUE, fit.sigma > 0.0
+        squares += ((error[:4] / fit.sigma[:4]) ** 2).tolist()
+        all_squares.append(error[free] @ np.linalg.solve(fit.covariance[np.ix_(free, free)], error[free]) / free.sum())
+        off = np.linalg.norm(seen(fit.camera.matrix, fit.camera.distortion) - seen(K, TRUE[4:]), axis=1)
+        within += [off[0] < fit.centre_p95_px, off[1:].max() < fit.corner_p95_px]
         assert len(fit.rejected) == 0
     # the mean of 32 squares of one sigma each, eight independent fits of four correlated numbers: 0.5 about 1
     assert 0.4 < np.mean(squares) < 1.8
+    assert 0.5 < np.mean(all_squares) < 1.6  # chi-square of 64 over 64, three sigma: 0.5 about 1
+    assert sum(within) >= 13  # of 16; fewer come by chance once in a hundred
     assert fit.rms_px == pytest.approx(SIGMA * np.sqrt(2.0), rel=0.1)
     assert 0.4 < fit.covered <= 1.0
 
@@ -69,8 +82,8 @@ def test_a_picture_that_does_not_belong_is_left_out(shift):
     made[4] = BoardView(made[4].ids, pixels, made[4].points)
     fit = calibrate_camera(made, SIZE)
     assert fit.rejected.tolist() == [4]
-    assert "left out" in fit.notes[-1]
-    assert np.abs((values(fit) - TRUE) / fit.sigma)[:4].max() < 4.0  # one in 4,000 of four
+    assert "left out: 4" in " ".join(fit.notes)
+    assert np.abs((values(fit) - TRUE)[:4] / fit.sigma[:4]).max() < 4.0  # one in 4,000 of four
 
 
 def zoomed(share, aside_px=0.0):
@@ -124,10 +137,26 @@ def test_pictures_that_cannot_carry_a_camera_are_refused(make, says):
         calibrate_camera(make(), SIZE)
 
 
-def test_a_board_seen_in_the_middle_only_is_flagged():
-    rng = np.random.default_rng(1)
-    made = []
+def middle(seed):
+    rng, made = np.random.default_rng(seed), []
     for i in range(14):
         turn = exponential(0.5 * np.array([np.cos(2.4 * i), np.sin(2.4 * i), 0.0]))
         made.append(view_at(compose(turn, np.array([0.0, 0.0, 0.9]) - turn @ POINTS.mean(axis=0)), rng))
-    assert "distortion is a guess" in " ".join(calibrate_camera(made, SIZE).notes)
+    return made
+
+
+def test_a_board_seen_in_the_middle_only_is_flagged_with_what_it_leaves_open_at_the_corners():
+    fit = calibrate_camera(middle(1), SIZE)
+    told = " ".join(fit.notes)
+    assert "distortion is a guess" in told
+    assert "the board reaches the corners" in told
+    assert fit.corner_p95_px > 8.0 > fit.centre_p95_px  # px, a hundredth of the diagonal
+
+
+def test_distortion_that_the_pictures_do_not_tell_stays_0_and_what_they_tell_is_kept():
+    fit = calibrate_camera(middle(2), SIZE)
+    assert fit.camera.distortion[[1, 4]].tolist() == [0.0, 0.0]
+    assert fit.sigma[[5, 8]].tolist() == [0.0, 0.0]
+    assert "do not tell k3" in " ".join(fit.notes)
+    assert "do not tell k2" in " ".join(fit.notes)
+    assert calibrate_camera(views(), SIZE).camera.distortion[1] == pytest.approx(TRUE[5], abs=0.01)  # 1 sigma: 0.002

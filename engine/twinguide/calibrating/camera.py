@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from twinguide.calibrating.inputs import hashed, refusals
 from twinguide.calibrating.outcome import Outcome, shortened
 from twinguide.calibrating.picture import draw_camera
-from twinguide.calibrating.result import CameraResult, rows_of, stamp
+from twinguide.calibrating.result import CameraResult, rows_of, stamp, symmetric
 from twinguide.errors import CalibrationError
 
 try:
@@ -55,7 +55,10 @@ def camera(path: Path, board_text: str, name: str, rms_max_px: float) -> Outcome
         image_size_px=size,
         matrix_px=rows_of(fit.camera.matrix),  # pyright: ignore[reportArgumentType]
         distortion=tuple(fit.camera.distortion.tolist()),
+        covariance=symmetric(fit.covariance),
         sigma=tuple(fit.sigma.tolist()),
+        centre_p95_px=fit.centre_p95_px,
+        corner_p95_px=fit.corner_p95_px,
         rms_px=fit.rms_px,
         **stamp(),
     )
@@ -121,6 +124,7 @@ def _table(result: CameraResult, fit: CameraFit) -> tuple[tuple[str, str], ...]:
     ]
     return (
         *told,
+        ("known to", f"{fit.centre_p95_px:.2f} px in the middle, {fit.corner_p95_px:.2f} px at the corners (95 %)"),
         ("residual", f"{result.rms_px:.3f} px rms"),
         ("coverage", f"{100 * fit.covered:.0f} % of the picture; tilted by up to {np.degrees(fit.tilt_rad):.0f} deg"),
         ("pictures", f"{result.samples}, {len(result.rejected)} rejected"),

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from twinguide.errors import CalibrationError, FrameError
 from twinguide.frames import Transform
 
-UNBOUNDED = ("freedom", "residuals", "offset_sigma_ms")  # noise given; a sample no fit explains; not looked for
+# noise given; a sample no fit explains; not looked for; a corner that no direction is seen at
+UNBOUNDED = ("freedom", "residuals", "offset_sigma_ms", "corner_p95_px")
 SYMMETRIC = 1e-9  # of a covariance's largest entry
 NEGATIVE = -1e-9  # of its largest eigenvalue: what rounding may leave below zero
 

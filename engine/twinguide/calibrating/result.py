@@ -135,7 +135,10 @@ class CameraResult(Result, frozen=True, kw_only=True, tag="camera"):
     image_size_px: tuple[int, int]
     matrix_px: Rows3
     distortion: tuple[float, ...]  # k1 k2 p1 p2 k3
-    sigma: tuple[float, ...]  # 1 sigma of fx fy cx cy and the distortion
+    covariance: Rows  # (9, 9): fx fy cx cy [px], then the distortion; 0 of what stays 0
+    sigma: tuple[float, ...]  # 1 sigma of each
+    centre_p95_px: NonNegative  # what 95 % of errors are within where a known direction is seen: in the middle ...
+    corner_p95_px: NonNegative  # ... and at the worst corner; inf: the distortion folds the picture over there
     rms_px: NonNegative
 
 
@@ -272,7 +275,8 @@ def _check(result: Result, where: str) -> None:
 
 def _size(result: Result) -> int:
     """Return how many values a result's covariance is over."""
-    return 12 if isinstance(result, HandEyeResult) else 2 if isinstance(result, ClockResult) else 6
+    sizes: dict[type[Result], int] = {HandEyeResult: 12, CameraResult: 9, ClockResult: 2}
+    return sizes.get(type(result), 6)
 
 
 def rows_of(values: Array) -> tuple[tuple[float, ...], ...]:
