@@ -13,7 +13,7 @@ from twinguide_calibration.hand_eye_noise import small_sample
 from twinguide_calibration.linear import eigen, invert, squared_lengths
 from twinguide_calibration.parts import MANY_REJECTED, check_majority, spread_inflation
 from twinguide_calibration.refused import CalibrationRefused
-from twinguide_calibration.rigid import Array, Ints, adjoint
+from twinguide_calibration.rigid import Array, Ints, adjoint, point_jacobian
 from twinguide_calibration.weights import estimate_variance
 
 OPEN = 1e-10  # of the largest eigenvalue: what pairs leave open
@@ -41,7 +41,8 @@ class HandEyeFit:
     sigma_rotation: float  # [rad] per axis
     sigma_translation: float  # [m] per axis
     x_p95: float  # [m] of X's translation
-    z_p95: float  # [m] of Z's translation
+    z_p95: float  # [m] of what Z carries, in the middle of b's places: its origin may be metres from any use
+    middle: Array  # (3,) [m] of b's places, in Z's source
     z_spread: float  # [m] rms of the places that single pairs give Z's source
     axis_spread: float
     freedom: float
@@ -83,6 +84,7 @@ def result_of(
         raise CalibrationRefused(
             "the body went round so evenly that an offset in time and a turn of X and Z look alike", "Move irregularly."
         )
+    middle = final.b[inside, :3, 3].mean(axis=0) if inside.any() else final.b[:, :3, 3].mean(axis=0)
     return HandEyeFit(
         x,
         z,
@@ -93,7 +95,8 @@ def result_of(
         float(np.sqrt((used[:, :3] ** 2).mean())),
         float(np.sqrt((used[:, 3:] ** 2).mean())),
         float(p95_radius(covariance[3:6, 3:6], freedom)),
-        float(p95_radius(covariance[9:12, 9:12], freedom)),
+        float(p95_radius(_at(middle, covariance[6:12, 6:12]), freedom)),
+        middle,
         float(np.sqrt((at_z[inside] ** 2).sum(axis=1).mean())),
         spread,
         freedom,
@@ -102,6 +105,12 @@ def result_of(
         sqrt(float(covariance[12, 12])) if timed else inf,
         notes,
     )
+
+
+def _at(point: Array, covariance: Array) -> Array:
+    """Return the covariance [m2] of a point (3,) [m] that a transform of covariance (6, 6) carries."""
+    jacobian = point_jacobian(point)
+    return jacobian @ covariance @ jacobian.T
 
 
 def _told_information(jacobian: Array) -> Array:
@@ -123,7 +132,8 @@ def lengths_of(residual: Array) -> Array:
 def widened(fit: HandEyeFit, more: Array, note: str) -> HandEyeFit:
     """Return a fit with a covariance (12, 12) more, and why."""
     total = fit.covariance + more
-    x_p95, z_p95 = (float(p95_radius(total[k : k + 3, k : k + 3], fit.freedom)) for k in (3, 9))
+    x_p95 = float(p95_radius(total[3:6, 3:6], fit.freedom))
+    z_p95 = float(p95_radius(_at(fit.middle, total[6:12, 6:12]), fit.freedom))
     return replace(fit, covariance=total, x_p95=x_p95, z_p95=z_p95, notes=(*fit.notes, note))
 
 
@@ -148,8 +158,11 @@ def gated(fit: HandEyeFit, used: int, p95_max: float) -> HandEyeFit:
 def _not_known(fit: HandEyeFit, used: int, p95_max: float) -> CalibrationRefused:
     """Return the refusal of X or Z, whichever is known worse: poses inverse in both streams exchange the two."""
     of_x = not fit.z_p95 > fit.x_p95
-    name, at, p95, rows = ("X", fit.x, fit.x_p95, slice(3, 6)) if of_x else ("Z", fit.z, fit.z_p95, slice(9, 12))
-    values, vectors = eigen(fit.covariance[rows, rows])
+    if of_x:
+        name, at, p95, covariance = "X", fit.x, fit.x_p95, fit.covariance[3:6, 3:6]
+    else:
+        name, at, p95, covariance = "Z", fit.z, fit.z_p95, _at(fit.middle, fit.covariance[6:12, 6:12])
+    values, vectors = eigen(covariance)
     worst = ", ".join(f"{v:.2f}" for v in at[:3, :3] @ vectors[:, 2])
     followed = fit.inflation > FOLLOWED
     worth = f": what is left follows the motion, {used} pairs are worth {used / fit.inflation:.0f}" * followed

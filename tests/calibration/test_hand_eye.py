@@ -142,14 +142,24 @@ def test_pairs_just_beyond_the_noise_of_the_others_are_its_tail_and_counted_in()
     assert held >= 17  # without the tail 6 of 20
 
 
-def test_x_and_z_must_be_known_alike_so_that_poses_inverse_in_both_are_refused_as_well():
+@pytest.mark.parametrize("swapped", [False, True])
+def test_x_and_z_must_both_be_known_where_they_are_used(swapped):
     a, b, _, _ = poses(2, n=12, noise=(np.radians(0.5), 2e-3))
+    a, b = (inverse(a), inverse(b)) if swapped else (a, b)  # exchanges x and z
     fit = solve_hand_eye(a, b, p95_max=1.0)
-    limit = (fit.x_p95 + fit.z_p95) / 2.0  # Z is a metre away: turning moves it more
-    with pytest.raises(CalibrationRefused, match=rf"Z is known to {1e3 * fit.z_p95:.1f} mm"):
-        solve_hand_eye(a, b, p95_max=limit)
-    with pytest.raises(CalibrationRefused, match="X is known to"):
-        solve_hand_eye(inverse(a), inverse(b), p95_max=limit)
+    worse = "X" if fit.x_p95 > fit.z_p95 else "Z"
+    with pytest.raises(CalibrationRefused, match=f"{worse} is known to {1e3 * max(fit.x_p95, fit.z_p95):.1f} mm"):
+        solve_hand_eye(a, b, p95_max=(fit.x_p95 + fit.z_p95) / 2.0)
+    solve_hand_eye(a, b, p95_max=1.01 * max(fit.x_p95, fit.z_p95))
+
+
+def test_what_z_carries_is_told_in_the_middle_of_the_recorded_places_however_far_its_origin():
+    a, b, _, _ = poses(3, n=12, noise=(np.radians(0.15), 5e-4))
+    farther = np.eye(4)
+    farther[:3, 3] = (0.0, 0.0, 2.0)  # of b's target
+    near, far = solve_hand_eye(a, b, p95_max=1.0), solve_hand_eye(a, farther @ b, p95_max=1.0)
+    assert far.z_p95 == pytest.approx(near.z_p95, rel=0.05)
+    assert far.covariance[9:12, 9:12].max() > 4.0 * near.covariance[9:12, 9:12].max()  # at the origin itself
 
 
 def test_a_robot_that_stands_still_most_of_the_time_gives_its_transforms():

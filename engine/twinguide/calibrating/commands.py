@@ -138,7 +138,9 @@ def camera(input: Path, board: str, name: str, rms_max_px: float, out: Path) -> 
     "--offset/--no-offset", default=None, help="Find the clocks' offset too (default: with two files that have stamps)."
 )
 @click.option("--lag-max-ms", type=LIMIT, default=300.0, show_default=True, help="How far to look for the offset.")
-@click.option("--p95-max-mm", type=LIMIT, default=10.0, show_default=True, help="Refuse an x or z that is less sure.")
+@click.option(
+    "--p95-max-mm", type=LIMIT, default=10.0, show_default=True, help="Refuse x, or z where b was, less sure."
+)
 @click.option("--out", type=RESULT, default=Path("handeye.toml"), show_default=True, help="The result file.")
 def handeye(
     inputs: tuple[Path, ...], a: str, b: str, offset: bool | None, lag_max_ms: float, p95_max_mm: float, out: Path

@@ -102,7 +102,7 @@ def _table(result: HandEyeResult, fit: HandEyeFit) -> tuple[tuple[str, str], ...
     )
     return (
         (result.x_name, f"{_place(fit.x)}, 95 % within {result.x_p95_mm:.2f} mm"),
-        (result.z_name, f"{_place(fit.z)}, 95 % within {result.z_p95_mm:.2f} mm"),
+        (result.z_name, f"{_place(fit.z)}, 95 % within {result.z_p95_mm:.2f} mm where b was"),
         *clocks,
         ("residual", f"{1e3 * rms:.3f} mm and {np.degrees(turning):.3f} deg rms; {1e3 * fit.z_spread:.3f} mm at z"),
         ("turning", f"second axis {100 * fit.axis_spread:.0f} % of the first"),
