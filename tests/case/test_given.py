@@ -6,12 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import trimesh
 
-from twinguide.case import Case, Plan
+from twinguide.case import Case, Plan, Surface
 from twinguide.errors import CaseError
 from twinguide.importing import import_case
+from twinguide.importing.geometry import contour, lattice
 from twinguide.importing.landmarks import read_landmarks
-from twinguide.importing.planning import Obstacles, judged
+from twinguide.importing.planning import Obstacles, check_target, judged
+from twinguide.preparing import check_known
+from twinguide.scenario import load
 
 PLAN = 'target_structure = "tumour"\nentry = [-60.0, -90.0, 0.0]\ntarget = [-55.0, -35.0, 0.0]\n'  # of docs/case.md
 MARKS = (
@@ -52,7 +56,14 @@ def given(patient, organ, shell, tmp_path):
         (PLAN.replace("-90.0", "-9000.0"), r"a path of 10 to 250 mm.*8965 mm from entry to target"),
         (PLAN.replace("-90.0", "-50.0"), r"the entry on the skin, or within 30 mm.*mm inside"),
         (PLAN.replace("-90.0", "-150.0"), r"the entry on the skin, or within 30 mm.*mm outside"),
-        (PLAN + "entery = [1, 2, 3]\n", "unknown field `entery`.*docs/case.md"),
+        (
+            PLAN + "entery = [1, 2, 3]\n",
+            "keys target_structure, entry, target and.*note.*unknown field `entery`.*case.md",
+        ),
+        (
+            PLAN + 'author = "Dr X"\n',
+            "and no others.*unknown field `author`.*Write anything else into note, or behind a #",
+        ),
         (PLAN.replace("[-60.0, ", "["), "length 3, got 2.*entry"),
         (PLAN.replace("-90.0", '"a"'), "Expected `float`, got `str`.*entry"),
         (PLAN.replace("-90.0", "nan"), "two points of three numbers; got .*nan"),
@@ -95,6 +106,8 @@ def test_a_plan_that_misses_a_margin_is_warned_of_with_by_how_much(imported):
         MARKS.replace(",", ";").replace(".0", ",0"),
         MARKS.replace(",", " , ").replace("name , kind , x , y , z", "Name , KIND , X , Y , Z"),
         MARKS.replace("fiducial", "Fiducial") + "\n,,,,\n",
+        MARKS.replace("\n", ",, \n"),
+        MARKS.replace(",", ";").replace("50.0\n", "50.0;;\n"),
     ],
 )
 def test_landmarks_are_read_as_spreadsheets_write_them(tmp_path, text):
@@ -114,9 +127,9 @@ def test_landmarks_are_read_as_spreadsheets_write_them(tmp_path, text):
         (MARKS.replace(",", "\t"), "the columns name,kind,x,y,z.*docs/case.md"),
         ("", "the columns name,kind,x,y,z; got none.*docs/case.md"),
         (MARKS.replace("-94.0,0.0", "-94.0,0.0,7"), "5 columns; got 6.*line 3.*docs/case.md"),
+        (MARKS.replace("-94.0,0.0", "-94.0,"), "5 columns; got 4.*line 3.*docs/case.md"),
         (MARKS.replace("xiphoid", "xi\0phoid"), "a name.*line 3"),
         (MARKS.replace(",", ";").replace("-94.0", "1.094,0"), "three numbers.*line 3"),
-        (MARKS.replace("verification", "fiducial"), "a verification landmark.*got none.*Keep one back"),
         (IN_METRES, "one line.*--units and --axes"),
         (MARKS.replace("xiphoid", "umbilicus"), "names that differ.*Rename"),
     ],
@@ -145,12 +158,72 @@ def test_a_tumour_that_bulges_out_of_the_organ_is_imported_with_its_share_outsid
     assert "falls short of the organ before the target by" in report.plan
 
 
-def test_a_tumour_whose_middle_lies_outside_the_organ_is_refused_before_the_mesh(given):
-    with pytest.raises(
-        CaseError, match=r"the target point of the tumour in the organ.*it lies 7 mm outside.*tumour\.ply"
-    ):
-        given(tumour=[-60.0, -82.0, 0.0])
+@pytest.mark.parametrize(("plan", "place"), [(None, "tumour.ply"), (PLAN, "plan.toml")])
+def test_a_tumour_apart_from_the_organ_is_refused_before_the_mesh_where_its_place_is_told(given, plan, place):
+    if plan:
+        plan = plan.replace("-90.0", "-105.0").replace("[-55.0, -35.0", "[-60.0, -90.0")
+    told = r"a tumour that meets it.*15 mm outside, the surfaces 6 mm apart.*leaves the tumour out, join it.*one frame"
+    with pytest.raises(CaseError, match=told) as refused:
+        given(plan, tumour=[-60.0, -90.0, 0.0])
+    assert refused.value.where.endswith(place)
     assert not any("mesh" in step for step in given.steps)
+
+
+def test_a_vessel_that_leaves_the_organ_is_a_target_only_as_far_as_the_organ_carries_it():
+    ball = trimesh.creation.icosphere(subdivisions=4)
+    organ, vessel = (Surface(ball.vertices * size, ball.faces.astype(np.int32)) for size in (0.05, [0.01, 0.01, 0.3]))
+    check_target("vessel", np.array([0.0, 0.0, 0.149]), vessel, organ, "here")
+    with pytest.raises(CaseError, match=r"within 100 mm of it.*it lies 101 mm outside"):
+        check_target("vessel", np.array([0.0, 0.0, 0.151]), vessel, organ, "here")
+
+
+@pytest.mark.parametrize("plan", [None, PLAN.replace("[-55.0, -35.0", "[-60.0, -63.0")])
+def test_a_tumour_that_the_organ_s_surface_leaves_out_is_imported(given, patient, tmp_path, plan):
+    source = patient(tmp_path / "source")
+    points, shape = lattice(np.array([-0.12, -0.09, -0.06]), np.array([0.0, 0.03, 0.06]), 0.003)
+    organ = np.linalg.norm(points - [-0.060, -0.030, 0.0], axis=1) - 0.045
+    tumour = np.linalg.norm(points - [-0.060, -0.063, 0.0], axis=1) - 0.015  # its middle 12 mm below the capsule
+    for name, field in (("ball.stl", np.maximum(organ, -tumour)), ("tumour.ply", tumour)):
+        surface = contour(field, points, shape, 0.0)
+        trimesh.Trimesh(surface.vertices * 1e3, surface.triangles).export(source / name)
+    given(plan, source=source)
+    case = Case.load(tmp_path / "case")
+    assert case.plan.target == pytest.approx(np.array([-0.060, -0.063, 0.0]), abs=0.5e-3)  # a grid of 3 mm is even
+    assert re.search(r"WARNING: (9\d|100)% of it lies outside the ball", case.structures["tumour"].note)
+
+
+def test_landmarks_of_the_trunk_are_taken_far_off_a_generated_skin_and_warned_of(given, tmp_path):
+    marks = MARKS.replace("0.0,-100.0,0.0", "0.0,-115.0,-150.0").replace("rib tip", "iliac spine")
+    marks = marks.replace("-50.0,-80.0,50.0", "-120.0,-81.0,-220.0")
+    given(PLAN.replace("-90.0", "-165.0"), marks, skin=False)
+    note = Case.load(tmp_path / "case").structures["skin"].note
+    told = [float(off) for off in re.findall(r"WARNING: [a-z ]+ lies (\d+) mm outside it", note)]
+    points = np.array([[-60, -165, 0], [0, -115, -150], [-120, -81, -220]])  # the entry, and two landmarks
+    # a ball of 45 mm and a wall of 25, contoured on 10 mm: h^2/8 times the curvature are 0.2 mm; and whole millimetres
+    assert told == pytest.approx(np.linalg.norm(points - [-60, -30, 0], axis=1) - 70, abs=1)
+    assert "xiphoid" not in note
+
+
+@pytest.mark.parametrize(
+    ("point", "told"),
+    [("-50.0,-600.0", "within 300 mm.*mm outside"), ("-60.0,-30.0", "within 60 mm.*mm inside")],
+)
+def test_a_landmark_that_no_generated_skin_explains_is_refused(given, point, told):
+    with pytest.raises(
+        CaseError, match=rf"xiphoid on the generated skin.*{told}.*landmarks\.csv.*add the skin's surface"
+    ):
+        given(PLAN, MARKS.replace("-50.0,-94.0", point), skin=False)
+
+
+def test_a_case_without_a_verification_landmark_is_imported_to_rehearse_and_not_guided(given, tmp_path):
+    report = given(PLAN, MARKS.replace("verification", "fiducial"))
+    assert report.landmarks.endswith("WARNING: no verification landmark: such a case can be rehearsed, not guided")
+    case = Case.load(tmp_path / "case")
+    for mode in ("guide", "rehearse"):
+        (tmp_path / mode).write_text(f'title = "t"\ncase = "case"\nmode = "{mode}"\n[parts]\n')
+    check_known(load(tmp_path / "rehearse"), case, print)
+    with pytest.raises(CaseError, match="one of kind verification"):
+        check_known(load(tmp_path / "guide"), case, print)
 
 
 def test_a_case_that_could_not_be_read_again_is_not_written(given, organ, tmp_path):

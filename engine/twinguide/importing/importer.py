@@ -14,7 +14,7 @@ from twinguide.errors import CaseError
 from twinguide.hookspecs import Organ
 from twinguide.importing.cleaning import clean
 from twinguide.importing.geometry import grid_of, volume_of
-from twinguide.importing.landmarks import place_landmarks, read_landmarks
+from twinguide.importing.landmarks import UNVERIFIED, place_landmarks, read_landmarks
 from twinguide.importing.meshing import body_of
 from twinguide.importing.planning import (
     Obstacles,
@@ -81,7 +81,8 @@ def import_case(
 ) -> ImportReport:  # fmt: skip
     """Import surfaces [units, axes and the scan's breathing phase as given, never guessed] into the case folder `out`.
 
-    `progress(what, share)` is called as it goes, share 0..1. Raises CaseError; `out` is then as it was.
+    `progress(what, share)` is called as it goes, share 0..1. Raises CaseError; `out` is then as it was, or, where the
+    finished files could not all be moved into it, holds some of them without the `case.toml` that makes a case.
     """
     given = Source(source, units, axes, breathing_phase)
     with scratch(out) as folder:
@@ -111,14 +112,20 @@ def _make(given: Source, patient: Patient, progress: Progress) -> Made:
     marks = read_landmarks(marks_file, given.units, given.axes) if marks_file.is_file() else None
     skin = _skin(patient, progress, needed=plan is None or marks is None)
     generated = bool(patient.generated)
+    far: list[str] = []
     if plan is not None:
         check_plan(plan, patient.surfaces[plan.target_structure], str(plan_file))
-        check_on_skin({"the entry": plan.entry}, skin, generated, str(plan_file))
+        far += check_on_skin({"the entry": plan.entry}, skin, generated, str(plan_file))
     if marks is not None:
-        check_on_skin({f"landmark {mark.name}": mark.position for mark in marks}, skin, generated, str(marks_file))
-    plan = _plan(patient, plan, skin, progress)
+        points = {f"landmark {mark.name}": mark.position for mark in marks}
+        far += check_on_skin(points, skin, generated, str(marks_file))
+    for name in patient.generated:
+        patient.repairs[name] += far
+    plan = _plan(patient, plan, skin, str(plan_file), progress)
     landmarks = place_landmarks(skin, plan.entry) if marks is None else marks
     where = "placed on the skin about the entry" if marks is None else "given with the source"
+    if all(mark.kind == "fiducial" for mark in landmarks):
+        where += f"; {UNVERIFIED}"
     progress("meshing the organ", 0.7)
     inner = {name: s for name, s in patient.surfaces.items() if patient.anatomy[name].role in IN_THE_BODY}
     try:
@@ -173,14 +180,15 @@ def _skin(patient: Patient, progress: Progress, *, needed: bool) -> Surface:
     return patient.surfaces[skin.name]
 
 
-def _plan(patient: Patient, given: Plan | None, skin: Surface, progress: Progress) -> Plan:
-    """Return the plan, given and judged or searched; fill the patient's grids and state what of the target is out."""
+def _plan(patient: Patient, given: Plan | None, skin: Surface, file: str, progress: Progress) -> Plan:
+    """Return the plan, given in a file and judged, or searched; fill the patient's grids, state what is out."""
     organ = patient.organ_name
     target = given.target_structure if given else next(n for n, a in patient.anatomy.items() if a.risk == "target")
     _fill_grids(patient, target, progress)
     grids = patient.grids
     middle = given.target if given else target_of(patient.surfaces[target], grids[target])
-    check_target(target, middle, patient.surfaces[organ], patient.files[target])
+    where = file if given else patient.files[target]
+    check_target(target, middle, patient.surfaces[target], patient.surfaces[organ], where)
     out = share_outside(grids[target], grids[organ])
     if out > OUT_SHARE:
         patient.repairs[target].append(f"WARNING: {out:.0%} of it lies outside the {organ}; left as it is")

@@ -19,6 +19,7 @@ Array = NDArray[np.float64]
 COLUMNS = ["name", "kind", "x", "y", "z"]
 KINDS = ("fiducial", "verification")
 NEXT_STEP = "docs/case.md has an example."
+UNVERIFIED = "WARNING: no verification landmark: such a case can be rehearsed, not guided"
 FIDUCIALS = 6
 VERIFICATIONS = 3
 NEAREST_M, FARTHEST_M = 0.025, 0.085  # from the entry: out of the needle's way, yet near what is guided
@@ -36,12 +37,12 @@ def read_landmarks(path: Path, units: Units, axes: Axes) -> list[Landmark]:
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=";" if semicolons else ",")
     out: list[Landmark] = []
     try:
-        header = [cell.strip().lower() for cell in next(rows, list[str]())]
+        header = [cell.lower() for cell in _filled(next(rows, list[str]()))]
         if header != COLUMNS:
             raise CaseError(f"the columns {','.join(COLUMNS)}", ",".join(header) or "none", str(path), NEXT_STEP)
         for row in rows:
-            if any(cell.strip() for cell in row):
-                mark = _landmark([cell.strip() for cell in row], semicolons, f"{path}, line {rows.line_num}")
+            if cells := _filled(row):
+                mark = _landmark(cells, semicolons, f"{path}, line {rows.line_num}")
                 out.append(replace(mark, position=to_image(mark.position, units, axes)))
     except csv.Error as error:
         raise CaseError("rows of a CSV file", str(error), f"{path}, line {rows.line_num}", NEXT_STEP) from error
@@ -49,6 +50,14 @@ def read_landmarks(path: Path, units: Units, axes: Axes) -> list[Landmark]:
         raise CaseError("names that differ", str([landmark.name for landmark in out]), str(path), "Rename one.")
     check_spread(out, str(path))
     return out
+
+
+def _filled(row: list[str]) -> list[str]:
+    """Return a row's cells without the empty ones at its end, which spreadsheets write."""
+    cells = [cell.strip() for cell in row]
+    while cells and not cells[-1]:
+        cells.pop()
+    return cells
 
 
 def _landmark(cells: list[str], commas: bool, where: str) -> Landmark:
@@ -95,7 +104,7 @@ def place_landmarks(skin: Surface, entry: Array) -> list[Landmark]:
 
 
 def check_spread(landmarks: list[Landmark], where: str) -> None:
-    """Refuse fewer than three fiducials, fiducials on a line, none to verify by, and landmarks that coincide."""
+    """Refuse fewer than three fiducials, fiducials on a line, and landmarks that coincide."""
     points = np.array([landmark.position for landmark in landmarks if landmark.kind == "fiducial"])
     if len(points) < 3:
         raise CaseError("at least three fiducials", str(len(points)), where, "Add some.")
@@ -105,9 +114,6 @@ def check_spread(landmarks: list[Landmark], where: str) -> None:
         raise CaseError(
             "fiducials that do not lie on one line", got, where, f"Spread them over the skin. {IN_THE_SAME}"
         )
-    if len(points) == len(landmarks):
-        next_step = "Keep one back: make a fiducial a verification, or add one."
-        raise CaseError("a verification landmark, which the registration does not use", "none", where, next_step)
     everything = np.array([landmark.position for landmark in landmarks])
     gaps = np.linalg.norm(everything[:, None] - everything[None], axis=2) + np.eye(len(everything))
     if gaps.min() < APART_M / 3:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from twinguide.case import Plan, Surface
 from twinguide.case_file import PlanRow
 from twinguide.distances import DistanceGrid
+from twinguide.embedding import LOOSE_M
 from twinguide.errors import CaseError
 from twinguide.importing.geometry import (
     centroid_of,
@@ -54,7 +55,9 @@ def read_plan(path: Path, units: Units, axes: Axes, names: list[str]) -> Plan | 
     try:
         given = msgspec.toml.decode(read_text(path), type=PlanRow)
     except msgspec.DecodeError as error:
-        raise CaseError("target_structure, entry and target", str(error), str(path), "See docs/case.md.") from error
+        keys = "the keys target_structure, entry, target and, where wanted, note, and no others"
+        next_step = "Write anything else into note, or behind a #: docs/case.md has an example."
+        raise CaseError(keys, str(error), str(path), next_step) from error
     entry, target = (to_image(np.array(point), units, axes) for point in (given.entry, given.target))
     if given.target_structure not in names or not np.isfinite([entry, target]).all():
         got = f"{given.target_structure!r}, {given.entry}, {given.target}"
@@ -80,13 +83,28 @@ def check_plan(plan: Plan, structure: Surface, where: str) -> None:
         )  # fmt: skip
 
 
-def check_target(name: str, target: Array, organ: Surface, where: str) -> None:
-    """Refuse a target point [m], (3,), outside the organ: it would not move and yield as the organ does."""
+def check_target(name: str, target: Array, structure: Surface, organ: Surface, where: str) -> None:
+    """Refuse a target point [m], (3,), outside the organ: it would not move and yield as the organ does.
+
+    It may lie where the organ's surface leaves its structure out, or where that grows out of the organ: there the shell
+    of the structure that holds the point, or is next to it, meets the organ, and the organ still carries the point.
+    """
     off = float(signed_distance(organ, target[None])[0])
-    if off > OFF_M:
+    if off <= OFF_M:
+        return
+    parts = [
+        Surface(structure.vertices, part.astype(np.int32)) for part in shells(structure.triangles.astype(np.int64))
+    ]
+    shell = min(parts, key=lambda part: float(signed_distance(part, target[None])[0]))
+    corners = structure.vertices[np.unique(shell.triangles)]
+    gap = float(min(signed_distance(organ, corners).min(), signed_distance(shell, organ.vertices).min()))
+    if gap > OFF_M or off > LOOSE_M:
         raise CaseError(
-            f"the target point of the {name} in the organ, or within {OFF_M * 1e3:.0f} mm of it",
-            f"it lies {off * 1e3:.0f} mm outside", where, "Export both in one frame and the same units.",
+            f"the target point of the {name} in the organ, or within {LOOSE_M * 1e3:.0f} mm of it and in a {name} that "
+            f"meets it within {OFF_M * 1e3:.0f} mm",
+            f"it lies {off * 1e3:.0f} mm outside, the surfaces {gap * 1e3:.0f} mm apart", where,
+            f"Where the organ's segmentation leaves the {name} out, join it to the organ's; else export both in one "
+            "frame and the same units.",
         )  # fmt: skip
 
 
