@@ -126,9 +126,11 @@ def _widened(problem: Problem, fit: HandEyeFit, final: Final) -> HandEyeFit:
         found = iterate(problem, fit.x, fit.z, fit.offset_s, widths=TAIL_WIDTHS)
         if found is not None:
             fit = _away(fit, found[0], found[1], f"with {tail} pairs just beyond the noise of the others")
+    if problem.given:
+        return fit
     turned = Problem(inverse(problem.at(fit.offset_s)[0]), inverse(problem.b))
     other = _alone(turned, replace(fit, x=fit.z, z=fit.x), np.arange(len(squares)), np.arange(len(squares)))
-    if not problem.given and other is not None:
+    if other is not None:
         covariance = fit.covariance[:6, :6] + other.covariance[6:, 6:]
         if not same(difference(other.z, fit.x), covariance, DISAGREE):
             fit = _away(fit, other.z, other.x, "with noise that is alike where b is measured from")
