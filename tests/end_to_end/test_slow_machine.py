@@ -57,4 +57,4 @@ def test_nothing_is_withdrawn_for_the_loop_s_own_delay_and_the_wearer_is_told_of
     frames, _, _ = slow
     assert {f.structures["target"].state for f in frames} == {"valid"}
     assert all("needle" in f.tips for f in frames)
-    assert all(any("too slowly" in row for row in f.text) for f in frames[2:])
+    assert all(any("Frame rate too low" in row for row in f.text) for f in frames[2:])
