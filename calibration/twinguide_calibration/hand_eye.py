@@ -139,7 +139,7 @@ def _widened(problem: Problem, fit: HandEyeFit, final: Final) -> HandEyeFit:
 
 def _away(fit: HandEyeFit, x: Array, z: Array, told: str) -> HandEyeFit:
     apart = np.concatenate([difference(x, fit.x), difference(z, fit.z)])
-    return widened(fit, np.outer(apart, apart), f"{told}, X is {_far(apart[:6])} away: counted in")
+    return widened(fit, np.outer(apart, apart), f"{told}, X is {_far(apart[:6])} away")
 
 
 def _of_least_residual(

@@ -18,6 +18,7 @@ from twinguide_calibration.weights import estimate_variance
 
 OPEN = 1e-10  # of the largest eigenvalue: what pairs leave open
 FOLLOWED = 20.0  # times the variance is widened by residuals that follow one another: no longer noise
+COUNTED = "counted in"  # ends a note of what widened the covariance
 TIED = 0.99  # correlation with the offset: what is left of it, slow errors and curvature, is not in the covariance
 EFFICIENCY = 0.95  # of Tukey's weights under normal noise
 
@@ -134,7 +135,7 @@ def widened(fit: HandEyeFit, more: Array, note: str) -> HandEyeFit:
     total = fit.covariance + more
     x_p95 = float(p95_radius(total[3:6, 3:6], fit.freedom))
     z_p95 = float(p95_radius(_at(fit.middle, total[6:12, 6:12]), fit.freedom))
-    return replace(fit, covariance=total, x_p95=x_p95, z_p95=z_p95, notes=(*fit.notes, note))
+    return replace(fit, covariance=total, x_p95=x_p95, z_p95=z_p95, notes=(*fit.notes, f"{note}: {COUNTED}"))
 
 
 def gated(fit: HandEyeFit, used: int, p95_max: float) -> HandEyeFit:
@@ -166,10 +167,11 @@ def _not_known(fit: HandEyeFit, used: int, p95_max: float) -> CalibrationRefused
     worst = ", ".join(f"{v:.2f}" for v in at[:3, :3] @ vectors[:, 2])
     followed = fit.inflation > FOLLOWED
     worth = f": what is left follows the motion, {used} pairs are worth {used / fit.inflation:.0f}" * followed
+    counted = "".join(f"; {note}" for note in fit.notes if note.endswith(COUNTED))
     return CalibrationRefused(
         f"{name} is known to {p95 * 1e3:.1f} mm (95 %), wanted {p95_max * 1e3:.1f} mm; worst along ({worst}), "
-        f"{sqrt(float(values[2])) * 1e3:.1f} mm (1 sigma){worth}",
+        f"{sqrt(float(values[2])) * 1e3:.1f} mm (1 sigma){worth}{counted}",
         "Look for what it follows: poses of other instants, a camera not calibrated, a body that bends."
-        if followed
+        if followed or counted
         else "Turn the body more, about axes across that direction, and record more poses.",
     )

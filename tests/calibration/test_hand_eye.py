@@ -140,6 +140,8 @@ def test_pairs_just_beyond_the_noise_of_the_others_are_its_tail_and_counted_in()
         of_all = solve_hand_eye(a, b, covariance_b=stated, p95_max=10.0)  # by noise that leaves none out
         held += bool(covers(difference(of_all.x, fit.x)[3:], fit.covariance[3:6, 3:6], fit.freedom))
     assert held >= 17  # without the tail 6 of 20
+    with pytest.raises(CalibrationRefused, match=r"just beyond the noise.*counted in\. Look for what it follows"):
+        solve_hand_eye(a, b, p95_max=5e-4)
 
 
 @pytest.mark.parametrize("swapped", [False, True])
