@@ -113,7 +113,7 @@ def test_an_outdated_solution_leaves_no_error_behind(deformation):
 def test_without_the_declared_solvers_word_the_shape_is_as_unsure_as_its_worst_level():
     deformation = made(LEVELS)
     for _ in range(2):
-        assert "no solver" in deformation.fault
+        assert "is not solved" in deformation.fault
         np.testing.assert_allclose(deformation.variances, 0.002**2, rtol=1e-12)  # 5.591 mm hold 95 %
         np.testing.assert_allclose(deformation.at(deformation.embed(NEAR))[1], [0.002**2 * np.eye(3)] * 2, rtol=1e-12)
         deformation.take(solution(5), BODY.vertices, np.full(len(BODY.vertices), 0.001))
