@@ -83,5 +83,5 @@ def test_a_killed_runtime_is_survived_by_the_run(monado_tool, monado_own, demo_c
     assert run.returncode == 0, said
     shown = [r.message for r in read(tmp_path / "session") if isinstance(r.message, Shown)]
     assert shown[-1].t_ns - shown[0].t_ns > 7e9
-    assert any("Headset tracking lost" in row for row in shown[-1].text)  # it is gone, and the record says that nothing was laid over
+    assert any("Headset tracking lost" in row for row in shown[-1].text)  # nothing was laid over, it says
     assert not shown[-1].drawn
