@@ -268,7 +268,10 @@ def _run(
     file = locate(scenario, registry)
     laid_over = [*changes, *settings]
     ready = overridden(find(scenario, registry), laid_over, str(file))
-    _say(run_scenario(ready, registry, out, say=_say, file=file, settings=laid_over))
+    left = run_scenario(ready, registry, out, say=_say, file=file, settings=laid_over)
+    for number in ENDS:  # all is written, and Python restores the defaults some 0.3 s before its process is gone
+        signal.signal(number, signal.SIG_IGN)
+    _say(left)
 
 
 def _interrupt(_number: int, _frame: FrameType | None, ignored: int = 0) -> None:

@@ -88,13 +88,19 @@ def test_ctrl_c_an_end_that_is_asked_for_and_a_closed_terminal_leave_a_valid_fol
     if ending == signal.SIGHUP:
         run.stdout.close()  # with the terminal
     run.send_signal(ending)
+    rest = ""
     if ending != signal.SIGHUP:
-        for wait_s in (0.0, 0.7, 0.7):  # as `timeout` does, to the process and to its group, and who is impatient
-            time.sleep(wait_s)
+        run.send_signal(ending)  # twice, as `timeout` does: to the process and to its group
+        for line in run.stdout:
+            rest += line
+            run.send_signal(ending)  # by who is impatient
+            if "report" in line:
+                break
+        while run.poll() is None:  # and on the way out, to the very end
             run.send_signal(ending)
+            time.sleep(0.01)
     run.wait(timeout=120)
     if ending != signal.SIGHUP:
-        rest = run.stdout.read()
         assert run.returncode == 0, rest
         assert "interrupted" in rest
     assert (out / "report.html").exists()
