@@ -312,11 +312,12 @@ def plugins() -> None:
 
 @plugins.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def plugins_list(as_json: bool) -> None:
+@PLUGIN_FILES
+def plugins_list(as_json: bool, plugins: tuple[Path, ...]) -> None:
     """List plugins and the parts they declare."""
     from twinguide.registry import Registry
 
-    registry = Registry.load()
+    registry = Registry.load(plugins)
     rows = [
         {"plugin": registry.plugin_of[name], "part": name, "kind": type(part).__name__, "placement": part.placement}
         for name, part in sorted(registry.parts.items(), key=lambda item: (registry.plugin_of[item[0]], item[0]))

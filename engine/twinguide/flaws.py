@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ PLAIN = {
     "object": "a table",
     "null": "nothing",
 }  # msgspec's word -> a person's
+KINDS = re.compile("'([a-z |]+)'")
+CHOICE = re.compile("Expected '(str|int)( [|] null)?'")  # a value of another type than the choices'
 
 
 @dataclass(frozen=True)
@@ -73,21 +76,20 @@ def flaw_of(value: object, kind: Any, path: str = "") -> Flaw | None:  # noqa: A
             if found := flaw_of(table[key], kinds[key], inner):
                 return found
     choices = _choices(kind)
-    if choices and "enum" in told:
+    if choices and ("enum" in told or CHOICE.match(told)):
         return Flaw(f"one of {', '.join(choices)}", got, path, _meant(got.strip("'"), choices))
-    if told.startswith("Expected "):
-        return Flaw(
-            _plain(told.removeprefix("Expected ").partition(", got ")[0]), reprlib.repr(cast(object, value)), path
-        )
     missing = told.removeprefix("Object missing required field ")
-    return Flaw(f"the key {missing}", f"only {', '.join(table)}" if table else "no keys", path)
+    if missing != told:
+        return Flaw(f"the key {missing}", f"only {', '.join(table)}" if table else "no keys", path)
+    wanted = _plain(told) if told.startswith("Expected ") else told  # what the Struct's own checks say
+    return Flaw(wanted, reprlib.repr(cast(object, value)), path)
 
 
-def _plain(kind: str) -> str:
-    """Return the words that msgspec has for a type, and for its bounds, in words for a person."""
-    for word, plain in PLAIN.items():
-        kind = kind.replace(f"'{word}'", plain)
-    return kind.replace(" | ", " or ").removesuffix(".0")
+def _plain(told: str) -> str:
+    """Return what msgspec expected, the words for a type and its bounds, in words for a person."""
+    wanted = told.removeprefix("Expected ").partition(", got ")[0]
+    wanted = KINDS.sub(lambda found: " or ".join(PLAIN.get(w, w) for w in found[1].split(" | ")), wanted)
+    return wanted.removesuffix(".0")
 
 
 def _keys(kind: Any, table: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - a type

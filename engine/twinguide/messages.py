@@ -238,6 +238,11 @@ class PartState(Message, frozen=True, kw_only=True, tag="twinguide.part_state/1"
     pid: int = 0
     restarts: int = 0
 
+    @property
+    def failed(self) -> bool:
+        """Whether the part gives nothing now, though nobody has asked it to end."""
+        return self.state in ("dead", "hung", "restarting", "quarantined")
+
 
 class Health(Message, frozen=True, kw_only=True, tag="twinguide.health/1"):
     """A part's steps, as its work loop counts them."""
@@ -249,7 +254,7 @@ class Health(Message, frozen=True, kw_only=True, tag="twinguide.health/1"):
 
 
 class Refusal(Message, frozen=True, kw_only=True, tag="twinguide.refusal/1"):
-    """The hub refused a topic."""
+    """What a part sent, or asked for, was refused."""
 
     part: str
     topic: str

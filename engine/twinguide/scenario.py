@@ -27,7 +27,7 @@ from twinguide.calibrating.result import (
     symmetric,
 )
 from twinguide.errors import CalibrationError, ScenarioError
-from twinguide.flaws import UNTOLD, Flaw, Origin, flaw_of
+from twinguide.flaws import UNTOLD, Origin, flaw_of
 from twinguide.frames import vector_from_rotation
 from twinguide.registry import Registry
 
@@ -242,11 +242,9 @@ def _with_mount(tool: Tool) -> Tool:
 
 def convert(tables: Any, kind: type[S], origin: Origin, under: str = "") -> S:  # noqa: ANN401 - whatever TOML holds
     """Return the tables `under` a dotted key as a Struct; raise ScenarioError naming the key and its origin."""
-    try:
-        return msgspec.convert(tables, kind)
-    except msgspec.ValidationError as error:
-        flaw = flaw_of(tables, kind, under) or Flaw("known keys with values of their type", str(error), under)
-        raise ScenarioError(flaw.wanted, flaw.got, origin.of(flaw.path), flaw.next_step) from error
+    if flaw := flaw_of(tables, kind, under):
+        raise ScenarioError(flaw.wanted, flaw.got, origin.of(flaw.path), flaw.next_step)
+    return msgspec.convert(tables, kind)
 
 
 def locate(name: str, registry: Registry) -> Path:

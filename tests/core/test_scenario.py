@@ -75,6 +75,9 @@ def test_a_wrong_value_beside_a_setting_is_told_with_its_file():
             r"one of the keys backend, width, .*'widht'; in --set headset\.widht=100. Did you mean 'width'\?",
         ),
         ("clock=fats", r"one of 'real', 'virtual'; got 'fats'; in --set clock=fats$"),
+        ("clock=3", r"one of 'real', 'virtual'; got 3; in --set clock=3$"),
+        ("parts.puncture.placement=3", r"one of 'inside', 'process'; got 3; in .*parts\.puncture\.placement=3$"),
+        ("headset.blend=[]", r"wanted a list of length >= 1; got \[\]"),
         ("clock=vitual", r"Did you mean 'virtual'\?"),
         ("tools.needle.tip_mm=[1,2]", r"a list of length 3; got \[1, 2\]; in --set tools\.needle\.tip_mm=\[1,2\]$"),
         (

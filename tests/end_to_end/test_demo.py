@@ -12,6 +12,15 @@ SMALL = ["--set", "headset.width=192", "--set", "headset.height=192", "--draw-ev
 LEFT = ("session.mcap", "stereo.webm", "summary.json", "timing.json", "report.html", "case/case.toml")
 
 
+OWN = """
+from twinguide import Lost, Sensor, Topic, hookimpl
+
+@hookimpl
+def parts():
+    return [Sensor("own", make="acme_own:Own", publishes={"lost": Topic(Lost)}, rate_hz=10)]
+"""
+
+
 def twinguide(*arguments, **options):
     return subprocess.run(
         [sys.executable, "-m", "twinguide", *map(str, arguments)],
@@ -140,6 +149,7 @@ def test_the_doctor_names_what_is_there_as_json():
     assert all(check["state"] == "ok" or check["remedy"] for check in checks.values())
 
 
-def test_plugins_are_listed():
-    done = twinguide("plugins", "list", "--json")
-    assert "tracker" in {row["part"] for row in json.loads(done.stdout)["parts"]}
+def test_plugins_are_listed(tmp_path):
+    (tmp_path / "acme_own.py").write_text(OWN)
+    done = twinguide("plugins", "list", "--json", "--plugin", tmp_path / "acme_own.py")
+    assert {"tracker", "own"} <= {row["part"] for row in json.loads(done.stdout)["parts"]}

@@ -7,12 +7,18 @@ import os
 import signal
 import time
 from collections.abc import Iterable
+from typing import Literal
 
 import msgspec
 
 from twinguide.hookspecs import Context, Part, Sensor, Solver, Topic, hookimpl
 from twinguide.inbox import Inbox
 from twinguide.messages import Array, Message, Registration
+
+Fault = Literal[
+    "", "raise", "raise-at-length", "raise-on-start", "raise-at-end", "chatter", "spin",
+    "stop", "sleep", "nan", "nan-array", "untyped", "undeclared",
+]  # fmt: skip
 
 
 class Beat(Message, frozen=True, kw_only=True, tag="faulty.beat/1"):
@@ -38,8 +44,12 @@ class Secret(Message, frozen=True, kw_only=True, tag="faulty.secret/1"):
 class How(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What goes wrong, after how many beats."""
 
-    fault: str = ""
+    fault: Fault = ""
     after: int = 5
+
+    def __post_init__(self) -> None:
+        if self.after < 0:
+            raise ValueError("an 'after' of 0 or more")
 
 
 class Heart:
@@ -77,6 +87,8 @@ class Heart:
                 return [msgspec.structs.replace(beat, value=float("nan"))]
             case "nan-array":
                 return [msgspec.structs.replace(beat, field=Array.of([1.0, float("inf")]))]
+            case "untyped":
+                return [msgspec.structs.replace(beat, count="five")]
             case "undeclared":
                 return [beat, Secret(t_ns=t_ns)]
             case _:

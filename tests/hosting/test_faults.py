@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from twinguide.hosting.remote import Remote
 from twinguide.messages import Registration
 
 FAULTY = "faulty_plugin.py"
@@ -59,6 +60,8 @@ def test_a_hanging_part_is_ended_and_started_again(runs, until, fault):
 
 def test_a_part_that_raises_is_started_again_with_its_reason_told(runs, until):
     session = runs(["heart"], plugin=FAULTY, clock="real", options={"heart": {"fault": "raise", "after": 3}})
+    until(lambda: session.part_states["heart"].state == "restarting", session)
+    assert session.failed == ["heart"]  # should the run end now
     until(lambda: session.part_states["heart"].restarts >= 1, session)
     assert session.part_states["heart"].reason == "ValueError: the cable is out"
     log = (runs.folder / "logs" / "heart.log").read_text()
@@ -112,6 +115,25 @@ def test_a_killed_zygote_costs_only_time(runs, until, gone):
     os.kill(session.part_states["heart"].pid, signal.SIGKILL)
     until(lambda: session.part_states["heart"].restarts == 1, session)
     until(lambda: session.part_states["heart"].state == "running", session)
+
+
+@pytest.mark.parametrize("record", [False, True])
+def test_without_a_zygote_every_part_still_begins_once_and_after_the_recorder(runs, monkeypatch, gone, until, record):
+    def bring_up(remote, t_ns):
+        assert remote._link.up(20.0)
+        (zygote,) = children_of(remote.hub_pid)
+        os.kill(zygote, signal.SIGKILL)
+        until(lambda: gone(zygote))
+        time.sleep(0.2)  # the hub looks at it ten times
+        brought_up(remote, t_ns)
+
+    brought_up = Remote.bring_up
+    monkeypatch.setattr(Remote, "bring_up", bring_up)
+    session = runs(["heart", "ear"], plugin=FAULTY, clock="real", record=record)
+    pids = {state.part: state.pid for state in session.part_states.values()}
+    assert {pid for pid in children_of(session.hub_pid) if not gone(pid)} == set(pids.values())
+    assert next(iter(pids)) == ("recorder" if record else "heart")
+    assert session.news() == []
 
 
 def test_a_stalled_loop_is_said(runs):
@@ -223,6 +245,18 @@ def test_an_undeclared_message_is_withheld_and_the_declared_ones_come(runs, plac
     assert "does not declare Secret" in session.refusals[0].reason
 
 
+@pytest.mark.parametrize("placement", ["inside", "process"])
+@pytest.mark.parametrize("names", [["heart"], ["heart", "ear"]])
+def test_a_message_that_cannot_be_read_is_told_of_the_part_that_sent_it(runs, placement, names):
+    options = {"heart": {"fault": "untyped"}}
+    session = runs(names, plugin=FAULTY, placement=placement, options=options)
+    frames(session, 0, 20)
+    assert {(r.part, r.topic) for r in session.refusals} == {("heart", "v1/stream/heart/beat")}
+    (line,) = session.news()
+    assert line.startswith("part heart: v1/stream/heart/beat refused: ")
+    assert "count" in line
+
+
 # ---- what is told of it ---------------------------------------------------------------------------------------------
 
 
@@ -240,6 +274,7 @@ def test_a_reason_is_news_once_and_a_part_that_works_on_has_not_failed(runs, pla
     assert all(line.startswith("part heart: ") for line in news)
     if fault == "nan":
         assert session.failed == []  # it works on
+        assert session.refused == {"heart": 16}
     elif placement == "inside":
         assert session.failed == ["heart"]  # in a process it may be being started again
 

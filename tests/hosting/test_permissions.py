@@ -88,6 +88,19 @@ def test_unknown_options_are_refused_before_anything_starts(runs):
         session.context("heart")
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"fault": "nann"}, "one of '', 'raise', "),
+        ({"fault": 3}, "one of '', 'raise', "),
+        ({"after": -1}, "wanted an 'after' of 0 or more; got {'after': -1}; in parts.heart.options"),
+    ],
+)
+def test_an_option_that_is_none_is_refused_with_those_that_there_are(runs, options, said):
+    session = runs(["heart"], plugin=FAULTY, placement="inside", options={"heart": options})
+    assert said in session.part_states["heart"].reason
+
+
 # ---- raw sockets ----------------------------------------------------------------------------------------------------
 
 
@@ -193,11 +206,13 @@ REGISTRATION = ENCODE(Header("twinguide.registration/1", "loop", 1, 10_000, 0, 0
         ENCODE({"type": "twinguide.registration/1", "version": 4, "state": "made"}) + b"\x00",
     ],
 )
-def test_a_malformed_payload_is_dropped_by_its_reader_which_goes_on(runs, until, keys_of, payload):
+def test_a_malformed_payload_is_dropped_by_its_reader_and_told_of_its_sender(
+    runs, until, keys_of, payload
+):
     session = runs(["heart", "waiter"], plugin=FAULTY, clock="real")
     client = BusClient(Path(session.folder) / "hub-1", {}, lossless=False)
     client.send_frames(keys_of(session)["loop"], [b"v1/state/loop/registration\0", REGISTRATION, payload])
-    until(lambda: any(r.part == "waiter" and "registration" in r.topic for r in session.refusals), session)
+    until(lambda: any((r.part, r.topic) == ("loop", "v1/state/loop/registration") for r in session.refusals), session)
     assert session.part_states["waiter"].state == "running"
     assert session.part_states["waiter"].restarts == 0
     client.close()

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 import resource
 from html.parser import HTMLParser
@@ -11,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twinguide.bus.catalogue import Catalogue, Header
+from twinguide.bus.catalogue import Catalogue, Header, tag_of
 from twinguide.errors import RecordingError
-from twinguide.messages import PartState
+from twinguide.messages import PartState, Refusal
 from twinguide.recording import Recorder
 from twinguide.report import build_report, page, plots
 
@@ -94,6 +95,28 @@ def test_words_from_outside_cannot_become_markup(tmp_path):
     text, tags = checked(build_report(tmp_path))
     assert "script" not in tags.seen
     assert "&lt;script&gt;" in text
+
+
+def test_parts_that_do_not_work_at_the_end_and_refused_messages_are_told(tmp_path):
+    recorder, catalogue = Recorder(tmp_path, Catalogue()), Catalogue()
+    lives = {
+        "heart": ("running", "dead", "restarting", "stopped"),
+        "ear": ("running", "hung", "restarting", "running", "stopped"),
+    }
+    told = [PartState(part=n, state=s, placement="process", reason="no cable") for n, of in lives.items() for s in of]
+    told += [Refusal(part="ear", topic="v1/stream/ear/echo", reason="seen is nan", count=n) for n in (1, 2, 4)]
+    for seq, message in enumerate(told):
+        tag = tag_of(type(message))
+        recorder.write(f"v1/{tag}", Header(tag, "hub", 1, seq, seq), catalogue.encode(message))
+    recorder.close()
+    text, _ = checked(build_report(tmp_path))
+    assert "Parts that did not work at the end: heart." in text
+    summary, timing = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("summary", "timing"))
+    assert summary["plugins"]["heart"] == {"placement": "process", "state": "restarting", "reason": "no cable"}
+    assert summary["plugins"]["ear"] == {"placement": "process"}
+    refused = {"part": "ear", "topic": "v1/stream/ear/echo", "reason": "seen is nan", "count": 4}
+    assert timing["refused"] == [refused]
+    assert "seen is nan" in text
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from twinguide.bus.ring import RingReader, RingShelf
 from twinguide.clock import MS, ClockMapping
 from twinguide.errors import CaseError, PluginError
+from twinguide.flaws import flaw_of
 from twinguide.hookspecs import Part
 from twinguide.hosting.plan import PartPlan, RunPlan, rings_folder
 from twinguide.messages import BulkRef
@@ -66,7 +67,6 @@ class PartContext:
 
 def options_of(plan: PartPlan, part: Part) -> msgspec.Struct:
     """Return a part's options as its own Struct; raise PluginError naming the key that does not fit."""
-    try:
-        return msgspec.convert(plan.options, part.options)
-    except msgspec.ValidationError as error:
-        raise PluginError("options that the part declares", str(error), f"part {part.name}") from error
+    if flaw := flaw_of(plan.options, part.options, f"parts.{part.name}.options"):
+        raise PluginError(flaw.wanted, flaw.got, flaw.path, flaw.next_step)
+    return msgspec.convert(plan.options, part.options)

@@ -127,7 +127,7 @@ class Host:
         while (packet := self._client.receive()) is not None:
             message = message_from_packet(packet, self._catalogue)
             if isinstance(message, str):
-                self._refuse(packet.topic, message, packet.header.t_pub_ns)
+                self._refuse(packet.header.source, packet.topic, message, packet.header.t_pub_ns)
             elif isinstance(message, StepMark):
                 self._marks.append(message)
             else:
@@ -149,15 +149,15 @@ class Host:
     def _publish(self, message: Message, t_ns: int, round_: int) -> bool:
         packet = self._outlet.pack(message, t_ns, round_)
         if isinstance(packet, str):
-            self._refuse(type(message).__name__, packet, t_ns)
+            self._refuse(self.part.name, type(message).__name__, packet, t_ns)
             return False
         self._client.send(packet)
         return True
 
-    def _refuse(self, topic: str, reason: str, t_ns: int) -> None:
-        refusal = self._refusals.add(self.part.name, topic, reason, t_ns)
+    def _refuse(self, sender: str, topic: str, reason: str, t_ns: int) -> None:
+        refusal = self._refusals.add(sender, topic, reason, t_ns)
         if refusal is not None:
-            logging.warning("refused (%d times): %s", refusal.count, reason)
+            logging.warning("%s: %s refused (%d times): %s", sender, topic, refusal.count, reason)
             packet = self._outlet.pack(refusal, t_ns)
             if not isinstance(packet, str):
                 self._client.send(packet)

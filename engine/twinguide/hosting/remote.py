@@ -26,7 +26,6 @@ RECORDER_DEADLINE_S = 30.0
 HUB_RESTARTS = 3  # it stays down after more of them
 HUB_RESTARTS_S = 10.0  # in this time
 SETTLED_S = 0.5  # dead for so long: it will not be started again
-GONE = ("dead", "hung", "restarting", "quarantined", "stopped")
 
 
 class Remote:
@@ -186,7 +185,7 @@ class Remote:
         """Note what the supervisor says of a part: one that is gone is not waited for."""
         if state.part in self._names:
             self._changed_s[state.part] = time.monotonic()
-            if state.state in GONE:
+            if state.failed or state.state == "stopped":
                 self._member(state.part).alive = False
 
     def done(self, mark: DoneMark, t_ns: int) -> None:

@@ -79,7 +79,7 @@ class Router:
             return
         message = message_from_packet(packet, self._catalogue)
         if isinstance(message, str):
-            self.refuse(LOOP, packet.topic, message, packet.header.t_pub_ns)
+            self.refuse(packet.header.source, packet.topic, message, packet.header.t_pub_ns)
             return
         for name in readers:
             if name != LOOP or not self._watch(packet.header, message):
@@ -93,11 +93,12 @@ class Router:
             self._publish(refusal)
 
     def _publish(self, refusal: Refusal) -> None:
-        packet = self._outlets[refusal.part].pack(refusal, refusal.t_ns)
+        """Publish a refusal, in the name of its part where that is here; the loop does not hear itself."""
+        packet = self._outlets.get(refusal.part, self._outlets[LOOP]).pack(refusal, refusal.t_ns)
         if not isinstance(packet, str):
             self._send(packet)
             self.deliver(packet)
-            if refusal.part == LOOP:
+            if packet.header.source == LOOP:
                 self._watch(packet.header, refusal)
 
     def say_denied(self, t_ns: int) -> None:

@@ -159,14 +159,20 @@ class Session:
         """Return a line on each part's failure, end or refused message since the last call; each reason once."""
         events = [(s.part, s.reason, AGAIN.get(s.state, s.state)) for s in self.part_states.values() if s.reason]
         events += [(r.part, r.reason, f"{r.topic} refused") for r in self.refusals]
-        news = [event for event in events if event[:2] not in self._reported]
-        self._reported.update(event[:2] for event in news)
-        return [f"part {name}: {what}: {reason}" for name, reason, what in news]
+        news = {event[:2]: event[2] for event in reversed(events) if event[:2] not in self._reported}
+        self._reported.update(news)
+        return [f"part {name}: {what}: {reason}" for (name, reason), what in reversed(news.items())]
 
     @property
     def failed(self) -> list[str]:
-        """The parts that have ended for good."""
-        return sorted(s.part for s in self.part_states.values() if s.state in ("dead", "quarantined"))
+        """The parts that do not work now, also those that are being started again."""
+        return sorted(s.part for s in self.part_states.values() if s.failed and s.part != LOOP)
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """How often each part was refused something, a message of its own or a topic, as far as it was told."""
+        counts = {(r.part, r.topic): r.count for r in self.refusals}
+        return {part: sum(n for (of, _), n in counts.items() if of == part) for part, _ in sorted(counts)}
 
     def bulk(self, ref: BulkRef) -> NDArray[Any] | None:
         """Return a copy of a shared array, or None where it has been overwritten."""

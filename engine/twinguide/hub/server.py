@@ -180,7 +180,7 @@ class Hub:
         self._forks.close()
         self._forks = None
         for child in self._supervisor.children.values():
-            if child.state in ("starting", "restarting") and child.pidfd < 0:
+            if child.begun_ns and child.state in ("starting", "restarting") and child.pidfd < 0:
                 self._spawn(child)  # asked for, and never forked
 
     def _watch(self, pidfd: int, name: str) -> None:

@@ -39,7 +39,7 @@ class Child:
     state: State = "starting"
     pid: int = 0
     pidfd: int = -1
-    begun_ns: int = 0
+    begun_ns: int = 0  # when its newest process was asked for; 0: not yet
     log_start: int = 0
     restarts: int = 0
     recent: deque[int] = field(default_factory=deque[int])

@@ -6,10 +6,11 @@ import io
 from pathlib import Path
 from typing import Any
 
-from twinguide.messages import Attempt, PartState, Refusal, Training, Truth
+from twinguide.bus.topics import LOOP
+from twinguide.messages import Attempt, Training, Truth
 from twinguide.recording import SYNC_S
 from twinguide.report import page, plots
-from twinguide.scoring import Scores, head_is_simulated
+from twinguide.scoring import Scores, head_is_simulated, last_states
 from twinguide.scoring.evidence import Evidence
 
 STILL_WIDTH_PX = 640
@@ -107,15 +108,17 @@ def attempts(evidence: Evidence) -> str:
 
 
 def parts(evidence: Evidence, scores: Scores) -> str:
-    """Return the parts' last states, and what the hub refused."""
-    newest: dict[str, PartState] = {state.part: state for state in evidence.of(PartState)}
-    restarts = scores.timing["restarts"]
-    rows = [(n, s.placement, s.state, restarts.get(n, 0), s.reason) for n, s in sorted(newest.items())]
-    refusals = list(
-        {(r.part, r.topic, r.reason): (r.part, r.topic, r.reason, r.count) for r in evidence.of(Refusal)}.values()
-    )
-    return page.table(("part", "placement", "last state", "restarts", "reason"), rows) + page.table(
-        ("refused part", "topic", "reason", "count"), refusals
+    """Return how the parts ended the run, those that failed foremost, and what was refused of them."""
+    last, restarts = last_states(evidence), scores.timing["restarts"]
+    failed = ", ".join(name for name, state in last.items() if state.failed and name != LOOP)
+    rows = [(n, s.placement, s.state, restarts.get(n, 0), s.reason) for n, s in last.items()]
+    refused = [tuple(refusal.values()) for refusal in scores.timing["refused"]]
+    return "".join(
+        (
+            page.notice(f"Parts that did not work at the end: {failed}.") if failed else "",
+            page.table(("part", "placement", "at the end", "restarts", "reason"), rows),
+            page.table(("part", "what was refused of it", "reason", "times, at least"), refused),
+        )
     )
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from msgspec.structs import replace
 
 from twinguide.files import write_whole
 from twinguide.frames import p95_from_covariance
 from twinguide.ledger import missed_between, spread
-from twinguide.messages import PartState, Registration, Shown, Truth, WorkflowState
+from twinguide.messages import PartState, Refusal, Registration, Shown, Truth, WorkflowState
 from twinguide.scoring.comparing import ErrorTrack, Series, inside95, series_of
 from twinguide.scoring.evidence import Evidence
 from twinguide.scoring.marking import findings_raised, marked_by, marked_share
@@ -107,14 +108,21 @@ def head_is_simulated(evidence: Evidence) -> bool:
 
 def _placements(evidence: Evidence) -> dict[str, Any]:
     """Return part -> placement and plugin, as the run was planned, else as was said of it; and how it failed, if so."""
-    newest = {s.part: s for s in evidence.of(PartState)}
+    newest = last_states(evidence)
     told = evidence.metadata.get("plugins")
     said = {name: {"placement": s.placement} for name, s in newest.items()}
     planned = cast(dict[str, dict[str, Any]], told) if isinstance(told, dict) else said
-    failed = {
-        n: {"state": s.state, "reason": s.reason} for n, s in newest.items() if s.state in ("dead", "quarantined")
-    }
+    failed = {n: {"state": s.state, "reason": s.reason} for n, s in newest.items() if s.failed}
     return {name: plan | failed.get(name, {}) for name, plan in sorted(planned.items())}
+
+
+def last_states(evidence: Evidence) -> dict[str, PartState]:
+    """Return how each part was when the run ended, with its newest reason: what was stopped then, as it was before."""
+    last: dict[str, PartState] = {}
+    for told in evidence.of(PartState):
+        before = last.get(told.part)
+        last[told.part] = replace(told, state=before.state) if before and told.state == "stopped" else told
+    return dict(sorted(last.items()))
 
 
 def _why_not(evidence: Evidence, frames: list[Shown]) -> str:
@@ -173,6 +181,7 @@ def timing_of(evidence: Evidence) -> dict[str, Any]:
         "stage_ms": _spreads([f.stage_us for f in frames], 1e-3),
         "input_age_ms": _spreads([_ages_ms(f) for f in frames], 1.0),
         "restarts": _restarts(evidence),
+        "refused": refusals(evidence),
         "recording": {
             "messages": sum(evidence.topics.values()),
             "segments": evidence.segments,
@@ -188,6 +197,12 @@ def _restarts(evidence: Evidence) -> dict[str, int]:
     for state in evidence.of(PartState):
         processes.setdefault(state.part, set()).update({state.pid} - {0})
     return {part: max(len(pids) - 1, 0) for part, pids in sorted(processes.items())}
+
+
+def refusals(evidence: Evidence) -> list[dict[str, Any]]:
+    """Return what was refused of which part, why, and how often at least: the 1st, 2nd, 4th ... time is recorded."""
+    most = {(r.part, r.topic, r.reason): r.count for r in evidence.of(Refusal)}
+    return [dict(zip(("part", "topic", "reason", "count"), (*of, n), strict=True)) for of, n in sorted(most.items())]
 
 
 def _ages_ms(frame: Shown) -> dict[str, float]:
