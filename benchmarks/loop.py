@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from twinguide.xr.base import FrameTiming, Meanwhile
+from twinguide.headset import FrameTiming, Meanwhile
 
 BUSY = '''
 import numpy as np

@@ -21,6 +21,7 @@ import numpy as np
 
 from twinguide.case import Case
 from twinguide.frames import Transform
+from twinguide.headset import View
 from twinguide.render.context import create_context
 from twinguide.render.looks import LOOKS
 from twinguide.render.meshes import SurfaceInput, surfaces_of
@@ -28,7 +29,6 @@ from twinguide.render.pictures import read_pixels
 from twinguide.render.pipeline import Renderer
 from twinguide.render.stills import case_scene, look
 from twinguide.scene import Point, Status, ToolView
-from twinguide.xr.base import View
 
 HALF_FOV = np.deg2rad(30.0)
 IPD = 0.063  # [m]

@@ -21,10 +21,10 @@ from twinguide.case import Case
 from twinguide.checking import check
 from twinguide.clock import SECOND, Clock, ClockReal, ClockVirtual
 from twinguide.composing import finding_fault
+from twinguide.equipping import choose_backend, make_headset
 from twinguide.flaws import UNTOLD, Origin
 from twinguide.frames import NO_COVARIANCE, Transform, pose_covariance
 from twinguide.guarding import HUNG_S, Guarded
-from twinguide.headsets import choose_backend, make_headset
 from twinguide.hookspecs import Guidance, Motion, Operator, Overlay, Solver
 from twinguide.hosting.plan import PartPlan, RunPlan
 from twinguide.hosting.session import Session

@@ -14,13 +14,13 @@ from twinguide.calibrating.result import PivotResult
 from twinguide.clock import MS, SECOND
 from twinguide.errors import BusError, FrameError, TwinGuideError
 from twinguide.frames import NO_COVARIANCE, Pose, Transform, pose_covariance
+from twinguide.headset import FrameTiming, Hand, HandName
 from twinguide.history import PoseHistory
 from twinguide.messages import Exposure, PoseWire
 from twinguide.scenario import Scenario
 from twinguide.scene import Status, ToolView
 from twinguide.tooling import tool_view
 from twinguide.trust import SILENT_PERIODS, Move, Presence, Stream, move_of
-from twinguide.xr.base import FrameTiming, Hand, HandName
 
 Array = NDArray[np.float64]
 # the role of the tool that the hand holds in a step: one laid down is not lost

@@ -15,6 +15,7 @@ from twinguide.bus.catalogue import Header
 from twinguide.clock import MS
 from twinguide.composing import panel_of, ranked
 from twinguide.guarding import Guarded
+from twinguide.headset import FrameTiming, Hand, HandName, Headset, View
 from twinguide.hosting.session import Session
 from twinguide.ledger import Ledger
 from twinguide.messages import Command, Exposure, Finding, Message, Shown
@@ -26,7 +27,6 @@ from twinguide.twin import Twin
 from twinguide.wearer import Wearer
 from twinguide.wording import text
 from twinguide.workflow import Workflow
-from twinguide.xr.base import FrameTiming, Hand, HandName, Headset, View
 
 if TYPE_CHECKING:  # a loop without pictures imports no GL
     from twinguide.footage import Footage

@@ -16,8 +16,8 @@ import tty
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
+from twinguide.headset import Hand, HandName
 from twinguide.messages import Command, WorkflowState
-from twinguide.xr.base import Hand, HandName
 
 BUTTONS = {"a": "next", "b": "reject", "squeeze": "overlay", "menu": "stop"}
 KEYS = {" ": "next", "\n": "next", "r": "reject", "v": "verify", "t": "train", "o": "overlay", "q": "stop"}

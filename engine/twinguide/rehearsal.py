@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from twinguide.bodies import Bodies
 from twinguide.frames import Transform
+from twinguide.headset import Hand, HandName
 from twinguide.messages import Attempt, Finding
 from twinguide.scenario import Tool
 from twinguide.scene import ToolView, TwinView
-from twinguide.xr.base import Hand, HandName
 from twinguide.xr.scripted import HandsKeyframed, HeadSway
 
 Array = NDArray[np.float64]

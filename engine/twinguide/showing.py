@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from twinguide.clock import MS
 from twinguide.frames import NO_COVARIANCE, Pose, Transform
+from twinguide.headset import FrameTiming, Hand, HandName, View
 from twinguide.messages import Array, HandRecord, PoseWire, Shown, StructureRecord, Vec3
 from twinguide.render.panels import panel_text
 from twinguide.scene import Scene, Status, TwinView
-from twinguide.xr.base import FrameTiming, Hand, HandName, View
 
 
 def shown_of(

@@ -21,6 +21,7 @@ from twinguide.clock import MS, SECOND
 from twinguide.deformation import Deformation
 from twinguide.errors import BusError, FrameError
 from twinguide.frames import Pose, p95_from_covariance, p95_from_covariances, points_covariance
+from twinguide.headset import FrameTiming
 from twinguide.history import DisplacementHistory
 from twinguide.messages import (
     BulkRef,
@@ -39,7 +40,6 @@ from twinguide.scenario import Scenario
 from twinguide.scene import Point, Status, StructureView, TwinView
 from twinguide.trust import Trust
 from twinguide.wording import text
-from twinguide.xr.base import FrameTiming
 
 Array = NDArray[np.float64]
 UNKNOWN_MOTION_M = 0.010  # 1 sigma per axis of an organ whose breathing is not known: 15 mm from rest to full breath

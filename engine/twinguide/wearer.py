@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from twinguide.clock import MS, SECOND
 from twinguide.frames import Pose, Transform
+from twinguide.headset import Headset, HeadsetEvent
 from twinguide.messages import Exposure
 from twinguide.staging import Staging
 from twinguide.trust import HeadWatch
-from twinguide.xr.base import Headset, HeadsetEvent
 
 AWAY_NS = 300 * MS  # without tracking, after which a headset may have been put off or found another place
 

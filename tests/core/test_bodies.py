@@ -5,12 +5,12 @@ from twinguide.bodies import Bodies
 from twinguide.clock import MS, SECOND
 from twinguide.errors import BusError, RegistrationRefused
 from twinguide.frames import Pose, Transform, rotation_from_vector
+from twinguide.headset import HANDS, FrameTiming, Hand
 from twinguide.messages import Array, Exposure, PoseWire
 from twinguide.registering import landmark_of
 from twinguide.scenario import HeadsetSettings, Scenario, Tool
 from twinguide.touching import read_swing, read_touch
 from twinguide.trust import Move
-from twinguide.xr.base import HANDS, FrameTiming, Hand
 
 PERIOD = SECOND // 60
 SIGMA = np.diag([1e-3] * 3 + [1e-4] * 3) ** 2  # (6, 6) [rad2, m2] of every sample

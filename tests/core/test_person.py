@@ -2,9 +2,9 @@ import os
 
 import pytest
 
+from twinguide.headset import Hand
 from twinguide.messages import WorkflowState
 from twinguide.person import Person
-from twinguide.xr.base import Hand
 
 
 def state(waits_for):

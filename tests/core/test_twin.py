@@ -6,6 +6,7 @@ import pytest
 from twinguide.clock import MS, SECOND
 from twinguide.errors import BusError, FrameError
 from twinguide.frames import Transform
+from twinguide.headset import FrameTiming
 from twinguide.messages import (
     Array,
     BulkRef,
@@ -19,7 +20,6 @@ from twinguide.messages import (
 )
 from twinguide.scenario import Scenario, Tool
 from twinguide.twin import Twin
-from twinguide.xr.base import FrameTiming
 
 SIGMA = np.diag([1e-4] * 3 + [1e-4] * 3) ** 2
 NOW = SECOND

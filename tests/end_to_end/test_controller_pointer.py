@@ -13,10 +13,10 @@ from twinguide.checking import check
 from twinguide.clock import SECOND
 from twinguide.errors import ScenarioError
 from twinguide.frames import Transform, rotation_from_vector
+from twinguide.headset import Hand, HeadsetEvent
 from twinguide.messages import Shown
 from twinguide.recording import Recorder
 from twinguide.scenario import find, overridden
-from twinguide.xr.base import Hand, HeadsetEvent
 from twinguide_calibration import calibrate_pivot
 from twinguide_patient.options import PatientOptions
 from twinguide_patient.room import furnish

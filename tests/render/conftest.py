@@ -9,13 +9,13 @@ import pytest
 
 from twinguide.errors import RenderError
 from twinguide.frames import Pose, Transform
+from twinguide.headset import View
 from twinguide.messages import Registration, WorkflowState
 from twinguide.render.context import create_context
 from twinguide.render.meshes import SurfaceInput
 from twinguide.render.pictures import read_pixels
 from twinguide.render.pipeline import Renderer
 from twinguide.scene import Point, Scene, Status, StructureView, ToolView, TwinView
-from twinguide.xr.base import View
 
 TARGET = np.array([0.02, 0.0, 0.01])  # [m], in reference and, here, in image
 ENTRY = np.array([-0.03, -0.11, -0.03])

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from twinguide.frames import Pose, Transform
+from twinguide.headset import View
 from twinguide.render.camera import clip_from_eye, clip_from_stage, pixel_of
 from twinguide.render.meshes import SurfaceInput
 from twinguide.render.pipeline import Renderer
 from twinguide.scene import Status, StructureView
-from twinguide.xr.base import View
 
 IPD = 0.063
 

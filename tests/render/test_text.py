@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from twinguide import wording
 from twinguide.errors import RenderError
 from twinguide.frames import Transform
+from twinguide.headset import View
 from twinguide.render import hanging, panels
 from twinguide.render.glyphs import CAPITAL_EM, make_atlas
 from twinguide.scene import Status
-from twinguide.xr.base import View
 
 ATLAS = make_atlas()
 HEAD = Transform.of("stage", "headset", translation=np.array([0.0, 1.5, 0.4]))

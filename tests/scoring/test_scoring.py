@@ -9,9 +9,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from twinguide.bus.catalogue import Catalogue
+from twinguide.equipping import recorded_wearer
 from twinguide.errors import RecordingError, ScenarioError
 from twinguide.frames import Transform, p95_from_covariance, rotation_from_vector, vector_from_rotation
-from twinguide.headsets import recorded_wearer
 from twinguide.messages import PoseWire, Shown
 from twinguide.recording import Recorder
 from twinguide.scoring import score, write_scores

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from twinguide.clock import MS, SECOND, ClockVirtual
 from twinguide.errors import HeadsetError
 from twinguide.frames import Transform, rotation_from_vector
-from twinguide.xr.base import Hand
+from twinguide.headset import Hand
 from twinguide.xr.pacing import Pacer
 from twinguide.xr.scripted import HandsKeyframed, HeadKeyframed, HeadSway, look_at
 from twinguide.xr.simulated import HeadsetSimulated, RuntimeLoss, SimulatedOptions, SpaceChange

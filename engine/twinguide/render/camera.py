@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from twinguide.errors import RenderError
 from twinguide.frames import Array, Transform
-from twinguide.xr.base import View
+from twinguide.headset import View
 
 NEAR, FAR = 0.05, 20.0  # [m]; with 24 bits of depth still 0.3 um apart at arm's length
 HOLES = 3  # tips that stay uncovered; a fourth tool in the field would not be kept free

@@ -1,4 +1,4 @@
-"""The GL context without a display, and programs from the files in `shaders/`."""
+"""The GL context without a display, the eyes' framebuffers, and programs from the files in `shaders/`."""
 
 from __future__ import annotations
 
@@ -32,6 +32,22 @@ def create_context(device_index: int = 0) -> moderngl.Context:
             f"On Debian or Ubuntu: apt-get install {PACKAGES}",
         ) from error
     return ctx
+
+
+def eye_framebuffers(
+    ctx: moderngl.Context, size: tuple[int, int], internal_format: int | None = None
+) -> list[moderngl.Framebuffer]:
+    """Return a framebuffer of a size [px] for each eye: depth, and a texture of 8 bits a channel or GL's format."""
+    textures = [ctx.texture(size, 4, internal_format=internal_format) for _ in range(2)]
+    return [ctx.framebuffer([texture], ctx.depth_renderbuffer(size)) for texture in textures]
+
+
+def release_eyes(framebuffers: list[moderngl.Framebuffer]) -> None:
+    """Give the framebuffers of `eye_framebuffers` back, with what they hold."""
+    for framebuffer in framebuffers:
+        for owned in (framebuffer, *framebuffer.color_attachments, framebuffer.depth_attachment):
+            owned.release()
+    framebuffers.clear()
 
 
 def shader_folder() -> Path:

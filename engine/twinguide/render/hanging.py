@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.frames import Array, Transform
+from twinguide.headset import View
 from twinguide.render.camera import pixels_per_tangent, place_in
 from twinguide.render.glyphs import CAPITAL_EM
 from twinguide.render.marks import Words
 from twinguide.render.panels import PADDING_EM, SPINNER_EM, Page
-from twinguide.xr.base import View
 
 CAPITAL_TANGENT = float(np.tan(np.deg2rad(0.62)))  # least height of a capital letter
 LEAST_EM_PIXELS = 13.0  # below it letters run together

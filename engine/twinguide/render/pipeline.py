@@ -14,13 +14,13 @@ import numpy as np
 
 from twinguide.errors import RenderError
 from twinguide.frames import Array, Transform
+from twinguide.headset import BlendMode, View
 from twinguide.render import camera, hanging, marks, panels
 from twinguide.render.context import load_program, make_array
 from twinguide.render.glyphs import make_atlas
 from twinguide.render.meshes import Shown, SurfaceInput, Surfaces
 from twinguide.render.strokes import Quads, Strokes
 from twinguide.scene import Scene, StructureView
-from twinguide.xr.base import BlendMode, View
 
 DEFAULT_FIELD_M = 0.10  # half size of the field where there is no surface
 SAMPLES = (0, 2, 4)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from twinguide.frames import Array, Pose, Transform, skew
+from twinguide.headset import View
 from twinguide.messages import Registration, WorkflowState
 from twinguide.render.context import create_context
 from twinguide.render.meshes import surfaces_of
@@ -15,7 +16,6 @@ from twinguide.render.pictures import read_pixels, save_png
 from twinguide.render.pipeline import Renderer
 from twinguide.scene import PanelRow, Point, Scene, Status, StructureView, TwinView
 from twinguide.wording import text
-from twinguide.xr.base import View
 
 if TYPE_CHECKING:
     import moderngl

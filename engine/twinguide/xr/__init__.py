@@ -1,1 +1,1 @@
-"""."""
+"""The headsets behind `twinguide.headset`: one through OpenXR, one simulated."""

@@ -16,8 +16,7 @@ import numpy as np
 from twinguide.clock import SECOND, Clock, ClockVirtual
 from twinguide.errors import HeadsetError
 from twinguide.frames import Transform
-from twinguide.render.context import create_context
-from twinguide.xr.base import (
+from twinguide.headset import (
     EYE_FRAMES,
     HANDS,
     BlendMode,
@@ -29,9 +28,8 @@ from twinguide.xr.base import (
     HeadsetInfo,
     Meanwhile,
     View,
-    eye_framebuffers,
-    release_eyes,
 )
+from twinguide.render.context import create_context, eye_framebuffers, release_eyes
 from twinguide.xr.openxr_connection import GONE, Connection
 from twinguide.xr.openxr_graphics import GL_SRGB8_ALPHA8, ContextEgl
 from twinguide.xr.openxr_session import Frame, Session

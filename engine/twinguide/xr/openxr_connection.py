@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from twinguide.clock import SECOND, Clock
 from twinguide.errors import HeadsetError, RuntimeLost
-from twinguide.xr.base import BlendMode, HeadsetEvent, Meanwhile
+from twinguide.headset import BlendMode, HeadsetEvent, Meanwhile
 from twinguide.xr.deadline import Caller
 from twinguide.xr.openxr_graphics import ContextEgl
 from twinguide.xr.openxr_runtime import Runtime, headset_error, xr

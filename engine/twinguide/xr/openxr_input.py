@@ -10,7 +10,7 @@ from typing import Any
 
 from twinguide.clock import SECOND
 from twinguide.frames import Transform
-from twinguide.xr.base import HANDS, Hand, HandName
+from twinguide.headset import HANDS, Hand, HandName
 from twinguide.xr.openxr_runtime import Runtime, transform_of, xr
 
 PRESSED = 0.5  # of an analogue trigger's or squeeze's way

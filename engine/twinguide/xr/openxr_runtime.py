@@ -15,7 +15,7 @@ import numpy as np
 from twinguide.clock import SECOND
 from twinguide.errors import FrameError, HeadsetError
 from twinguide.frames import Transform, rotation_from_quaternion
-from twinguide.xr.base import BlendMode
+from twinguide.headset import BlendMode
 
 try:
     import xr

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from twinguide.clock import Clock
 from twinguide.errors import RuntimeLost
 from twinguide.frames import Transform
-from twinguide.xr.base import EYE_FRAMES, BlendMode, Hand, HandName, HeadsetEvent, View
+from twinguide.headset import EYE_FRAMES, BlendMode, Hand, HandName, HeadsetEvent, View
 from twinguide.xr.openxr_graphics import ContextEgl, Swapchain, require_gl
 from twinguide.xr.openxr_input import ControllerInput
 from twinguide.xr.openxr_runtime import BLEND_MODES, STEREO, Runtime, choose_blend_mode, transform_of, xr

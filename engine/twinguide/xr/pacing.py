@@ -8,7 +8,7 @@ from dataclasses import replace
 from math import sqrt
 
 from twinguide.clock import MS, SECOND, Clock, ClockVirtual
-from twinguide.xr.base import FrameCounts, FrameTiming, Meanwhile
+from twinguide.headset import FrameCounts, FrameTiming, Meanwhile
 
 EARLY_NS = MS // 5  # before a slot begins nothing more is begun: it is done by then
 RECENT = 8  # frames that tell the pace to come

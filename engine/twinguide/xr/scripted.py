@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from twinguide.clock import SECOND
 from twinguide.errors import HeadsetError
 from twinguide.frames import Transform, rotation_from_vector, vector_from_rotation
-from twinguide.xr.base import HANDS, Hand, HandName
+from twinguide.headset import HANDS, Hand, HandName
 
 Array = NDArray[np.float64]
 T = TypeVar("T")

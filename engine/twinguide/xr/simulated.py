@@ -10,7 +10,7 @@ import numpy as np
 
 from twinguide.clock import MS, Clock
 from twinguide.frames import Transform
-from twinguide.xr.base import (
+from twinguide.headset import (
     EYE_FRAMES,
     HANDS,
     BlendMode,
@@ -22,8 +22,6 @@ from twinguide.xr.base import (
     HeadsetInfo,
     Meanwhile,
     View,
-    eye_framebuffers,
-    release_eyes,
 )
 from twinguide.xr.pacing import Pacer
 from twinguide.xr.scripted import HandSource, HeadSource, HeadSway
@@ -119,7 +117,7 @@ class HeadsetSimulated:
         if not self.options.render:
             return
         # Here and not above, so that a benchmark without pictures runs where GL is not installed.
-        from twinguide.render.context import create_context
+        from twinguide.render.context import create_context, eye_framebuffers
 
         ctx = self._ctx = create_context()
         self._framebuffers = eye_framebuffers(ctx, self.options.size)
@@ -202,7 +200,10 @@ class HeadsetSimulated:
 
     def stop(self) -> None:
         """Release the framebuffers and the GL context."""
+        if self._ctx is None:
+            return
+        from twinguide.render.context import release_eyes
+
         release_eyes(self._framebuffers)
-        if self._ctx is not None:
-            self._ctx.release()
-            self._ctx = None
+        self._ctx.release()
+        self._ctx = None

@@ -1,4 +1,4 @@
-"""What every headset answers: the frame's time, poses at that time, two eyes to draw into, and what changed.
+"""What every headset answers, real or simulated: the frame's time, poses at that time, two eyes, and what changed.
 
     headset.start()
     while running:
@@ -116,22 +116,6 @@ class HeadsetInfo:
     view_size: tuple[int, int]  # pixels of one eye
     space: Literal["stage", "local"] = "stage"
     period_ns: int = 11_111_111
-
-
-def eye_framebuffers(
-    ctx: moderngl.Context, size: tuple[int, int], internal_format: int | None = None
-) -> list[moderngl.Framebuffer]:
-    """Return a framebuffer of a size [px] for each eye: depth, and a texture of 8 bits a channel or GL's format."""
-    textures = [ctx.texture(size, 4, internal_format=internal_format) for _ in EYE_FRAMES]
-    return [ctx.framebuffer([texture], ctx.depth_renderbuffer(size)) for texture in textures]
-
-
-def release_eyes(framebuffers: list[moderngl.Framebuffer]) -> None:
-    """Give the framebuffers of `eye_framebuffers` back, with what they hold."""
-    for framebuffer in framebuffers:
-        for owned in (framebuffer, *framebuffer.color_attachments, framebuffer.depth_attachment):
-            owned.release()
-    framebuffers.clear()
 
 
 class Headset(Protocol):

@@ -11,13 +11,13 @@ from twinguide.case import Case
 from twinguide.clock import MS, Clock
 from twinguide.errors import HeadsetError, ScenarioError
 from twinguide.frames import Transform
+from twinguide.headset import HANDS, Hand, Headset
 from twinguide.hookspecs import World
 from twinguide.hosting.session import Session
 from twinguide.messages import HandRecord, Shown
 from twinguide.preparing import Run
 from twinguide.registry import made
 from twinguide.rehearsal import ATTEMPT_S, laid_down, needle_of, onlooker, trainee
-from twinguide.xr.base import HANDS, Hand, Headset
 from twinguide.xr.scripted import HandsKeyframed, HandSource, HeadKeyframed
 
 
