@@ -16,7 +16,7 @@ from twinguide import scenario
 PAGE = Path(__file__).parents[1] / "docs" / "scenario.md"
 TABLES = (
     ("", scenario.Scenario),
-    ("[loop]", scenario.Loop),
+    ("[loop]", scenario.LoopSettings),
     ("[headset]", scenario.HeadsetSettings),
     ("[registration]", scenario.RegistrationSettings),
     ("[registration.known]", scenario.Registered),

@@ -29,7 +29,7 @@ AHEAD_NS = 100 * MS  # what a mapped clock may be wrong by
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sighting:
+class ReferenceSeen:
     """The reference pose at display time, on which every other pose of the frame depends."""
 
     reference: Pose | None  # tracker_from_reference
@@ -177,19 +177,19 @@ class Bodies:
 
     # ---- at display time --------------------------------------------------------------------------------------------
 
-    def at(self, timing: FrameTiming) -> Sighting:
+    def at(self, timing: FrameTiming) -> ReferenceSeen:
         """Return where the reference is at a frame's display time, as known when the frame was begun."""
         silence = self._stream.silence(timing.t_wake_ns)
         name = self.roles.get("reference")
         if name is None:
-            return Sighting(None, self.in_stage(None), silence, 0, self._stream.period_ns, "")
+            return ReferenceSeen(None, self.in_stage(None), silence, 0, self._stream.period_ns, "")
         reference = self.pose(name, timing.t_display_ns, timing.sigma_ns)
         newest_ns = self.histories[name].newest_ns
         horizon_ns = timing.t_display_ns - newest_ns if reference else 0
         unseen = "" if self._presence[name].present else f"reference: {self._presence[name].reason}"
         if unseen:  # the camera is there, and the reference is not in its view
             silence = max(silence, (timing.t_wake_ns - newest_ns) / self._stream.period_ns)
-        return Sighting(reference, self.in_stage(reference), silence, horizon_ns, self._stream.period_ns, unseen)
+        return ReferenceSeen(reference, self.in_stage(reference), silence, horizon_ns, self._stream.period_ns, unseen)
 
     def pose(self, name: str, t_ns: int, sigma_ns: int = 0) -> Pose | None:
         """Return a body's pose where it is seen, at `t_ns`, known to `sigma_ns` [ns]; None before its first sample."""
@@ -205,7 +205,7 @@ class Bodies:
         return self._chain(self._stage_from_tracker, reference)
 
     def tools_at(
-        self, timing: FrameTiming, sighting: Sighting, entry: Array | None, step: str
+        self, timing: FrameTiming, sighting: ReferenceSeen, entry: Array | None, step: str
     ) -> tuple[dict[str, ToolView], dict[str, Status]]:
         """Return the tools that are seen, and those that are not although the hand holds them in this step.
 
@@ -224,7 +224,7 @@ class Bodies:
                 lost[name] = Status("hidden", reason, sighting.silence)
         return tools, lost
 
-    def _tool_pose(self, name: str, timing: FrameTiming, sighting: Sighting) -> tuple[Pose | None, str]:
+    def _tool_pose(self, name: str, timing: FrameTiming, sighting: ReferenceSeen) -> tuple[Pose | None, str]:
         """Return `reference_from_<tool>`, or why there is none."""
         if name in self._rehearsal_poses:
             return self._rehearsal_poses[name], ""

@@ -41,7 +41,7 @@ class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A table whose unknown keys are errors."""
 
 
-class Loop(Strict, frozen=True, kw_only=True):
+class LoopSettings(Strict, frozen=True, kw_only=True):
     """The frame loop."""
 
     rate_hz: Positive = 90.0
@@ -145,7 +145,7 @@ class Scenario(Strict, frozen=True, kw_only=True):
     seconds: Positive = 40.0  # of guidance
     record: bool = True  # into session.mcap; without it there is no report
     target_tolerance_mm: Positive = 5.0  # the predicted 95 % error up to which the target is shown unmarked
-    loop: Loop = Loop()
+    loop: LoopSettings = LoopSettings()
     headset: HeadsetSettings = HeadsetSettings()
     registration: RegistrationSettings = RegistrationSettings()
     tools: dict[str, Tool] = {}

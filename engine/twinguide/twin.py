@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.bodies import Bodies, Sighting
+from twinguide.bodies import Bodies, ReferenceSeen
 from twinguide.case import Case
 from twinguide.clock import MS, SECOND
 from twinguide.deformation import Deformation
@@ -58,7 +58,7 @@ class _Frame:
     motion: Point
     motion_known: bool
     fault: str  # why the motion model is not to be trusted
-    sighting: Sighting
+    sighting: ReferenceSeen
     room: str  # why the headset's room is not known well enough
 
 

@@ -45,7 +45,7 @@ class SurfaceInput:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shown:
+class DrawnSurface:
     """One structure in one frame: `stage_from_image`, shape (4, 4), with its display-time motion; its vertices."""
 
     state: DisplayState
@@ -144,7 +144,7 @@ class Surfaces:
         self._solid: list[tuple[int, moderngl.VertexArray]] = []  # row of the table, what to draw
         self._xray: list[tuple[int, moderngl.VertexArray]] = []
 
-    def show(self, states: Mapping[str, Shown]) -> None:
+    def show(self, states: Mapping[str, DrawnSurface]) -> None:
         """Take this frame's structures by name; one that is absent or hidden is not drawn."""
         self._solid.clear()
         self._xray.clear()

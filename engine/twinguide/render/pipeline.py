@@ -18,7 +18,7 @@ from twinguide.headset import BlendMode, View
 from twinguide.render import camera, hanging, marks, panels
 from twinguide.render.context import load_program, make_array
 from twinguide.render.glyphs import make_atlas
-from twinguide.render.meshes import Shown, SurfaceInput, Surfaces
+from twinguide.render.meshes import DrawnSurface, SurfaceInput, Surfaces
 from twinguide.render.strokes import Quads, Strokes
 from twinguide.scene import Scene, StructureView
 
@@ -110,7 +110,7 @@ class Renderer:
         if stage and scene.twin.reference_from_image:
             middle = stage.apply(scene.twin.reference_from_image.apply(self._centre))
             if scene.overlay_on:
-                shown = _shown(scene, stage, scene.twin.reference_from_image)
+                shown = _drawn_surfaces(scene, stage, scene.twin.reference_from_image)
                 drawn = marks.build(scene, self._field(stage, head, middle))
         self._surfaces.show(shown)
         self._strokes.take(drawn)
@@ -203,13 +203,13 @@ def _stage_of(scene: Scene) -> Transform | None:
     return twin.stage_from_reference.transform
 
 
-def _shown(scene: Scene, stage: Transform, reference_from_image: Transform) -> dict[str, Shown]:
+def _drawn_surfaces(scene: Scene, stage: Transform, reference_from_image: Transform) -> dict[str, DrawnSurface]:
     """Return how each structure is drawn; the rigid transform is the same for all but its motion."""
     base = stage.matrix @ reference_from_image.matrix
 
-    def one(view: StructureView) -> Shown:
+    def one(view: StructureView) -> DrawnSurface:
         matrix = base.copy()
         matrix[:3, 3] += stage.rotation @ view.shift
-        return Shown(view.status.state, matrix, view.vertices, view.version)
+        return DrawnSurface(view.status.state, matrix, view.vertices, view.version)
 
     return {name: one(view) for name, view in scene.twin.structures.items()}

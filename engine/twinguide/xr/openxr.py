@@ -32,7 +32,7 @@ from twinguide.headset import (
 from twinguide.render.context import create_context, eye_framebuffers, release_eyes
 from twinguide.xr.openxr_connection import GONE, Connection
 from twinguide.xr.openxr_graphics import GL_SRGB8_ALPHA8, ContextEgl
-from twinguide.xr.openxr_session import Frame, Session
+from twinguide.xr.openxr_session import Frame, SessionOpenXR
 from twinguide.xr.pacing import Pacer, Punctuality
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class HeadsetOpenXR:
             self._end()
             raise
 
-    def _describe(self, session: Session) -> None:
+    def _describe(self, session: SessionOpenXR) -> None:
         """Take what a session tells of itself, and make pictures of its size."""
         runtime, before = session.runtime, self._info
         size, mode = runtime.view_size, session.blend_mode
@@ -127,7 +127,7 @@ class HeadsetOpenXR:
         self._started().lose(error)
 
     @property
-    def _session(self) -> Session | None:
+    def _session(self) -> SessionOpenXR | None:
         """The session, where there is one and it answers."""
         connection = self._connection
         return None if connection is None or connection.lost else connection.session

@@ -13,7 +13,7 @@ from twinguide.headset import BlendMode, HeadsetEvent, Meanwhile
 from twinguide.xr.deadline import Caller
 from twinguide.xr.openxr_graphics import ContextEgl
 from twinguide.xr.openxr_runtime import Runtime, headset_error, xr
-from twinguide.xr.openxr_session import Frame, Session
+from twinguide.xr.openxr_session import Frame, SessionOpenXR
 
 T = TypeVar("T")
 OPEN_S = 10.0  # a runtime that has not answered by then at the start will not
@@ -43,14 +43,14 @@ class Connection:
         self.pace_ns = 0  # from the last frame to this one: a slow runtime, or machine, is not a hung one
         self._caller, self._looker = Caller("openxr"), Caller("openxr-look")  # for a pose is asked for during a wait
         self._hung: list[Future[Any]] = []  # calls that have not answered by their deadline
-        self._opening: Future[Session] | None = None
+        self._opening: Future[SessionOpenXR] | None = None
         self._retry_ns = 0
-        self.session: Session | None = None
+        self.session: SessionOpenXR | None = None
         self.lost = False
         self.restarted = False  # a session was opened anew and has not shown a frame yet
         self.late_frame: Frame | None = None  # what was answered after the deadline
 
-    def open(self) -> Session:
+    def open(self) -> SessionOpenXR:
         """Connect and make a session; raise HeadsetError, with the remedy, where it cannot."""
         self._opening = self._caller.submit(self._open)
         try:
@@ -62,11 +62,11 @@ class Connection:
         self._opening = None
         return self.session
 
-    def _open(self) -> Session:
+    def _open(self) -> SessionOpenXR:
         self._egl.enter()
         runtime = Runtime.open(self._application)
         try:
-            return Session(runtime, self._egl, self._clock, self._blend_preference, self._report)
+            return SessionOpenXR(runtime, self._egl, self._clock, self._blend_preference, self._report)
         except (xr.XrException, HeadsetError) as error:
             runtime.close()
             raise headset_error("an OpenXR session on this GL context", error) from error

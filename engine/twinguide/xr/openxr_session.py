@@ -43,7 +43,7 @@ class Frame:
     hands: Mapping[HandName, Hand]
 
 
-class Session:
+class SessionOpenXR:
     """A session that works in one EGL context and one thread, which makes it and makes every call of it.
 
     Only `locate_head` may run on another thread. Raises what OpenXR raises: the headset decides what is lost.
