@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -25,6 +25,7 @@ from twinguide.equipping import choose_backend, make_headset
 from twinguide.flaws import UNTOLD, Origin
 from twinguide.frames import NO_COVARIANCE, Transform, pose_covariance
 from twinguide.guarding import HUNG_S, Guarded
+from twinguide.headset import Headset
 from twinguide.hookspecs import Guidance, Motion, Operator, Overlay, Solver
 from twinguide.hosting.plan import PartPlan, RunPlan
 from twinguide.hosting.session import Session
@@ -45,6 +46,10 @@ from twinguide.twin import Twin
 from twinguide.wearer import Wearer
 from twinguide.workflow import Workflow
 from twinguide.xr.scripted import HandSource
+
+if TYPE_CHECKING:  # a run without pictures imports no GL
+    from twinguide.footage import Footage
+    from twinguide.render.pipeline import Renderer
 
 LOCKSTEP_HUNG_S = 60.0  # of a part called in the frame: its first call may compile for long
 PREPARATION_LIMIT_S = 300.0  # of the run's clock, from setup to guidance
@@ -111,7 +116,8 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool, hands: H
     `hands` are what a simulated headset tells of its controllers.
     """
     scenario = run.scenario
-    clock: Clock = ClockVirtual() if scenario.clock == "virtual" else ClockReal()
+    virtual = scenario.clock == "virtual"
+    clock: Clock = ClockVirtual() if virtual else ClockReal()
     rate_hz = exposure_hz(run)
     session = stack.enter_context(Session(plan_of(run, case), run.registry))
     headset = make_headset(run, case, session, clock, draw=draw, hands=hands)
@@ -119,17 +125,15 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool, hands: H
     headset.start()
     still = not any(topic.message is Displacement for part in run.declared for topic in part.publishes.values())
     twin = Twin(case, scenario, session.bulk, rate_hz, _levels(run), still=still)
-    workflow = Workflow(
-        scenario.registration,
-        Landmarks.of(case),
-        case.plan.target,
-        trains=any(isinstance(p, Motion) and p.trains for p in run.declared),
-        touch=partial(read_touch, twin.bodies),
-        forget=twin.forget_training,
-        pivot=_pivot(run, twin),
-    )
+    workflow = _workflow(run, case, twin)
+    rehearsal = _lay_down(twin, workflow, case, scenario) if scenario.mode == "rehearse" else None
+    operated = any(isinstance(part, Operator) for part in run.declared)
+    person = None if operated else Person(stack.enter_context(keyboard()))
+    draw_every = (scenario.loop.draw_every_before, scenario.loop.draw_every) if virtual else (1, 1)
+    renderer = _renderer(headset, case, stack)
+    footage = _footage(run, headset, session, draw_every[1], stack) if renderer else None
     drawable = partial(mark_fault, known={"target", *case.structures, *scenario.tools})
-    loop = Loop(
+    return Loop(
         headset=headset,
         wearer=Wearer(headset, _staging(scenario)),
         session=session,
@@ -139,17 +143,12 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool, hands: H
         head_covariance=_head_covariance(scenario),
         guidance=[_guarded(p, session, "assess", finding_fault) for p in run.declared if isinstance(p, Guidance)],
         overlays=[_guarded(p, session, "marks", drawable) for p in run.declared if isinstance(p, Overlay)],
-        draw_every=(scenario.loop.draw_every_before, scenario.loop.draw_every)
-        if scenario.clock == "virtual"
-        else (1, 1),
+        renderer=renderer,
+        footage=footage,
+        rehearsal=rehearsal,
+        person=person,
+        draw_every=draw_every,
     )
-    if not any(isinstance(part, Operator) for part in run.declared):
-        loop.person = Person(stack.enter_context(keyboard()))
-    if scenario.mode == "rehearse":
-        _lay_down(loop, case, scenario)
-    if headset.ctx is not None:
-        _give_pictures(loop, run, case, stack)
-    return loop
 
 
 def plan_of(run: Run, case: Case) -> RunPlan:
@@ -191,6 +190,18 @@ def _staging(scenario: Scenario) -> Staging | None:
     return Staging(name, mount_of(name, tool), _head_covariance(scenario))
 
 
+def _workflow(run: Run, case: Case, twin: Twin) -> Workflow:
+    return Workflow(
+        run.scenario.registration,
+        Landmarks.of(case),
+        case.plan.target,
+        trains=any(isinstance(part, Motion) and part.trains for part in run.declared),
+        touch=partial(read_touch, twin.bodies),
+        forget=twin.forget_training,
+        pivot=_pivot(run, twin),
+    )
+
+
 def _pivot(run: Run, twin: Twin) -> GuidedPivot | None:
     """Return what calibrates the tips that the scenario asks for; their results go to the session folder."""
     wanted = {name: tool for name, tool in run.scenario.tools.items() if tool.calibrate == "pivot"}
@@ -206,28 +217,36 @@ def _guarded(part: Guidance | Overlay, session: Session, method: str, flaw: Call
     return Guarded(part.name, getattr(asked, method), budget_ms, flaw, partial(session.withdraw, part.name), hung_s)
 
 
-def _lay_down(loop: Loop, case: Case, scenario: Scenario) -> None:
+def _lay_down(twin: Twin, workflow: Workflow, case: Case, scenario: Scenario) -> Rehearsal:
     """Place the patient before the wearer, and let the needle follow a hand."""
-    loop.twin.bodies.place(laid_down(case.plan.target))
-    loop.workflow.place(PoseWire.of(Transform.of("reference", "image"), NO_COVARIANCE), 0)
-    loop.rehearsal = Rehearsal(needle_of(scenario.tools))
+    twin.bodies.place(laid_down(case.plan.target))
+    workflow.place(PoseWire.of(Transform.of("reference", "image"), NO_COVARIANCE), 0)
+    return Rehearsal(needle_of(scenario.tools))
 
 
-def _give_pictures(loop: Loop, run: Run, case: Case, stack: ExitStack) -> None:
-    from twinguide.footage import Footage
+def _renderer(headset: Headset, case: Case, stack: ExitStack) -> Renderer | None:
+    """Return what draws into the headset; None where that is not drawn into."""
+    if headset.ctx is None:
+        return None
     from twinguide.render.meshes import surfaces_of
     from twinguide.render.pipeline import Renderer
 
-    headset, every = loop.headset, loop.draw_every[1]
-    assert headset.ctx is not None
     opaque = headset.info.blend_mode == "opaque"  # a rehearsal's patient has a skin, a real one needs none drawn
-    loop.renderer = Renderer(headset.ctx, surfaces_of(case), show_skin=opaque)
-    stack.callback(loop.renderer.release)
-    virtual = run.scenario.clock == "virtual"
-    loop.footage = Footage(
-        run.out, headset.info.view_size, lambda: SECOND / (headset.info.period_ns * every), threaded=not virtual
+    renderer = Renderer(headset.ctx, surfaces_of(case), show_skin=opaque)
+    stack.callback(renderer.release)
+    return renderer
+
+
+def _footage(run: Run, headset: Headset, session: Session, every: int, stack: ExitStack) -> Footage:
+    """Return what keeps the pictures, one of `every` frames; the last are told when `stack` closes."""
+    from twinguide.footage import Footage
+
+    threaded = run.scenario.clock == "real"
+    footage = Footage(
+        run.out, headset.info.view_size, lambda: SECOND / (headset.info.period_ns * every), threaded=threaded
     )
-    stack.callback(lambda: [loop.session.publish(p) for p in loop.footage.close()] if loop.footage else None)
+    stack.callback(lambda: [session.publish(picture) for picture in footage.close()])
+    return footage
 
 
 def drive(loop: Loop, run: Run) -> str:
