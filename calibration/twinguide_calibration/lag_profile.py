@@ -155,6 +155,14 @@ def _steady(fit: LagFit, found: Profiles, repeats: bool, free: float, frame_s: f
     (one, sigma_one), (two, sigma_two) = halves
     if abs(two - one) <= SIGMAS_APART * hypot(sigma_one, sigma_two) + RIPPLE * frame_s:
         return fit
+    return changing(fit, one, two, frame_s, half_s)
+
+
+def changing(fit: LagFit, one: float, two: float, frame_s: float, half_s: float) -> LagFit:
+    """Refuse a lag that changes from `one` to `two` [s], a half of a recording later, by more than a frame; else tell.
+
+    The smaller change is in the sigma.
+    """
     told = f"the lag changes from {1e3 * one:.1f} ms in the first half to {1e3 * two:.1f} ms in the second"
     drift = abs(two - one) / half_s
     if drift > MOST_DRIFT:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import sqrt
+from math import hypot, sqrt
 
 import numpy as np
 
 from twinguide_calibration.interpolation import interpolate_poses, interpolate_values
-from twinguide_calibration.lag_profile import LagFit, lag_fits, only_one, search_lags, stream_spans
+from twinguide_calibration.lag_profile import (
+    RIPPLE,
+    SIGMAS_APART,
+    LagFit,
+    changing,
+    lag_fits,
+    only_one,
+    search_lags,
+    stream_spans,
+)
+from twinguide_calibration.linear import invert, solve
 from twinguide_calibration.poses import check_poses, check_stamps
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Bools, Ints, as_floats
@@ -17,6 +27,7 @@ from twinguide_calibration.weights import serial_inflation
 
 PAIRS = 2000
 LEAST_TURN = np.radians(3.0)  # of a pair of poses, below which its angle is mostly noise
+OPEN = 1e-6  # of the largest extent of what is mapped: less is not held
 LEAST_CARRIED = 0.9  # of a point's motion by its body's poses, whose twelve numbers follow much by chance
 
 
@@ -44,7 +55,41 @@ def motion_lag(
     free = max(left.size - (values_a.shape[1] + 1) * values_b.shape[1] - 1, 1)
     residual = sqrt(float(found.profiles[0, found.best]) * left.size / free)
     free /= serial_inflation(left, np.ones(len(left), dtype=np.bool_))
-    return only_one(lag_fits(found, losses, residual, free, stream_spans(times_a, times_b), (*notes_a, *notes_b)))
+    spans_s = stream_spans(times_a, times_b)
+    fit = only_one(lag_fits(found, losses, residual, free, spans_s, (*notes_a, *notes_b)))
+    return _drifting(fit, times_a, values_a, times_b, values_b, *spans_s)
+
+
+def _drifting(
+    fit: LagFit, times_a: Array, values_a: Array, times_b: Array, values_b: Array, frame_s: float, half_s: float
+) -> LagFit:
+    """Refuse or tell a drift between the clocks, as `changing`; count in one that so little motion would not show.
+
+    It is fitted beside the lag and the map, to the first order (Frisch & Waugh 1933): of a slow, short motion each half
+    follows the map of the whole, and hides it.
+    """
+    at, reach_s = times_b - fit.lag_s, 2.0 * frame_s
+    terms = _terms(times_a, values_a, at)
+    axes, sizes, _ = np.linalg.svd(terms, full_matrices=False)
+    axes = axes[:, sizes > OPEN * sizes[0]]
+    carried = affine_map(times_a, values_a, at, values_b)
+    later, before = (_terms(times_a, values_a, at + step_s) for step_s in (-reach_s, reach_s))
+    slope = (later - before) @ carried / (2.0 * reach_s)
+    slopes = [slope, slope * ((times_b - times_b.mean()) / half_s)[:, None]]
+    left, *across = (part - axes @ (axes.T @ part) for part in (values_b, *slopes))
+    design = np.stack([part.ravel() for part in across], axis=1)
+    step = solve(design.T @ design, design.T @ left.ravel())
+    left = left - (design @ step).reshape(left.shape)
+    free = max(left.size - axes.shape[1] * left.shape[1] - 2, 1)
+    variance = float((left**2).sum()) / free * serial_inflation(left, np.ones(len(left), dtype=np.bool_))
+    change, sigma = float(step[1]), sqrt(variance * float(invert(design.T @ design)[1, 1]))
+    if abs(change) > SIGMAS_APART * sigma + RIPPLE * frame_s:
+        return changing(fit, fit.lag_s - change / 2.0, fit.lag_s + change / 2.0, frame_s, half_s)
+    if SIGMAS_APART * sigma <= frame_s:
+        return fit
+    hidden = SIGMAS_APART * sigma / half_s
+    told = f"too little motion to show clocks that drift apart by {hidden:.1%}: counted in; move faster, or longer"
+    return replace(fit, sigma_s=hypot(fit.sigma_s, hypot(change, sigma) / 2.0), notes=(*fit.notes, told))
 
 
 def place_lag(

@@ -266,3 +266,31 @@ def test_the_drift_of_a_short_recording_is_known_as_well_as_stated():
     assert 0.7 < np.sqrt(np.mean(np.square(ratios))) < 1.4  # 1, and 100 trials know it to 7 %; of 20 stamps 4 to 16
     with pytest.raises(CalibrationRefused, match="at least 80"):
         fit_clock(device[:40], device[:40])
+
+
+@pytest.mark.parametrize(("slower", "drift"), [(0.25, 0.01), (0.5, 0.01), (0.25, -0.01)])
+def test_a_drift_of_one_in_a_hundred_over_ten_seconds_of_slow_motion_is_refused(slower, drift):
+    times = np.arange(0.0, 10.0, 1 / 50)
+    for seed in range(2):
+        begin, lever = 3.7 * seed, [0.05, -0.1, 0.15]
+        a, _ = carried(begin + slower * times, lever, 0.0, np.random.default_rng(seed))
+        late = times - 0.05 - drift * (times - 5.0)
+        _, b = carried(begin + slower * late, lever, 0.0, np.random.default_rng(seed + 100))
+        with pytest.raises(CalibrationRefused, match="ppm: clocks drift by 500 ppm at most"):
+            place_lag(times, a, times, b)
+
+
+@pytest.mark.parametrize("slower", [0.15, 0.25, 1.0])
+def test_clocks_that_run_alike_pass_however_slow_the_motion_and_the_sigma_holds(slower):
+    times = np.arange(0.0, 10.0, 1 / 50)
+    ratios, told = [], []
+    for seed in range(8):
+        begin, lever = 3.7 * seed, [0.05, -0.1, 0.15]
+        a, _ = carried(begin + slower * times, lever, 0.0, np.random.default_rng(seed))
+        late = times - 0.05 - 1e-4 * (times - 5.0)  # as far as quartz is off
+        _, b = carried(begin + slower * late, lever, 0.0, np.random.default_rng(seed + 100))
+        fit = place_lag(times, a, times, b)
+        ratios.append((fit.lag_s - 0.05) / (fit.sigma_s + 5e-5))  # 50 us: the steps that a profile's minimum is told in
+        told.append(any("too little motion" in note for note in fit.notes))
+    assert np.sqrt(np.mean(np.square(ratios))) < 1.5  # 1, which 8 trials know to 25 %
+    assert np.mean(told) > 0.5 if slower == 0.15 else not any(told)
