@@ -49,7 +49,7 @@ TEXTS: Mapping[str, str] = {
     "tool_lost": "{name} lost: {reason}",
     "tool_lost_bare": "{name} lost",
     "more_rows": "and {count} more",
-    "and_others": "{row} (and {count} more)",
+    "one_of": "1 of {count}: {row}",
     "right": "R",
     "left": "L",
     "anterior": "A",

@@ -226,6 +226,16 @@ def test_a_warning_longer_than_the_room_is_cut_and_not_left_out():
     assert page.height <= 12.0
 
 
+def test_where_the_one_row_with_room_is_cut_it_still_counts_the_others():
+    rows = (("title", "Guidance"), ("normal", "calm row"), ("caution", "why " * 40))
+    page = panels.Typesetter(ATLAS).page(rows, 20.0, 7.0, headed=False)
+    glyphs = [tuple(place) for place in page.place]
+    for words in ("CAUTION", wording.text("one_of", count=3, row="why"), "why …"):
+        wanted = [tuple(ATLAS.corners[i]) for i in ATLAS.indices(words)]
+        assert any(glyphs[i : i + len(wanted)] == wanted for i in range(len(glyphs))), words
+    assert page.height <= 7.0
+
+
 def test_an_unknown_character_shows_as_a_question_mark():
     assert ATLAS.indices("嗨µ²").tolist() == [ATLAS.index[c] for c in "?u2"]
 

@@ -158,8 +158,8 @@ class Typesetter:
     def page(self, rows: tuple[PanelRow, ...], width: float, height: float = np.inf, headed: bool = True) -> Page:
         """Set a panel whose text is `width` [em] wide and which is no higher than `height` [em], its plate first.
 
-        A severity stands in a line of its own where rows are `headed`, else it begins the row. A height that has no
-        room for title, gravest row and count takes the gravest row alone.
+        A severity stands in a line of its own where rows are `headed`, else it begins the row. A height that has room
+        for no more than one row takes the gravest, which then tells how many there are.
         """
         if self._page is None or self._page[:4] != (rows, width, height, headed):
             self._page = (rows, width, height, headed, self._lay_out(rows, width, height, headed))
@@ -169,11 +169,14 @@ class Typesetter:
         parts: list[tuple[Rows, Rows, Rows, Rows]] = []
         y = -PADDING_EM
         room = max(min(height - 2.0 * PADDING_EM, MOST_EM), ONE_EM)
-        if len(rows) > 1 and room < _height("title", 1, headed) + 2.0 * _height("caution", 1, headed):
-            kind, words = min(rows, key=lambda row: GRAVEST_FIRST.index(row[0]))
-            rows, headed = [(kind, wording.text("and_others", row=words, count=len(rows) - 1))], False
         several: list[SetRow] = [(kind, self._lines_of(kind, words, width, headed)) for kind, words in rows]
-        for kind, lines in _fitting(several, room, headed):
+        fitting = _fitting(several, room, headed)
+        if len(fitting) < min(3, len(rows)):  # but one, cut perhaps, beside the row that counts
+            headed = False
+            kind, words = min(rows, key=lambda row: GRAVEST_FIRST.index(row[0]))
+            words = wording.text("one_of", count=len(rows), row=words)  # what is cut is at the end
+            fitting = _fitting([(kind, self._lines_of(kind, words, width, headed))], room, headed)
+        for kind, lines in fitting:
             y = self._row(parts, kind, lines, y, headed)
         full, height = width + 2.0 * PADDING_EM, PADDING_EM - y
         plate = _plate(full, height)
