@@ -17,7 +17,7 @@ from twinguide.messages import Array, Message, Registration
 
 Fault = Literal[
     "", "raise", "raise-at-length", "raise-on-start", "raise-at-end", "chatter", "spin",
-    "stop", "sleep", "nan", "nan-array", "untyped", "undeclared",
+    "stop", "sleep", "nan", "nan-array", "untyped", "flood", "undeclared",
 ]  # fmt: skip
 
 
@@ -89,6 +89,8 @@ class Heart:
                 return [msgspec.structs.replace(beat, field=Array.of([1.0, float("inf")]))]
             case "untyped":
                 return [msgspec.structs.replace(beat, count="five")]
+            case "flood":
+                return [beat] * 1000
             case "undeclared":
                 return [beat, Secret(t_ns=t_ns)]
             case _:

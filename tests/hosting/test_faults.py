@@ -80,6 +80,21 @@ def test_a_part_that_logs_without_end_does_not_fill_the_disk(runs, until):
     until(lambda: log.is_file() and "emptied at 16 MB" in log.read_text()[:100])
 
 
+def test_what_a_part_sends_beyond_all_measure_is_refused_and_the_others_lose_nothing(runs, until):
+    session = runs(["heart", "heart2"], plugin=FAULTY, clock="real", options={"heart": {"fault": "flood"}})
+    until(lambda: any("more than 2000 messages of heart in a second" in r.reason for r in session.refusals), session)
+    counts: list[int] = []
+
+    def heard() -> bool:
+        session.advance(session.now_ns())
+        counts.extend(m.count for h, m in session.drain() if h.source == "heart2")
+        return len(counts) > 50
+
+    until(heard)
+    assert counts == list(range(counts[0], counts[0] + len(counts)))
+    assert session.failed == []
+
+
 def test_a_crash_loop_is_quarantined_and_the_others_go_on(runs, until):
     session = runs(["heart", "ear"], plugin=FAULTY, clock="real", options={"heart": {"fault": "raise-on-start"}})
     until(lambda: session.part_states["heart"].state == "quarantined", session)

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast, get_args
@@ -31,6 +32,7 @@ from twinguide.recording import Recorder
 from twinguide.registry import Registry
 
 POLL_MS = 50
+BATCH = 1000  # packets written before the file is synced and progress told
 DRAIN_S = 2.0  # for what lies in the socket, where a signal ends the recorder and not the hub
 
 
@@ -85,7 +87,7 @@ class RecorderHost:
         return self._recorder.failed
 
     def _drain(self) -> None:
-        while (packet := self._client.receive()) is not None:
+        for packet in islice(iter(self._client.receive, None), BATCH):
             if packet.topic.startswith("sync/"):
                 self._answer(packet)
                 continue

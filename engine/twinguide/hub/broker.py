@@ -22,10 +22,12 @@ from twinguide.bus.packets import (
     header_from_frame,
 )
 from twinguide.bus.topics import HUB, LOOP, Permissions
+from twinguide.clock import SECOND
 from twinguide.errors import BusError
 from twinguide.messages import Message, Refusal
 
 BATCH = 256  # packets forwarded before the other sockets are looked at
+MOST_HZ = 2000  # packets of one publisher in real time, beyond any device's: the loop and the recorder read them all
 BIND_S = 1.0  # an address is still taken for a moment after its owner closed it
 
 
@@ -48,6 +50,8 @@ class Broker:
         self._cache: dict[bytes, list[bytes]] = {}
         self._refusals = Refusals()
         self._outlets = Outlet(HUB, 1, {Refusal: f"v1/health/{HUB}/refusal"}, catalogue)
+        self._second = 0  # of the host's clock, in which these came:
+        self._sent: Counter[str] = Counter()
         self._loop_ns = 0  # the run's virtual time, as the loop's newest packet tells it
         self.seen_ns: dict[str, int] = {}  # client -> when its last packet came, monotonic
         self.counts: Counter[str] = Counter()
@@ -107,10 +111,19 @@ class Broker:
             return str(error)
         if header.source != publisher.name or header.tag != topic[1]:
             return f"{publisher.name} must send {topic[1]}, not {header.tag} in the name of {header.source}"
-        self.seen_ns[publisher.name] = time.monotonic_ns()
+        self.seen_ns[publisher.name] = now = time.monotonic_ns()
+        if not self._virtual and self._floods(publisher.name, now // SECOND):
+            return f"more than {MOST_HZ} messages of {publisher.name} in a second"
         if publisher.name == LOOP:
             self._loop_ns = header.t_pub_ns
         return ""
+
+    def _floods(self, name: str, second: int) -> bool:
+        if second != self._second:
+            self._second = second
+            self._sent.clear()
+        self._sent[name] += 1
+        return self._sent[name] > MOST_HZ
 
     def grant(self) -> None:
         """Answer requests for topics."""
