@@ -1,10 +1,8 @@
 /* Element passes: all forces in float64, all tangent blocks in float32, each then gathered in one fixed order. */
 
-#define LANES(T, width) typedef T T##width __attribute__((vector_size(sizeof(T) * width), aligned(sizeof(T) * width)))
-LANES(double, 8);
-LANES(float, 16);
+#include "lanes.h"
 
-#define real double8
+#define real f64x8
 #define scalar double
 #define NAME(x) x##_f64
 #include "element.h"
@@ -12,7 +10,7 @@ LANES(float, 16);
 #undef real
 #undef scalar
 #undef NAME
-#define real float16
+#define real f32x16
 #define scalar float
 #define NAME(x) x##_f32
 #include "element.h"
@@ -21,16 +19,15 @@ LANES(float, 16);
 #undef scalar
 #undef NAME
 #include "gather.h"
-#include "lanes.h"
 
 /* One block of eight: gather displacements, evaluate, write each element's forces side by side. */
 INLINE void force_block(const System *s, const double *u, int64_t block, int nodes, int material) {
-    double8 at[30], f[30], energy, j[4];
+    f64x8 at[30], f[30], energy, j[4];
     const int32_t *conn = s->conn8 + block * nodes * W8;
     for (int a = 0; a < nodes; a++)
         for (int l = 0; l < W8; l++)
             for (int i = 0; i < 3; i++) at[3 * a + i][l] = u[3 * (int64_t)conn[a * W8 + l] + i];
-    element_force_f64(nodes, material, (const double8 *)(s->data8 + block * 12 * W8), at, &energy, j, f);
+    element_force_f64(nodes, material, (const f64x8 *)(s->data8 + block * 12 * W8), at, &energy, j, f);
     rows_of_lanes8(f, 3 * nodes, s->element_force + block * W8 * 3 * nodes);
     double sum = 0, least = 1e300;
     for (int l = 0; l < W8; l++) {
@@ -42,11 +39,11 @@ INLINE void force_block(const System *s, const double *u, int64_t block, int nod
 }
 
 INLINE void tangent_block(const System *s, const float *u, int64_t block, int nodes, int material) {
-    float16 at[30], out[405];
+    f32x16 at[30], out[405];
     const int pairs = nodes * (nodes - 1) / 2;
     const int32_t *conn = s->conn16 + block * nodes * W16;
     for (int a = 0; a < nodes; a++) lanes_of_rows(u, 16, conn + a * W16, at + 3 * a);
-    element_tangent_f32(nodes, material, (const float16 *)(s->data16 + block * 12 * W16), at, out);
+    element_tangent_f32(nodes, material, (const f32x16 *)(s->data16 + block * 12 * W16), at, out);
     rows_of_lanes16(out, 9 * pairs, s->element_blocks + block * W16 * 9 * pairs);
 }
 
@@ -79,12 +76,12 @@ EXPORT void evaluate(const System *s, const double *u, double *f, double *out) {
 }
 
 #if defined(__AVX512F__) /* as gather.h has it, a block by one register */
-INLINE float16 turned(float16 a) {
-    return SHUFFLE(a, a, Places16, 0, 3, 6, 1, 4, 7, 2, 5, 8, 9, 10, 11, 12, 13, 14, 15);
+INLINE f32x16 turned(f32x16 a) {
+    return SHUFFLE(a, a, i32x16, 0, 3, 6, 1, 4, 7, 2, 5, 8, 9, 10, 11, 12, 13, 14, 15);
 }
 
 INLINE void sum_upper(const System *s, int k) {
-    float16 sum = {0};
+    f32x16 sum = {0};
     for (int e = s->upper_start[k]; e < s->upper_start[k + 1]; e++) {
         const int32_t which = s->upper[e];
         if (which >= 0)
@@ -92,13 +89,13 @@ INLINE void sum_upper(const System *s, int k) {
         else
             sum += turned(load16(s->element_blocks + 9 * (int64_t)~which));
     }
-    const float16 other = turned(sum);
+    const f32x16 other = turned(sum);
     __builtin_memcpy(s->values + 9 * (int64_t)s->upper_at[k], &sum, 36);
     __builtin_memcpy(s->values + 9 * (int64_t)s->lower_at[k], &other, 36);
 }
 
 INLINE void sum_diagonal(const System *s, int i) {
-    float16 sum = {0};
+    f32x16 sum = {0};
     const int own = s->diagonal[i];
     for (int k = s->row_start[i]; k < own; k++) sum -= load16(s->values + 9 * (int64_t)k);
     for (int k = own + 1; k < s->row_start[i + 1]; k++) sum -= load16(s->values + 9 * (int64_t)k);

@@ -17,20 +17,20 @@ typedef struct {
     float bias_share, quantile, scale;
 } Errors;
 
-INLINE void along(const float16 *columns, const float *by, float sign, float16 *to) {
+INLINE void along(const f32x16 *columns, const float *by, float sign, f32x16 *to) {
     for (int x = 0; x < 3; x++)
         for (int a = 0; a < 3; a++) to[x] += sign * by[a] * columns[3 * x + a];
 }
 
-INLINE void spread_by(const float16 *t, float16 *covariance) {
+INLINE void spread_by(const f32x16 *t, f32x16 *covariance) {
     for (int x = 0; x < 3; x++) covariance[x] += t[x] * t[x];
     covariance[3] += t[0] * t[1], covariance[4] += t[0] * t[2], covariance[5] += t[1] * t[2];
 }
 
 /* Wilson & Hilferty's 95 % quantile of |e|^2 of e ~ N(bias, covariance), as error.radius95 has it. */
-INLINE void radius(const Errors *e, const float16 *c, const float16 *b, float *out) {
-    float16 mean = c[0] + c[1] + c[2] + b[0] * b[0] + b[1] * b[1] + b[2] * b[2];
-    float16 square = c[0] * c[0] + c[1] * c[1] + c[2] * c[2] + 2 * (c[3] * c[3] + c[4] * c[4] + c[5] * c[5]);
+INLINE void radius(const Errors *e, const f32x16 *c, const f32x16 *b, float *out) {
+    f32x16 mean = c[0] + c[1] + c[2] + b[0] * b[0] + b[1] * b[1] + b[2] * b[2];
+    f32x16 square = c[0] * c[0] + c[1] * c[1] + c[2] * c[2] + 2 * (c[3] * c[3] + c[4] * c[4] + c[5] * c[5]);
     square += 2 * (c[0] * b[0] * b[0] + c[1] * b[1] * b[1] + c[2] * b[2] * b[2]);
     square += 4 * (c[3] * b[0] * b[1] + c[4] * b[0] * b[2] + c[5] * b[1] * b[2]);
     for (int l = 0; l < 16; l++) {
@@ -47,18 +47,18 @@ EXPORT void vertex_errors(const Errors *e, const float *drive, const float *forc
                           const float *term, float even, float *sigma) {
     const float square = drive[0] * drive[0] + drive[1] * drive[1] + drive[2] * drive[2];
     for (int64_t block = 0; block < e->blocks; block++) {
-        const float16 *base = (const float16 *)e->base + 9 * (2 + e->unknowns) * block;
-        const float16 *noise = (const float16 *)e->noise + 6 * block, *turned = (const float16 *)e->turned + 6 * block;
-        float16 c[6], b[3] = {{0}}, t[3];
+        const f32x16 *base = (const f32x16 *)e->base + 9 * (2 + e->unknowns) * block;
+        const f32x16 *noise = (const f32x16 *)e->noise + 6 * block, *turned = (const f32x16 *)e->turned + 6 * block;
+        f32x16 c[6], b[3] = {{0}}, t[3];
         for (int k = 0; k < 6; k++) c[k] = noise[k] + square * turned[k] + (k < 3 ? even : 0);
         along(base + 9, drive, 1, b);
         for (int x = 0; x < 3; x++) t[x] = e->bias_share * b[x];
         spread_by(t, c);
         for (int u = 0; u < e->unknowns; u++) {
-            for (int x = 0; x < 3; x++) t[x] = (float16){0};
+            for (int x = 0; x < 3; x++) t[x] = (f32x16){0};
             along(base + 9 * (2 + u), drive, 1, t);
             for (int j = 0; j < e->points; j++) {
-                const float16 *own = (const float16 *)e->own[j].columns + (int64_t)e->own[j].count * block;
+                const f32x16 *own = (const f32x16 *)e->own[j].columns + (int64_t)e->own[j].count * block;
                 if (u < e->answered && e->own[j].complete) along(own + 9 * (1 + u), force + 3 * j, -1, t);
                 along(own, drawn + 3 * (u * e->points + j), -1, t);
             }

@@ -3,10 +3,10 @@
  * M^-1 = (D + w' S w)^-1 + P A_c^-1 P': each node's own block, springs over many nodes by Woodbury's identity, and a
  * coarse lattice for what is smooth. Every sum runs over chunks in order, so any number of threads gives the same bits.
  */
-INLINE void store4(float *to, float4 from) { __builtin_memcpy(to, &from, 16); }
+INLINE void store4(float *to, f32x4 from) { __builtin_memcpy(to, &from, 16); }
 
 /* The sum of sixteen lanes as a tree, the same for every compiler. */
-INLINE float tree(float16 sum) {
+INLINE float tree(f32x16 sum) {
     float s[16];
     __builtin_memcpy(s, &sum, 64);
     for (int width = 8; width; width /= 2)
@@ -17,16 +17,16 @@ INLINE float tree(float16 sum) {
 /* The rows of one chunk of q = K p. */
 #if defined(__AVX512F__)
 /* x0 x0 x0 x1 x1 x1 x2 x2 x2 and what fills the register, by one load of 16 bytes: of 64, most cross a cache line. */
-INLINE float16 spread(const float *x) {
-    const float16 a = (float16)_mm512_castps128_ps512(_mm_loadu_ps(x));
-    return SHUFFLE(a, a, Places16, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3);
+INLINE f32x16 spread(const float *x) {
+    const f32x16 a = (f32x16)_mm512_castps128_ps512(_mm_loadu_ps(x));
+    return SHUFFLE(a, a, i32x16, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3);
 }
 
 /* A block is one load of its nine entries (seven more are passed over: lanes 9 to 15 meet the fourth component), two
  * blocks in flight to hide the products' latency. */
 INLINE void multiply(const System *s, const float *p, float *q, int from, int to) {
     for (int i = from; i < to; i++) {
-        float16 even = {0}, odd = {0};
+        f32x16 even = {0}, odd = {0};
         const int end = s->row_start[i + 1];
         int k = s->row_start[i];
         const float *v = s->values + 9 * (int64_t)k;
@@ -37,42 +37,42 @@ INLINE void multiply(const System *s, const float *p, float *q, int from, int to
         if (k < end) even += load16(v) * spread(p + 4 * (int64_t)s->column[k]);
         even += odd;
         store4(q + 4 * (int64_t)i,
-               (float4){even[0] + even[3] + even[6], even[1] + even[4] + even[7], even[2] + even[5] + even[8], 0});
+               (f32x4){even[0] + even[3] + even[6], even[1] + even[4] + even[7], even[2] + even[5] + even[8], 0});
     }
 }
 #else
 /* A block is three columns; their fourth lanes, which are the next one's first, are dropped. */
 INLINE void multiply(const System *s, const float *p, float *q, int from, int to) {
     for (int i = from; i < to; i++) {
-        float4 a = {0}, b = {0}, c = {0};
+        f32x4 a = {0}, b = {0}, c = {0};
         const float *v = s->values + 9 * (int64_t)s->row_start[i];
         for (int k = s->row_start[i]; k < s->row_start[i + 1]; k++, v += 9) {
             const float *x = p + 4 * (int64_t)s->column[k];
             a += x[0] * load4(v), b += x[1] * load4(v + 3), c += x[2] * load4(v + 6);
         }
         a += b + c;
-        store4(q + 4 * (int64_t)i, (float4){a[0], a[1], a[2], 0});
+        store4(q + 4 * (int64_t)i, (f32x4){a[0], a[1], a[2], 0});
     }
 }
 #endif
 
 /* A block, column by column, times r; the fourth lane holds what nobody reads. */
-INLINE float4 apply_block(const float *d, const float *r) {
+INLINE f32x4 apply_block(const float *d, const float *r) {
     return load4(d) * r[0] + load4(d + 3) * r[1] + load4(d + 6) * r[2];
 }
 
-/* Sum of float4s by lanes, then across: one order for every compiler. */
-INLINE double across(float4 a) { return (double)a[0] + a[1] + a[2]; }
+/* Sum of f32x4s by lanes, then across: one order for every compiler. */
+INLINE double across(f32x4 a) { return (double)a[0] + a[1] + a[2]; }
 
 /* r -= alpha q, x += alpha p, z = D^-1 r, the chunk's share of r'z and of P'r. */
 INLINE void descend(const System *s, int chunk, float alpha) {
-    float4 sum[8] = {{0}}, dot = {0};
+    f32x4 sum[8] = {{0}}, dot = {0};
     for (int i = s->chunk_start[chunk]; i < s->chunk_start[chunk + 1]; i++) {
         const int64_t k = 4 * (int64_t)i;
-        float4 r = load4(s->r + k) - alpha * load4(s->q + k);
+        f32x4 r = load4(s->r + k) - alpha * load4(s->q + k);
         store4(s->r + k, r);
         store4(s->x + k, load4(s->x + k) + alpha * load4(s->p + k));
-        float4 z = apply_block(s->inverse + 9 * (int64_t)i, s->r + k);
+        f32x4 z = apply_block(s->inverse + 9 * (int64_t)i, s->r + k);
         store4(s->z + k, z);
         dot += r * z;
         for (int a = 0; a < 8; a++) sum[a] += s->share[8 * (int64_t)i + a] * r;
@@ -83,10 +83,10 @@ INLINE void descend(const System *s, int chunk, float alpha) {
 
 /* z += P y less what springs over many nodes take away, p = z + beta p. */
 INLINE void turn(const System *s, int chunk, float beta, const float *drawn) {
-    float4 y[8];
+    f32x4 y[8];
     for (int a = 0; a < 8; a++) {
         const float *from = s->coarse_left + 3 * s->chunk_corner[8 * (int64_t)chunk + a];
-        y[a] = (float4){from[0], from[1], from[2], 0};
+        y[a] = (f32x4){from[0], from[1], from[2], 0};
     }
     for (int k = s->wide_chunk[chunk]; k < s->wide_chunk[chunk + 1]; k++) {
         const float *t = drawn + 3 * s->wide_of[k], w = s->wide_chunk_weight[k];
@@ -96,7 +96,7 @@ INLINE void turn(const System *s, int chunk, float beta, const float *drawn) {
     }
     for (int i = s->chunk_start[chunk]; i < s->chunk_start[chunk + 1]; i++) {
         const int64_t k = 4 * (int64_t)i;
-        float4 z = load4(s->z + k);
+        f32x4 z = load4(s->z + k);
         for (int a = 0; a < 8; a++) z += s->share[8 * (int64_t)i + a] * y[a];
         store4(s->p + k, z + beta * load4(s->p + k));
     }
@@ -105,7 +105,7 @@ INLINE void turn(const System *s, int chunk, float beta, const float *drawn) {
 /* out[wide][3] = w v, every thread for itself: a few hundred entries cost less than a barrier. */
 INLINE void gather_wide(const System *s, const float *v, float *out) {
     for (int j = 0; j < s->wide; j++) {
-        float4 sum = {0};
+        f32x4 sum = {0};
         for (int k = s->wide_start[j]; k < s->wide_start[j + 1]; k++)
             sum += s->wide_weight[k] * load4(v + 4 * (int64_t)s->wide_node[k]);
         for (int i = 0; i < 3; i++) out[3 * j + i] = sum[i];
@@ -120,7 +120,7 @@ INLINE void forward(const System *s, int chunk, const float *pulls) {
         float *q = s->q + 4 * (int64_t)s->wide_at[k];
         for (int i = 0; i < 3; i++) q[i] += w * t[i];
     }
-    float4 dot = {0};
+    f32x4 dot = {0};
     for (int i = s->chunk_start[chunk]; i < s->chunk_start[chunk + 1]; i++)
         dot += load4(s->p + 4 * (int64_t)i) * load4(s->q + 4 * (int64_t)i);
     s->partial[2 * chunk + 1] = across(dot);
@@ -135,7 +135,7 @@ INLINE double total(const System *s, int which) {
 /* P'r into right[3 lattice], every thread for itself, in the order of the lattice's lists. */
 INLINE void restrict_all(const System *s, float *right) {
     for (int a = 0; a < s->lattice; a++) {
-        float4 sum = {0};
+        f32x4 sum = {0};
         for (int k = s->lattice_start[a]; k < s->lattice_start[a + 1]; k++)
             sum += load4(s->restricted + 4 * (int64_t)s->lattice_from[k]);
         for (int i = 0; i < 3; i++) right[3 * a + i] = sum[i];
@@ -144,7 +144,7 @@ INLINE void restrict_all(const System *s, float *right) {
 
 /* One row of the coarse inverse times right. */
 INLINE float coarse_row(const float *row, const float *right, int size) {
-    float16 sum = {0};
+    f32x16 sum = {0};
     float rest = 0;
     int k = 0;
     for (; k + 16 <= size; k += 16) sum += load16(row + k) * load16(right + k);

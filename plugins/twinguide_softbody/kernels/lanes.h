@@ -2,15 +2,21 @@
  *
  * Transposed in registers where the processor shuffles whole ones (half the elements' time), by plain loops
  * elsewhere: the same bits. */
-typedef float float4 __attribute__((vector_size(16)));
+#define LANES(name, T, width) typedef T name __attribute__((vector_size(width * sizeof(T)), aligned(width * sizeof(T))))
+LANES(f32x4, float, 4);
+LANES(f32x16, float, 16);
+LANES(f64x4, double, 4);
+LANES(f64x8, double, 8);
+LANES(i32x16, int32_t, 16);
+LANES(i64x8, int64_t, 8);
 
-INLINE float4 load4(const float *from) {
-    float4 out;
+INLINE f32x4 load4(const float *from) {
+    f32x4 out;
     __builtin_memcpy(&out, from, 16);
     return out;
 }
-INLINE float16 load16(const float *from) {
-    float16 out;
+INLINE f32x16 load16(const float *from) {
+    f32x16 out;
     __builtin_memcpy(&out, from, 64);
     return out;
 }
@@ -22,39 +28,37 @@ INLINE float16 load16(const float *from) {
 #else
 #define SHUFFLE(a, b, places, ...) __builtin_shuffle(a, b, (places){__VA_ARGS__})
 #endif
-typedef int32_t Places16 __attribute__((vector_size(64)));
-typedef int64_t Places8 __attribute__((vector_size(64)));
 
 #define LIST(...) __VA_ARGS__
 /* One stage of a transposition: vectors `s` apart exchange the lanes that lie `s` apart. */
-#define STAGE(v, width, s, low, high)                                                                                  \
+#define STAGE(v, places, width, s, low, high)                                                                          \
     _Pragma("GCC unroll 16") for (int i = 0; i < width; i++) if (!(i & s)) {                                           \
         const __typeof__(v[0]) a = v[i], b = v[i + s];                                                                 \
-        v[i] = SHUFFLE(a, b, Places##width, low), v[i + s] = SHUFFLE(a, b, Places##width, high);                       \
+        v[i] = SHUFFLE(a, b, places, low), v[i + s] = SHUFFLE(a, b, places, high);                                     \
     }
 
 /* Of the quarters of two vectors: their lower or upper pairs, lane beside lane, and their lower or upper halves. */
-#define QUARTERS(a, b, which) SHUFFLE(a, b, Places16, which(0), which(4), which(8), which(12))
+#define QUARTERS(a, b, which) SHUFFLE(a, b, i32x16, which(0), which(4), which(8), which(12))
 #define LOW_PAIRS(k) k, k + 16, k + 1, k + 17
 #define HIGH_PAIRS(k) k + 2, k + 18, k + 3, k + 19
 #define LOW_HALVES(k) k, k + 1, k + 16, k + 17
 #define HIGH_HALVES(k) k + 2, k + 3, k + 18, k + 19
 
-INLINE void transpose16(float16 *v) {
-    STAGE(v, 16, 8, LIST(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
+INLINE void transpose16(f32x16 *v) {
+    STAGE(v, i32x16, 16, 8, LIST(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
           LIST(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
-    STAGE(v, 16, 4, LIST(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27),
+    STAGE(v, i32x16, 16, 4, LIST(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27),
           LIST(4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31))
-    STAGE(v, 16, 2, LIST(0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29),
+    STAGE(v, i32x16, 16, 2, LIST(0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29),
           LIST(2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31))
-    STAGE(v, 16, 1, LIST(0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30),
+    STAGE(v, i32x16, 16, 1, LIST(0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30),
           LIST(1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
 }
 
-INLINE void transpose8(double8 *v) {
-    STAGE(v, 8, 4, LIST(0, 1, 2, 3, 8, 9, 10, 11), LIST(4, 5, 6, 7, 12, 13, 14, 15))
-    STAGE(v, 8, 2, LIST(0, 1, 8, 9, 4, 5, 12, 13), LIST(2, 3, 10, 11, 6, 7, 14, 15))
-    STAGE(v, 8, 1, LIST(0, 8, 2, 10, 4, 12, 6, 14), LIST(1, 9, 3, 11, 5, 13, 7, 15))
+INLINE void transpose8(f64x8 *v) {
+    STAGE(v, i64x8, 8, 4, LIST(0, 1, 2, 3, 8, 9, 10, 11), LIST(4, 5, 6, 7, 12, 13, 14, 15))
+    STAGE(v, i64x8, 8, 2, LIST(0, 1, 8, 9, 4, 5, 12, 13), LIST(2, 3, 10, 11, 6, 7, 14, 15))
+    STAGE(v, i64x8, 8, 1, LIST(0, 8, 2, 10, 4, 12, 6, 14), LIST(1, 9, 3, 11, 5, 13, 7, 15))
 }
 
 /* Rows to[width][size] of vectors from[size][width]. */
@@ -76,24 +80,24 @@ INLINE void transpose8(double8 *v) {
         for (int k = 0; k < size; k++) to[l * size + k] = from[k][l]
 #endif
 
-INLINE void rows_of_lanes16(float16 *from, int size, float *to) { ROWS_OF_LANES(16, from, size, to); }
-INLINE void rows_of_lanes8(double8 *from, int size, double *to) { ROWS_OF_LANES(8, from, size, to); }
+INLINE void rows_of_lanes16(f32x16 *from, int size, float *to) { ROWS_OF_LANES(16, from, size, to); }
+INLINE void rows_of_lanes8(f64x8 *from, int size, double *to) { ROWS_OF_LANES(8, from, size, to); }
 
 /* The row at a place, which is told in `unit` bytes. */
 #define ROW(from, unit, place) ((__typeof__(from))((uintptr_t)(from) + unit * (uintptr_t)(uint32_t)(place)))
 
 /* at[3][16] of rows from[][4] at sixteen places. */
-INLINE void lanes_of_rows(const float *from, int unit, const int32_t *place, float16 *at) {
+INLINE void lanes_of_rows(const float *from, int unit, const int32_t *place, f32x16 *at) {
 #if defined(__AVX512F__)
-    float16 r[4]; /* every fourth place side by side; then four by four in each quarter */
+    f32x16 r[4]; /* every fourth place side by side; then four by four in each quarter */
     for (int l = 0; l < 4; l++) { /* not by way of memory: a load that spans two stores waits for both */
         __m512 some = _mm512_castps128_ps512(_mm_loadu_ps(ROW(from, unit, place[l])));
         some = _mm512_insertf32x4(some, _mm_loadu_ps(ROW(from, unit, place[l + 4])), 1);
         some = _mm512_insertf32x4(some, _mm_loadu_ps(ROW(from, unit, place[l + 8])), 2);
-        r[l] = (float16)_mm512_insertf32x4(some, _mm_loadu_ps(ROW(from, unit, place[l + 12])), 3);
+        r[l] = (f32x16)_mm512_insertf32x4(some, _mm_loadu_ps(ROW(from, unit, place[l + 12])), 3);
     }
-    const float16 low = QUARTERS(r[0], r[1], LOW_PAIRS), more = QUARTERS(r[2], r[3], LOW_PAIRS);
-    const float16 high = QUARTERS(r[0], r[1], HIGH_PAIRS), rest = QUARTERS(r[2], r[3], HIGH_PAIRS);
+    const f32x16 low = QUARTERS(r[0], r[1], LOW_PAIRS), more = QUARTERS(r[2], r[3], LOW_PAIRS);
+    const f32x16 high = QUARTERS(r[0], r[1], HIGH_PAIRS), rest = QUARTERS(r[2], r[3], HIGH_PAIRS);
     at[0] = QUARTERS(low, more, LOW_HALVES), at[1] = QUARTERS(low, more, HIGH_HALVES);
     at[2] = QUARTERS(high, rest, LOW_HALVES);
 #else
@@ -103,11 +107,11 @@ INLINE void lanes_of_rows(const float *from, int unit, const int32_t *place, flo
 }
 
 /* Add f[3][16] to rows to[][4] at sixteen places, one after the other; the fourth float is nobody's. */
-INLINE void add_lanes(const float16 *f, int unit, const int32_t *place, float *to) {
+INLINE void add_lanes(const f32x16 *f, int unit, const int32_t *place, float *to) {
 #if defined(__AVX512F__)
-    const float16 low = QUARTERS(f[0], f[1], LOW_PAIRS), more = QUARTERS(f[2], f[2], LOW_PAIRS);
-    const float16 high = QUARTERS(f[0], f[1], HIGH_PAIRS), rest = QUARTERS(f[2], f[2], HIGH_PAIRS);
-    const float16 r[4] = {QUARTERS(low, more, LOW_HALVES), QUARTERS(low, more, HIGH_HALVES),
+    const f32x16 low = QUARTERS(f[0], f[1], LOW_PAIRS), more = QUARTERS(f[2], f[2], LOW_PAIRS);
+    const f32x16 high = QUARTERS(f[0], f[1], HIGH_PAIRS), rest = QUARTERS(f[2], f[2], HIGH_PAIRS);
+    const f32x16 r[4] = {QUARTERS(low, more, LOW_HALVES), QUARTERS(low, more, HIGH_HALVES),
                           QUARTERS(high, rest, LOW_HALVES), QUARTERS(high, rest, HIGH_HALVES)};
     _Pragma("GCC unroll 16") for (int l = 0; l < 16; l++) {
         float *row = ROW(to, unit, place[l]);

@@ -16,11 +16,8 @@
 #define MOST_MODES 32
 #define PAIR 5 /* nodes of two elements of 4 that share a face: their rows are read and written once */
 
-typedef float float16 __attribute__((vector_size(64), aligned(64)));
-typedef int32_t int16 __attribute__((vector_size(64), aligned(64)));
-typedef double double4 __attribute__((vector_size(32)));
-typedef double double8 __attribute__((vector_size(64), aligned(64)));
-#define real float16
+#include "lanes.h"
+#define real f32x16
 #define scalar float
 #define NAME(x) x##_f32
 #include "element.h"
@@ -28,8 +25,6 @@ typedef double double8 __attribute__((vector_size(64), aligned(64)));
 #undef real
 #undef scalar
 #undef NAME
-
-#include "lanes.h"
 
 typedef struct {
     int32_t modes, points, nodes, elements, element_nodes, touched, threads, steps;
@@ -50,25 +45,25 @@ typedef struct {
     const float *touched_weight;
     float *outer;          /* [nodes][4], N: the load; each frame adds what the springs pull to the nodes touched */
     float *at, *force;     /* work: [nodes][4], [threads][nodes][4] */
-    float16 *least;        /* [threads]: smallest J, by lanes */
+    f32x16 *least;        /* [threads]: smallest J, by lanes */
     double *partial;       /* [threads][4] */
 } Reduced;
 
-INLINE float16 lower(float16 a, float16 b) {
-    const int16 which = a < b;
-    return (float16)((which & (int16)a) | (~which & (int16)b));
+INLINE f32x16 lower(f32x16 a, f32x16 b) {
+    const i32x16 which = a < b;
+    return (f32x16)((which & (i32x16)a) | (~which & (i32x16)b));
 }
 
-INLINE double sum16(float16 v) {
+INLINE double sum16(f32x16 v) {
     double sum = 0;
     for (int l = 0; l < 16; l++) sum += v[l];
     return sum;
 }
 
 /* dP = a dH + l (C : dH) C + d dC(dH), C the cofactor of F. */
-INLINE void stress_change(const Moduli_f32 *k, const float16 *e, float16 *p) {
-    const float16 *f = k->f, *c = k->m;
-    float16 along = c[0] * e[0];
+INLINE void stress_change(const Moduli_f32 *k, const f32x16 *e, f32x16 *p) {
+    const f32x16 *f = k->f, *c = k->m;
+    f32x16 along = c[0] * e[0];
     for (int i = 1; i < 9; i++) along += c[i] * e[i];
     along *= k->b;
     for (int i = 0; i < 9; i++) p[i] = k->a * e[i] + along * c[i];
@@ -80,11 +75,11 @@ INLINE void stress_change(const Moduli_f32 *k, const float16 *e, float16 *p) {
 }
 
 /* Add one block's forces on the modes and, where asked for, their tangent. */
-INLINE void reduced_block(const Reduced *s, int block, const float *q, float16 *force, float16 *tangent) {
+INLINE void reduced_block(const Reduced *s, int block, const float *q, f32x16 *force, f32x16 *tangent) {
     const int modes = s->modes;
-    const float16 *h = (const float16 *)(s->gradient + (int64_t)block * (1 + modes) * 144);
-    const float16 *data = (const float16 *)(s->point + (int64_t)block * 48);
-    float16 at[9];
+    const f32x16 *h = (const f32x16 *)(s->gradient + (int64_t)block * (1 + modes) * 144);
+    const f32x16 *data = (const f32x16 *)(s->point + (int64_t)block * 48);
+    f32x16 at[9];
     for (int c = 0; c < 9; c++) at[c] = h[c];
     for (int j = 0; j < modes; j++)
         for (int c = 0; c < 9; c++) at[c] += q[j] * h[9 * (1 + j) + c];
@@ -92,19 +87,19 @@ INLINE void reduced_block(const Reduced *s, int block, const float *q, float16 *
     Moduli_f32 moduli;
     stress_f32(at, data[1], data[2], NEO_HOOKEAN, &stress);
     for (int j = 0; j < modes; j++) {
-        const float16 *e = h + 9 * (1 + j);
-        float16 sum = stress.p[0] * e[0];
+        const f32x16 *e = h + 9 * (1 + j);
+        f32x16 sum = stress.p[0] * e[0];
         for (int c = 1; c < 9; c++) sum += stress.p[c] * e[c];
         force[j] += data[0] * sum;
     }
     if (!tangent) return;
     moduli_f32(at, data[1], data[2], NEO_HOOKEAN, &moduli);
     for (int j = 0, row = 0; j < modes; row += ++j) {
-        float16 p[9], sum;
+        f32x16 p[9], sum;
         stress_change(&moduli, h + 9 * (1 + j), p);
         for (int c = 0; c < 9; c++) p[c] *= data[0];
         for (int i = 0; i <= j; i++) {
-            const float16 *other = h + 9 * (1 + i);
+            const f32x16 *other = h + 9 * (1 + i);
             sum = p[0] * other[0];
             for (int c = 1; c < 9; c++) sum += p[c] * other[c];
             tangent[row + i] += sum;
@@ -148,11 +143,11 @@ EXPORT void reduced_newton(const Reduced *s, const double *load, double *q, doub
     int step = 0;
     for (; step < s->steps && moved > s->settled; step++) {
         const int renew = moved > s->near;
-        float16 force[MOST_MODES] = {{0}}, tangent[MOST_MODES * (MOST_MODES + 1) / 2];
+        f32x16 force[MOST_MODES] = {{0}}, tangent[MOST_MODES * (MOST_MODES + 1) / 2];
         float at[MOST_MODES];
         double g[MOST_MODES];
         for (int j = 0; j < n; j++) at[j] = (float)q[j];
-        for (int k = 0; renew && k < n * (n + 1) / 2; k++) tangent[k] = (float16){0};
+        for (int k = 0; renew && k < n * (n + 1) / 2; k++) tangent[k] = (f32x16){0};
         for (int b = 0; b < s->points / 16; b++) reduced_block(s, b, at, force, renew ? tangent : 0);
         for (int j = 0; j < n; j++) {
             g[j] = load[j] - sum16(force[j]);
@@ -168,7 +163,7 @@ EXPORT void reduced_newton(const Reduced *s, const double *load, double *q, doub
     out[0] = step, out[1] = moved;
 }
 
-INLINE void cross(const float16 *a, const float16 *b, float16 *c) {
+INLINE void cross(const f32x16 *a, const f32x16 *b, f32x16 *c) {
     for (int k = 0; k < 3; k++) c[k] = a[(k + 1) % 3] * b[(k + 2) % 3] - a[(k + 2) % 3] * b[(k + 1) % 3];
 }
 
@@ -176,11 +171,11 @@ INLINE void cross(const float16 *a, const float16 *b, float16 *c) {
  * P = mu F + p cof F, told by edges. Of edges e_i and areas a_1 = e_2 x e_3, cyclic: f_i = sum_j K_ij e_j +
  * (k_1 det e + k_0) a_i, half the products that F takes. The areas a_3 and -a_2 are given: neighbours share them.
  * data: K_11, K_12, K_13, K_22, K_23, K_33 [N/m], k_1, k_0, and det g = 1 / det e at rest [1/m3]. */
-INLINE float16 edge_forces(const float16 *data, const float16 *e1, const float16 *e2, const float16 *e3,
-                           const float16 *a3, const float16 *minus_a2, float16 *f1, float16 *f2, float16 *f3) {
-    float16 a1[3];
+INLINE f32x16 edge_forces(const f32x16 *data, const f32x16 *e1, const f32x16 *e2, const f32x16 *e3,
+                           const f32x16 *a3, const f32x16 *minus_a2, f32x16 *f1, f32x16 *f2, f32x16 *f3) {
+    f32x16 a1[3];
     cross(e2, e3, a1);
-    const float16 det = e1[0] * a1[0] + e1[1] * a1[1] + e1[2] * a1[2], pressure = data[6] * det + data[7];
+    const f32x16 det = e1[0] * a1[0] + e1[1] * a1[1] + e1[2] * a1[2], pressure = data[6] * det + data[7];
     for (int k = 0; k < 3; k++) {
         f1[k] += data[0] * e1[k] + data[1] * e2[k] + data[2] * e3[k] + pressure * a1[k];
         f2[k] += data[1] * e1[k] + data[3] * e2[k] + data[4] * e3[k] - pressure * minus_a2[k];
@@ -191,9 +186,9 @@ INLINE float16 edge_forces(const float16 *data, const float16 *e1, const float16
 
 /* Forces f[2 + elements][3] [N] on a fan of elements about the edge between its first two corners, at[2 + elements][3]
  * [m]: the others are the rim, one more than elements, and each element has two that follow. Lower the smallest J. */
-INLINE void fan_forces(const float16 *data, int elements, const float16 *at, float16 *f, float16 *least) {
-    float16 e[12], area[9];
-    for (int k = 0; k < 3 * (2 + elements); k++) e[k] = at[3 + k] - at[k % 3], f[3 + k] = (float16){0};
+INLINE void fan_forces(const f32x16 *data, int elements, const f32x16 *at, f32x16 *f, f32x16 *least) {
+    f32x16 e[12], area[9];
+    for (int k = 0; k < 3 * (2 + elements); k++) e[k] = at[3 + k] - at[k % 3], f[3 + k] = (f32x16){0};
     for (int r = 0; r <= elements; r++) cross(e, e + 3 * (1 + r), area + 3 * r);
     for (int r = 0; r < elements; r++)
         *least = lower(edge_forces(data + 9 * r, e, e + 3 * (1 + r), e + 3 * (2 + r), area + 3 * r, area + 3 * (r + 1),
@@ -206,17 +201,17 @@ INLINE void fan_forces(const float16 *data, int elements, const float16 *at, flo
 }
 
 /* Add one block's forces to its nodes, force[nodes][4], and lower the smallest J. */
-INLINE void full_block(const Reduced *s, int64_t block, int nodes, float *force, float16 *least) {
-    float16 x[30], f[30] = {{0}};
+INLINE void full_block(const Reduced *s, int64_t block, int nodes, float *force, f32x16 *least) {
+    f32x16 x[30], f[30] = {{0}};
     const int32_t *conn = s->conn16 + block * nodes * 16;
     for (int a = 0; a < nodes; a++) lanes_of_rows(s->at, 1, conn + a * 16, x + 3 * a);
     if (nodes == PAIR) {
-        fan_forces((const float16 *)(s->data16 + block * 288), 2, x, f, least);
+        fan_forces((const f32x16 *)(s->data16 + block * 288), 2, x, f, least);
     } else {
         for (int point = 0; point < 4; point++) {
-            float16 corners[12], forces[12];
+            f32x16 corners[12], forces[12];
             to_corners_f32(nodes, point, x, corners);
-            fan_forces((const float16 *)(s->data16 + block * 144), 1, corners, forces, least);
+            fan_forces((const f32x16 *)(s->data16 + block * 144), 1, corners, forces, least);
             from_corners_f32(nodes, point, forces, f);
         }
     }
@@ -227,8 +222,8 @@ INLINE void full_block(const Reduced *s, int64_t block, int nodes, float *force,
 INLINE void expand(const Reduced *s, const float *q, double *x) {
 #pragma omp for schedule(static)
     for (int b = 0; b < (s->nodes + 15) / 16; b++) {
-        const float16 *v = (const float16 *)(s->modes_at + (int64_t)b * 48 * (1 + s->modes));
-        float16 sum[3] = {v[0], v[1], v[2]};
+        const f32x16 *v = (const f32x16 *)(s->modes_at + (int64_t)b * 48 * (1 + s->modes));
+        f32x16 sum[3] = {v[0], v[1], v[2]};
         for (int j = 0; j < s->modes; j++)
             for (int c = 0; c < 3; c++) sum[c] += q[j] * v[3 * (1 + j) + c];
         const float *const u = (const float *)sum;
@@ -248,7 +243,7 @@ INLINE void all_forces(const Reduced *s) {
     for (int t = 0; t < s->threads; t++) {
         const int64_t blocks = (s->elements + 15) / 16;
         float *force = s->force + 4 * (int64_t)s->nodes * t;
-        float16 least = s->least[t] = (float16){0} + 1e30f;
+        f32x16 least = s->least[t] = (f32x16){0} + 1e30f;
         __builtin_memset(force, 0, 16 * (size_t)s->nodes);
         for (int64_t b = blocks * t / s->threads; b < blocks * (t + 1) / s->threads; b++)
             if (s->element_nodes == PAIR)
@@ -259,20 +254,20 @@ INLINE void all_forces(const Reduced *s) {
     }
 }
 
-INLINE double4 wide(float4 a) { return __builtin_convertvector(a, double4); }
+INLINE f64x4 wide(f32x4 a) { return __builtin_convertvector(a, f64x4); }
 
 /* Sums of a sweep's squares, of the imbalance's and of the forces', each thread's over its own nodes. */
 INLINE void imbalance(const Reduced *s) {
 #pragma omp for schedule(static)
     for (int t = 0; t < s->threads; t++) {
-        double4 sweep = {0}, left = {0}, acting = {0};
+        f64x4 sweep = {0}, left = {0}, acting = {0};
         const int64_t from = (int64_t)s->nodes * t / s->threads, to = (int64_t)s->nodes * (t + 1) / s->threads;
         for (int64_t i = from; i < to; i++) {
             const float *d = s->inverse + 9 * i;
-            float4 f = load4(s->force + 4 * i);
+            f32x4 f = load4(s->force + 4 * i);
             for (int o = 1; o < s->threads; o++) f += load4(s->force + 4 * ((int64_t)s->nodes * o + i));
-            const float4 r = f + load4(s->outer + 4 * i);
-            const float4 z = load4(d) * r[0] + load4(d + 3) * r[1] + load4(d + 6) * r[2];
+            const f32x4 r = f + load4(s->outer + 4 * i);
+            const f32x4 z = load4(d) * r[0] + load4(d + 3) * r[1] + load4(d + 6) * r[2];
             acting += wide(f * f), sweep += wide(z * z);
             if (d[0] > 0) left += wide(r * r);
         }

@@ -32,10 +32,10 @@ EXPORT void balance(const System *s, const double *u, const double *element, con
 
 /* a'b in eight lanes that are added in order: one result for every compiler and number of threads. */
 INLINE double lane_dot(const double *a, const double *b, int64_t n) {
-    double8 sum = {0};
+    f64x8 sum = {0};
     int64_t k = 0;
     for (; k + 8 <= n; k += 8) {
-        double8 x, y;
+        f64x8 x, y;
         __builtin_memcpy(&x, a + k, 64);
         __builtin_memcpy(&y, b + k, 64);
         sum += x * y;
