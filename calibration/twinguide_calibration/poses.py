@@ -20,6 +20,7 @@ NEAR_M = 0.01  # no tracker follows a body that turns within 10 mm of the tracke
 TURNS = 0.1  # of a rotation's entries: it turned
 UNLIKE = 2.0  # times as far as the others would near places be in millimetres: they are none, but near
 NEAR_GAP = 30.0  # times as far as the near places are the others: one way does not pass such a gap
+MIXED_SHARE, MIXED_RATIO = 0.05, (200.0, 5000.0)  # of points; how far apart metres and millimetres of one body lie
 BACKWARD_SHARE = 0.05  # a few late packets are sorted out; more, and the clock itself is not one
 
 
@@ -130,6 +131,28 @@ def _refuse_units(places: Array, numbers: Ints, what: str) -> None:
         raise CalibrationRefused(
             f"{what}: wanted one unit of length; got a place told a thousand times larger or smaller in row "
             f"{numbers[1:][int(jumps.argmax())]} than in the row before",
+            "Millimetres and metres are mixed: write the file in one unit.",
+        )
+
+
+def refuse_mixed(points: Array, what: str) -> None:
+    """Refuse points [m], shape (n, 3), of which some are told in metres, some in millimetres.
+
+    Their distances from the origin then fall into two groups, a thousand times apart and with nothing between.
+    """
+    distance = np.sqrt((points**2).sum(axis=1))
+    order = np.argsort(distance)
+    ordered = np.maximum(distance[order], 1e-9)
+    least = max(3, round(MIXED_SHARE * len(points)))
+    steps = ordered[least : len(points) - least + 1] / ordered[least - 1 : len(points) - least]
+    first = least + int(steps.argmax()) if len(steps) else len(points)
+    if first == len(points) or steps.max() < NEAR_GAP:
+        return
+    apart = float(np.median(ordered[first:]) / np.median(ordered[:first]))
+    if MIXED_RATIO[0] < apart < MIXED_RATIO[1]:
+        raise CalibrationRefused(
+            f"{what}: wanted one unit of length; got {first} of {len(points)} places about {apart:.0f} times nearer to "
+            f"the origin than the others, first in row {order[:first].min()}",
             "Millimetres and metres are mixed: write the file in one unit.",
         )
 

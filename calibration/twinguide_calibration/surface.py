@@ -15,6 +15,7 @@ from math import sqrt
 import numpy as np
 
 from twinguide_calibration.linear import eigen, squared_lengths
+from twinguide_calibration.poses import refuse_mixed
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Ints, as_floats, difference, perturb
 from twinguide_calibration.surface_error import FreeDirection, Patch, SurfaceError, assess
@@ -123,6 +124,7 @@ def register_surface_starts(
     if len(rows) < LEAST_POINTS:
         raise CalibrationRefused(f"wanted at least {LEAST_POINTS} points; got {len(rows)}", "Touch more of the organ.")
     used = points[rows]
+    refuse_mixed(used, "points")
     centre = used.mean(axis=0)
     size = float(np.sqrt(((used - centre) ** 2).sum(axis=1).mean()))
     if size > 20.0 * model.extent or size < 1e-3 * model.extent:

@@ -6,6 +6,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from twinguide.calibrating.result import PointsResult, pose_of, read_result
+from twinguide_calibration import CalibrationRefused, register_points
 
 NAMES = ["nasion", "left ear", "right ear", "chin", "brow", "temple"]
 IMAGE = np.array([[0, -95, 20], [75, 5, 0], [-72, 8, 3], [4, -80, -75], [-30, -88, 50], [66, -50, 42.0]])
@@ -239,3 +240,21 @@ def test_no_other_order_is_named_for_many_points_without_symmetry(run, tmp_path)
         code, text = run("calibrate", "points", one, two, "--fre-max-mm", "5", "--out", tmp_path / "r.toml")
         assert code == 0, text
         assert "fits as well" not in " ".join(read_result(tmp_path / "r.toml", PointsResult).notes)
+
+
+def test_a_pair_that_is_not_finite_is_named(run, tmp_path, image):
+    places = touched()
+    places[3, 1] = np.nan
+    code, text = run("calibrate", "points", image, markups(tmp_path / "t.mrk.json", places))
+    assert (code, "at chin; in t.mrk.json" in text) == (1, True), text
+    columns = ",".join(f"{side}_{axis}_mm" for side in ("source", "target") for axis in "xyz")
+    for head, says in (("", "at 4"), ("name,", "at chin")):
+        rows = [
+            ",".join([name] * bool(head) + [f"{v}" for v in (*s, *t)])
+            for name, s, t in zip(NAMES, IMAGE, places, strict=True)
+        ]
+        (tmp_path / "pairs.csv").write_text("\n".join([head + columns, *rows]))
+        code, text = run("calibrate", "points", tmp_path / "pairs.csv")
+        assert (code, f"empty cell {says}; in pairs.csv" in text) == (1, True), text
+    with pytest.raises(CalibrationRefused, match="in row 3"):
+        register_points(IMAGE, places)

@@ -4,6 +4,7 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from twinguide.calibrating.result import SurfaceResult, pose_of, read_result
+from twinguide_calibration.poses import refuse_mixed
 
 TURN = Rotation.from_euler("xyz", [12, -8, 20], degrees=True).as_matrix()
 MOVE = np.array([0.03, -0.02, 0.4])
@@ -153,3 +154,20 @@ def test_points_that_are_not_finite_are_left_out_and_told_without_a_start(run, t
     file = csv(tmp_path / "p.csv", points)
     code, text = run("calibrate", "surface", file, "--model", organ[0], *MODEL, "--out", tmp_path / "s.toml")
     assert (code, "6 points were not finite" in text) == (0, True), text
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_points_of_which_some_are_told_in_metres_are_refused_as_mixed_units(run, tmp_path, organ, share):
+    points = patch(organ[1], lambda p: p[:, 2] > -0.01, count=150)
+    points[np.random.default_rng(2).permutation(150)[: int(share * 150)]] *= 1e-3
+    file = csv(tmp_path / "p.csv", points)
+    code, text = run("calibrate", "surface", file, "--model", organ[0], *MODEL, "--out", tmp_path / "s.toml")
+    assert (code, f"{int(share * 150)} of 150 places" in text, "metres are mixed" in text) == (1, True, True), text
+
+
+def test_points_about_their_own_origin_are_of_one_unit():
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        points = rng.normal(size=(rng.integers(12, 400), 3)) * 0.05
+        points[: len(points) // 4] = points[0] * 0.02 + rng.normal(size=(len(points) // 4, 3)) * 5e-4
+        refuse_mixed(points, "points")  # a quarter of them dabbed at one place, near the origin

@@ -76,10 +76,7 @@ def read_points(path: Path, by: By = "name") -> NamedPoints:
             "Save them from 3D Slicer as .mrk.json, or write a CSV with the columns name, x_mm, y_mm, z_mm.",
         )
     points = reader(path)
-    if not np.isfinite(points.points).all():
-        raise CalibrationRefused(
-            f"wanted finite positions; got NaN, infinity or an empty cell; in {path.name}", "Remove that point."
-        )
+    refuse_not_finite(points.points, points.names, path.name)
     twice = sorted({name for name in points.names if points.names.count(name) > 1})
     if by == "order" and (twice or not points.names):
         return replace(points, names=tuple(str(row + 1) for row in points.rows))
@@ -90,6 +87,16 @@ def read_points(path: Path, by: By = "name") -> NamedPoints:
             "Points are paired by name: name them, or pair two lists by their order (--by order).",
         )
     return points
+
+
+def refuse_not_finite(points: Array, names: Sequence[str], where: str) -> None:
+    """Raise CalibrationRefused, naming them, where points (n, 3) are not finite; without names it tells their rows."""
+    rows = np.flatnonzero(~np.isfinite(points).all(axis=1)).tolist()
+    if rows:
+        told = ", ".join(names[row] if names else f"row {row + 1}" for row in rows[:5])
+        raise CalibrationRefused(
+            f"wanted finite positions; got NaN, infinity or an empty cell at {told}; in {where}", "Remove or mend it."
+        )
 
 
 def read_cloud(path: Path) -> tuple[Array, tuple[str, ...]]:
@@ -154,6 +161,7 @@ def read_pairs(path: Path) -> PointPairs:
     table = read_table(path)
     source, target = (_columns(table, [f"{side}_{axis}" for axis in "xyz"], path.name) for side in ("source", "target"))
     names = table.text.get("name") or [str(i + 1) for i in range(len(source))]
+    refuse_not_finite(np.concatenate([source, target], axis=1), names, path.name)
     return PointPairs(tuple(names), source, target, _covariances(table, path.name), table.notes)
 
 
