@@ -24,7 +24,7 @@ from twinguide.composing import finding_fault
 from twinguide.equipping import choose_backend, make_headset
 from twinguide.flaws import UNTOLD, Origin
 from twinguide.frames import NO_COVARIANCE, Transform, pose_covariance
-from twinguide.guarding import HUNG_S, Guarded
+from twinguide.guarding import HUNG_S, BreakOff, Guarded
 from twinguide.headset import Headset
 from twinguide.hookspecs import Guidance, Motion, Operator, Overlay, Solver
 from twinguide.hosting.plan import PartPlan, RunPlan
@@ -132,6 +132,7 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool, hands: H
     draw_every = (scenario.loop.draw_every_before, scenario.loop.draw_every) if virtual else (1, 1)
     renderer = _renderer(headset, case, stack)
     footage = _footage(run, headset, session, draw_every[1], stack) if renderer else None
+    guarded = partial(_guarded, session, BreakOff(LOCKSTEP_HUNG_S if virtual else HUNG_S))
     drawable = partial(mark_fault, known={"target", *case.structures, *scenario.tools})
     return Loop(
         headset=headset,
@@ -141,8 +142,8 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool, hands: H
         workflow=workflow,
         ledger=Ledger(STAGES),
         head_covariance=_head_covariance(scenario),
-        guidance=[_guarded(p, session, "assess", finding_fault) for p in run.declared if isinstance(p, Guidance)],
-        overlays=[_guarded(p, session, "marks", drawable) for p in run.declared if isinstance(p, Overlay)],
+        guidance=[guarded(p, "assess", finding_fault) for p in run.declared if isinstance(p, Guidance)],
+        overlays=[guarded(p, "marks", drawable) for p in run.declared if isinstance(p, Overlay)],
         renderer=renderer,
         footage=footage,
         rehearsal=rehearsal,
@@ -210,11 +211,12 @@ def _pivot(run: Run, twin: Twin) -> GuidedPivot | None:
     return GuidedPivot(tools, swing, twin.bodies.calibrate, run.out / "calibration") if tools else None
 
 
-def _guarded(part: Guidance | Overlay, session: Session, method: str, flaw: Callable[[Any], str]) -> Guarded[Any]:
+def _guarded(
+    session: Session, break_off: BreakOff, part: Guidance | Overlay, method: str, flaw: Callable[[Any], str]
+) -> Guarded[Any]:
     asked = made(part.make, session.context(part.name), where=f"part {part.name}", method=method)
-    virtual = session.plan.virtual  # what such a run shows must not depend on how long anything takes
-    budget_ms, hung_s = (inf, LOCKSTEP_HUNG_S) if virtual else (part.budget_ms, HUNG_S)
-    return Guarded(part.name, getattr(asked, method), budget_ms, flaw, partial(session.withdraw, part.name), hung_s)
+    budget_ms = inf if session.plan.virtual else part.budget_ms  # there nothing must depend on how long anything takes
+    return Guarded(part.name, getattr(asked, method), budget_ms, flaw, partial(session.withdraw, part.name), break_off)
 
 
 def _lay_down(twin: Twin, workflow: Workflow, case: Case, scenario: Scenario) -> Rehearsal:

@@ -16,6 +16,8 @@ MINUTE_NS = 60_000_000_000
 TELL_VERIFIED_MIN, VERIFY_AGAIN_MIN = 5.0, 15.0  # since landmarks were verified: told, and asked for anew
 TWO_SIDED_95 = 1.96  # standard deviations to either side that hold 95 % of a normal error
 THROUGH = {"distance": "path_through", "plan": "plan_through"}  # what a structure's finding says below zero
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Finding).decode
 RANK = {"warning": 0, "caution": 1, "advisory": 2}
 
 
@@ -24,7 +26,7 @@ def finding_fault(said: object) -> str:
     if not isinstance(said, Finding):
         return f"wanted a Finding, got {type(said).__name__}"
     try:  # as it travels: some 2 us, and nothing passes here that the recording would refuse, its whole frame with it
-        msgspec.msgpack.decode(msgspec.msgpack.encode(said), type=Finding)
+        _decode(_encode(said))
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
         return f"wanted a Finding of plain text and numbers, float(...) of NumPy's; got {said.name!r}: {error}"
     return first_flaw(said)

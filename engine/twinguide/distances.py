@@ -38,6 +38,7 @@ class DistanceGrids:
         self._origin = np.array([grid.origin for grid in grids]).reshape(-1, 1, 3)
         self._spacing = np.array([grid.spacing for grid in grids]).reshape(-1, 1)
         self._last = shapes[:, None] - 1.0
+        self._last_cell = self._last - 1.0
         nz = shapes[:, 2]
         nyz = shapes[:, 1] * nz
         self._strides = np.stack([nyz, nz, np.ones_like(nz)], axis=1).astype(np.float64)
@@ -47,17 +48,22 @@ class DistanceGrids:
 
     def at(self, points: Array) -> Array:
         """Return the signed distances [m], (k, n), of the k grids at points [m], (k, n, 3); see `DistanceGrid.at`."""
+        return self.with_rise(points)[0]
+
+    def with_rise(self, points: Array) -> tuple[Array, Array]:
+        """Return the distances as `at` does, and how they rise along the last axis [m/m], (k, n), inside the grids."""
         index = (points - self._origin) / self._spacing[:, None]
         inside = np.fmin(np.fmax(index, 0.0), self._last)  # they take the number where the other is none
-        low = np.floor(np.minimum(inside, self._last - 1.0))
+        low = np.floor(np.minimum(inside, self._last_cell))
         first = np.einsum("kni,ki->kn", low, self._strides).astype(np.int64) + self._start
         corners = self._values[first[..., None] + self._corners].astype(np.float64)
         share = inside - low
         x, y, z = share[..., 0, None], share[..., 1, None], share[..., 2]
         faces = corners[..., :4] + (corners[..., 4:] - corners[..., :4]) * x
         edges = faces[..., :2] + (faces[..., 2:] - faces[..., :2]) * y
-        value = edges[..., 0] + (edges[..., 1] - edges[..., 0]) * z
+        rise = edges[..., 1] - edges[..., 0]
+        value = edges[..., 0] + rise * z
         beyond = index - inside
         to_box = np.einsum("kni,kni->kn", beyond, beyond) * self._spacing**2
         far: Array = np.where(np.isfinite(to_box), np.sqrt(to_box + value * value), np.nan)
-        return np.where(to_box == 0.0, value, far)
+        return np.where(to_box == 0.0, value, far), rise / self._spacing

@@ -6,9 +6,9 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from itertools import islice
+from math import inf
 from typing import Generic, TypeVar
 
 from twinguide.clock import MS, SECOND
@@ -22,6 +22,38 @@ HUNG_S = 5.0  # a call that takes longer is broken off; until then the picture s
 MOST = 256  # marks or findings of one part in a frame: more hide the field, and cost the frame
 
 
+class BreakOff:
+    """A context that raises TimeoutError in what takes longer than `seconds`, again and again.
+
+    One for all calls of a process, for it has one alarm, which is set every so often and not in every frame: setting it
+    costs some 50 us. Signals are the main thread's; code that never returns to Python cannot be broken off.
+    """
+
+    def __init__(self, seconds: float = HUNG_S) -> None:
+        self.seconds = seconds
+        self._since = inf  # [s], when the call in progress began
+        self._set = -inf  # [s], when the alarm was
+
+    def __str__(self) -> str:
+        return f"no answer within {self.seconds:g} s"
+
+    def __enter__(self) -> None:
+        self._since = now = time.monotonic()
+        if now - self._set > 0.5 * self.seconds and threading.current_thread() is threading.main_thread():
+            self._set = now
+            signal.signal(signal.SIGALRM, self._alarm)
+            signal.setitimer(signal.ITIMER_REAL, 1.5 * self.seconds, self.seconds)
+
+    def __exit__(self, *_: object) -> None:
+        self._since = inf
+
+    def _alarm(self, *_: object) -> None:
+        if time.monotonic() - self._since >= self.seconds:
+            raise TimeoutError(str(self))
+        self._set = -inf
+        signal.setitimer(signal.ITIMER_REAL, 0.0)  # nothing is called any more
+
+
 class Guarded(Generic[T]):
     """One part's frame call, with its time budget [ms] and what became of it."""
 
@@ -32,11 +64,11 @@ class Guarded(Generic[T]):
         budget_ms: float,
         flaw: Callable[[T], str] = lambda item: "",
         tell: Callable[[str], None] = lambda reason: None,
-        hung_s: float = HUNG_S,
+        break_off: BreakOff | None = None,
     ) -> None:
-        """Guard `call`, broken off after `hung_s`; `flaw` checks each item; `tell` hears of the part's withdrawal."""
+        """Guard `call`; `flaw` checks each item, `tell` hears of the part's withdrawal, `break_off` is shared."""
         self.name, self._call, self._budget_ms, self._flaw, self._tell = name, call, budget_ms, flaw, tell
-        self._hung_s = hung_s
+        self._break_off = break_off or BreakOff()
         self.withdrawn = ""  # why
         self._slow = 0.0  # share of the recent frames over budget
 
@@ -52,15 +84,15 @@ class Guarded(Generic[T]):
             return []
         start = time.perf_counter_ns()
         try:
-            with _broken_off(self._hung_s):
+            with self._break_off:
                 out = list(islice(self._call(twin), MOST + 1))
             flaws = [flaw for flaw in map(self._flaw, out) if flaw]
         except (Exception, SystemExit) as error:
             log.exception("part %s failed in the frame", self.name)
             return self._withdraw(f"{type(error).__name__}: {error}")
         took_ns = time.perf_counter_ns() - start
-        if took_ns > self._hung_s * SECOND:  # it kept the break-off to itself
-            return self._withdraw(f"no answer within {self._hung_s:g} s")
+        if took_ns > self._break_off.seconds * SECOND:  # it kept the break-off to itself
+            return self._withdraw(str(self._break_off))
         if len(out) > MOST:
             return self._withdraw(f"wanted at most {MOST} marks or findings in a frame, got more")
         if flaws:
@@ -72,29 +104,3 @@ class Guarded(Generic[T]):
         self.withdrawn = reason
         self._tell(reason)
         return []
-
-
-@contextmanager
-def _broken_off(seconds: float) -> Generator[None]:
-    """Raise TimeoutError in the block, again and again, from `seconds` on; only in the main thread, which has signals.
-
-    Code that never returns to Python cannot be broken off.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    armed = True
-
-    def break_off(*_: object) -> None:
-        if armed:
-            raise TimeoutError(f"no answer within {seconds:g} s")
-
-    handler = signal.signal(signal.SIGALRM, break_off)
-    timer = signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
-    try:
-        yield
-    finally:
-        armed = False  # first: an alarm may come at any point of this
-        signal.setitimer(signal.ITIMER_REAL, *timer)
-        signal.signal(signal.SIGALRM, handler)

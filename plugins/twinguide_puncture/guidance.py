@@ -28,11 +28,9 @@ class Puncture:
         self._critical = [s for s in self._case.structures.values() if s.risk == "critical"]
         self._moves = np.array([s.moves for s in self._critical])[:, None, None]
         self._margins = np.array([s.margin_m for s in self._critical])[:, None]
-        self._ribs = [k for k, s in enumerate(self._critical) if s.role == "bone"]
-        names = [s.name for s in self._critical]
-        ribs = [names[k] for k in self._ribs]
-        self._up = np.array([[0.0, 0.0, self._case.distance(rib).spacing] for rib in ribs]).reshape(-1, 1, 3)
-        self._grids = self._case.distances([*names, *ribs, *ribs])  # the ribs' also above and below each point
+        under_m = self._options.rib_underside_mm * 1e-3
+        self._underside = np.array([under_m if s.role == "bone" else 0.0 for s in self._critical])[:, None]
+        self._grids = self._case.distances(s.name for s in self._critical)
         self._organ = self._case.distance(self._case.organ)
         self._plan_findings = list(self._assess_plan())
         self._share = np.linspace(0.0, 1.0, PATH_SAMPLES)[:, None, None]
@@ -105,17 +103,10 @@ class Puncture:
         """Return the distances of the critical structures and the margins that they want, (k, n) each [m].
 
         Points [m] are one row for each structure, (k, n, 3). Below a rib, where the distance to it falls upwards, the
-        margin is wider. One look-up for all rows costs less than two.
+        margin is wider.
         """
-        at_ribs = points[self._ribs]
-        rows = self._grids.at(np.concatenate([points, at_ribs + self._up, at_ribs - self._up]))
-        count = len(points)
-        above = rows[count : count + len(at_ribs)]
-        below = rows[count + len(at_ribs) :]
-        slope = (above - below) / (2 * self._up[..., 2])
-        margins = np.repeat(self._margins, points.shape[1], axis=1)
-        margins[self._ribs] += self._options.rib_underside_mm * 1e-3 * (slope < UNDER)
-        return rows[:count], margins
+        distances, rises = self._grids.with_rise(points)
+        return distances, self._margins + self._underside * (rises < UNDER)
 
     def _assess_plan(self) -> Iterator[Finding]:
         """Judge the planned path once: a veto stays in view until the plan is changed."""

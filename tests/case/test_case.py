@@ -51,6 +51,16 @@ def test_a_distance_grid_knows_the_distance_to_a_ball(imported):
     assert np.abs(grid.at(points) - truth)[far_from_centre].max() < 0.3e-3
 
 
+def test_a_distance_grid_knows_how_the_distance_rises(imported):
+    points = CENTRE + np.random.default_rng(2).uniform(-0.04, 0.04, size=(500, 3))
+    offsets = points - CENTRE
+    radii = np.linalg.norm(offsets, axis=1)
+    outer = radii > 0.012
+    _, rises = Case.load(imported[0]).distances(["ball"]).with_rise(points[None])
+    # within a cell of 3 mm: as far as the slope z / r changes over its height, 3 mm / r
+    assert (np.abs(rises[0] - offsets[:, 2] / radii)[outer] < 3.5e-3 / radii[outer]).all()
+
+
 def test_outside_its_grid_a_distance_is_a_lower_bound_and_not_a_useless_one(imported):
     grid = Case.load(imported[0]).distance("ball")
     directions = np.random.default_rng(1).normal(size=(300, 3))

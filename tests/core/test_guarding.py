@@ -3,7 +3,7 @@ from itertools import repeat
 
 import pytest
 
-from twinguide.guarding import Guarded
+from twinguide.guarding import BreakOff, Guarded
 
 
 def test_a_part_that_raises_is_withdrawn_with_the_reason_told_once_and_not_called_again():
@@ -63,7 +63,7 @@ def test_a_part_that_hangs_in_the_frame_is_broken_off_and_withdrawn(swallowed):
             time.sleep(60)
         return []
 
-    guarded = Guarded("hang", hang, 1.0, hung_s=0.05)
+    guarded = Guarded("hang", hang, 1.0, break_off=BreakOff(0.05))
     assert guarded(None) == []
     assert guarded.withdrawn.endswith("no answer within 0.05 s")
 

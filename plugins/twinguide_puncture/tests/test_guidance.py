@@ -33,9 +33,13 @@ class Spheres:
     def __init__(self, spheres):
         self.spheres = spheres
 
-    def at(self, points):
+    def with_rise(self, points):
         rows = [sphere.at(own) for sphere, own in zip(self.spheres, points, strict=True)]
-        return np.array(rows).reshape(points.shape[:2])
+        rises = [
+            (own - sphere.centre)[:, 2] / (row + sphere.radius)
+            for sphere, own, row in zip(self.spheres, points, rows, strict=True)
+        ]
+        return np.array(rows).reshape(points.shape[:2]), np.array(rises).reshape(points.shape[:2])
 
 
 def structure(name, role, risk, margin_mm=5.0):
