@@ -11,16 +11,22 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
-from scipy.special import fdtri  # pyright: ignore[reportMissingTypeStubs]
 
 from twinguide_calibration.board_pose import board_pose
 from twinguide_calibration.boards import BoardView, Camera
-from twinguide_calibration.error import p95_radius
-from twinguide_calibration.parts import birge_ratio
+from twinguide_calibration.camera_fit import (
+    CHANGED,
+    CONTRADICT,
+    WORTH_TELLING,
+    Errors,
+    Solved,
+    check_camera,
+    pixel_p95,
+    solve_camera,
+    tell_distortion,
+)
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Ints
 
@@ -30,17 +36,9 @@ SUSPECT = 1.7  # times the median residual: looked at by a fit without it
 OUTSIDE = 2.5  # times the other pictures' residual: left out
 LEFT_OUT_MOST = 1.0 / 3.0
 RMS_MAX_PX = 1.0
-FOCAL_SIGMA_MAX = 0.01  # of the focal length: beyond it the board was not tilted enough
 CORNER_MOST = 0.01  # of the picture's diagonal: what 95 % of errors at its corners may be untold
-EITHER = ((8, cv2.CALIB_FIX_K3, "k3"), (5, cv2.CALIB_FIX_K2, "k2"))  # rows that may stay 0, and how OpenCV is told
 COVERED_LEAST = 0.4  # of the picture's area: below it the distortion near the rim is not known
-OPEN = 1e-12  # of the largest eigenvalue: what the pictures leave open
-WORTH_TELLING = 2.0  # times the deviations were widened
-IN_PART = 2  # pictures, of each part that is compared with the others
-CONTRADICT = "earlier and later pictures contradict one another"
-CHANGED = "Did zoom, focus or camera change, is the board bowed, or the lens wider than 120 deg?"
 CELLS = 8  # a side, in which coverage is counted
-FINISHED = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 100, 1e-9)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,25 +63,6 @@ class CameraFit:
         return np.sqrt(np.diag(self.covariance))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Solved:
-    camera: Camera
-    residuals: Array
-    poses: Array
-    fixed: int = 0  # OpenCV's flags of what stays 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Errors:
-    """How well a camera is known."""
-
-    rms: float  # [px]
-    covariance: Array  # (9, 9)
-    widening: float  # of the deviations, by parts of the pictures that contradict one another
-    squares: float  # [px2], summed over all corners
-    freedom: int
-
-
 def calibrate_camera(
     views: Sequence[BoardView], size: tuple[int, int], rms_max_px: float = RMS_MAX_PX, names: Sequence[str] = ()
 ) -> CameraFit:
@@ -103,7 +82,7 @@ def calibrate_camera(
         )
     kept = list(rows)
     outside: dict[int, float] = {}
-    solved = _solve([views[row] for row in kept], size, None)
+    solved = solve_camera([views[row] for row in kept], size, None)
     while len(kept) > VIEWS_LEAST:
         row, value, without = _worst(views, kept, solved, size)
         if row < 0:
@@ -119,8 +98,8 @@ def calibrate_camera(
         notes.append(
             f"contradicted by the other pictures, left out: {', '.join(names[row] for row in sorted(outside))}"
         )
-    solved, errors = _told([views[row] for row in kept], size, solved, notes)
-    _check(solved.camera, errors, rms_max_px)
+    solved, errors = tell_distortion([views[row] for row in kept], size, solved, notes)
+    check_camera(solved.camera, errors, rms_max_px)
     if errors.widening > WORTH_TELLING:
         notes.append(f"{CONTRADICT}: their deviations were widened {errors.widening:.1f} times. {CHANGED}")
     covered = _covered([views[row] for row in kept], size)
@@ -130,8 +109,8 @@ def calibrate_camera(
 
 
 def _fit(
-    solved: _Solved,
-    errors: _Errors,
+    solved: Solved,
+    errors: Errors,
     views: Sequence[BoardView],
     kept: list[int],
     outside: dict[int, float],
@@ -157,35 +136,18 @@ def _fit(
             "board reaches the corners, tilted by 30 deg and more"
         )
     return CameraFit(
-        solved.camera,
-        errors.covariance,
-        middle,
-        corner,
-        residuals,
-        rejected,
-        errors.rms,
-        covered,
-        tilt,
-        poses,
-        (*notes,),
+        camera=solved.camera,
+        covariance=errors.covariance,
+        centre_p95_px=middle,
+        corner_p95_px=corner,
+        residuals=residuals,
+        rejected=rejected,
+        rms_px=errors.rms,
+        covered=covered,
+        tilt_rad=tilt,
+        poses=poses,
+        notes=(*notes,),
     )
-
-
-def pixel_p95(camera: Camera, covariance: Array) -> tuple[float, float]:
-    """Return what 95 % of errors [px] are within where a known direction is seen: in the middle, at the worst corner.
-
-    `covariance` (9, 9) is that of fx, fy, cx, cy, k1, k2, p1, p2, k3.
-    """
-    pixels = np.array([[0.5, 0.5], [0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]) * camera.size
-    criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 200, 1e-6)
-    seen = cv2.undistortPointsIter(pixels[:, None], camera.matrix, camera.distortion, np.eye(3), np.eye(3), criteria)
-    rays = np.concatenate([np.asarray(seen, dtype=np.float64)[:, 0], np.ones((5, 1))], axis=1)
-    back, derivative = cv2.projectPoints(rays, np.zeros(3), np.zeros(3), camera.matrix, camera.distortion)
-    jacobian = np.asarray(derivative, dtype=np.float64)[:, 6:15].reshape(5, 2, 9)
-    told = p95_radius(jacobian @ covariance @ jacobian.swapaxes(1, 2))
-    off = np.abs(np.asarray(back, dtype=np.float64)[:, 0] - pixels).max(axis=1)
-    told[off > 1.0] = np.inf  # the distortion folds the picture over: no direction is seen there
-    return float(told[0]), float(told[1:].max())
 
 
 def _usable(views: Sequence[BoardView], names: Sequence[str], notes: list[str]) -> list[int]:
@@ -213,39 +175,16 @@ def _same(one: BoardView, other: BoardView) -> bool:
     return bool(np.abs(one.pixels - other.pixels).max() < 0.02)
 
 
-def _solve(views: Sequence[BoardView], size: tuple[int, int], start: Camera | None, fixed: int = 0) -> _Solved:
-    objects = [view.points.astype(np.float32) for view in views]
-    pixels = [view.pixels.astype(np.float32) for view in views]
-    flags = fixed | (0 if start is None else cv2.CALIB_USE_INTRINSIC_GUESS)
-    matrix: Any = np.eye(3) if start is None else start.matrix.copy()
-    bent: Any = np.zeros(5) if start is None else start.distortion.copy()
-    for row, flag, _ in EITHER:
-        bent[row - 4] = 0.0 if fixed & flag else bent[row - 4]
-    try:
-        _, matrix, bent, turns, moves, _, _, each = cv2.calibrateCameraExtended(
-            objects, pixels, size, matrix, bent, flags=flags, criteria=FINISHED
-        )
-    except cv2.error as error:
-        raise CalibrationRefused(
-            f"OpenCV finds no camera ({' '.join(str(error).split())[:120]})", "Check the board's layout."
-        ) from error
-    poses = np.tile(np.eye(4), (len(views), 1, 1))
-    for pose, turn, move in zip(poses, turns, moves, strict=True):
-        pose[:3, :3], pose[:3, 3] = cv2.Rodrigues(turn)[0], np.asarray(move).ravel()
-    camera = Camera(np.asarray(matrix, dtype=np.float64), np.asarray(bent, dtype=np.float64).ravel()[:5], size)
-    return _Solved(camera, np.asarray(each, dtype=np.float64).ravel(), poses, fixed)
-
-
 def _worst(
-    views: Sequence[BoardView], kept: list[int], solved: _Solved, size: tuple[int, int]
-) -> tuple[int, float, _Solved]:
+    views: Sequence[BoardView], kept: list[int], solved: Solved, size: tuple[int, int]
+) -> tuple[int, float, Solved]:
     """Return the picture that the others contradict most, its residual under their fit, and that fit; or row -1."""
     usual = float(np.median(solved.residuals))
     largest: list[int] = np.argsort(solved.residuals)[::-1][:3].tolist()
     suspects = [i for i in largest if solved.residuals[i] > SUSPECT * usual]
     for i in suspects:
         rest = [row for row in kept if row != kept[i]]
-        without = _solve([views[row] for row in rest], size, solved.camera)
+        without = solve_camera([views[row] for row in rest], size, solved.camera)
         value = _seen_from_outside(views[kept[i]], without.camera)
         if value > OUTSIDE * float(np.sqrt((without.residuals**2).mean())):
             return kept[i], value, without
@@ -258,89 +197,6 @@ def _seen_from_outside(view: BoardView, camera: Camera) -> float:
         return board_pose(view, camera, residual_max_px=np.inf).rms_px
     except CalibrationRefused:
         return float("inf")
-
-
-def _linear(view: BoardView, camera: Camera, pose: Array) -> tuple[Array, Array]:
-    """Return one picture's residual (2n,) [px] and its Jacobian (2n, 15) over pose, fx, fy, cx, cy and distortion."""
-    turn, _ = cv2.Rodrigues(pose[:3, :3])
-    pixels, derivative = cv2.projectPoints(view.points, turn, pose[:3, 3].copy(), camera.matrix, camera.distortion)
-    residual = (view.pixels - np.asarray(pixels, dtype=np.float64).reshape(-1, 2)).ravel()
-    return residual, np.asarray(derivative, dtype=np.float64)[:, :15]
-
-
-def _told(
-    views: Sequence[BoardView], size: tuple[int, int], solved: _Solved, notes: list[str]
-) -> tuple[_Solved, _Errors]:
-    """Return the fit without k3, then k2, where they are less than 2 sigma and their lack is not seen (F-test)."""
-    errors = _errors(solved, views)
-    for row, flag, name in EITHER:
-        sigma = float(np.sqrt(errors.covariance[row, row]))
-        value = float(solved.camera.distortion[row - 4])
-        if not abs(value) < 2.0 * sigma:
-            break
-        without = _solve(views, size, solved.camera, solved.fixed | flag)
-        fewer = _errors(without, views)
-        gain = (fewer.squares - errors.squares) * errors.freedom / errors.squares / errors.widening**2
-        if gain > float(fdtri(1, errors.freedom, 0.95)):
-            break
-        notes.append(f"the pictures do not tell {name} ({value:.2g}, 1 sigma {sigma:.2g}): it stays 0")
-        solved, errors = without, fewer
-    return solved, errors
-
-
-def _errors(solved: _Solved, views: Sequence[BoardView]) -> _Errors:
-    """Return how well a fitted camera is known, its poses eliminated (Schur).
-
-    OpenCV's own deviations come from a pseudo-inverse that drops what the pictures leave open, as the focal length of a
-    board never tilted; here that is infinite. Where parts of the pictures contradict one another, as under a lens of
-    another kind or a zoom that moved, they are widened by as much.
-    """
-    free = [row for row in range(9) if not any(row == other and solved.fixed & flag for other, flag, _ in EITHER)]
-    held, pulled = np.zeros((len(views), len(free), len(free))), np.zeros((len(views), len(free)))
-    squares, count = 0.0, 0
-    for i, (view, pose) in enumerate(zip(views, solved.poses, strict=True)):
-        residual, jacobian = _linear(view, solved.camera, pose)
-        outer, inner = jacobian[:, :6], jacobian[:, 6:][:, free]
-        across = np.linalg.lstsq(outer, inner, rcond=None)[0]  # what the pose takes over
-        left = inner - outer @ across
-        held[i], pulled[i] = left.T @ left, left.T @ residual
-        squares, count = squares + float(residual @ residual), count + len(residual)
-    information = held.sum(axis=0)
-    scale = 1.0 / np.sqrt(np.maximum(np.diag(information), 1e-300))
-    values, vectors = np.linalg.eigh(information * np.outer(scale, scale))
-    rms = float(np.sqrt(2.0 * squares / count))
-    freedom = max(count - len(free) - 6 * len(views), 1)
-    covariance, widening = np.full((9, 9), np.inf), 1.0
-    if values[0] >= OPEN * values[-1]:
-        widening = float(np.sqrt(birge_ratio(held, pulled, squares / freedom, IN_PART)))
-        inverse = (vectors / values) @ vectors.T * np.outer(scale, scale)
-        covariance = np.zeros((9, 9))
-        covariance[np.ix_(free, free)] = widening**2 * squares / freedom * inverse
-    return _Errors(rms, covariance, widening, squares, freedom)
-
-
-def _check(camera: Camera, errors: _Errors, rms_max_px: float) -> None:
-    rms, widening, sigma = errors.rms, errors.widening, np.sqrt(np.diag(errors.covariance))
-    if rms > rms_max_px:
-        raise CalibrationRefused(
-            f"the corners are {rms:.2f} px rms from where the camera puts them (at most {rms_max_px:g})",
-            "Check the board's columns, rows, ids and flatness; a lens wider than about 120 deg needs another model.",
-        )
-    fx, fy, cx, cy = (float(camera.matrix[i, j]) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
-    unsure = max(float(sigma[0]) / fx, float(sigma[1]) / fy)
-    if unsure > FOCAL_SIGMA_MAX:
-        raise CalibrationRefused(
-            f"the focal length is unknown by {100 * unsure:.1f} % (1 sigma; at most {100 * FOCAL_SIGMA_MAX:g} %)"
-            + f": {CONTRADICT}" * (widening > WORTH_TELLING),
-            CHANGED
-            if widening > WORTH_TELLING
-            else "Tilt the board by 30 deg and more, about both axes, and take more pictures.",
-        )
-    if not (0.0 < cx < camera.size[0] and 0.0 < cy < camera.size[1]) or not 0.5 < fx / fy < 2.0:
-        raise CalibrationRefused(
-            f"no camera has fx {fx:.0f}, fy {fy:.0f} and its centre at {cx:.0f}, {cy:.0f} px of {camera.size}",
-            "Check that all pictures are whole, of one camera, and neither cropped nor turned.",
-        )
 
 
 def _covered(views: Sequence[BoardView], size: tuple[int, int]) -> float:

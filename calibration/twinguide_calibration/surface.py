@@ -227,13 +227,13 @@ def _result(
     held = inside if inside.sum() > LEAST_POINTS else np.ones(len(places), dtype=np.bool_)
     turn = transform[:3, :3]
     patch = Patch(
-        places[held],
-        look.jacobian[held],
-        look.residuals[held],
-        turn.T @ model.bends[look.nearest[held]] @ turn,
-        sigma,
-        kind,
-        model.extent,
+        places=places[held],
+        jacobian=look.jacobian[held],
+        residuals=look.residuals[held],
+        bends=turn.T @ model.bends[look.nearest[held]] @ turn,
+        sigma=sigma,
+        kind=kind,
+        extent=model.extent,
     )
     verdict = assess(patch, centre, model_error)
     residuals = np.full(n, np.nan)
@@ -241,17 +241,17 @@ def _result(
     if verdict.inflation > 2.0:
         notes = (*notes, f"residuals are correlated over the patch: variance widened {verdict.inflation:.1f} times")
     return SurfaceFit(
-        transform,
-        verdict.covariance,
-        residuals,
-        rows[~inside],
-        sigma,
-        float(inside.mean()),
-        verdict.free,
-        verdict.freedom,
-        verdict.inflation,
-        (),
-        notes,
+        transform=transform,
+        covariance=verdict.covariance,
+        residuals=residuals,
+        rejected=rows[~inside],
+        sigma=sigma,
+        inlier_share=float(inside.mean()),
+        free=verdict.free,
+        freedom=verdict.freedom,
+        inflation=verdict.inflation,
+        rivals=(),
+        notes=notes,
     )
 
 
