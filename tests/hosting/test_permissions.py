@@ -206,9 +206,7 @@ REGISTRATION = ENCODE(Header("twinguide.registration/1", "loop", 1, 10_000, 0, 0
         ENCODE({"type": "twinguide.registration/1", "version": 4, "state": "made"}) + b"\x00",
     ],
 )
-def test_a_malformed_payload_is_dropped_by_its_reader_and_told_of_its_sender(
-    runs, until, keys_of, payload
-):
+def test_a_malformed_payload_is_dropped_by_its_reader_and_told_of_its_sender(runs, until, keys_of, payload):
     session = runs(["heart", "waiter"], plugin=FAULTY, clock="real")
     client = BusClient(Path(session.folder) / "hub-1", {}, lossless=False)
     client.send_frames(keys_of(session)["loop"], [b"v1/state/loop/registration\0", REGISTRATION, payload])
