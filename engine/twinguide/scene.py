@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -144,3 +144,45 @@ class Scene:
     frame: int  # moves the sign of life
     overlay_on: bool = True
     start_screen: bool = False
+
+
+MARK_SHAPES: dict[type, dict[str, tuple[int, ...]]] = {
+    Line: {"points": (-1, 3), "colour": (3,), "width_px": ()},
+    Ring: {"centre": (3,), "normal": (3,), "radius_m": (), "colour": (3,)},
+    Ellipsoid: {"centre": (3,), "covariance": (3, 3), "scale": (), "colour": (3,)},
+    Label: {"position": (3,), "colour": (3,)},
+}
+MARK_SIZES = ("radius_m", "width_px", "scale")
+
+
+def mark_fault(mark: object, known: Collection[str] = ()) -> str:
+    """Return why a mark cannot be drawn, or nothing; a plugin's mistake must not end the frame.
+
+    `known` are the names that a mark may be of, where they are known: of any other it would never be seen.
+    """
+    if type(mark) not in MARK_SHAPES:
+        return f"wanted a Line, Ring, Ellipsoid or Label, got {type(mark).__name__}"
+    for name in ("of", "text"):
+        if not isinstance(getattr(mark, name, ""), str):
+            return f"{type(mark).__name__}.{name}: wanted text, got {getattr(mark, name)!r}"
+    of: str = getattr(mark, "of", "")
+    if known and of and of not in known:
+        return f"{type(mark).__name__}.of: wanted one of {', '.join(sorted(known))}, got {of!r}"
+    for name, shape in MARK_SHAPES[type(mark)].items():
+        value: object = getattr(mark, name)
+        if shape and name != "colour" and not isinstance(value, np.ndarray):
+            return f"{type(mark).__name__}.{name}: wanted an array of shape {shape}, got {type(value).__name__}"
+        try:
+            numbers = np.asarray(value)
+        except ValueError:  # rows of different lengths
+            return f"{type(mark).__name__}.{name}: wanted shape {shape}, got {value!r}"
+        sizes = zip(shape, numbers.shape, strict=False)
+        if numbers.ndim != len(shape) or any(wanted not in (-1, found) for wanted, found in sizes):
+            return f"{type(mark).__name__}.{name}: wanted shape {shape}, got {numbers.shape}"
+        if numbers.dtype.kind not in "fiu" or not np.isfinite(numbers).all():
+            return f"{type(mark).__name__}.{name}: wanted finite numbers, got {value}"
+        if name in MARK_SIZES and numbers <= 0:
+            return f"{type(mark).__name__}.{name}: wanted a size above zero, got {value}"
+        if name == "colour" and ((numbers < 0) | (numbers > 1)).any():
+            return f"{type(mark).__name__}.colour: wanted three parts of 0 to 1, got {value}"
+    return ""

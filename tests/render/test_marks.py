@@ -8,7 +8,7 @@ import pytest
 from twinguide.frames import Pose, Transform
 from twinguide.render import marks
 from twinguide.render.pictures import read_pixels
-from twinguide.scene import Ellipsoid, Label, Line, Point, Ring, Status
+from twinguide.scene import Ellipsoid, Label, Line, Point, Ring, Status, mark_fault
 
 UPRIGHT = Pose(Transform.of("stage", "reference"), 0, np.zeros((6, 6)))
 WHITE = (1.0, 1.0, 1.0)
@@ -106,7 +106,7 @@ FAULTY = (
 
 @pytest.mark.parametrize("mark", FAULTY)
 def test_a_plugin_s_faulty_mark_is_named_and_does_not_end_the_frame(drawn, mark):
-    assert "wanted" in marks.mark_fault(mark)
+    assert "wanted" in mark_fault(mark)
     assert drawn(mark).max() == 0
 
 
@@ -114,7 +114,7 @@ def test_a_covariance_that_rounding_made_indefinite_is_drawn(drawn):
     covariance = np.diag([0.01**2, 0.005**2, -1e-12])
     assert drawn(Ellipsoid(np.zeros(3), covariance, WHITE)).max() > 100
     good = Ring(np.zeros(3), np.array([0.0, 0.0, 1.0]), 0.02, WHITE)
-    assert marks.mark_fault(good) == ""
+    assert mark_fault(good) == ""
 
 
 def test_a_label_is_drawn_at_its_point(drawn):
@@ -193,7 +193,7 @@ def test_pixels_are_read_top_row_first(renderer, scene_of, eyes_of, canvas_of):
 def test_a_mark_of_what_the_twin_does_not_have_is_refused_where_the_names_are_known():
     known = ("liver", "needle", "target")
     label = Label(np.zeros(3), "here", of="livver")
-    assert marks.mark_fault(label) == ""
-    assert marks.mark_fault(label, known) == "Label.of: wanted one of liver, needle, target, got 'livver'"
-    assert marks.mark_fault(Label(np.zeros(3), "here", of="needle"), known) == ""
-    assert marks.mark_fault(Label(np.zeros(3), "here"), known) == ""
+    assert mark_fault(label) == ""
+    assert mark_fault(label, known) == "Label.of: wanted one of liver, needle, target, got 'livver'"
+    assert mark_fault(Label(np.zeros(3), "here", of="needle"), known) == ""
+    assert mark_fault(Label(np.zeros(3), "here"), known) == ""

@@ -7,7 +7,6 @@ dashed, what is hidden is absent.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,13 +14,12 @@ import numpy as np
 from twinguide import wording
 from twinguide.frames import CHI_95, Array, Transform, skew
 from twinguide.messages import DisplayState
-from twinguide.scene import Ellipsoid, Label, Line, Mark, Ring, Scene, Status, ToolView, TwinView
+from twinguide.scene import Ellipsoid, Label, Line, Mark, Ring, Scene, Status, ToolView, TwinView, mark_fault
 
 Colour = tuple[float, float, float]
 LineRow = tuple[float, ...]  # 16 numbers: start, width, end, dash period, colour, opacity, own, round, 0, 0
-LoopRow = tuple[
-    float, ...
-]  # 20 numbers: centre, width, 1st axis, dashes, 2nd axis, kind, 3rd axis, own, colour, opacity
+# 20 numbers: centre, width, 1st axis, dashes, 2nd axis, kind, 3rd axis, own, colour, opacity
+LoopRow = tuple[float, ...]
 
 PATH_COLOUR: Colour = (0.35, 0.92, 1.0)
 TARGET_COLOUR: Colour = (1.0, 0.92, 0.35)
@@ -232,48 +230,6 @@ def _tool(out: FrameMarks, tool: ToolView, twin: TwinView, place: Field) -> None
         (s.state, s.reason) == (tool.status.state, tool.status.reason) for s in same
     ):
         out.words.append(Words(tip, _state_text(tool.status), STATE_COLOUR, 0.75, 2.4))
-
-
-SHAPES: dict[type, dict[str, tuple[int, ...]]] = {
-    Line: {"points": (-1, 3), "colour": (3,), "width_px": ()},
-    Ring: {"centre": (3,), "normal": (3,), "radius_m": (), "colour": (3,)},
-    Ellipsoid: {"centre": (3,), "covariance": (3, 3), "scale": (), "colour": (3,)},
-    Label: {"position": (3,), "colour": (3,)},
-}
-SIZES = ("radius_m", "width_px", "scale")
-
-
-def mark_fault(mark: object, known: Collection[str] = ()) -> str:
-    """Return why a mark cannot be drawn, or nothing; a plugin's mistake must not end the frame.
-
-    `known` are the names that a mark may be of, where they are known: of any other it would never be seen.
-    """
-    if type(mark) not in SHAPES:
-        return f"wanted a Line, Ring, Ellipsoid or Label, got {type(mark).__name__}"
-    for name in ("of", "text"):
-        if not isinstance(getattr(mark, name, ""), str):
-            return f"{type(mark).__name__}.{name}: wanted text, got {getattr(mark, name)!r}"
-    of: str = getattr(mark, "of", "")
-    if known and of and of not in known:
-        return f"{type(mark).__name__}.of: wanted one of {', '.join(sorted(known))}, got {of!r}"
-    for name, shape in SHAPES[type(mark)].items():
-        value: object = getattr(mark, name)
-        if shape and name != "colour" and not isinstance(value, np.ndarray):
-            return f"{type(mark).__name__}.{name}: wanted an array of shape {shape}, got {type(value).__name__}"
-        try:
-            numbers = np.asarray(value)
-        except ValueError:  # rows of different lengths
-            return f"{type(mark).__name__}.{name}: wanted shape {shape}, got {value!r}"
-        sizes = zip(shape, numbers.shape, strict=False)
-        if numbers.ndim != len(shape) or any(wanted not in (-1, found) for wanted, found in sizes):
-            return f"{type(mark).__name__}.{name}: wanted shape {shape}, got {numbers.shape}"
-        if numbers.dtype.kind not in "fiu" or not np.isfinite(numbers).all():
-            return f"{type(mark).__name__}.{name}: wanted finite numbers, got {value}"
-        if name in SIZES and numbers <= 0:
-            return f"{type(mark).__name__}.{name}: wanted a size above zero, got {value}"
-        if name == "colour" and ((numbers < 0) | (numbers > 1)).any():
-            return f"{type(mark).__name__}.colour: wanted three parts of 0 to 1, got {value}"
-    return ""
 
 
 def _mark(out: FrameMarks, mark: Mark, state: DisplayState) -> None:
