@@ -103,6 +103,8 @@ def _run(run: Run, *, draw: bool) -> str:
     if failed := loop.session.failed:
         logs = [str(log) for name in failed if (log := run.out / "logs" / f"{name}.log").is_file()]
         say(f"parts that failed: {', '.join(failed)}" + (f"; see {', '.join(logs)}" if logs else ""))
+    if refused := loop.session.refused:
+        say(f"parts with refused messages: {', '.join(f'{name} ({n} or more)' for name, n in refused.items())}")
     if not scenario.record or not loop.frames:
         return "nothing was recorded"
     from twinguide.report import build_report
