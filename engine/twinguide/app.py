@@ -23,6 +23,7 @@ from twinguide.clock import SECOND, Clock, ClockReal, ClockVirtual
 from twinguide.composing import finding_fault
 from twinguide.equipping import choose_backend, make_headset
 from twinguide.flaws import UNTOLD, Origin
+from twinguide.folder import earlier_kept, make_folder
 from twinguide.frames import NO_COVARIANCE, Transform, pose_covariance
 from twinguide.guarding import HUNG_S, BreakOff, Guarded
 from twinguide.headset import Headset
@@ -33,7 +34,7 @@ from twinguide.ledger import Ledger
 from twinguide.loop import STAGES, Loop
 from twinguide.messages import Displacement, PoseWire, Solution
 from twinguide.person import Person, keyboard
-from twinguide.preparing import Run, Say, earlier_kept, exposure_hz, make_folder, named_files, prepare_case
+from twinguide.preparing import Run, Say, exposure_hz, named_files, prepare_case
 from twinguide.promptness import first_in_line, quiet_collector
 from twinguide.registering import Landmarks
 from twinguide.registry import Registry, made

@@ -295,7 +295,7 @@ def _say(line: str) -> None:
 @click.argument("session", type=click.Path(path_type=Path))
 def report(session: Path) -> None:
     """Rebuild the summary, timing and report of a session's folder."""
-    from twinguide.preparing import being_written
+    from twinguide.folder import being_written
     from twinguide.report import build_report
 
     if being_written(session):

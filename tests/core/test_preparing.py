@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from twinguide.app import run_scenario
 from twinguide.cli import main
 from twinguide.errors import BusError, CaseError, HeadsetError, PluginError, RecordingError, ScenarioError
-from twinguide.preparing import Run, earlier_kept, exposure_hz, make_folder, named_files, prepare_case
+from twinguide.folder import earlier_kept, make_folder
+from twinguide.preparing import Run, exposure_hz, named_files, prepare_case
 from twinguide.scenario import Placement, Registered, find, overridden
 
 
