@@ -104,8 +104,8 @@ class Loop:
         self.ledger.lap("submit")
 
         shown = shown_of(
-            scene, self.wearer.head, views, hands, self.head_covariance, self.ledger.newest_us(), timing, seen_ns,
-            self.twin.bodies.controllers, drawn=drawn,
+            scene, timing, seen_ns, views, hands, drawn=drawn, head_covariance=self.head_covariance,
+            stage_from_head=self.wearer.head, controllers=self.twin.bodies.controllers, stage_us=self.ledger.newest_us(),
         )  # fmt: skip
         for message in (*flow.changes(), shown):
             self.session.publish(message)

@@ -105,7 +105,7 @@ class Rehearsal:
 
 
 def trainee(
-    stage_from_image: Transform, entry: Array, target: Array, tip: Array, seed: int, attempts: int
+    stage_from_image: Transform, entry: Array, target: Array, tip: Array, *, seed: int, attempts: int
 ) -> HandsKeyframed:
     """Return the scripted right hand of a simulated trainee, whose aim gets better from attempt to attempt.
 

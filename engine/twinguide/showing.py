@@ -17,15 +17,15 @@ from twinguide.scene import Scene, Status, TwinView
 
 def shown_of(
     scene: Scene,
-    stage_from_head: Transform,
-    views: tuple[View, View],
-    hands: Mapping[HandName, Hand],
-    head_covariance: NDArray[np.float64],
-    stage_us: Mapping[str, int],
     timing: FrameTiming,
     seen_ns: int,
-    controllers: Mapping[str, PoseWire],
+    views: tuple[View, View],
+    hands: Mapping[HandName, Hand],
     *,
+    stage_from_head: Transform,
+    head_covariance: NDArray[np.float64],
+    controllers: Mapping[str, PoseWire],
+    stage_us: Mapping[str, int],
     drawn: bool,
 ) -> Shown:
     """Return the message of one frame, made for `timing` and first seen at `seen_ns` [ns].

@@ -167,7 +167,7 @@ def _trees(
         (gate + point(13.0, 6.0, -26.0), gate + normal * 5, trunk_radius, trunk_radius),
         (gate + normal * 5, fork, trunk_radius, trunk_radius * 0.95),
     ]
-    portal += vessels.grow(tissue, fork, -normal, trunk_radius, 4, [vessels.Avoid()], keep)
+    portal += vessels.grow(tissue, fork, -normal, trunk_radius, 4, avoid=[vessels.Avoid()], keep=keep)
     top = CAVA + point(0.0, 0.0, 74.0)
     hepatic: list[vessels.Segment] = [
         (CAVA - point(0, 0, 60), top, 10.5, 10.5),
@@ -179,7 +179,7 @@ def _trees(
         sector = tissue[(sectors >= low) & (sectors < high)]
         heading = sector.mean(axis=0) - top
         heading = heading / np.linalg.norm(heading)
-        hepatic += vessels.grow(sector, top, heading, radius * 1.2, 3, away, keep)
+        hepatic += vessels.grow(sector, top, heading, radius * 1.2, 3, avoid=away, keep=keep)
     return portal, hepatic
 
 

@@ -11,6 +11,8 @@ Array = NDArray[np.float64]
 Segment = tuple[Array, Array, float, float]  # from, to [mm], radius there [mm]
 BENDS = 6  # pieces of one curved branch
 APART_MM = 5.0  # sought between the walls of two trees
+REACH, LAST_REACH = 0.62, 0.85  # of the way to the middle of what it feeds: of a branch that splits again, and the last
+THINNED = 0.88  # radius at a branch's end, of that at its start
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +37,7 @@ def along(segments: list[Segment]) -> Avoid:
 
 
 def grow(
-    tissue: Array, start: Array, direction: Array, radius: float, depth: int, avoid: list[Avoid], keep: Avoid
+    tissue: Array, start: Array, direction: Array, radius: float, depth: int, *, avoid: list[Avoid], keep: Avoid
 ) -> list[Segment]:
     """Return the tree that feeds tissue points [mm], (n, 3), from a start, as round cones.
 
@@ -47,15 +49,15 @@ def grow(
     for part in _halves(tissue):
         share = (len(part) / len(tissue)) ** (1 / 3)
         centre = part.mean(axis=0)
-        end = start + (0.85 if depth == 1 else 0.62) * (centre - start)
+        end = start + (LAST_REACH if depth == 1 else REACH) * (centre - start)
         line = _curve(start, end, direction, radius * share, [*avoid, keep])
         if keep.clearance(line, radius * share) < 0:
             continue
-        radii = np.linspace(radius * share, radius * share * 0.88, len(line))
+        radii = np.linspace(radius * share, radius * share * THINNED, len(line))
         out += [(line[k], line[k + 1], float(radii[k]), float(radii[k + 1])) for k in range(len(line) - 1)]
         heading = line[-1] - line[-2]
         heading = heading / np.linalg.norm(heading)
-        out += grow(part, line[-1], heading, float(radii[-1]), depth - 1, avoid, keep)
+        out += grow(part, line[-1], heading, float(radii[-1]), depth - 1, avoid=avoid, keep=keep)
     return out
 
 

@@ -69,7 +69,7 @@ def test_the_panel_never_leaves_the_view(x, y, depth, half_fov, side):
     room = hanging.panel_room(sight, 0.1)
     rows = (("title", "Guidance"), ("normal", "To the target 12.3 mm"))
     page = typesetter.page(rows, room.width, room.height, room.sides == hanging.BESIDE)
-    at = hanging.hang(page, HEAD, place, 0.1, sight, side, sides=room.sides)
+    at = hanging.hang(page, HEAD, place, 0.1, sight, before=side, sides=room.sides)
     corner = HEAD.inverse().apply(at.corner)
     left, top = corner[0] / -corner[2], corner[1] / -corner[2]
     em = at.em / -corner[2]
@@ -87,7 +87,7 @@ def test_the_panel_hangs_beside_the_field_where_there_is_room():
     corner = HEAD.inverse().apply(hanging.hang(page, HEAD, place, 0.1, sight).corner)
     assert corner[0] > 0.1
     assert corner[2] == pytest.approx(-0.55)
-    other = hanging.hang(page, HEAD, place, 0.1, sight, "left")
+    other = hanging.hang(page, HEAD, place, 0.1, sight, before="left")
     assert HEAD.inverse().apply(other.corner)[0] + page.width * other.em < -0.1
 
 
@@ -96,7 +96,7 @@ def test_the_panel_takes_the_side_where_it_fits_and_follows_no_sway():
     page = panels.Typesetter(ATLAS).page((("title", "Guidance"),), hanging.panel_room(sight, 0.12).width)
 
     def at(x, before):
-        return hanging.hang(page, HEAD, HEAD.apply(np.array([x, 0.0, -0.55])), 0.12, sight, before)
+        return hanging.hang(page, HEAD, HEAD.apply(np.array([x, 0.0, -0.55])), 0.12, sight, before=before)
 
     assert at(0.08, "right").side == "left"  # the field is on the right of the view: the panel fits on its left
     corner = HEAD.inverse().apply(at(0.08, "right").corner)
@@ -113,7 +113,7 @@ def test_the_panel_does_not_cover_the_entry_and_does_not_jump_for_a_row_more():
 
     def side(rows, before, entry=entry):
         page = panels.Typesetter(ATLAS).page((("normal", "row"),) * rows, 13.0)
-        return hanging.hang(page, HEAD, middle, 0.12, sight, before, entry).side
+        return hanging.hang(page, HEAD, middle, 0.12, sight, before=before, entry=entry).side
 
     assert side(12, "right", None) == "left"
     assert side(12, "left") == side(12, "right") == "right"
@@ -181,7 +181,7 @@ def test_in_a_small_view_the_panel_keeps_off_the_organ_and_says_the_gravest(name
     rows = (("title", "Guidance"), *calm, *((kind, f"{kind} {why}") for kind in severe))
     room = hanging.panel_room(sight, radius)
     page = panels.Typesetter(ATLAS).page(rows, room.width, room.height, room.sides == hanging.BESIDE)
-    at = hanging.hang(page, HEAD, HEAD.apply([0.0, 0.0, -0.55]), radius, sight, entry=None, sides=room.sides)
+    at = hanging.hang(page, HEAD, HEAD.apply([0.0, 0.0, -0.55]), radius, sight, sides=room.sides)
     left, top = HEAD.inverse().apply(at.corner)[:2]
     right, bottom = left + page.width * at.em, top - page.height * at.em
     assert np.hypot(max(left, -right, 0.0), max(bottom, -top, 0.0)) > (1.0 if name == "640x480" else 0.5) * radius

@@ -138,7 +138,14 @@ def test_a_context_that_egl_refuses_is_given_back(monkeypatch):
 
 def test_a_runtime_that_does_not_answer_is_lost_with_what_to_do_should_it_never_answer():
     released = threading.Event()
-    connection = Connection(SimpleNamespace(leave=int), ClockReal(), "test", ("opaque",), 0.01, lambda event: None)
+    connection = Connection(
+        SimpleNamespace(leave=int),
+        ClockReal(),
+        application="test",
+        blend_preference=("opaque",),
+        hang_s=0.01,
+        report=lambda event: None,
+    )
     with pytest.raises(RuntimeLost, match="never does, end this run, start runtime and run anew"):
         connection.ask(lambda: released.wait(5))
     released.set()

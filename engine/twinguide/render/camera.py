@@ -96,6 +96,7 @@ def fill_camera(
     record: NDArray[np.void],
     view: View,
     stage_from_reference: Transform | None,
+    *,
     tips: Iterable[Array],
     focus: Array | None,
     see_through: bool,

@@ -142,7 +142,7 @@ class Renderer:
         page = self._typesetter.page(panels.panel_rows(scene), room.width, room.height, room.sides == hanging.BESIDE)
         entry, stage = scene.twin.entry, _stage_of(scene)
         entry = stage.apply(entry) if stage and entry is not None else None
-        place = hanging.hang(page, head, middle, radius, sight, self.panel_side, entry, room.sides)
+        place = hanging.hang(page, head, middle, radius, sight, before=self.panel_side, entry=entry, sides=room.sides)
         self.panel_side = place.side
         self._quads.add_page(page, place)
         self._quads.add_sign_of_life(page, place, scene.frame)
@@ -152,7 +152,7 @@ class Renderer:
         on = stage is not None and scene.overlay_on
         tips = [tool.tip.position for tool in twin.tools.values() if tool.status.state != "hidden"] if on else []
         focus = twin.target.position if on and twin.target else None
-        camera.fill_camera(self._camera, view, stage, tips, focus, see_through)
+        camera.fill_camera(self._camera, view, stage, tips=tips, focus=focus, see_through=see_through)
         self._camera_buffer.write(self._camera)
 
     def _canvas(self, target: moderngl.Framebuffer) -> moderngl.Framebuffer:

@@ -12,7 +12,7 @@ from twinguide.headset import View
 from twinguide.messages import Registration, WorkflowState
 from twinguide.render.context import create_context
 from twinguide.render.meshes import surfaces_of
-from twinguide.render.pictures import read_pixels, save_png
+from twinguide.render.pictures import Pixels, read_pixels, save_png
 from twinguide.render.pipeline import Renderer
 from twinguide.scene import PanelRow, Point, Scene, Status, StructureView, TwinView
 from twinguide.wording import text
@@ -37,7 +37,7 @@ def draw_stills(case: Case, folder: Path) -> list[Path]:
         framebuffer = ctx.framebuffer([colour], depth)
         try:
             return [
-                _draw(renderer, framebuffer, case, name, head, folder / f"{number}_{name}.png")
+                save_png(_draw(renderer, framebuffer, case, name, head), folder / f"{number}_{name}.png")
                 for number, (name, head) in enumerate(directions(case).items(), start=1)
             ]
         finally:
@@ -109,12 +109,10 @@ def case_scene(case: Case, title: str) -> Scene:
     return Scene(twin, (), (), rows, frame=0)
 
 
-def _draw(
-    renderer: Renderer, framebuffer: moderngl.Framebuffer, case: Case, name: str, head: Transform, path: Path
-) -> Path:
+def _draw(renderer: Renderer, framebuffer: moderngl.Framebuffer, case: Case, name: str, head: Transform) -> Pixels:
     eye = head @ Transform.of("headset", "eye")
     aside = float(np.arctan(np.tan(HALF_FOV) * WIDTH / HEIGHT))
     view = View(eye, (-aside, aside, HALF_FOV, -HALF_FOV), WIDTH, HEIGHT)
     renderer.draw(case_scene(case, text(f"from_{name}")), view, framebuffer, "opaque", head=head)
     kept = slice(CUT, None) if renderer.panel_side == "right" else slice(0, -CUT)
-    return save_png(read_pixels(framebuffer)[:, kept], path)
+    return read_pixels(framebuffer)[:, kept]

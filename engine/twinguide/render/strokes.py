@@ -142,7 +142,7 @@ class Quads:
         """Add short texts that face the wearer; see `hanging.label_quads`."""
         self._instances.reserve(sum(len(line.rectangles) for line in lines))
         room = self._instances.rows[self._instances.count :]
-        self._instances.count += hanging.label_quads(lines, words, places, head, sight, room)
+        self._instances.count += hanging.label_quads(lines, words, places, head=head, sight=sight, out=room)
 
     def add_sign_of_life(self, page: Page, place: hanging.Hanging, frame: int) -> None:
         """Add the bar that turns with every frame."""

@@ -106,7 +106,12 @@ class HeadsetOpenXR:
         try:
             self._egl = ContextEgl()
             self._connection = Connection(
-                self._egl, self._clock, o.application, self._blend_preference, o.hang_after_s, self._events.append
+                self._egl,
+                self._clock,
+                application=o.application,
+                blend_preference=self._blend_preference,
+                hang_s=o.hang_after_s,
+                report=self._events.append,
             )
             self._describe(self._connection.open())
         except BaseException:

@@ -33,6 +33,7 @@ class Connection:
         self,
         egl: ContextEgl,
         clock: Clock,
+        *,
         application: str,
         blend_preference: Sequence[BlendMode],
         hang_s: float,

@@ -110,7 +110,8 @@ def test_a_generated_patient_given_as_ras_is_refused(tmp_path):
 
 def test_a_branch_thins_by_murrays_law():
     tissue = np.random.default_rng(0).uniform(-50, 50, size=(400, 3)) + np.array([0, 0, 80])
-    tree = vessels.grow(tissue, np.zeros(3), np.array([0.0, 0.0, 1.0]), 8.0, 1, [vessels.Avoid()], vessels.Avoid())
+    free = vessels.Avoid()
+    tree = vessels.grow(tissue, np.zeros(3), np.array([0.0, 0.0, 1.0]), 8.0, 1, avoid=[free], keep=free)
     roots = [radius for start, _, radius, _ in tree if not start.any()]
     assert len(roots) == 2
     assert sum(radius**3 for radius in roots) == pytest.approx(8.0**3)
@@ -119,7 +120,7 @@ def test_a_branch_thins_by_murrays_law():
 def test_a_branch_that_would_pierce_the_tumour_is_not_grown():
     tissue = np.random.default_rng(0).normal(size=(50, 3)) + np.array([0, 0, 60])
     tumour = vessels.Avoid(np.array([[0.0, 0.0, 50.0]]), np.array([25.0]))
-    assert vessels.grow(tissue, np.zeros(3), np.array([0.0, 0, 1]), 5.0, 2, [vessels.Avoid()], tumour) == []
+    assert vessels.grow(tissue, np.zeros(3), np.array([0.0, 0, 1]), 5.0, 2, avoid=[vessels.Avoid()], keep=tumour) == []
 
 
 def test_the_registry_finds_the_liver_and_where_its_numbers_come_from():
