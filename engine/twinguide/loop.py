@@ -105,7 +105,7 @@ class Loop:
 
         shown = shown_of(
             scene, timing, seen_ns, views, hands, drawn=drawn, head_covariance=self.head_covariance,
-            stage_from_head=self.wearer.head, controllers=self.twin.bodies.controllers, stage_us=self.ledger.newest_us(),
+            head=self.wearer.head, controllers=self.twin.bodies.controllers, stage_us=self.ledger.newest_us(),
         )  # fmt: skip
         for message in (*flow.changes(), shown):
             self.session.publish(message)

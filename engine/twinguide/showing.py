@@ -22,7 +22,7 @@ def shown_of(
     views: tuple[View, View],
     hands: Mapping[HandName, Hand],
     *,
-    stage_from_head: Transform,
+    head: Transform,
     head_covariance: NDArray[np.float64],
     controllers: Mapping[str, PoseWire],
     stage_us: Mapping[str, int],
@@ -30,12 +30,12 @@ def shown_of(
 ) -> Shown:
     """Return the message of one frame, made for `timing` and first seen at `seen_ns` [ns].
 
-    `controllers` are those that are tools, in stage; `head_covariance`, shape (6, 6), is the headset's stated tracking
-    error.
+    `head` is stage_from_headset, `head_covariance`, shape (6, 6), the headset's stated tracking error; `controllers`
+    are those that are tools, in stage; `stage_us` are the times of the loop's stages [us].
     """
     twin = scene.twin
     target = twin.target if twin.target_status.state != "hidden" else None
-    in_stage = _in_stage(twin, Pose(stage_from_head, twin.t_display_ns, head_covariance)) if target else None
+    in_stage = _in_stage(twin, Pose(head, twin.t_display_ns, head_covariance)) if target else None
     moved = twin.displacement
     statuses = {name: view.status for name, view in twin.structures.items()} | {"target": twin.target_status}
     tools = {name: view.status for name, view in twin.tools.items()} | dict(twin.lost)
@@ -45,7 +45,7 @@ def shown_of(
         period_ns=timing.period_ns,
         frame=scene.frame,
         step=twin.workflow.step,
-        stage_from_head=PoseWire.of(stage_from_head, head_covariance),
+        stage_from_head=PoseWire.of(head, head_covariance),
         stage_from_view=(_exact(views[0].stage_from_eye), _exact(views[1].stage_from_eye)),
         structures={name: _record(status) for name, status in statuses.items()},
         tools={name: _record(status, roles.get(name, "")) for name, status in tools.items()},
