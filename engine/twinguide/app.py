@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from twinguide.bus.topics import LOOP
 from twinguide.calibrating.guided import GuidedPivot
 from twinguide.case import Case
 from twinguide.checking import check
@@ -29,6 +30,7 @@ from twinguide.guarding import HUNG_S, BreakOff, Guarded
 from twinguide.headset import Headset
 from twinguide.hookspecs import Guidance, Motion, Operator, Overlay, Solver
 from twinguide.hosting.plan import PartPlan, RunPlan
+from twinguide.hosting.printing import printed_to
 from twinguide.hosting.session import Session
 from twinguide.ledger import Ledger
 from twinguide.loop import STAGES, Loop
@@ -88,6 +90,7 @@ def _run(run: Run, *, draw: bool) -> str:
     ended = ""
     with ExitStack() as stack:
         with earlier_kept(run.out), ExitStack() as starting:
+            starting.enter_context(printed_to(run.out / "logs" / "loop.log"))
             case = prepare_case(run)
             say(f"case {case.title}: {len(case.structures)} structures, target {case.plan.target_structure}")
             loop = compose_loop(run, case, starting, draw=draw)
@@ -99,11 +102,11 @@ def _run(run: Run, *, draw: bool) -> str:
                 ended = drive(loop, run)
             except Exception as error:  # whatever it was: what is recorded is kept and reported
                 logging.getLogger(__name__).exception("the run ended by an error")
-                ended = f"error: {type(error).__name__}: {error}"
+                ended = f"error: {type(error).__name__}: {error}; see {run.out / 'logs' / 'loop.log'}"
     say(f"ended: {ended}")
     if failed := loop.session.failed:
-        logs = [str(log) for name in failed if (log := run.out / "logs" / f"{name}.log").is_file()]
-        say(f"parts that failed: {', '.join(failed)}" + (f"; see {', '.join(logs)}" if logs else ""))
+        logs = [log for name in (*failed, LOOP) if (log := run.out / "logs" / f"{name}.log").is_file()]
+        say(f"parts that failed: {', '.join(failed)}; see {', '.join(map(str, logs))}")
     if refused := loop.session.refused:
         say(f"parts with refused messages: {', '.join(f'{name} ({n} or more)' for name, n in refused.items())}")
     if not scenario.record or not loop.frames:

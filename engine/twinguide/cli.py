@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 
@@ -268,10 +268,11 @@ def _run(
     file = locate(scenario, registry)
     laid_over = [*changes, *settings]
     ready = overridden(find(scenario, registry), laid_over, str(file))
-    left = run_scenario(ready, registry, out, say=_say, file=file, settings=laid_over)
+    say = partial(_say, to=sys.stdout)  # whatever takes its place while the run lasts
+    left = run_scenario(ready, registry, out, say=say, file=file, settings=laid_over)
     for number in ENDS:  # all is written, and Python restores the defaults some 0.3 s before its process is gone
         signal.signal(number, signal.SIG_IGN)
-    _say(left)
+    say(left)
 
 
 def _interrupt(_number: int, _frame: FrameType | None, ignored: int = 0) -> None:
@@ -286,9 +287,9 @@ def _interrupt(_number: int, _frame: FrameType | None, ignored: int = 0) -> None
         raise KeyboardInterrupt
 
 
-def _say(line: str) -> None:
+def _say(line: str, to: TextIO) -> None:
     with suppress(OSError):  # nobody listens any more: the session is still to be written
-        click.echo(line)
+        click.echo(line, to)
 
 
 @main.command()

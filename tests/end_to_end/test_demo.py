@@ -21,6 +21,24 @@ def parts():
 """
 
 
+TALKS = """
+from twinguide import Guidance, hookimpl
+
+@hookimpl
+def parts():
+    return [Guidance("talks", make="acme_talks:Talks")]
+
+class Talks:
+    def __init__(self, ctx):
+        self.log = ctx.log
+
+    def assess(self, twin):
+        print("a word of its own")
+        self.log.warning("and another")
+        return []
+"""
+
+
 def twinguide(*arguments, **options):
     return subprocess.run(
         [sys.executable, "-m", "twinguide", *map(str, arguments)],
@@ -82,7 +100,9 @@ def test_a_report_is_rebuilt_from_the_recording_alone(demos):
 def test_ctrl_c_an_end_that_is_asked_for_and_a_closed_terminal_leave_a_valid_folder(demo_case, tmp_path, ending, clock):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so its children
     out = tmp_path / "session"
+    (tmp_path / "acme_talks.py").write_text(TALKS)
     arguments = ["demo", "--out", out, "--set", f"case={demo_case.folder}", "--clock", clock, *SMALL]
+    arguments += ["--plugin", tmp_path / "acme_talks.py", "--set", "parts.talks={}"]
     run = subprocess.Popen(
         [sys.executable, "-m", "twinguide", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -90,6 +110,7 @@ def test_ctrl_c_an_end_that_is_asked_for_and_a_closed_terminal_leave_a_valid_fol
         text=True,
     )
     for line in run.stdout:
+        assert "a word of its own" not in line  # of a part inside, between the run's own lines
         assert "setup" not in line or "   0.00 s  setup" in line  # since its first frame, not since the machine started
         if "register" in line:
             break
@@ -114,6 +135,9 @@ def test_ctrl_c_an_end_that_is_asked_for_and_a_closed_terminal_leave_a_valid_fol
         assert "interrupted" in rest
     assert (out / "report.html").exists()
     assert json.loads((out / "summary.json").read_text())["frames_all_steps"] > 0
+    printed = (out / "logs" / "loop.log").read_text()
+    assert "a word of its own\n" in printed
+    assert "twinguide.part.talks WARNING and another\n" in printed
 
 
 @pytest.mark.parametrize(

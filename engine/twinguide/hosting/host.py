@@ -21,6 +21,7 @@ from twinguide.hookspecs import PartLike, Sensor
 from twinguide.hosting.context import PartContext
 from twinguide.hosting.mailbox import Mailbox
 from twinguide.hosting.plan import ChildSpec, permissions_of, registry_of
+from twinguide.hosting.printing import FORMAT, log_stream
 from twinguide.hosting.process import die_with, name_process, yield_to_others
 from twinguide.messages import DoneMark, Health, Message, StepMark
 from twinguide.registry import Registry, resolve
@@ -172,7 +173,8 @@ def run_child(registry: Registry | None = None) -> None:
         spec = msgspec.json.decode(stdin.read(), type=ChildSpec)
     name_process(f"tg-{spec.name}")
     os.setsid()  # whatever the part starts ends with it
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
+    sys.stdout = sys.stderr = log_stream(2)
+    logging.basicConfig(level=logging.INFO, format=FORMAT, stream=sys.stderr)
     if spec.name == "recorder":
         from twinguide.hosting.recorder import run_recorder
 

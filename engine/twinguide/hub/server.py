@@ -111,11 +111,12 @@ class Hub:
             self._go_on_stopping()
 
     def _bound_logs(self) -> None:
-        for child in self._supervisor.children.values():
+        for name in (LOOP, *self._supervisor.children):
+            file = self._logs / f"{name}.log"
             with contextlib.suppress(OSError):  # no log yet
-                if child.log.stat().st_size > MOST_LOGGED:
-                    child.log.write_text(f"emptied at {MOST_LOGGED >> 20} MB: the disk is the recording's\n")
-                    log.warning("part %s: %s emptied at %d MB", child.name, child.log, MOST_LOGGED >> 20)
+                if file.stat().st_size > MOST_LOGGED:
+                    file.write_text(f"emptied at {MOST_LOGGED >> 20} MB: the disk is the recording's\n")
+                    log.warning("%s emptied at %d MB", file, MOST_LOGGED >> 20)
 
     # ---- children ----------------------------------------------------------------------------------------------------
 
