@@ -10,6 +10,7 @@ out STROKE {
     flat vec4 style;
 } v;
 uniform int first_instance;
+const float NEAR = 0.05;  // [m] before the eye; as NEAR of camera.py
 
 vec2 screen(vec4 clip) { return (clip.xy / clip.w * 0.5 + 0.5) * viewport.xy; }
 

@@ -9,7 +9,6 @@ struct Line {
     vec4 style;   // own mark of a tip, round, unused, unused
 };
 layout(std430, binding = 2) readonly buffer Lines { Line lines[]; };
-const float NEAR = 0.05;  // [m]
 
 void main() {
     Line line = lines[first_instance + gl_InstanceID];

@@ -14,6 +14,7 @@ struct Loop {
 };
 layout(std430, binding = 3) readonly buffer Loops { Loop loops[]; };
 const float TURN = 6.28318530718;
+const float STEP = 0.02;  // [rad] to the next point, which tells the stroke's direction
 
 void main() {
     Loop loop = loops[first_instance + gl_InstanceID];
@@ -37,11 +38,11 @@ void main() {
     float angle = TURN * float(gl_VertexID >> 1) / float(SEGMENTS);
     float side = (gl_VertexID & 1) == 0 ? -1.0 : 1.0;
     vec4 point = clip_from_reference * vec4(centre + cos(angle) * first + sin(angle) * second, 1.0);
-    vec4 ahead = clip_from_reference * vec4(centre + cos(angle + 0.02) * first + sin(angle + 0.02) * second, 1.0);
+    vec4 ahead = clip_from_reference * vec4(centre + cos(angle + STEP) * first + sin(angle + STEP) * second, 1.0);
     float half_width = 0.5 * loop.centre.w * viewport.z;
     v.along = loop.first.w * float(gl_VertexID >> 1) / float(SEGMENTS);
     v.colour = loop.colour;
     v.style = vec4(half_width, loop.first.w > 0.0 ? 1.0 : 0.0, loop.third.w, 0.0);
-    gone = gone || point.w < 0.05 || ahead.w < 0.05;
+    gone = gone || point.w < NEAR || ahead.w < NEAR;
     gl_Position = gone ? vec4(2.0, 2.0, 2.0, 1.0) : widened(point, screen(ahead) - screen(point), side, half_width);
 }

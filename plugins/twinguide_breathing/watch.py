@@ -29,10 +29,7 @@ Array = NDArray[np.float64]
 
 UNFAMILIAR_LIMIT = 4.0  # in spreads of the trained features
 FORESIGHT_S = (0.1, 0.3)
-UNFORESEEN_LIMITS = (
-    10.0,
-    14.0,
-)  # in standard deviations of the foresight while training, where breaths may be very even
+UNFORESEEN_LIMITS = (10.0, 14.0)  # in standard deviations while training, where breaths may be very even
 EARLY_SIGMAS = 2.9
 RHYTHM_BREATHS = 16  # the newest ones tell the rhythm
 STEP_TOLERANCE = 0.15  # of a period, by which the first breath after an alarm may be out of step

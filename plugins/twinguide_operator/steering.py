@@ -11,6 +11,7 @@ from .plugin import OperatorOptions
 
 Array = NDArray[np.float64]
 GAIN_PER_S = 1.6  # of a hand that follows its eye; stable with a reaction time of 0.25 s (gain * delay < pi/2)
+SIDEWAYS = 0.3  # of what it is off: tissue lets a needle be pushed aside only a little
 STANDOFF_M = 0.008  # in front of the skin, where the needle is aligned
 ALIGNED_M = 0.002
 ALIGNED_RAD = np.radians(1.2)
@@ -68,10 +69,7 @@ class Steering:
         if self._arrived or warned or not shown.gate_open:
             return np.zeros(3)
         across = gap - ahead * direction
-        wanted = GAIN_PER_S * (
-            ahead * direction + 0.3 * across
-        )  # tissue lets a needle be pushed sideways only a little
-        return _limited(wanted, self._options.insert_mm_s * 1e-3)
+        return _limited(GAIN_PER_S * (ahead * direction + SIDEWAYS * across), self._options.insert_mm_s * 1e-3)
 
 
 def _limited(velocity: Array, limit: float) -> Array:

@@ -52,9 +52,8 @@ def furnish(seed: int, options: PatientOptions, case: Case) -> Room:
     head = stage_from_image.apply(target) + options.eye_to_target_mm * 1e-3 * towards_head
     camera = entry_in_stage + rng.uniform(1.3, 1.7) * _unit(np.array([-0.5, 0.8, -0.6]) + rng.normal(size=3) * 0.05)
     stage_from_tracker = look_at("tracker", camera, entry_in_stage, forward=1.0)
-    body = (
-        entry + np.array([-0.05, -0.02, -0.20]) + rng.normal(size=3) * 0.01
-    )  # over the pelvis, where nothing breathes
+    over_pelvis = np.array([-0.05, -0.02, -0.20])  # where nothing breathes
+    body = entry + over_pelvis + rng.normal(size=3) * 0.01
     image_from_reference = Transform.of("image", "reference", rotation_from_quaternion(rng.normal(size=4)), body)
     sigma = np.repeat([np.radians(options.calibration_sigma_deg), options.calibration_sigma_mm * 1e-3], 3)
     told, covariance = _miscalibrate(stage_from_tracker, head, sigma, rng.normal(size=6))

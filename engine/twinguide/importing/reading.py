@@ -78,10 +78,7 @@ def read_surface(path: Path) -> tuple[Array, Triangles]:
         raise
     except Exception as error:  # a broken file makes a reader raise anything
         told = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        raise CaseError(
-            f"a readable {path.suffix} surface", told, str(path),
-            SAVE_AGAIN,
-        ) from error  # fmt: skip
+        raise CaseError(f"a readable {path.suffix} surface", told, str(path), SAVE_AGAIN) from error
     if len(vertices) == 0 or len(triangles) == 0:
         raise CaseError("triangles", "none", str(path), "Points and lines bound nothing: save the closed surface.")
     check_count(len(triangles), path)

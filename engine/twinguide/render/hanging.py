@@ -29,6 +29,9 @@ GAP_TANGENT = 0.03  # between the field and the panel
 MARGIN_TANGENT = 0.02  # from the edge of the view
 HALF_IPD_M = 0.032
 ARM_M = 0.55  # from which a field is mostly seen
+NEAREST_M = 0.2  # before the head: what is nearer, or behind it, is not hung by
+DEPTHS_M = (0.3, 1.5)  # before the head, between which the panel hangs
+ALONE_M = 1.0  # and where there is no field
 SWITCH_TANGENT = 0.05  # less of the field the panel must cover on the other side to go there: it follows no sway
 Side = Literal["right", "left", "below", "above"]  # of the field
 BESIDE: tuple[Side, Side] = ("right", "left")
@@ -103,21 +106,21 @@ def hang(
     side, em = before if before in sides else sides[0], sight.em
     width, height = page.width * em, page.height * em
     place = None if middle is None else place_in(head, middle)
-    if place is None or place[2] > -0.2:
-        depth, x, y = 1.0, -width / 2, height / 2
+    if place is None or place[2] > -NEAREST_M:
+        depth, x, y = ALONE_M, -width / 2, height / 2
     else:
-        depth = float(np.clip(-place[2], 0.3, 1.5))
+        depth = float(np.clip(-place[2], *DEPTHS_M))
         u, v = (place[:2] / depth).tolist()
         half, reach = sight.half_width(depth), field_radius / depth + GAP_TANGENT
         at, covered = dict[Side, tuple[float, float]](), dict[Side, float]()
         for one in sides:
-            wanted = _wanted(one, u, v, width, height, reach)
-            x = max(-half, min(wanted[0], half - width))
-            y = min(max(wanted[1], sight.down + MARGIN_TANGENT + height), sight.up - MARGIN_TANGENT)
-            towards = {"right": wanted[0] - x, "left": x - wanted[0], "below": y - wanted[1], "above": wanted[1] - y}
-            at[one], covered[one] = (x, y), max(0.0, towards[one])
+            left, top = _wanted(one, u, v, width, height, reach)
+            x = max(-half, min(left, half - width))
+            y = min(max(top, sight.down + MARGIN_TANGENT + height), sight.up - MARGIN_TANGENT)
+            over = {"right": left - x, "left": x - left, "below": y - top, "above": top - y}[one]
+            at[one], covered[one] = (x, y), max(0.0, over)
         seen = None if entry is None else place_in(head, entry)
-        if seen is not None and seen[2] < -0.2:
+        if seen is not None and seen[2] < -NEAREST_M:
             u, v = (seen[:2] / -seen[2]).tolist()
             for one, (left, top) in at.items():
                 gap = GAP_TANGENT if one == side else 3.0 * GAP_TANGENT  # so that it does not come and go
