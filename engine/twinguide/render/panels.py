@@ -17,6 +17,7 @@ Colour = tuple[float, float, float]
 Rows = NDArray[np.float32]
 PanelKind = Literal["title", "normal", "advisory", "caution", "warning"]
 SetRow = tuple[PanelKind, list[str]]  # and its lines
+Boxes = tuple[Rows, Rows, Rows, Rows]  # rectangles, place, colour and style, as in Page
 
 LINE_EM, TITLE_EM, PADDING_EM, SPINNER_EM, ICON_EM, GAP_EM = 1.32, 1.25, 0.75, 0.62, 1.25, 0.25
 MOST_EM = 32.0  # height of its text
@@ -87,20 +88,22 @@ def panel_text(scene: Scene) -> tuple[str, ...]:
 
 def _state_rows(scene: Scene) -> list[PanelRow]:
     """Name what is not shown as valid, once for each different state and reason."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    twin = scene.twin
+    twin, parts = scene.twin, list(scene.twin.structures)
     shown = [(name, view.status) for name, view in (*twin.structures.items(), *twin.tools.items())]
-    for name, status in (*shown, *((("target", twin.target_status),) if twin.target else ())):
-        if wording.STATE_WORDS[status.state]:
-            groups.setdefault((wording.STATE_WORDS[status.state], status.reason), []).append(name)
+    if twin.target:
+        parts.append("target")
+        shown.append(("target", twin.target_status))
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, status in shown:
+        if word := wording.STATE_WORDS[status.state]:
+            groups.setdefault((word, status.reason), []).append(name)
     out: list[PanelRow] = []
-    parts = [*twin.structures, *(("target",) if twin.target else ())]
     for (word, reason), names in groups.items():
         others = [name for name in parts if name not in names]
         listed = ", ".join(names)
         if len(others) < len(parts) - len(others) > 2:  # the shorter way to tell which
             all_but = f"all but {', '.join(others)}" if others else "all"
-            listed = ", ".join((*(name for name in names if name not in parts), all_but))
+            listed = ", ".join([*(name for name in names if name not in parts), all_but])
         key = "structure_state" if reason else "structure_state_bare"
         out.append(("caution", wording.text(key, word=word, names=listed.replace("_", " "), reason=reason)))
     return out
@@ -125,14 +128,14 @@ class Typesetter:
 
     def __init__(self, atlas: Atlas) -> None:
         self.atlas = atlas
-        self._lines: dict[tuple[str, Colour, float, bool], tuple[Rows, Rows, Rows, Rows]] = {}
+        self._lines: dict[tuple[str, Colour, float, bool], Boxes] = {}
         self._page: tuple[tuple[PanelRow, ...], float, float, bool, Page] | None = None
 
     def line(self, words: str) -> Page:
         """Set one line, its baseline's left end at the origin."""
         return Page(*self._set(words, COLOURS["normal"], 1.0, False), self.atlas.width(words), 1.0)
 
-    def _set(self, words: str, colour: Colour, size: float, bold: bool) -> tuple[Rows, Rows, Rows, Rows]:
+    def _set(self, words: str, colour: Colour, size: float, bold: bool) -> Boxes:
         key = (words, colour, size, bold)
         found = self._lines.get(key)
         if found is None:
@@ -141,9 +144,7 @@ class Typesetter:
             found = self._lines[key] = self._glyphs(self.atlas.indices(words), colour, size, bold)
         return found
 
-    def _glyphs(
-        self, glyphs: NDArray[np.intp], colour: Colour, size: float, bold: bool
-    ) -> tuple[Rows, Rows, Rows, Rows]:
+    def _glyphs(self, glyphs: NDArray[np.intp], colour: Colour, size: float, bold: bool) -> Boxes:
         advances = self.atlas.advances[glyphs]
         count = len(advances)
         rectangles = self.atlas.boxes[glyphs].astype(np.float32)
@@ -166,7 +167,7 @@ class Typesetter:
         return self._page[4]
 
     def _lay_out(self, rows: Sequence[PanelRow], width: float, height: float, headed: bool) -> Page:
-        parts: list[tuple[Rows, Rows, Rows, Rows]] = []
+        parts: list[Boxes] = []
         y = -PADDING_EM
         room = max(min(height - 2.0 * PADDING_EM, MOST_EM), ONE_EM)
         several: list[SetRow] = [(kind, self._lines_of(kind, words, width, headed)) for kind, words in rows]
@@ -181,7 +182,7 @@ class Typesetter:
         full, height = width + 2.0 * PADDING_EM, PADDING_EM - y
         plate = _plate(full, height)
         joined = [np.concatenate(arrays) for arrays in zip(plate, *parts, strict=True)]
-        return Page(joined[0], joined[1], joined[2], joined[3], full, height, plate=True)
+        return Page(*joined, width=full, height=height, plate=True)
 
     def _lines_of(self, kind: PanelKind, words: str, width: float, headed: bool) -> list[str]:
         if kind == "title":
@@ -190,9 +191,7 @@ class Typesetter:
             words, width = words if headed else f"{wording.SEVERITY_WORDS[kind]} {words}", width - ICON_EM
         return wrap(self.atlas, words, width if headed else width - 2.0 * SPINNER_EM)
 
-    def _row(
-        self, parts: list[tuple[Rows, Rows, Rows, Rows]], kind: PanelKind, lines: Sequence[str], y: float, headed: bool
-    ) -> float:
+    def _row(self, parts: list[Boxes], kind: PanelKind, lines: Sequence[str], y: float, headed: bool) -> float:
         """Set one row below `y` [em], its severity in a line above it where `headed`, and return the new `y`."""
         size = TITLE_EM if kind == "title" else 1.0
         left, colour = PADDING_EM, COLOURS[kind]
@@ -247,14 +246,14 @@ def _fitting(rows: Sequence[SetRow], room: float, headed: bool) -> Sequence[SetR
     return [*(kept[number] for number in sorted(kept)), (severity, more)]
 
 
-def _moved(line: tuple[Rows, Rows, Rows, Rows], x: float, y: float) -> tuple[Rows, Rows, Rows, Rows]:
+def _moved(line: Boxes, x: float, y: float) -> Boxes:
     rectangles = line[0].copy()
     rectangles[:, 0] += x
     rectangles[:, 1] += y
     return rectangles, line[1], line[2], line[3]
 
 
-def _plate(width: float, height: float) -> tuple[Rows, Rows, Rows, Rows]:
-    rows = [(0.0, -height, width, height), (*PLATE_SHAPE, 0.0, 0.0), PLATE_COLOUR, PLATE_EDGE]
-    made = [np.array([row], dtype=np.float32) for row in rows]
-    return made[0], made[1], made[2], made[3]
+def _plate(width: float, height: float) -> Boxes:
+    place, shape = (0.0, -height, width, height), (*PLATE_SHAPE, 0.0, 0.0)
+    a, b, c, d = (np.array([row], dtype=np.float32) for row in (place, shape, PLATE_COLOUR, PLATE_EDGE))
+    return a, b, c, d
