@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from twinguide.case_file import CASE_FILE, CaseFile, Risk, Role, StructureRow, Vec3, check
 from twinguide.distances import DistanceGrid, DistanceGrids
 from twinguide.errors import CaseError
+from twinguide.frames import Array
 
-Array = NDArray[np.float64]
 MOVING_ROLES: tuple[Role, ...] = ("organ", "tumour", "vessel", "bile", "cyst")  # these follow the organ, the rest stays
 
 

@@ -10,10 +10,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.frames import CHI_95, Pose, Transform
+from twinguide.frames import CHI_95, Array, Pose, Transform
 from twinguide.messages import DisplayState, Finding, Registration, WorkflowState
-
-Array = NDArray[np.float64]
 
 
 class Status(msgspec.Struct, frozen=True):  # made for every structure in every frame, in a tenth of a dataclass's time

@@ -5,14 +5,11 @@ from __future__ import annotations
 from math import inf
 
 import numpy as np
-from numpy.typing import NDArray
 
 from twinguide.bodies import Bodies
-from twinguide.frames import Pose, Transform
+from twinguide.frames import Array, Pose, Transform
 from twinguide.registering import Touch
 from twinguide.tooling import tip_covariance, tip_of
-
-Array = NDArray[np.float64]
 
 
 def read_swing(bodies: Bodies, tool: str, since_ns: int) -> tuple[int, Array]:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from twinguide.case import Surface
 from twinguide.errors import CaseError
+from twinguide.frames import Array
 from twinguide.importing.geometry import agree, in_mm, inside, rims, shells, volume_of
 from twinguide.importing.intersections import crossings, near, overlaps
 
-Array = NDArray[np.float64]
 Triangles = NDArray[np.int64]
 SPECK_M3 = 1e-9  # 1 mm3, far below a CT voxel
 MERGE_M = 1e-7

@@ -15,8 +15,8 @@ from scipy.spatial import ConvexHull
 
 from twinguide.case import Surface
 from twinguide.distances import DistanceGrid
+from twinguide.frames import Array
 
-Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 

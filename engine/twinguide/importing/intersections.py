@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.case import Surface
+from twinguide.frames import Array
 
-Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 TOUCH = 1e-9  # of the pair's size, cubed: a corner that only touches a triangle does not cut it
 MOST_CELLS = 8  # of the grid for each triangle on average: equal ones take 3 or 4

@@ -8,14 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from twinguide.case import Landmark, Surface
 from twinguide.errors import CaseError
+from twinguide.frames import Array
 from twinguide.importing.geometry import in_mm, vertex_normals
 from twinguide.importing.reading import IN_THE_SAME, Axes, Units, read_text, to_image
 
-Array = NDArray[np.float64]
 COLUMNS = ["name", "kind", "x", "y", "z"]
 KINDS = ("fiducial", "verification")
 NEXT_STEP = "docs/case.md has an example."

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from twinguide.case import Body, Surface
 from twinguide.errors import CaseError
+from twinguide.frames import Array
 from twinguide.importing.geometry import contour, decimate, inside, lattice, nearest, signed_distance, volume_of
 from twinguide.importing.intersections import entangled
 
-Array = NDArray[np.float64]
 Tets = NDArray[np.int64]
 SNAP_M = 1e-7  # what Netgen is given is rounded to this, so that processors that differ in a last bit agree
 EVEN_ROUNDS = 2  # evens the triangles out; more would shrink thin lobes

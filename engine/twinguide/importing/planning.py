@@ -8,13 +8,13 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from twinguide.case import Plan, Surface
 from twinguide.case_file import PlanRow
 from twinguide.distances import DistanceGrid
 from twinguide.embedding import LOOSE_M
 from twinguide.errors import CaseError
+from twinguide.frames import Array
 from twinguide.importing.geometry import (
     centroid_of,
     in_mm,
@@ -27,7 +27,6 @@ from twinguide.importing.geometry import (
 )
 from twinguide.importing.reading import IN_THE_SAME, Axes, Units, read_text, to_image
 
-Array = NDArray[np.float64]
 LENGTH_M = 0.150  # a usual ablation needle
 LENGTHS_M = (0.010, 0.250)  # of a given path: no wall is thinner, and no needle for biopsy or ablation longer
 OFF_M = 0.005  # a thick CT slice: by so much may a target miss its structure, or bulge out of the organ

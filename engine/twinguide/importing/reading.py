@@ -20,9 +20,9 @@ import trimesh
 from numpy.typing import NDArray
 
 from twinguide.errors import CaseError
+from twinguide.frames import Array
 from twinguide.hookspecs import Anatomy, Organ
 
-Array = NDArray[np.float64]
 Triangles = NDArray[np.int64]
 Units = Literal["mm", "m"]
 Axes = Literal["lps", "ras"]

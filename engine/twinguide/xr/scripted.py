@@ -10,14 +10,12 @@ from operator import itemgetter
 from typing import Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from twinguide.clock import SECOND
 from twinguide.errors import HeadsetError
-from twinguide.frames import Transform, rotation_from_vector, vector_from_rotation
+from twinguide.frames import Array, Transform, rotation_from_vector, vector_from_rotation
 from twinguide.headset import HANDS, Hand, HandName
 
-Array = NDArray[np.float64]
 T = TypeVar("T")
 
 
