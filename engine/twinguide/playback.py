@@ -151,6 +151,6 @@ def _indexed_channels(path: Path) -> dict[int, Channel]:
     return dict(summary.channels) if summary else {}
 
 
-def read(folder: Path, catalogue: Catalogue | None = None) -> Iterator[Recorded]:
+def read(folder: Path | str, catalogue: Catalogue | None = None) -> Iterator[Recorded]:
     """Return a session's messages; `catalogue` brings the plugins' types. Raises RecordingError."""
-    return iter(Recording(folder, catalogue))
+    return iter(Recording(Path(folder), catalogue))
