@@ -16,7 +16,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.bus.topics import LOOP
 from twinguide.calibrating.guided import GuidedPivot
 from twinguide.case import Case
 from twinguide.checking import check
@@ -105,8 +104,9 @@ def _run(run: Run, *, draw: bool) -> str:
                 ended = f"error: {type(error).__name__}: {error}; see {run.out / 'logs' / 'loop.log'}"
     say(f"ended: {ended}")
     if failed := loop.session.failed:
-        logs = [log for name in (*failed, LOOP) if (log := run.out / "logs" / f"{name}.log").is_file()]
-        say(f"parts that failed: {', '.join(failed)}; see {', '.join(map(str, logs))}")
+        own = [run.out / "logs" / f"{name}.log" for name in failed]
+        logs = dict.fromkeys(str(log if log.is_file() else log.with_name("loop.log")) for log in own)
+        say(f"parts that failed: {', '.join(failed)}; see {', '.join(logs)}")
     if refused := loop.session.refused:
         say(f"parts with refused messages: {', '.join(f'{name} ({n} or more)' for name, n in refused.items())}")
     if not scenario.record or not loop.frames:

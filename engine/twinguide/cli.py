@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import partial, reduce
+from math import dist
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TextIO
+from typing import Any
 
 import click
 
@@ -18,26 +20,24 @@ from twinguide.errors import PluginError, RecordingError, TwinGuideError
 
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # end a run; the first is Ctrl-C
 REPEATS = 5  # of them that are ignored while the session is written
+PHASES = ("end-expiration", "end-inspiration", "free-breathing", "unknown")
+PATH = click.Path(path_type=Path)
 PLUGIN_FILES = click.option(
-    "--plugin", "plugins", multiple=True, type=click.Path(path_type=Path),
+    "--plugin", "plugins", multiple=True, type=PATH,
     help="A plugin's Python file, beside the installed ones; repeatable.",
 )  # fmt: skip
 
 
-class Group(click.Group):
-    """A group whose commands end with one clear line where TwinGuide refuses something."""
+class Main(click.Group):
+    """The program: its own commands, and those that plugins bring, imported only when asked for."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
-        """Run, and turn a TwinGuideError into a message and exit status 1."""
+        """Run, and end with one clear line and exit status 1 where TwinGuide refuses something."""
         try:
             return super().invoke(ctx)
         except TwinGuideError as error:
             click.echo(f"{type(error).__name__}: {error}", err=True)
             ctx.exit(1)
-
-
-class Main(Group):
-    """The program: its own commands, and those that plugins bring, imported only when asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands; a plugin cannot take one of ours."""
@@ -49,28 +49,27 @@ class Main(Group):
         """Return a command of ours, or of the plugin that brings it, which says why where it cannot be had."""
         if (own := super().get_command(ctx, cmd_name)) is not None:
             return own
-        from twinguide.registry import Registry, resolve
+        from twinguide.registry import Registry
 
         make = Registry.load().commands.get(cmd_name)
         if make is None:
             return None
         try:
-            command = resolve(make, f"command {cmd_name}")
-            if not isinstance(command, click.Command):
-                raise PluginError("a click command", f"{type(command).__name__}", f"{make}")
-        except PluginError as error:
-            return _broken(cmd_name, error)
-        return command
+            return _brought(cmd_name, make)
+        except PluginError as error:  # raised again where it is called: the help of all others must not end with it
+            anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+            again = partial(_brought, cmd_name, make)
+            return click.Command(cmd_name, anything, again, short_help=f"Broken: {error}")
 
 
-def _broken(name: str, error: PluginError) -> click.Command:
-    """Return a command that only tells why it is none: the help of all others must not end with it."""
+def _brought(name: str, make: str) -> click.Command:
+    """Return the command that a plugin brings; raise PluginError where it is none."""
+    from twinguide.registry import resolve
 
-    def refuse() -> NoReturn:
-        raise error
-
-    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
-    return click.Command(name, anything, refuse, short_help=f"Broken: {error}")
+    command = resolve(make, f"command {name}")
+    if not isinstance(command, click.Command):
+        raise PluginError("a click command", type(command).__name__, make)
+    return command
 
 
 @click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"]})
@@ -99,9 +98,8 @@ def doctor(as_json: bool) -> None:
         click.echo(json.dumps(as_tables(checks), indent=2))
     else:
         for check in checks:
-            click.echo(f"{check.state:5}  {check.name}: {check.found}")
-            if check.remedy:
-                click.echo(f"       -> {check.remedy}")
+            remedy = f"\n       -> {check.remedy}" if check.remedy else ""
+            click.echo(f"{check.state:5}  {check.name}: {check.found}{remedy}")
     sys.exit(any(check.state == "fault" for check in checks))
 
 
@@ -110,22 +108,19 @@ def case() -> None:
     """Import a patient's surfaces, and look at a case."""
 
 
+def choice(name: str, told: str, *choices: str) -> Callable[[Any], Any]:
+    """Give a command an option that must be given, and is asked for where it is not."""
+    return click.option(name, type=click.Choice(choices), required=True, prompt=True, help=told)
+
+
 @case.command("import")
-@click.argument("source", type=click.Path(path_type=Path))
-@click.option("--units", type=click.Choice(["mm", "m"]), required=True, prompt=True, help="Units of the files.")
-@click.option(
-    "--axes", type=click.Choice(["lps", "ras"]), required=True, prompt=True,
-    help="Where the files' axes point: left, posterior, superior or right, anterior, superior.",
-)  # fmt: skip
-@click.option(
-    "--breathing-phase", type=click.Choice(["end-expiration", "end-inspiration", "free-breathing", "unknown"]),
-    required=True, prompt=True, help="When in the breath the patient was scanned.",
-)  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The case folder to write.")
+@click.argument("source", type=PATH)
+@choice("--units", "Units of the files.", "mm", "m")
+@choice("--axes", "Where the files' axes point: left, posterior, superior or right, anterior, superior.", "lps", "ras")
+@choice("--breathing-phase", "When in the breath the patient was scanned.", *PHASES)
+@click.option("--out", type=PATH, required=True, help="The case folder to write.")
 @PLUGIN_FILES
-def case_import(
-    source: Path, units: str, axes: str, breathing_phase: str, out: Path, plugins: tuple[Path, ...]
-) -> None:
+def case_import(source: Path, out: Path, plugins: tuple[Path, ...], **given: Any) -> None:  # noqa: ANN401 - click's
     """Import a patient's closed surfaces as a case.
 
     SOURCE is their folder: one VTK, STL, OBJ or PLY file for each structure, named after it (docs/case.md).
@@ -136,7 +131,6 @@ def case_import(
     from twinguide.importing import import_case
     from twinguide.registry import Registry
 
-    organs = Registry.load(plugins).organs()
     console = Console(stderr=True)
     with Progress(transient=True, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("importing", total=1.0)
@@ -146,13 +140,9 @@ def case_import(
             if bar.disable:  # no terminal: a line each, so that a log tells how far it is
                 click.echo(f"{share:4.0%}  {what}", err=True)
 
-        report = import_case(
-            source, out, units=units, axes=axes, breathing_phase=breathing_phase,  # pyright: ignore[reportArgumentType]
-            organs=organs, progress=progress,
-        )  # fmt: skip
+        report = import_case(source, out, organs=Registry.load(plugins).organs(), progress=progress, **given)
     for row in report.rows:
-        notes = "; ".join(row.repairs)
-        click.echo(f"{row.structure:16} {row.triangles:7} triangles {row.volume_ml:9.1f} mL  {notes}")
+        click.echo(f"{row.structure:16} {row.triangles:7} triangles {row.volume_ml:9.1f} mL  {'; '.join(row.repairs)}")
     for name, text in (("laterality", report.laterality), ("body", report.body), ("plan", report.plan)):
         click.echo(f"{name}: {text}")
     click.echo(f"landmarks: {report.landmarks}; missing: {', '.join(report.missing) or 'nothing'}")
@@ -162,8 +152,8 @@ def case_import(
 
 
 @case.command("show")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--stills", type=click.Path(path_type=Path), help="Where to put pictures (default: FOLDER/stills).")
+@click.argument("folder", type=PATH)
+@click.option("--stills", type=PATH, help="Where to put pictures (default: FOLDER/stills).")
 def case_show(folder: Path, stills: Path | None) -> None:
     """Print a case as a table and draw it."""
     from rich.console import Console
@@ -182,76 +172,48 @@ def case_show(folder: Path, stills: Path | None) -> None:
         if s.note:
             click.echo(f"{name}: {s.note}")
     plan = loaded.plan
-    length_mm = 1e3 * sum((a - b) ** 2 for a, b in zip(plan.entry, plan.target, strict=True)) ** 0.5
     click.echo(f"laterality: {loaded.laterality}")
     click.echo(f"breathing phase: {loaded.breathing_phase}; units {loaded.source_units}, axes {loaded.source_axes}")
     click.echo(f"body: {loaded.body_note}")
     click.echo(f"missing: {', '.join(loaded.missing) or 'nothing'}")
-    click.echo(f"plan: {length_mm:.0f} mm to {plan.target_structure}; {plan.note}")
+    click.echo(f"plan: {1e3 * dist(plan.entry, plan.target):.0f} mm to {plan.target_structure}; {plan.note}")
     for path in draw_stills(loaded, stills or folder / "stills"):
         click.echo(f"drew {path}")
 
 
-OUT = click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("out/session"), show_default=True,
-    help="The session folder. The session that it holds is kept as its folder `previous`, the last one only.",
-)  # fmt: skip
 RUN_OPTIONS = [
-    OUT,
+    click.option(
+        "--out", type=PATH, default=Path("out/session"), show_default=True,
+        help="The session folder. The session that it holds is kept as its folder `previous`, the last one only.",
+    ),
     click.option("--seed", type=int, help="Seed of everything drawn by chance."),
     click.option("--seconds", type=float, help="Seconds of guidance."),
     click.option("--headset", type=click.Choice(["auto", "openxr", "simulated"]), help="openxr needs --clock real."),
     click.option("--clock", type=click.Choice(["real", "virtual"]), help="Real time; or lockstep, which repeats."),
     click.option("--draw-every", type=int, help="Draw every n-th frame (virtual clock)."),
     click.option(
-        "--set",
-        "settings",
-        multiple=True,
-        metavar="KEY=VALUE",
+        "--set", "settings", multiple=True, metavar="KEY=VALUE",
         help="Set a key of the scenario, as loop.rate_hz=60; repeatable.",
     ),
     PLUGIN_FILES,
-]
+]  # fmt: skip
+KEYS = {"headset": "headset.backend", "draw_every": "loop.draw_every"}  # option -> the scenario's key, where not alike
 
 
 def run_options(command: Any) -> Any:  # noqa: ANN401 - click decorates what it likes
     """Give a command the options of a run."""
-    for option in reversed(RUN_OPTIONS):
-        command = option(command)
-    return command
+    return reduce(lambda given, option: option(given), reversed(RUN_OPTIONS), command)
 
 
 @main.command()
 @click.argument("scenario")
 @run_options
-def run(scenario: str, **options: Any) -> None:  # noqa: ANN401 - click's options
+def run(scenario: str, out: Path, settings: tuple[str, ...], plugins: tuple[Path, ...], **given: object) -> None:
     """Run a scenario, and leave a session: recording, video, report.
 
     SCENARIO is a TOML file (docs/scenario.md), or the name of one that a plugin brings, as liver_puncture. It says what
     no option does. Ctrl-C ends the run; what was recorded is reported.
     """
-    _run(scenario, **options)
-
-
-@main.command()
-@run_options
-def demo(**options: Any) -> None:  # noqa: ANN401 - click's options
-    """Guide a needle to a tumour in a breathing liver, all simulated.
-
-    Short for `twinguide run liver_puncture`.
-    """
-    _run("liver_puncture", **options)
-
-
-def _run(
-    scenario: str,
-    out: Path,
-    settings: tuple[str, ...],
-    plugins: tuple[Path, ...],
-    draw_every: int | None,
-    headset: str | None,
-    **changed: object,
-) -> None:
     from twinguide.app import run_scenario
     from twinguide.registry import Registry
     from twinguide.scenario import find, locate, overridden
@@ -262,17 +224,27 @@ def _run(
     registry = Registry.load(plugins)
     for plugin, why in registry.refused.items():
         click.echo(f"plugin {plugin} was refused: {why}", err=True)
-    changes = [f"{key}={json.dumps(value)}" for key, value in changed.items() if value is not None]
-    changes += [f'headset.backend="{headset}"'] if headset else []
-    changes += [f"loop.draw_every={draw_every}"] if draw_every is not None else []
-    file = locate(scenario, registry)
-    laid_over = [*changes, *settings]
+    changes = [f"{KEYS.get(name, name)}={json.dumps(value)}" for name, value in given.items() if value is not None]
+    file, laid_over = locate(scenario, registry), [*changes, *settings]
     ready = overridden(find(scenario, registry), laid_over, str(file))
-    say = partial(_say, to=sys.stdout)  # whatever takes its place while the run lasts
+    stdout = sys.stdout  # whatever takes its place while the run lasts
+
+    def say(line: str) -> None:
+        with suppress(OSError):  # nobody listens any more: the session is still to be written
+            click.echo(line, stdout)
+
     left = run_scenario(ready, registry, out, say=say, file=file, settings=laid_over)
     for number in ENDS:  # all is written, and Python restores the defaults some 0.3 s before its process is gone
         signal.signal(number, signal.SIG_IGN)
     say(left)
+
+
+@main.command()
+@run_options
+@click.pass_context
+def demo(ctx: click.Context, **options: Any) -> None:  # noqa: ANN401 - click's options
+    """Guide a needle to a tumour in a breathing liver, all simulated: `twinguide run liver_puncture`."""
+    ctx.invoke(run, scenario="liver_puncture", **options)
 
 
 def _interrupt(_number: int, _frame: FrameType | None, ignored: int = 0) -> None:
@@ -287,22 +259,16 @@ def _interrupt(_number: int, _frame: FrameType | None, ignored: int = 0) -> None
         raise KeyboardInterrupt
 
 
-def _say(line: str, to: TextIO) -> None:
-    with suppress(OSError):  # nobody listens any more: the session is still to be written
-        click.echo(line, to)
-
-
 @main.command()
-@click.argument("session", type=click.Path(path_type=Path))
+@click.argument("session", type=PATH)
 def report(session: Path) -> None:
     """Rebuild the summary, timing and report of a session's folder."""
     from twinguide.folder import being_written
     from twinguide.report import build_report
 
     if being_written(session):
-        raise RecordingError(
-            "a session that has ended", "one that a run still writes", str(session), "It reports itself at its end."
-        )
+        got = "one that a run still writes"
+        raise RecordingError("a session that has ended", got, str(session), "It reports itself at its end.")
     click.echo(f"wrote {build_report(session, say=click.echo)}")
 
 
