@@ -38,14 +38,25 @@ def ranked(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 def panel_of(
-    twin: TwinView, findings: tuple[Finding, ...], training: float = 0.0, faults: Iterable[str] = ()
+    twin: TwinView,
+    findings: tuple[Finding, ...],
+    training: float = 0.0,
+    faults: Iterable[str] = (),
+    attempts: tuple[str, ...] = (),
 ) -> tuple[PanelRow, ...]:
-    """Return the panel's rows for ranked findings; `training` is 0..1, `faults` say which parts fail and why."""
-    return tuple(_panel(twin, findings, training, faults))
+    """Return the panel's rows for ranked findings; `training` is 0..1, `faults` say which parts fail and why.
+
+    In a rehearsal `attempts` say what the trigger does and how they went; target and registration have no error there.
+    """
+    return tuple(_panel(twin, findings, training, faults, attempts))
 
 
-def _panel(twin: TwinView, findings: tuple[Finding, ...], training: float, faults: Iterable[str]) -> Iterator[PanelRow]:
-    yield "title", _title(twin, training)
+def _panel(
+    twin: TwinView, findings: tuple[Finding, ...], training: float, faults: Iterable[str], attempts: tuple[str, ...]
+) -> Iterator[PanelRow]:
+    yield "title", text("rehearse") if attempts else _title(twin, training)
+    for row in attempts:
+        yield "normal", row
     if twin.workflow.note:
         yield "caution", twin.workflow.note
     for row in twin.workflow.progress:
@@ -56,7 +67,7 @@ def _panel(twin: TwinView, findings: tuple[Finding, ...], training: float, fault
     for f in findings:  # before the rest: a small display has room for the first
         if guiding and f.name == "depth":
             yield "normal", text("target_depth", value_mm=f.value, bound_mm=TWO_SIDED_95 * f.sigma)
-    if twin.target is not None and twin.target_status.state != "hidden":
+    if twin.target is not None and twin.target_status.state != "hidden" and not attempts:
         yield "normal", text("target_error", value_mm=p95_from_covariance(twin.target.covariance) * 1e3)
     if guiding:
         if twin.gate_open or twin.gate_reason:
@@ -67,7 +78,7 @@ def _panel(twin: TwinView, findings: tuple[Finding, ...], training: float, fault
             stale = minutes >= VERIFY_AGAIN_MIN
             told = text("verify_again" if stale else "verified_ago", minutes=minutes)
             yield "caution" if stale else "normal", told
-    elif twin.registration.state not in ("absent", "void"):
+    elif twin.registration.state not in ("absent", "void") and not attempts:
         r = twin.registration
         yield "normal", text("registration", fre_mm=r.fre_mm, tre_mm=r.tre_p95_mm)
         for name, error in r.verification_mm.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from pathlib import Path
 from typing import Literal
 
@@ -100,5 +101,5 @@ def _trainee(run: Run, case: Case) -> HandSource:
     s, plan = run.scenario, case.plan
     stage_from_image = laid_down(plan.target) @ Transform.of("reference", "image")
     tip = np.array(s.tools[needle_of(s.tools)].tip_mm) * 1e-3
-    attempts = round(s.seconds // ATTEMPT_S[-1])
+    attempts = ceil(s.seconds / ATTEMPT_S[-1])
     return trainee(stage_from_image, plan.entry, plan.target, tip, seed=s.seed, attempts=attempts)

@@ -89,7 +89,8 @@ class Loop:
         if assessed := fresh or basis != self._assessed:
             self._assessed = basis
             self._findings = ranked(finding for part in self.guidance for finding in part(view))
-            self._panel = panel_of(view, self._findings, self.twin.training_progress, self._faults(timing))
+            attempts = self.rehearsal.rows if self.rehearsal else ()
+            self._panel = panel_of(view, self._findings, self.twin.training_progress, self._faults(timing), attempts)
         if self.rehearsal:
             self.rehearsal.watch(view, self._findings)
         overlay = self.wearer.tracked and flow.overlay_on
@@ -183,7 +184,8 @@ class Loop:
             self.session.publish(command)
             self.session.publish(self.workflow.command(command, now_ns))
             self.headset.haptic("right", 0.05, 0.3)
-        attempt = self.rehearsal.follow(hands, self.twin.bodies, now_ns) if self.rehearsal else None
+        begun = self.workflow.step == "guide"
+        attempt = self.rehearsal.follow(hands, self.twin.bodies, now_ns, begun=begun) if self.rehearsal else None
         if attempt:
             self.session.publish(attempt)
             self.headset.haptic("right", 0.1, 0.6)

@@ -11,17 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.bodies import Bodies
+from twinguide.clock import SECOND
 from twinguide.frames import Transform
 from twinguide.headset import Hand, HandName
 from twinguide.messages import Attempt, Finding
 from twinguide.scenario import Tool
 from twinguide.scene import ToolView, TwinView
+from twinguide.wording import text
+from twinguide.workflow import START_S
 from twinguide.xr.scripted import HandsKeyframed, HeadSway
 
 Array = NDArray[np.float64]
 PULLED, RELEASED = 0.7, 0.3  # of the trigger's way, with hysteresis
 LYING = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])  # LPS to stage: on the back, head away
 AIM_M = 0.005  # per axis, of a trainee's first attempt
+TOLD = 3  # newest attempts that the panel tells
 ATTEMPT_S = (0.2, 0.6, 2.0, 5.5, 5.9, 7.0)  # of a trainee: wait, pull, to the entry, to the target, pull, back
 TABLE_M = np.array([0.0, 1.0, -0.4])  # where the target lies in stage, within reach of a standing person
 
@@ -55,15 +59,25 @@ class Rehearsal:
         self._latest: tuple[TwinView, ToolView] | None = None
         self.attempts: list[Attempt] = []
 
-    def follow(self, hands: Mapping[HandName, Hand], bodies: Bodies, t_ns: int) -> Attempt | None:
-        """Let the hand hold the tool; return the attempt that its trigger has just ended."""
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """What the wearer reads of the attempts: what the trigger does, and how the newest went."""
+        asked = text("attempt_begins" if self._begun_ns is None else "attempt_ends", number=len(self.attempts) + 1)
+        newest = self.attempts[: -TOLD - 1 : -1]
+        return asked, *(
+            text("attempt", number=a.number, value_mm=a.tip_error_mm, value_deg=a.angle_deg, seconds=a.seconds)
+            for a in newest
+        )
+
+    def follow(self, hands: Mapping[HandName, Hand], bodies: Bodies, t_ns: int, *, begun: bool) -> Attempt | None:
+        """Let the hand hold the tool; return the attempt that its trigger ended, where the rehearsal has `begun`."""
         hand = hands[self._hand]
         if hand.pose_grip is not None:
             bodies.hold(self._tool, Transform("stage", self._tool, hand.pose_grip.matrix), t_ns)
         else:
             bodies.release(self._tool, t_ns)
         was, self._pulled = self._pulled, hand.trigger > (RELEASED if self._pulled else PULLED)
-        if not self._pulled or was:
+        if not self._pulled or was or not begun:
             return None
         return self._end(t_ns) if self._begun_ns is not None else self._begin(t_ns)
 
@@ -124,5 +138,6 @@ def trainee(
         triggers = [0.0, 1.0, 0.0, 0.0, 1.0, 0.0]
         for second, place, trigger in zip(ATTEMPT_S, places, triggers, strict=True):
             grip = Transform.of("stage", "grip_right", rotation, place - rotation @ tip)
-            keys.append((round((k * ATTEMPT_S[-1] + second) * 1e9), Hand(pose_grip=grip, trigger=trigger, active=True)))
+            t_ns = round((START_S + k * ATTEMPT_S[-1] + second) * SECOND)
+            keys.append((t_ns, Hand(pose_grip=grip, trigger=trigger, active=True)))
     return HandsKeyframed(right=keys)

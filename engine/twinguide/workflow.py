@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.calibrating.guided import GuidedPivot
-from twinguide.clock import MS
+from twinguide.clock import MS, SECOND
 from twinguide.errors import CalibrationError, RegistrationRefused
 from twinguide.messages import Ack, Command, Landmark, Message, PoseWire, Registration, WorkflowState
 from twinguide.registering import (
@@ -29,6 +29,8 @@ from twinguide.registering import (
 )
 from twinguide.scenario import RegistrationSettings
 from twinguide.wording import text
+
+START_S = 2.0  # for which a rehearsal's start screen states the intended use
 
 Step = Literal["setup", "calibrate", "register", "verify", "confirm", "train", "guide", "review"]
 Array = NDArray[np.float64]
@@ -65,6 +67,7 @@ class Workflow:
         self._touch_begun: tuple[str, int] | None = None  # of a landmark, when [ns]
         self._answers: dict[str, Ack] = {}
         self._rehearses = False
+        self._starts_ns = 0  # when a rehearsal begins by itself
         self._settled = True  # whether the headset knows where it is
         self.trained = not trains
         self.overlay_on = True
@@ -87,6 +90,8 @@ class Workflow:
     def _carry_out(self, command: Command, t_ns: int) -> str:
         """Return why a command is refused, or nothing."""
         match command.kind, self.step:
+            case "start", "setup" if self._rehearses:
+                self._go("guide", t_ns)
             case "start", "setup" if self._pivot:
                 self._go("calibrate", t_ns)
             case "start", "setup":
@@ -169,6 +174,10 @@ class Workflow:
 
     def update(self, t_ns: int, *, all_trained: bool, settled: bool = True) -> None:
         """Move on where the time, the training, or a headset that has found its place again allows it."""
+        if self._rehearses and self.step == "setup":
+            self._starts_ns = self._starts_ns or t_ns + round(START_S * SECOND)
+            if t_ns >= self._starts_ns:
+                self._go("guide", t_ns)
         if settled != self._settled or (settled and self.registration.state == "suspended"):
             self._settled = settled
             self._settle(t_ns)
@@ -221,12 +230,14 @@ class Workflow:
             self._go("confirm", t_ns, self.state.note)
 
     def place(self, reference_from_image: PoseWire, t_ns: int) -> None:
-        """Place the twin without a patient, for rehearsal: registered by definition, without error."""
+        """Place the twin without a patient, for rehearsal: registered by definition, without error.
+
+        It begins when the wearer starts it, or once the start screen was there for `START_S`.
+        """
         self._rehearses = True
         self.registration = Registration(version=0, state="absent", reference_from_image=reference_from_image)
         self._change_registration(t_ns, state="confirmed", reason="rehearsal: no patient")
         self.trained = True
-        self._go("guide", t_ns)
 
     def changes(self) -> list[Message]:
         """Return the state messages since the last call, oldest first."""

@@ -325,6 +325,8 @@ def test_a_pointer_that_sweeps_is_no_touch():
 def test_a_rehearsal_cannot_be_rejected_or_trained():
     p = Procedure()
     p.flow.place(PoseWire.of(Transform.of("reference", "image"), np.zeros((6, 6))), 0)
+    assert p.flow.step == "setup"
+    assert p.say("start").accepted
     assert not p.say("reject").accepted
     assert not p.say("train").accepted
     assert not p.say("verify").accepted

@@ -14,13 +14,28 @@ from twinguide.xr.simulated import RuntimeLoss
 @pytest.fixture(scope="module")
 def rehearsed(watch_module):
     run = watch_module("seconds=22.0", scenario="liver_rehearsal")
-    run.for_seconds(21.5)
+    run.for_seconds(23.5)
     return run
 
 
 def test_the_same_loop_rehearses_without_a_patient(rehearsed):
-    assert {shown.step for shown in rehearsed.frames} == {"guide"}
+    assert {shown.step for shown in rehearsed.frames} == {"setup", "guide"}
     assert {s.state for s in rehearsed.frames[-1].structures.values()} == {"valid"}
+
+
+def test_it_begins_with_the_intended_use_for_two_seconds(rehearsed):
+    first = next(shown for shown in rehearsed.frames if shown.step == "guide")
+    assert first.t_ns - rehearsed.frames[0].t_ns == pytest.approx(2 * SECOND, abs=SECOND // 45)  # a frame either side
+    assert any("sole source" in row for row in rehearsed.frames[0].text)
+
+
+def test_the_wearer_reads_what_the_trigger_does_and_how_the_attempts_went(rehearsed):
+    said = [shown.text for shown in rehearsed.frames if shown.step == "guide"]
+    assert any("Pull the trigger to begin attempt 1" in rows for rows in said)
+    assert any("Attempt 1: pull the trigger to end it" in rows for rows in said)
+    last = rehearsed.loop.rehearsal.attempts[-1]
+    assert any(row.startswith(f"Attempt 3: {last.tip_error_mm:.1f}") for row in said[-1])
+    assert not any("Guidance" in row or "Target error" in row for rows in said for row in rows)
 
 
 def test_each_pull_of_the_trigger_begins_or_ends_an_attempt(rehearsed):
@@ -56,7 +71,7 @@ def worn_again(rehearsed, watch_module, tmp_path_factory):
         recorder.write("v1/stream/loop/shown", header, catalogue.encode(frame))
     recorder.close()
     run = watch_module("seed=2", f'headset.recorded="{folder}"', scenario="liver_rehearsal")
-    run.for_seconds(7.0)
+    run.for_seconds(9.0)
     return run
 
 

@@ -65,6 +65,8 @@ def examples_shown(demo_case, tmp_path_factory):
     ready = overridden(find("liver_rehearsal", registry), settings)
     with ExitStack() as stack:
         loop = app.compose_loop(app.Run(ready, registry, folder, print), demo_case, stack, draw=False)
+        while loop.workflow.step != "guide":
+            loop.frame()
         yield loop, [loop.frame() for _ in range(30)]
 
 
@@ -91,7 +93,7 @@ def test_the_page_s_motion_model_and_solver_move_the_organ_alike(examples_shown,
     organ = view.structures[demo_case.organ]
     shift = organ.vertices - demo_case.surface(demo_case.organ).vertices  # by the solver, at 30 Hz
     assert np.ptp(shift, axis=0) == pytest.approx(0.0, abs=1e-6)
-    assert np.linalg.norm(shift[0]) == pytest.approx(moved[2], abs=0.3e-3)
+    assert np.linalg.norm(shift[0]) == pytest.approx(abs(moved[2]), abs=0.3e-3)
 
 
 def test_the_page_s_examples_run_without_a_fault(examples_shown):
