@@ -33,7 +33,7 @@ from twinguide.hosting.printing import printed_to
 from twinguide.hosting.session import Session
 from twinguide.ledger import Ledger
 from twinguide.loop import STAGES, Loop
-from twinguide.messages import Displacement, PoseWire, Solution
+from twinguide.messages import Displacement, PoseWire, RunEnd, Solution
 from twinguide.person import Person, keyboard
 from twinguide.preparing import Run, Say, exposure_hz, named_files, prepare_case
 from twinguide.promptness import first_in_line, quiet_collector
@@ -102,6 +102,7 @@ def _run(run: Run, *, draw: bool) -> str:
             except Exception as error:  # whatever it was: what is recorded is kept and reported
                 logging.getLogger(__name__).exception("the run ended by an error")
                 ended = f"error: {type(error).__name__}: {error}; see {run.out / 'logs' / 'loop.log'}"
+        loop.session.publish(RunEnd(reason=ended, t_ns=loop.session.now_ns()))
     say(f"ended: {ended}")
     if failed := loop.session.failed:
         own = [run.out / "logs" / f"{name}.log" for name in failed]
@@ -170,7 +171,7 @@ def plan_of(run: Run, case: Case) -> RunPlan:
         case_folder=str(case.folder.resolve()), plugin_files=tuple(str(file) for file in run.registry.files),
         record=s.record,
         about={
-            "title": s.title, "mode": s.mode,
+            "title": s.title, "mode": s.mode, "seconds": s.seconds,
             "headset": choose_backend(run) if s.headset.backend == "auto" else s.headset.backend,
             "case": case.title, "case_hash": case.content_hash,
         },

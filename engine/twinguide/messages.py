@@ -384,6 +384,12 @@ class Attempt(Message, frozen=True, kw_only=True, tag="twinguide.attempt/1"):
     closest: dict[str, float]  # critical structure -> least distance [mm]
 
 
+class RunEnd(Message, frozen=True, kw_only=True, tag="twinguide.run_end/1"):
+    """Why the run ended, said last: a recording without it breaks off before."""
+
+    reason: str
+
+
 # ---- the simulated world --------------------------------------------------------------------------------------------
 
 
