@@ -8,17 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from twinguide.case import Plan, Surface
+from twinguide.case import Plan, Surface, check_plan
 from twinguide.case_file import BreathingPhase
 from twinguide.errors import CaseError
 from twinguide.hookspecs import Organ
 from twinguide.importing.cleaning import clean
-from twinguide.importing.geometry import grid_of, volume_of
+from twinguide.importing.geometry import grid_of, signed_distance, volume_of
 from twinguide.importing.landmarks import UNVERIFIED, place_landmarks, read_landmarks
 from twinguide.importing.meshing import body_of
 from twinguide.importing.planning import (
     Obstacles,
-    check_plan,
     check_target,
     judged,
     read_plan,
@@ -28,6 +27,7 @@ from twinguide.importing.planning import (
 )
 from twinguide.importing.plausibility import check_side, check_size
 from twinguide.importing.reading import (
+    IN_THE_SAME,
     Axes,
     Units,
     choose_organ,
@@ -99,8 +99,9 @@ def import_case(
         for name, s in patient.surfaces.items()
     )  # fmt: skip
     landmarks = f"{len(made.landmarks)} {made.landmarks_from}"
+    plan = f"{made.plan.length_m * 1e3:.0f} mm to {made.plan.target_structure}; {made.plan.note}"
     return ImportReport(
-        rows, patient.missing, tuple(patient.left_out), made.laterality, made.body_note, made.plan.note, landmarks
+        rows, patient.missing, tuple(patient.left_out), made.laterality, made.body_note, plan, landmarks
     )
 
 
@@ -114,7 +115,8 @@ def _make(given: Source, patient: Patient, progress: Progress) -> Made:
     generated = bool(patient.generated)
     far: list[str] = []
     if plan is not None:
-        check_plan(plan, patient.surfaces[plan.target_structure], str(plan_file))
+        off_m = float(signed_distance(patient.surfaces[plan.target_structure], plan.target[None])[0])
+        check_plan(plan, off_m, str(plan_file), IN_THE_SAME)
         far += check_on_skin({"the entry": plan.entry}, skin, generated, str(plan_file))
     if marks is not None:
         points = {f"landmark {mark.name}": mark.position for mark in marks}
@@ -139,7 +141,7 @@ def _make(given: Source, patient: Patient, progress: Progress) -> Made:
 def _read(given: Source, organs: Sequence[Organ], progress: Progress) -> Patient:
     files = find_surfaces(given.folder)
     organ = choose_organ(files, organs)
-    patient = Patient(organ, {}, {}, {}, {}, [], set(), {})
+    patient = Patient(organ)
     expect_target(given.folder, files, organ)
     for number, path in enumerate(files):
         progress(f"reading {path.name}", 0.3 * number / len(files))

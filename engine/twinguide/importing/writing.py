@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -54,16 +54,16 @@ class Source:
 
 @dataclass
 class Patient:
-    """The patient as it grows during one import."""
+    """The patient as it grows during one import; the tables are by structure."""
 
     organ: Organ
-    anatomy: dict[str, Anatomy]
-    surfaces: dict[str, Surface]
-    files: dict[str, str]
-    repairs: dict[str, list[str]]
-    left_out: list[str]
-    generated: set[str]
-    grids: dict[str, DistanceGrid]
+    anatomy: dict[str, Anatomy] = field(default_factory=dict[str, Anatomy])
+    surfaces: dict[str, Surface] = field(default_factory=dict[str, Surface])  # [m], in image
+    files: dict[str, str] = field(default_factory=dict[str, str])  # the source's; empty where generated
+    repairs: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    grids: dict[str, DistanceGrid] = field(default_factory=dict[str, DistanceGrid])
+    left_out: list[str] = field(default_factory=list[str])  # files that are no structure
+    generated: set[str] = field(default_factory=set[str])  # structures that the source lacks
 
     @property
     def organ_name(self) -> str:

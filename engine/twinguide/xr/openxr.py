@@ -38,7 +38,7 @@ from twinguide.xr.pacing import Pacer, Punctuality
 if TYPE_CHECKING:
     import moderngl
 
-EXIT_S = 2.0
+EXIT_S = 2.0  # for which a runtime may take to end its session in order
 
 
 @dataclass(frozen=True, slots=True)

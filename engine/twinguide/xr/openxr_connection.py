@@ -17,7 +17,7 @@ from twinguide.xr.openxr_session import Frame, SessionOpenXR
 
 T = TypeVar("T")
 OPEN_S = 10.0  # a runtime that has not answered by then at the start will not
-HANG_FRAMES = 5
+HANG_FRAMES = 5  # of a slow runtime: shorter silence is its pace
 GONE = (xr.XrException, RuntimeLost)
 
 

@@ -16,8 +16,8 @@ EGL_CONFIG_ID, EGL_NONE, EGL_OPENGL_API = 0x3028, 0x3038, 0x30A2
 EGL_MAJOR, EGL_MINOR, EGL_PROFILE, EGL_CORE = 0x3098, 0x30FB, 0x30FD, 1
 GL_TEXTURE_2D, GL_COMMANDS_COMPLETE, GL_NO_TIMEOUT = 0x0DE1, 0x9117, 0xFFFF_FFFF_FFFF_FFFF
 GL_SRGB8_ALPHA8, GL_RGBA8 = 0x8C43, 0x8058  # the first is asked for first; both hold the display's encoding
-IMAGE_WAIT_NS = 500 * MS
-STALE_ERRORS = 8
+IMAGE_WAIT_NS = 500 * MS  # as long as any other call: a runtime that gives no image is lost
+STALE_ERRORS = 8  # at most, that a runtime has left in GL before a copy
 
 
 class ContextEgl:

@@ -24,7 +24,7 @@ from typing import Any
 
 from twinguide.clock import SECOND
 
-PATIENCE_S = 0.25
+PATIENCE_S = 0.25  # for the runtime to answer: every run that may choose its headset waits for it
 NEEDED = ("XR_KHR_opengl_enable", "XR_MNDX_egl_enable")
 API_VERSION = 1 << 48  # OpenXR 1.0.0
 TYPE_EXTENSION, TYPE_CREATE, TYPE_PROPERTIES = 2, 3, 32  # XrStructureType
