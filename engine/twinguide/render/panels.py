@@ -172,7 +172,7 @@ class Typesetter:
         room = max(min(height - 2.0 * PADDING_EM, MOST_EM), ONE_EM)
         several: list[SetRow] = [(kind, self._lines_of(kind, words, width, headed)) for kind, words in rows]
         fitting = _fitting(several, room, headed)
-        if len(fitting) < min(3, len(rows)):  # but one, cut perhaps, beside the row that counts
+        if fitting is not several and len(fitting) < 3 and len(rows) > 1:  # but one, beside the row that counts
             headed = False
             kind, words = min(rows, key=lambda row: GRAVEST_FIRST.index(row[0]))
             words = wording.text("one_of", count=len(rows), row=words)  # what is cut is at the end
