@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import tomllib
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,11 +20,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from twinguide.case_file import CASE_FILE, CaseFile, Risk, Role, StructureRow, Vec3, check
+from twinguide.case_file import AGAIN, CASE_FILE, CaseFile, Risk, Role, StructureRow, Vec3, check
 from twinguide.distances import DistanceGrid, DistanceGrids
 from twinguide.errors import CaseError
+from twinguide.flaws import flaw_of
 from twinguide.frames import Array
 
+TARGET_OFF_M = 0.005  # a thick CT slice: by so much may a target miss its structure
+PATH_M = (0.010, 0.250)  # from entry to target: no wall is thinner, and no needle for biopsy or ablation longer
 MOVING_ROLES: tuple[Role, ...] = ("organ", "tumour", "vessel", "bile", "cyst")  # these follow the organ, the rest stays
 
 
@@ -89,6 +93,11 @@ class Plan:
     target_structure: str
     note: str = ""
 
+    @property
+    def length_m(self) -> float:
+        """Return the path's length [m]."""
+        return float(np.linalg.norm(self.target - self.entry))
+
 
 class Case:
     """One patient's case, read from its folder; arrays are read on first use and kept."""
@@ -121,11 +130,19 @@ class Case:
             raise CaseError(f"a case folder with {CASE_FILE}", got, next_step="Run `twinguide case import`.")
         raw = path.read_bytes()
         try:
-            content = msgspec.toml.decode(raw, type=CaseFile)
-        except (msgspec.DecodeError, ValueError) as error:
-            raise CaseError("a case file as `twinguide case import` writes it", str(error), str(path)) from error
+            tables = tomllib.loads(raw.decode("utf-8-sig"))
+        except ValueError as error:  # no UTF-8, or no TOML
+            raise CaseError("a case file as `twinguide case import` writes it", str(error), str(path), AGAIN) from error
+        if flaw := flaw_of(tables, CaseFile):
+            wanted = f"{flaw.path}: {flaw.wanted}" if flaw.path else flaw.wanted
+            raise CaseError(wanted, flaw.got, str(path), flaw.next_step or AGAIN)
+        content = msgspec.convert(tables, CaseFile)
         check(content, folder)
-        return Case(folder, content, hashlib.sha256(raw).hexdigest())
+        case = Case(folder, content, hashlib.sha256(raw).hexdigest())
+        grid = case.distance(case.plan.target_structure)
+        off_m = float(grid.at(case.plan.target[None])[0]) - grid.spacing  # which is how far interpolation may miss
+        check_plan(case.plan, off_m, f"{path}, [plan]", f"Its points are metres in LPS. {AGAIN}")
+        return case
 
     def surface(self, name: str) -> Surface:
         """Return a structure's surface [m], in image; raise CaseError for an unknown name."""
@@ -151,7 +168,8 @@ class Case:
             file = self._row(name).distance_file
             if not file:
                 known = ", ".join(row.name for row in self._rows.values() if row.distance_file)
-                raise CaseError(f"a distance grid of {name!r}", f"grids of {known}", str(self.folder))
+                where = str(self.folder / CASE_FILE)
+                raise CaseError(f"a distance grid of {name!r}", f"grids of {known or 'nothing'}", where, AGAIN)
             arrays = read_arrays(self.folder / file, {"origin": 1, "spacing": 0, "values": 3})
             self._distances[name] = DistanceGrid(
                 arrays["origin"].astype(np.float64), float(arrays["spacing"]), arrays["values"].astype(np.float32)
@@ -180,6 +198,21 @@ def _structure(row: StructureRow) -> Structure:
         file=row.file, generated=row.generated, sha256=row.sha256,
         young_pa=row.young_pa, young_sigma_pa=row.young_sigma_pa, poisson=row.poisson, note=row.note,
     )  # fmt: skip
+
+
+def check_plan(plan: Plan, off_m: float, where: str, next_step: str) -> None:
+    """Refuse a plan whose target is `off_m` [m] outside its structure, or whose path no needle takes; CaseError."""
+    if not off_m <= TARGET_OFF_M:
+        raise CaseError(
+            f"a target in the {plan.target_structure}, or within {TARGET_OFF_M * 1e3:.0f} mm of it",
+            f"{np.round(plan.target * 1e3, 1).tolist()} mm (LPS), {off_m * 1e3:.0f} mm off", where, next_step,
+        )  # fmt: skip
+    low, high = PATH_M
+    if not low <= plan.length_m <= high:
+        raise CaseError(
+            f"a path of {low * 1e3:.0f} to {high * 1e3:.0f} mm, as needles are",
+            f"{plan.length_m * 1e3:.0f} mm from entry to target", where, "Give an entry on the skin.",
+        )  # fmt: skip
 
 
 def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, NDArray[Any]]:

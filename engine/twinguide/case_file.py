@@ -5,19 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from twinguide.errors import CaseError
 
 CASE_FILE = "case.toml"
 FORMAT = 1
+AGAIN = "Import the patient again."
 Role = Literal["organ", "tumour", "vessel", "bile", "bone", "pleura", "skin", "cyst", "other"]
 Risk = Literal["target", "critical", "pass", "none"]
 BreathingPhase = Literal["end-expiration", "end-inspiration", "free-breathing", "unknown"]
 Vec3 = tuple[float, float, float]
+Share = Annotated[float, Meta(ge=0, le=1)]
+UpToAMetre = Annotated[float, Meta(ge=0, le=1000)]  # [mm]
+Stiffness = Annotated[float, Meta(ge=0, le=1e12)]  # [Pa]; diamond has as much
 
 
 class StructureRow(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -26,12 +31,12 @@ class StructureRow(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fro
     name: str
     role: Role
     risk: Risk
-    colour: Vec3
-    margin_mm: float
-    tolerance_mm: float
-    young_pa: float = 0.0
-    young_sigma_pa: float = 0.0
-    poisson: float = 0.45
+    colour: tuple[Share, Share, Share]
+    margin_mm: UpToAMetre
+    tolerance_mm: UpToAMetre
+    young_pa: Stiffness = 0.0
+    young_sigma_pa: Stiffness = 0.0
+    poisson: Annotated[float, Meta(ge=0, lt=0.5)] = 0.45
     source: str = ""
     file: str
     sha256: str
@@ -99,7 +104,7 @@ def check(content: CaseFile, folder: Path) -> None:
     """Raise CaseError for another format, names that refer to nothing, points that are none, and changed files."""
     where = str(folder / CASE_FILE)
     if content.format != FORMAT:
-        raise CaseError(f"format = {FORMAT}", f"format = {content.format}", where, "Import the patient again.")
+        raise CaseError(f"format = {FORMAT}", f"format = {content.format}", where, AGAIN)
     names = [row.name for row in content.structures]
     for kind, given in (("structures", names), ("landmarks", [row.name for row in content.landmarks])):
         if len(set(given)) != len(given):
@@ -115,8 +120,6 @@ def check(content: CaseFile, folder: Path) -> None:
     for key, point in points.items():
         if not np.isfinite(point).all() or np.abs(point).max() > 5.0:
             raise CaseError(f"{key} in metres, within a room", str(point), where)
-    if content.plan.entry == content.plan.target:
-        raise CaseError("a path from plan.entry to plan.target", "one point", where, "Import the patient again.")
     for row in content.structures:
         _check_hash(folder / row.file, row.sha256)
         if row.distance_file:
@@ -126,10 +129,10 @@ def check(content: CaseFile, folder: Path) -> None:
 
 def _check_hash(path: Path, sha256: str) -> None:
     if not path.is_file():
-        raise CaseError("a file that case.toml names", "nothing", str(path), "Import the patient again.")
+        raise CaseError("a file that case.toml names", "nothing", str(path), AGAIN)
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != sha256:
         raise CaseError(
             f"sha256 {sha256[:12]}...", f"{found[:12]}...", str(path),
-            "The file was changed after the import: import the patient again.",
+            f"The file was changed after the import. {AGAIN}",
         )  # fmt: skip

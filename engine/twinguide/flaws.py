@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
@@ -75,6 +75,9 @@ def flaw_of(value: object, kind: Any, path: str = "") -> Flaw | None:  # noqa: A
                 return Flaw(wanted, repr(key), inner, _meant(key, kinds))
             if found := flaw_of(table[key], kinds[key], inner):
                 return found
+    for row, row_kind, inner in _rows(cast(object, value), kind, path):
+        if found := flaw_of(row, row_kind, inner):
+            return found
     choices = _choices(kind)
     if choices and ("enum" in told or CHOICE.match(told)):
         return Flaw(f"one of {', '.join(choices)}", got, path, _meant(got.strip("'"), choices))
@@ -100,6 +103,14 @@ def _keys(kind: Any, table: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 -
         if get_origin(one) is dict:
             return dict.fromkeys(table, get_args(one)[1])
     return dict.fromkeys(table, Any)
+
+
+def _rows(value: object, kind: Any, path: str) -> Iterator[tuple[object, Any, str]]:  # noqa: ANN401 - a type
+    """Yield each table of a list of them, its type, and its path: by its name or, without one, counted from 1."""
+    kinds = [get_args(one)[0] for one in (kind, *get_args(kind)) if get_origin(one) is list]
+    for number, row in enumerate(cast("list[object]", value) if kinds and isinstance(value, list) else (), 1):
+        if isinstance(row, dict):
+            yield row, kinds[0], f"{path}.{cast('dict[str, Any]', row).get('name', number)}"
 
 
 def _choices(kind: Any) -> list[str]:  # noqa: ANN401 - a type

@@ -42,7 +42,7 @@ def tool_view(name: str, tool: Tool, pose: Pose, status: Status, entry: Array | 
     own = turn @ tip_covariance(tool) @ turn.T + across * bend_m**2
     covariance = pose.point_covariance(tip) + own
     p95 = p95_from_covariance(covariance)
-    if p95 > tool.tolerance_mm * 1e-3:
+    if not p95 <= tool.tolerance_mm * 1e-3:  # NaN is over
         reason = f"error {p95 * 1e3:.1f} mm > {tool.tolerance_mm:.1f} mm"
         status = Status("degraded", reason, status.silence, status.horizon_ns, p95)
     else:

@@ -54,7 +54,7 @@ class Trust:
 
         `fault` is why the place is not to be trusted; `unseen` why a tracker that is not silent has no sample.
         """
-        self._over = p95_m > self.tolerance_m * (RELEASE if self._over else 1.0)
+        self._over = not p95_m <= self.tolerance_m * (RELEASE if self._over else 1.0)  # NaN is over
         if silence * period_ns > GONE_NS:
             return Status("hidden", unseen or "tracker silent", silence, horizon_ns, p95_m)
         if unseen or fault:

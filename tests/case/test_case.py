@@ -97,6 +97,15 @@ def test_a_structure_without_a_grid_is_named_with_those_that_have_one(imported):
         ("margin_mm = 4.0", 'margin_mm = "much"', "margin_mm"),
         ("[plan]\n", "[plan]\nspeed = 1\n", "speed"),
         ("units", "= [", "case.toml"),
+        ("margin_mm = 4.0", "margin_mm = nan", r"structures\.vein\.margin_mm: a number >= 0; got nan; in .*case\.toml"),
+        ("margin_mm = 4.0", "margin_mm = -3", r"structures\.vein\.margin_mm: a number >= 0; got -3"),
+        ("tolerance_mm = 10.0", "tolerance_mm = inf", r"tolerance_mm: a number <= 1000; got inf"),
+        ("tolerance_mm = 10.0", "tolerance_mm = nan", r"tolerance_mm: a number >= 0; got nan"),
+        ("[0.8, 0.2, 0.2]", "[nan, -5, 1e300]", r"structures\.ball\.colour: a number >= 0; got \[nan, -5, 1e\+300\]"),
+        ("young_pa = 5000.0", "young_pa = -1", r"young_pa: a number >= 0; got -1"),
+        ("poisson = 0.45", "poisson = 0.5", r"poisson: a number < 0\.5; got 0\.5"),
+        ("title", "title = 'twice'\ntitle", r"Cannot overwrite a value \(at line .*Import the patient again"),
+        ('target_structure = "tumour"', 'target_structure = "skin"', "a distance grid of 'skin'; got grids of ball"),
     ],
 )
 def test_a_wrong_key_is_named(imported, tmp_path, old, new, told):
@@ -104,11 +113,29 @@ def test_a_wrong_key_is_named(imported, tmp_path, old, new, told):
         Case.load(edited(imported[0], tmp_path, old, new))
 
 
-def test_a_path_of_one_point_is_no_path(imported, tmp_path):
-    text = (imported[0] / "case.toml").read_text()
-    entry, target = (re.search(rf"^{key} = (.*)$", text, re.MULTILINE)[1] for key in ("entry", "target"))
-    with pytest.raises(CaseError, match=r"a path from plan\.entry to plan\.target; got one point"):
-        Case.load(edited(imported[0], tmp_path, f"entry = {entry}", f"entry = {target}"))
+@pytest.mark.parametrize(
+    ("entry", "target", "told"),
+    [
+        ([-0.055, -0.035, 0.0], [-0.055, -0.035, 0.0], r"a path of 10 to 250 mm.*got 0 mm from entry.*case\.toml"),
+        ([-0.06, -0.4, 0.0], [-0.055, -0.035, 0.0], r"a path of 10 to 250 mm.*got 365 mm"),
+        ([0.98, 1.0, 1.0], [1.0, 1.0, 1.0], r"a target in the tumour, or within 5 mm.*\[1000\.0, .*\[plan\].*in LPS"),
+        ([-0.06, -0.09, 0.0], [-0.055, -0.015, 0.0], r"a target in the tumour, or within 5 mm.*8 mm off"),
+    ],
+)
+def test_a_plan_without_a_needle_s_path_or_with_a_target_in_empty_air_is_refused(
+    imported, tmp_path, entry, target, told
+):
+    plan = re.search(r"^entry = .*\ntarget = .*$", (imported[0] / "case.toml").read_text(), re.MULTILINE)[0]
+    with pytest.raises(CaseError, match=told):
+        Case.load(edited(imported[0], tmp_path, plan, f"entry = {entry}\ntarget = {target}"))
+
+
+@pytest.mark.parametrize("target", [[-0.055, -0.035, 0.0], [-0.055, -0.0211, 0.0], [-0.0411, -0.035, 0.0]])
+def test_a_plan_that_an_import_takes_is_read_again(imported, tmp_path, target):
+    plan = re.search(r"^entry = .*\ntarget = .*$", (imported[0] / "case.toml").read_text(), re.MULTILINE)[0]
+    copy = edited(imported[0], tmp_path, plan, f"entry = [-0.06, -0.09, 0.0]\ntarget = {target}")
+    (copy / "case.toml").write_bytes(b"\xef\xbb\xbf" + (copy / "case.toml").read_bytes())  # as Notepad saves
+    np.testing.assert_array_equal(Case.load(copy).plan.target, target)
 
 
 def test_a_changed_file_is_refused_by_its_hash(imported, tmp_path):

@@ -23,6 +23,12 @@ def test_an_error_over_the_tolerance_degrades_with_hysteresis():
     assert judge(trust, 4.9).state == "valid"
 
 
+@pytest.mark.parametrize(("tolerance_m", "p95_mm"), [(float("nan"), 28.0), (0.005, float("nan"))])
+def test_an_error_that_is_no_number_or_has_no_limit_is_marked(tolerance_m, p95_mm):
+    trust = Trust(tolerance_m)
+    assert [judge(trust, p95_mm).state for _ in range(2)] == ["degraded", "degraded"]
+
+
 def test_the_reason_names_error_and_tolerance():
     assert judge(Trust(0.005), 7.25).reason == "error 7.2 mm > 5.0 mm"
 

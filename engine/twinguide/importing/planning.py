@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from twinguide.case import Plan, Surface
+from twinguide.case import TARGET_OFF_M, Plan, Surface
 from twinguide.case_file import PlanRow
 from twinguide.distances import DistanceGrid
 from twinguide.embedding import LOOSE_M
@@ -25,11 +25,9 @@ from twinguide.importing.geometry import (
     vertex_normals,
     volume_of,
 )
-from twinguide.importing.reading import IN_THE_SAME, Axes, Units, read_text, to_image
+from twinguide.importing.reading import Axes, Units, read_text, to_image
 
 LENGTH_M = 0.150  # a usual ablation needle
-LENGTHS_M = (0.010, 0.250)  # of a given path: no wall is thinner, and no needle for biopsy or ablation longer
-OFF_M = 0.005  # a thick CT slice: by so much may a target miss its structure, or bulge out of the organ
 ORGAN_FIRST_M = 0.010  # of organ before the tumour: against bleeding and seeding (textbook)
 ANGLE_COS = 0.5  # at most 60 deg off the skin's normal
 POSTERIOR_LIMIT = 0.3  # the patient lies on the back: skin that faces further down than this is out of reach
@@ -65,23 +63,6 @@ def read_plan(path: Path, units: Units, axes: Axes, names: list[str]) -> Plan | 
     return Plan(entry, target, given.target_structure, note)
 
 
-def check_plan(plan: Plan, structure: Surface, where: str) -> None:
-    """Refuse a given plan whose target is not in its structure, or whose path no needle takes."""
-    off = float(signed_distance(structure, plan.target[None])[0])
-    if off > OFF_M:
-        raise CaseError(
-            f"a target in the {plan.target_structure}, or within {OFF_M * 1e3:.0f} mm of it",
-            f"{in_mm(plan.target)}, {off * 1e3:.0f} mm off", where, IN_THE_SAME,
-        )  # fmt: skip
-    length = float(np.linalg.norm(plan.target - plan.entry))
-    low, high = LENGTHS_M
-    if not low <= length <= high:
-        raise CaseError(
-            f"a path of {low * 1e3:.0f} to {high * 1e3:.0f} mm, as needles are",
-            f"{length * 1e3:.0f} mm from entry to target", where, "Give an entry on the skin.",
-        )  # fmt: skip
-
-
 def check_target(name: str, target: Array, structure: Surface, organ: Surface, where: str) -> None:
     """Refuse a target point [m], (3,), outside the organ: it would not move and yield as the organ does.
 
@@ -89,7 +70,7 @@ def check_target(name: str, target: Array, structure: Surface, organ: Surface, w
     of the structure that holds the point, or is next to it, meets the organ, and the organ still carries the point.
     """
     off = float(signed_distance(organ, target[None])[0])
-    if off <= OFF_M:
+    if off <= TARGET_OFF_M:
         return
     parts = [
         Surface(structure.vertices, part.astype(np.int32)) for part in shells(structure.triangles.astype(np.int64))
@@ -97,10 +78,10 @@ def check_target(name: str, target: Array, structure: Surface, organ: Surface, w
     shell = min(parts, key=lambda part: float(signed_distance(part, target[None])[0]))
     corners = structure.vertices[np.unique(shell.triangles)]
     gap = float(min(signed_distance(organ, corners).min(), signed_distance(shell, organ.vertices).min()))
-    if gap > OFF_M or off > LOOSE_M:
+    if gap > TARGET_OFF_M or off > LOOSE_M:
         raise CaseError(
             f"the target point of the {name} in the organ, or within {LOOSE_M * 1e3:.0f} mm of it and in a {name} that "
-            f"meets it within {OFF_M * 1e3:.0f} mm",
+            f"meets it within {TARGET_OFF_M * 1e3:.0f} mm",
             f"it lies {off * 1e3:.0f} mm outside, the surfaces {gap * 1e3:.0f} mm apart", where,
             f"Where the organ's segmentation leaves the {name} out, join it to the organ's; else export both in one "
             "frame and the same units.",
@@ -119,8 +100,7 @@ def judged(plan: Plan, obstacles: Obstacles) -> Plan:
     shortfall, _ = _judge(plan.entry[None], plan.target, obstacles)
     short = _short(shortfall, 0)
     told = f"WARNING: falls short of {short}" if short else "keeps all margins of what is in this case"
-    length_mm = float(np.linalg.norm(plan.target - plan.entry)) * 1e3
-    return replace(plan, note=f"{plan.note}; {told}; {length_mm:.0f} mm long")
+    return replace(plan, note=f"{plan.note}; {told}")
 
 
 def target_of(surface: Surface, grid: DistanceGrid) -> Array:
@@ -169,8 +149,7 @@ def search_entry(skin: Surface, target: Array, target_name: str, obstacles: Obst
     cost = (length[reach] + 0.1 * (1 - cosine[reach]) - 4.0 * np.minimum(slack, SPARE_M)).round(6)
     cost[~good] = np.inf
     best = int(cost.argmin())
-    kept = f"{int(good.sum())} of {len(reach)} entries keep all margins of what is in this case"
-    note = f"searched: {kept}; {length[reach][best] * 1e3:.0f} mm long"
+    note = f"searched: {int(good.sum())} of {len(reach)} entries keep all margins of what is in this case"
     return Plan(nearest(skin, entries[best][None])[0].round(6), target, target_name, note)
 
 

@@ -32,12 +32,14 @@ def write_case(folder):
     vertices, tetrahedra = mesh.block(4, 0.12)
     inside = np.linalg.norm(vertices[tetrahedra].mean(axis=1) - TARGET, axis=1) < 0.03
     arrays = {"vertices": vertices, "tetrahedra": tetrahedra, "fraction:tumour": inside.astype(np.float32)}
-    np.savez(folder / "body.npz", **arrays)
+    grid = np.moveaxis(0.01 * np.indices((13, 13, 13)), 0, -1)
+    distances = {"origin": np.zeros(3), "spacing": 0.01, "values": np.linalg.norm(grid - TARGET, axis=-1) - 0.03}
+    np.savez(folder / "body.npz", **arrays, **distances)
     digest = hashlib.sha256((folder / "body.npz").read_bytes()).hexdigest()
     structures = [
         StructureRow(
             name=name, role=role, risk=risk, colour=(1.0, 1.0, 1.0), margin_mm=0.0, tolerance_mm=5.0,
-            file="body.npz", sha256=digest,
+            file="body.npz", sha256=digest, distance_file="body.npz", distance_sha256=digest,
         )
         for name, role, risk in (("liver", "organ", "pass"), ("tumour", "tumour", "target"))
     ]  # fmt: skip
