@@ -18,7 +18,7 @@ CHUNK = 128  # nodes: 6 kB of Krylov vectors, small against a first-level cache,
 LATTICE = 128  # most nodes of the coarse lattice: its dense inverse (0.6 MB) must not leave the second-level cache,
 TO_ONE = 15  # and its product must stay cheap beside the matrix's: so many nodes at least to one of the lattice,
 SMALL, TO_ONE_SMALL = 64, 5  # except in small bodies, where a lattice of 64 costs nothing
-WINDOW = 256  # elements among which blocks are mixed: their nodes stay in the first-level cache
+WINDOW = 256  # elements, or rows, among which those side by side are chosen: their nodes stay in the first-level cache
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
@@ -56,6 +56,25 @@ class Pattern:
         wanted = rows.astype(np.int64) * (len(self.row_start) - 1) + columns
         at = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
         return np.where(self.keys[at] == wanted, at, -1).astype(np.int32)
+
+    def side_by_side(self) -> tuple[Indices, Indices, Indices]:
+        """Return the rows in groups of eight: each group's first step, its rows, (groups, 8), and the steps' blocks.
+
+        A step, of shape (8,), is one block of each row. Rows as long as each other are put together; what fills up is
+        the row and the block behind the last.
+        """
+        count, lengths = len(self.row_start) - 1, np.diff(self.row_start)
+        full = -(-count // 8) * 8
+        rows, long = np.full(full, count, np.int32), np.zeros(full, np.intp)
+        rows[:count] = along = np.lexsort((-lengths, np.arange(count) // WINDOW))
+        long[:count] = lengths[along]
+        steps = long.reshape(-1, 8).max(axis=1)
+        start = np.concatenate([[0], np.cumsum(steps)])
+        group = np.repeat(np.arange(len(steps)), steps)
+        step = (np.arange(start[-1]) - start[group])[:, None]
+        some = step < long.reshape(-1, 8)[group]
+        block = np.where(some, self.row_start[rows.reshape(-1, 8)[group]] + step, self.row_start[-1])
+        return start.astype(np.int32), rows, block.astype(np.int32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from . import native
 from .body import Array
-from .layout import Layout
+from .layout import Layout, Pattern
 
 
 class Machine(Protocol):
@@ -71,17 +71,18 @@ MATERIALS = ("neo_hookean", "corotational", "linear")
 MOST_WIDE = 32  # springs over many nodes, as in system.h
 _SIZES = (
     *("nodes", "elements", "element_nodes", "material", "blocks", "uppers", "chunks", "lattice", "touched", "wide"),
-    *("threads", "springs"),
+    *("threads", "springs", "groups"),
 )
 _POINTERS = (
     *("conn8", "conn16", "data8", "data16", "element_force", "element_blocks", "energy", "least"),
     *("incident_start", "incident", "values", "row_start", "column", "diagonal"),
-    *("upper_start", "upper", "upper_at", "lower_at", "touched_at", "touched_values", "inverse", "chunk_start"),
+    *("upper_start", "upper", "upper_at", "lower_at", "touched_at", "touched_values"),
+    *("group_start", "group_row", "side_column", "side_block", "side_values", "inverse", "chunk_start"),
     *("chunk_corner", "share", "lattice_start", "lattice_from", "coarse"),
     *("wide_start", "wide_node", "wide_weight", "wide_stiffness", "wide_chunk", "wide_at", "wide_of"),
     *("wide_chunk_weight", "wide_inner"),
     *("spring_start", "spring_node", "spring_weight", "spring_stiffness", "load", "pull"),
-    *("x", "r", "z", "p", "q", "restricted", "partial"),
+    *("x", "r", "z", "p", "q", "restricted", "partial", "curvature"),
     *("coarse_right", "coarse_left", "wide_row", "spring_row", "spring_of", "spring_share", "chunk_of", "held"),
     *("product", "sums", "scalars", "wide_seen", "wide_pull"),
 )
@@ -161,7 +162,7 @@ class Arrays:
         n, (m, nodes) = len(lay.order), lay.connectivity.shape
         full, pairs, chunks, lattice = -(-m // 16) * 16, nodes * (nodes - 1) // 2, len(lay.chunk_start) - 1, lay.lattice
         sizes = (n, m, nodes, MATERIALS.index(material), len(lay.pattern.column), len(lay.pattern.upper_at), chunks)
-        for name, size in zip(_SIZES, (*sizes, lattice.count, 0, 0, threads, 0), strict=True):
+        for name, size in zip(_SIZES, (*sizes, lattice.count, 0, 0, threads, 0, 0), strict=True):
             setattr(self.system, name, size)
         for width, kind in ((8, np.float64), (16, np.float32)):
             connectivity, data = lay.blocks(width)
@@ -180,16 +181,32 @@ class Arrays:
             ("element_blocks", (full * pairs + 1 if len(lay.pattern.upper_at) else 0, 9), np.float32),
             ("energy", (full // 8,), np.float64),
             ("least", (max(full, n),), np.float64),  # CUDA keeps one for each element
-            ("values", (len(lay.pattern.column) + 1, 9), np.float32),  # one more: loads reach seven past the last block
+            (
+                "values",
+                (len(lay.pattern.column) + 2, 9),
+                np.float32,
+            ),  # and one of zeros; loads reach seven past
             ("inverse", (n + 1, 9), np.float32),
             ("coarse", (3 * lattice.count, 3 * lattice.count), np.float32),
-            *((name, (n + 3, 4), np.float32) for name in "xrzpq"),  # three more: loads of 16 reach past the last node
+            *((name, (n + 2, 4), np.float32) for name in "xrzpq"),  # and one that fills up, with its load's reach
             ("restricted", (chunks, 8, 4), np.float32),
-            ("partial", (chunks, 2), np.float64),
+            ("partial", (chunks,), np.float64),
             ("coarse_right", (threads, 3 * lattice.count), np.float32),
             ("coarse_left", (3 * lattice.count,), np.float32),
         ):
             self.set(name, np.zeros(shape, kind), kind)
+        if not self.by_node:
+            self._set_groups(lay.pattern)
+
+    def _set_groups(self, pattern: Pattern) -> None:
+        start, rows, block = pattern.side_by_side()
+        self.system.groups = len(start) - 1
+        self.set("group_start", start, np.int32)
+        self.set("group_row", rows, np.int32)
+        self.set("side_block", block, np.int32)
+        self.set("side_column", np.append(pattern.column, 0)[block], np.int32)
+        self.set("side_values", np.zeros((len(block), 9, 8)), np.float32)
+        self.set("curvature", np.zeros(self.system.groups), np.float64)
 
     def set(self, name: str, values: NDArray[Any], kind: type) -> None:
         """Let the kernels see a copy of `values`."""

@@ -126,5 +126,9 @@ EXPORT void tangent(const System *s, const double *at, const uint8_t *held) {
             add_springs(s, k);
 #pragma omp for schedule(static)
         for (int i = 0; i < s->nodes; i++) invert_diagonal(s, i, held);
+#pragma omp for schedule(static)
+        for (int group = 0; group < s->groups; group++)
+            for (int k = s->group_start[group]; k < s->group_start[group + 1]; k++)
+                lanes_of_blocks(s->values, s->side_block + 8 * (int64_t)k, s->side_values + 72 * (int64_t)k);
     }
 }

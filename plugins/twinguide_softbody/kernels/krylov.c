@@ -1,7 +1,7 @@
 /* Preconditioned conjugate gradients in float32, one parallel region, three barriers an iteration.
  *
  * M^-1 = (D + w' S w)^-1 + P A_c^-1 P': each node's own block, springs over many nodes by Woodbury's identity, and a
- * coarse lattice for what is smooth. Every sum runs over chunks in order, so any number of threads gives the same bits.
+ * coarse lattice for what is smooth. Every sum runs over chunks, or groups of rows, in order, so any number of threads gives the same bits.
  */
 INLINE void store4(float *to, f32x4 from) { __builtin_memcpy(to, &from, 16); }
 
@@ -14,47 +14,25 @@ INLINE float tree(f32x16 sum) {
     return s[0];
 }
 
-/* The rows of one chunk of q = K p. */
-#if defined(__AVX512F__)
-/* x0 x0 x0 x1 x1 x1 x2 x2 x2 and what fills the register, by one load of 16 bytes: of 64, most cross a cache line. */
-INLINE f32x16 spread(const float *x) {
-    const f32x16 a = (f32x16)_mm512_castps128_ps512(_mm_loadu_ps(x));
-    return SHUFFLE(a, a, i32x16, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3);
-}
-
-/* A block is one load of its nine entries (seven more are passed over: lanes 9 to 15 meet the fourth component), two
- * blocks in flight to hide the products' latency. */
-INLINE void multiply(const System *s, const float *p, float *q, int from, int to) {
-    for (int i = from; i < to; i++) {
-        f32x16 even = {0}, odd = {0};
-        const int end = s->row_start[i + 1];
-        int k = s->row_start[i];
-        const float *v = s->values + 9 * (int64_t)k;
-        for (; k + 2 <= end; k += 2, v += 18) {
-            even += load16(v) * spread(p + 4 * (int64_t)s->column[k]);
-            odd += load16(v + 9) * spread(p + 4 * (int64_t)s->column[k + 1]);
-        }
-        if (k < end) even += load16(v) * spread(p + 4 * (int64_t)s->column[k]);
-        even += odd;
-        store4(q + 4 * (int64_t)i,
-               (f32x4){even[0] + even[3] + even[6], even[1] + even[4] + even[7], even[2] + even[5] + even[8], 0});
+/* Eight rows of q = K p side by side, and their share of p'q. */
+INLINE double multiply(const System *s, int group) {
+    const int32_t *rows = s->group_row + 8 * (int64_t)group;
+    f32x8 sum[3] = {{0}}, more[3] = {{0}}, at[3];
+    for (int k = s->group_start[group]; k < s->group_start[group + 1]; k++) {
+        const f32x8 *v = (const f32x8 *)(s->side_values + 72 * (int64_t)k);
+        lanes_of_eight(s->p, s->side_column + 8 * (int64_t)k, at);
+        for (int i = 0; i < 3; i++) sum[i] += v[i] * at[0], more[i] += v[3 + i] * at[1], sum[i] += v[6 + i] * at[2];
     }
-}
-#else
-/* A block is three columns; their fourth lanes, which are the next one's first, are dropped. */
-INLINE void multiply(const System *s, const float *p, float *q, int from, int to) {
-    for (int i = from; i < to; i++) {
-        f32x4 a = {0}, b = {0}, c = {0};
-        const float *v = s->values + 9 * (int64_t)s->row_start[i];
-        for (int k = s->row_start[i]; k < s->row_start[i + 1]; k++, v += 9) {
-            const float *x = p + 4 * (int64_t)s->column[k];
-            a += x[0] * load4(v), b += x[1] * load4(v + 3), c += x[2] * load4(v + 6);
-        }
-        a += b + c;
-        store4(q + 4 * (int64_t)i, (f32x4){a[0], a[1], a[2], 0});
+    lanes_of_eight(s->p, rows, at);
+    f32x8 dot = {0};
+    for (int i = 0; i < 3; i++) sum[i] += more[i], dot += sum[i] * at[i];
+    double all = 0;
+    for (int l = 0; l < 8; l++) {
+        store4(s->q + 4 * (int64_t)rows[l], (f32x4){sum[0][l], sum[1][l], sum[2][l], 0});
+        all += dot[l];
     }
+    return all;
 }
-#endif
 
 /* A block, column by column, times r; the fourth lane holds what nobody reads. */
 INLINE f32x4 apply_block(const float *d, const float *r) {
@@ -64,9 +42,14 @@ INLINE f32x4 apply_block(const float *d, const float *r) {
 /* Sum of f32x4s by lanes, then across: one order for every compiler. */
 INLINE double across(f32x4 a) { return (double)a[0] + a[1] + a[2]; }
 
-/* r -= alpha q, x += alpha p, z = D^-1 r, the chunk's share of r'z and of P'r. */
-INLINE void descend(const System *s, int chunk, float alpha) {
+/* q += w' S w p, r -= alpha q, x += alpha p, z = D^-1 r, the chunk's share of r'z and of P'r; pulls[wide][3] = S w p. */
+INLINE void descend(const System *s, int chunk, float alpha, const float *pulls) {
     f32x4 sum[8] = {{0}}, dot = {0};
+    for (int k = s->wide_chunk[chunk]; k < s->wide_chunk[chunk + 1]; k++) {
+        const float *t = pulls + 3 * s->wide_of[k], w = s->wide_chunk_weight[k];
+        float *q = s->q + 4 * (int64_t)s->wide_at[k];
+        for (int i = 0; i < 3; i++) q[i] += w * t[i];
+    }
     for (int i = s->chunk_start[chunk]; i < s->chunk_start[chunk + 1]; i++) {
         const int64_t k = 4 * (int64_t)i;
         f32x4 r = load4(s->r + k) - alpha * load4(s->q + k);
@@ -78,7 +61,7 @@ INLINE void descend(const System *s, int chunk, float alpha) {
         for (int a = 0; a < 8; a++) sum[a] += s->share[8 * (int64_t)i + a] * r;
     }
     for (int a = 0; a < 8; a++) store4(s->restricted + 4 * (8 * (int64_t)chunk + a), sum[a]);
-    s->partial[2 * chunk] = across(dot);
+    s->partial[chunk] = across(dot);
 }
 
 /* z += P y less what springs over many nodes take away, p = z + beta p. */
@@ -112,23 +95,9 @@ INLINE void gather_wide(const System *s, const float *v, float *out) {
     }
 }
 
-/* The chunk of q = (K + w' S w) p and its share of p'q; pulls[wide][3] = S w p. */
-INLINE void forward(const System *s, int chunk, const float *pulls) {
-    multiply(s, s->p, s->q, s->chunk_start[chunk], s->chunk_start[chunk + 1]);
-    for (int k = s->wide_chunk[chunk]; k < s->wide_chunk[chunk + 1]; k++) {
-        const float *t = pulls + 3 * s->wide_of[k], w = s->wide_chunk_weight[k];
-        float *q = s->q + 4 * (int64_t)s->wide_at[k];
-        for (int i = 0; i < 3; i++) q[i] += w * t[i];
-    }
-    f32x4 dot = {0};
-    for (int i = s->chunk_start[chunk]; i < s->chunk_start[chunk + 1]; i++)
-        dot += load4(s->p + 4 * (int64_t)i) * load4(s->q + 4 * (int64_t)i);
-    s->partial[2 * chunk + 1] = across(dot);
-}
-
-INLINE double total(const System *s, int which) {
+INLINE double total(const double *parts, int count) {
     double sum = 0;
-    for (int chunk = 0; chunk < s->chunks; chunk++) sum += s->partial[2 * chunk + which];
+    for (int k = 0; k < count; k++) sum += parts[k];
     return sum;
 }
 
@@ -177,7 +146,7 @@ EXPORT void conjugate_gradients(const System *s, const double *right, double *d,
         me = omp_get_thread_num();
 #endif
         float *rc = s->coarse_right + (int64_t)me * size;
-        float drawn[3 * MOST_WIDE], pulls[3 * MOST_WIDE], seen[3 * MOST_WIDE];
+        float drawn[3 * MOST_WIDE], pulls[3 * MOST_WIDE] = {0}, seen[3 * MOST_WIDE];
         double before = 0, start = 0;
         float alpha = 0;
 #pragma omp for schedule(static)
@@ -188,9 +157,9 @@ EXPORT void conjugate_gradients(const System *s, const double *right, double *d,
         }
         for (int it = 0;; it++) {
 #pragma omp for schedule(static)
-            for (int chunk = 0; chunk < s->chunks; chunk++) descend(s, chunk, alpha);
+            for (int chunk = 0; chunk < s->chunks; chunk++) descend(s, chunk, alpha, pulls);
             restrict_all(s, rc);
-            double rz = total(s, 0);
+            double rz = total(s->partial, s->chunks);
             if (wide) {
                 gather_wide(s, s->z, seen);
                 dense(s->wide_inner, seen, wide, drawn);
@@ -218,8 +187,9 @@ EXPORT void conjugate_gradients(const System *s, const double *right, double *d,
                 }
             }
 #pragma omp for schedule(static)
-            for (int chunk = 0; chunk < s->chunks; chunk++) forward(s, chunk, pulls);
-            double curvature = total(s, 1);
+            for (int group = 0; group < s->groups; group++) s->curvature[group] = multiply(s, group);
+            double curvature = total(s->curvature, s->groups);
+            for (int k = 0; k < wide; k++) curvature += (double)seen[k] * pulls[k];
             if (!(curvature > 0)) {
 #pragma omp single nowait
                 iterations = it, first = start, last = rz, negative = 1;

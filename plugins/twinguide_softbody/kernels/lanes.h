@@ -4,9 +4,11 @@
  * elsewhere: the same bits. */
 #define LANES(name, T, width) typedef T name __attribute__((vector_size(width * sizeof(T)), aligned(width * sizeof(T))))
 LANES(f32x4, float, 4);
+LANES(f32x8, float, 8);
 LANES(f32x16, float, 16);
 LANES(f64x4, double, 4);
 LANES(f64x8, double, 8);
+LANES(i32x8, int32_t, 8);
 LANES(i32x16, int32_t, 16);
 LANES(i64x8, int64_t, 8);
 
@@ -15,14 +17,17 @@ INLINE f32x4 load4(const float *from) {
     __builtin_memcpy(&out, from, 16);
     return out;
 }
+INLINE f32x8 load8(const float *from) {
+    f32x8 out;
+    __builtin_memcpy(&out, from, 32);
+    return out;
+}
 INLINE f32x16 load16(const float *from) {
     f32x16 out;
     __builtin_memcpy(&out, from, 64);
     return out;
 }
 
-#if defined(__AVX512F__)
-#include <immintrin.h>
 #if defined(__clang__)
 #define SHUFFLE(a, b, places, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
@@ -37,6 +42,36 @@ INLINE f32x16 load16(const float *from) {
         v[i] = SHUFFLE(a, b, places, low), v[i + s] = SHUFFLE(a, b, places, high);                                     \
     }
 
+#define TRANSPOSE8(v, places)                                                                                          \
+    STAGE(v, places, 8, 4, LIST(0, 1, 2, 3, 8, 9, 10, 11), LIST(4, 5, 6, 7, 12, 13, 14, 15))                           \
+    STAGE(v, places, 8, 2, LIST(0, 1, 8, 9, 4, 5, 12, 13), LIST(2, 3, 10, 11, 6, 7, 14, 15))                           \
+    STAGE(v, places, 8, 1, LIST(0, 8, 2, 10, 4, 12, 6, 14), LIST(1, 9, 3, 11, 5, 13, 7, 15))
+
+/* at[3][8] of rows from[][4] at eight places; four floats behind a row are read too. */
+INLINE void lanes_of_eight(const float *from, const int32_t *place, f32x8 *at) {
+    f32x8 r[4]; /* every fourth place side by side; then four by four in each half */
+    for (int l = 0; l < 4; l++)
+        r[l] = SHUFFLE(load8(from + 4 * (int64_t)place[l]), load8(from + 4 * (int64_t)place[l + 4]), i32x8, 0, 1, 2, 3, 8,
+                       9, 10, 11);
+    const f32x8 low = SHUFFLE(r[0], r[1], i32x8, 0, 8, 1, 9, 4, 12, 5, 13);
+    const f32x8 more = SHUFFLE(r[2], r[3], i32x8, 0, 8, 1, 9, 4, 12, 5, 13);
+    const f32x8 high = SHUFFLE(r[0], r[1], i32x8, 2, 10, 3, 11, 6, 14, 7, 15);
+    const f32x8 rest = SHUFFLE(r[2], r[3], i32x8, 2, 10, 3, 11, 6, 14, 7, 15);
+    at[0] = SHUFFLE(low, more, i32x8, 0, 1, 8, 9, 4, 5, 12, 13);
+    at[1] = SHUFFLE(low, more, i32x8, 2, 3, 10, 11, 6, 7, 14, 15);
+    at[2] = SHUFFLE(high, rest, i32x8, 0, 1, 8, 9, 4, 5, 12, 13);
+}
+
+/* to[9][8] of blocks from[][9] at eight places. */
+INLINE void lanes_of_blocks(const float *from, const int32_t *place, float *to) {
+    f32x8 v[8];
+    for (int l = 0; l < 8; l++) v[l] = load8(from + 9 * (int64_t)place[l]), to[64 + l] = from[9 * (int64_t)place[l] + 8];
+    TRANSPOSE8(v, i32x8)
+    __builtin_memcpy(to, v, sizeof v);
+}
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
 /* Of the quarters of two vectors: their lower or upper pairs, lane beside lane, and their lower or upper halves. */
 #define QUARTERS(a, b, which) SHUFFLE(a, b, i32x16, which(0), which(4), which(8), which(12))
 #define LOW_PAIRS(k) k, k + 16, k + 1, k + 17
@@ -55,11 +90,7 @@ INLINE void transpose16(f32x16 *v) {
           LIST(1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
 }
 
-INLINE void transpose8(f64x8 *v) {
-    STAGE(v, i64x8, 8, 4, LIST(0, 1, 2, 3, 8, 9, 10, 11), LIST(4, 5, 6, 7, 12, 13, 14, 15))
-    STAGE(v, i64x8, 8, 2, LIST(0, 1, 8, 9, 4, 5, 12, 13), LIST(2, 3, 10, 11, 6, 7, 14, 15))
-    STAGE(v, i64x8, 8, 1, LIST(0, 8, 2, 10, 4, 12, 6, 14), LIST(1, 9, 3, 11, 5, 13, 7, 15))
-}
+INLINE void transpose8(f64x8 *v) { TRANSPOSE8(v, i64x8) }
 
 /* Rows to[width][size] of vectors from[size][width]. */
 #define ROWS_OF_LANES(width, from, size, to)                                                                           \

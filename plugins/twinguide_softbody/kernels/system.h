@@ -12,6 +12,7 @@
 
 typedef struct {
     int32_t nodes, elements, element_nodes, material, blocks, uppers, chunks, lattice, touched, wide, threads, springs;
+    int32_t groups;
     /* elements, in AoSoA blocks; the last is filled up with elements of no volume */
     const int32_t *conn8, *conn16; /* [block][element_nodes][width] */
     const double *data8;           /* [block][12][8]: g[9] [1/m], volume [m3], mu, lambda [Pa] */
@@ -26,6 +27,10 @@ typedef struct {
     const int32_t *upper_start, *upper, *upper_at, *lower_at; /* upper block -> element blocks, ~k where transposed */
     const int32_t *touched_at; /* blocks to which springs add */
     const float *touched_values;
+    /* the same for the CPU's products: rows by groups of 8, side by side; a step is one block of each, or of zeros */
+    const int32_t *group_start, *group_row;  /* [groups + 1], steps; [groups][8], n where there is none */
+    const int32_t *side_column, *side_block; /* [steps][8] */
+    float *side_values;                      /* [steps][9][8] */
     float *inverse; /* [n][9]: of each node's own block; 0 where the node is held */
     const int32_t *chunk_start;
     /* lattice: each chunk's eight corners, each node's weights, and per lattice node the (chunk, corner) rows */
@@ -47,7 +52,7 @@ typedef struct {
     /* work */
     float *x, *r, *z, *p, *q; /* [n][4] */
     float *restricted;        /* [chunks][8][4] */
-    double *partial;          /* [chunks][2] */
+    double *partial, *curvature; /* [chunks], [groups] */
     float *coarse_right, *coarse_left; /* [threads][3 lattice], [3 lattice] */
     /* work of CUDA alone */
     const int32_t *wide_row;               /* node -> entries of wide_at */
