@@ -29,14 +29,24 @@ SETTLED_S = 0.5  # dead for so long: it will not be started again
 
 
 class Remote:
-    """All parts in processes, by way of one hub at a time; nothing here raises once the run has begun."""
+    """All parts in processes, by way of one hub at a time; nothing here raises once the run has begun.
 
-    def __init__(self, plan: RunPlan, folder: Path, names: list[str], router: Router, schedule: Schedule) -> None:
-        self._plan = plan
-        self._folder = folder
-        self._names = list(names)
-        self._router = router
-        self._schedule = schedule
+    `receive` takes in what has come; `states` holds what is known of each part, and learns what the hub cannot tell.
+    """
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        folder: Path,
+        names: list[str],
+        router: Router,
+        schedule: Schedule,
+        receive: Callable[[], None],
+        states: dict[str, PartState],
+    ) -> None:
+        self._plan, self._folder, self._names = plan, folder, list(names)
+        self._router, self._schedule = router, schedule
+        self._receive, self._states = receive, states
         self._recorder = Member(RECORDER, 0, 0.0, alive=False)
         self._link: HubLink | None = None
         self._connected = False
@@ -73,9 +83,7 @@ class Remote:
             self._link.send(packet)
         self._link.control(Control("", "launch"))
 
-    def wait_ready(
-        self, receive: Callable[[], None], states: dict[str, PartState], names: Iterable[str] | None = None
-    ) -> None:
+    def wait_ready(self, names: Iterable[str] | None = None) -> None:
         """Wait until each part, or each named one, can be stepped, or was given up, or its time to begin is over.
 
         In virtual time that is all that a busy machine may take: a part that joined later would change what comes out.
@@ -83,8 +91,8 @@ class Remote:
         names = self._names if names is None else names
         until = time.monotonic() + self._plan.start_deadline_s * (STARVED if self._plan.virtual else 1) + 1.0
         while time.monotonic() < until and self._link is not None and not self._link.dead():
-            receive()
-            if all(self._settled(name, states.get(name)) for name in names):
+            self._receive()
+            if all(self._settled(name, self._states.get(name)) for name in names):
                 return
             self._link.wait(0.1)
 
@@ -97,50 +105,51 @@ class Remote:
             return not self._plan.virtual or self._member(name).alive
         return state.state in ("quarantined", "stopped")
 
-    def look_after(self, receive: Callable[[], None], states: dict[str, PartState], t_ns: int) -> None:
+    def look_after(self, t_ns: int) -> None:
         """Restart the hub and all parts where it has died; in real time without waiting for them."""
         if self._link is None:
             return
         try:
             if self._link.dead():
-                if self._restart_hub(states, t_ns) and self._plan.virtual:
+                if self._restart_hub(t_ns) and self._plan.virtual:
                     self.bring_up(t_ns)
-                    self.wait_ready(receive, states)  # virtual time can wait, and no step is left out
+                    self.wait_ready()  # virtual time can wait, and no step is left out
             elif not self._connected and self._link.up(0):
                 self._connect(t_ns)
             elif self._plan.virtual and self._plan.record and not self._recorder.alive:
-                self.wait_ready(receive, states, (RECORDER,))  # what was published meanwhile would never be kept
+                self.wait_ready((RECORDER,))  # what was published meanwhile would never be kept
         except BusError as error:
-            self._give_up(states, str(error))
+            self._give_up(str(error))
 
-    def _restart_hub(self, states: dict[str, PartState], t_ns: int) -> bool:
+    def _restart_hub(self, t_ns: int) -> bool:
         """Say what died with the hub and start it again; False where it died too often."""
         assert self._link is not None
         self._link.close()
-        reason = f"the hub has died: {self._link.exit_reason()}"
+        again = f", time {self._generation}" if self._generation > 1 else ""
+        reason = f"the hub has died{again}: {self._link.exit_reason()}"
         log.error("%s", reason)
         now = time.monotonic()
         self._deaths.append(now)
         while now - self._deaths[0] > HUB_RESTARTS_S:
             self._deaths.popleft()
         if len(self._deaths) > HUB_RESTARTS:
-            self._give_up(states, f"the hub died {len(self._deaths)} times in {HUB_RESTARTS_S:g} s")
+            self._give_up(f"the hub died {len(self._deaths)} times in {HUB_RESTARTS_S:g} s")
             return False
         for name in self._names:
             state = PartState(part=name, state="restarting", placement="process", reason=reason, t_ns=t_ns)
-            states[name] = state
+            self._states[name] = state
             self.state_changed(state)
         self.begin()
         return True
 
-    def _give_up(self, states: dict[str, PartState], reason: str) -> None:
+    def _give_up(self, reason: str) -> None:
         log.error("the run goes on without its processes: %s", reason)
         if self._link is not None:
             self._link.close()
         self._link = None
         self._connected = False
         for name in self._names:
-            states[name] = PartState(part=name, state="quarantined", placement="process", reason=reason)
+            self._states[name] = PartState(part=name, state="quarantined", placement="process", reason=reason)
             self._member(name).alive = False
 
     def stats(self) -> dict[str, Any]:
@@ -203,9 +212,7 @@ class Remote:
             mark = StepMark(part=name, round=round_, t_ns=t_ns)
             self._router.emit(LOOP, mark, t_ns, round_, f"sync/{LOOP}/{name}")
 
-    def await_done(
-        self, names: set[str], round_: int, receive: Callable[[], None], deadline_s: float = 0.0
-    ) -> list[tuple[str, str]]:
+    def await_done(self, names: set[str], round_: int, deadline_s: float = 0.0) -> list[tuple[str, str]]:
         """Wait for the marks of all these steps; return what they published as (source, tag).
 
         A part that died is not waited for; one that is late is ended, and joins again once it is restarted.
@@ -215,7 +222,7 @@ class Remote:
         published: list[tuple[str, str]] = []
         until = time.monotonic() + deadline_s
         while waiting and self._link is not None and self._connected:
-            receive()
+            self._receive()
             for name in sorted(waiting):
                 mark = self._done.get(name)
                 if mark is not None and mark.round == round_:
@@ -242,9 +249,9 @@ class Remote:
             except BusError as error:
                 log.error("the hub: %s", error)
 
-    def sync_recorder(self, t_ns: int, receive: Callable[[], None]) -> None:
+    def sync_recorder(self, t_ns: int) -> None:
         """Wait until the recorder has written what was published so far, so that it never falls far behind."""
         if self._recorder.alive:
             round_ = self._schedule.round
             self.ask_steps({RECORDER}, t_ns, round_)
-            self.await_done({RECORDER}, round_, receive, RECORDER_DEADLINE_S)
+            self.await_done({RECORDER}, round_, RECORDER_DEADLINE_S)

@@ -64,12 +64,14 @@ class Session:
         self._runtime: RuntimeFolder = make_runtime_folder(runtime_base)
         self.folder = self._runtime.path  # sockets and rings
         self._bulk = RingReader(rings_folder(self.folder))
-        self._remote = Remote(plan, self.folder, self._permissions.remote, self._router, self._schedule)
+        self.part_states: dict[str, PartState] = {}
+        self._remote = Remote(
+            plan, self.folder, self._permissions.remote, self._router, self._schedule, self._receive, self.part_states
+        )  # fmt: skip
         self._synced_ns = 0
         self._health_ns = 0
         self._advances = 0
         self._closed = False
-        self.part_states: dict[str, PartState] = {}
         self.health: dict[str, Health] = {}  # newest of each part in a process; real time only
         self.refusals: list[Refusal] = []  # what was refused so far: the 1st, 2nd, 4th ... of each kind
         self._reported: set[tuple[str, str]] = set()  # by `news`: (part, reason)
@@ -100,7 +102,7 @@ class Session:
                 self._say_inside(name)
             self._router.say_denied(self.now_ns())
             if self._permissions.remote:
-                self._remote.wait_ready(self._receive, self.part_states)
+                self._remote.wait_ready()
         except BaseException:
             self.close()
             raise
@@ -115,13 +117,13 @@ class Session:
     def advance(self, t_ns: int) -> None:
         """Virtual time: make all steps up to `t_ns` [ns]. Real time: step parts inside that are due, with what came."""
         self._advances += 1
-        self._remote.look_after(self._receive, self.part_states, self.now_ns())
+        self._remote.look_after(self.now_ns())
         if isinstance(self._clock, ClockVirtual):
             self._schedule.advance(t_ns, self._step)
             self._clock.advance_to(t_ns)
             if t_ns - self._synced_ns >= RECORDER_SYNC_NS:
                 self._synced_ns = t_ns
-                self._remote.sync_recorder(t_ns, self._receive)
+                self._remote.sync_recorder(t_ns)
             return
         if self._inside:
             self._receive()
@@ -156,12 +158,15 @@ class Session:
         self._say_state(name, "quarantined", reason)
 
     def news(self) -> list[str]:
-        """Return a line on each part's failure, end or refused message since the last call; each reason once."""
+        """Return a line on each failure, end or refused message of parts since the last call; each reason once."""
         events = [(s.part, s.reason, AGAIN.get(s.state, s.state)) for s in self.part_states.values() if s.reason]
         events += [(r.part, r.reason, f"{r.topic} refused") for r in self.refusals]
-        news = {event[:2]: event[2] for event in reversed(events) if event[:2] not in self._reported}
-        self._reported.update(news)
-        return [f"part {name}: {what}: {reason}" for (name, reason), what in reversed(news.items())]
+        befell: dict[tuple[str, str], list[str]] = {}
+        for name, reason, what in events:
+            if (name, reason) not in self._reported:
+                self._reported.add((name, reason))
+                befell.setdefault((what, reason), []).append(name)
+        return [f"{_named(names)}: {what}: {reason}" for (what, reason), names in befell.items()]
 
     @property
     def failed(self) -> list[str]:
@@ -243,7 +248,7 @@ class Session:
         for member in batch:
             if member.name in self._inside:
                 published += self._step_inside(member, t_ns, round_)
-        return published + self._remote.await_done(remote, round_, self._receive)
+        return published + self._remote.await_done(remote, round_)
 
     def _step_inside(self, member: Member, t_ns: int, round_: int) -> list[tuple[str, str]]:
         name = member.name
@@ -264,3 +269,7 @@ class Session:
         change = PartState(part=name, state=state, placement="inside", reason=reason, t_ns=self.now_ns())
         self.part_states[name] = change
         self._router.emit(LOOP, change, self.now_ns(), 0, f"v1/state/{name}/part")
+
+
+def _named(parts: list[str]) -> str:
+    return f"part{'s' if len(parts) > 1 else ''} {', '.join(parts)}"
