@@ -8,7 +8,13 @@ import twinguide
 
 ROOT = Path(__file__).parents[2]
 ENGINE = ROOT / "engine/twinguide"
-LOWEST = {"errors": set(), "clock": set(), "frames": {"errors"}, "messages": {"errors", "frames"}, "headset": {"frames"}}
+LOWEST = {
+    "errors": set(),
+    "clock": set(),
+    "frames": {"errors"},
+    "messages": {"errors", "frames"},
+    "headset": {"frames"},
+}
 OWNERS = {  # heavy packages, and the only files that may import them
     "pluggy": ("engine/twinguide/hookspecs.py", "engine/twinguide/registry.py", "engine/twinguide/doctor.py"),
     "zmq": ("engine/twinguide/bus/", "engine/twinguide/hub/", "engine/twinguide/hosting/"),
