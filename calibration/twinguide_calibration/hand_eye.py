@@ -16,14 +16,14 @@ import numpy as np
 from twinguide_calibration.hand_eye_fit import TURN_MORE, Final, Problem, iterate, refine
 from twinguide_calibration.hand_eye_result import HandEyeFit, gated, lengths_of, result_of, widened
 from twinguide_calibration.hand_eye_start import SCALE_FLOOR, length_ratio, park
-from twinguide_calibration.interpolation import interpolate_poses
+from twinguide_calibration.interpolation import halved, interpolate_poses
 from twinguide_calibration.lag_profile import SIGMAS_APART, repeated
 from twinguide_calibration.latency import checked_stream, pose_lags
-from twinguide_calibration.linear import invert, squared_lengths
+from twinguide_calibration.linear import invert, solve, squared_lengths
 from twinguide_calibration.parts import alike, in_motion, rows_told, same, two_groups
 from twinguide_calibration.poses import check_poses
 from twinguide_calibration.refused import CalibrationRefused
-from twinguide_calibration.rigid import Array, Ints, as_floats, difference, inverse, mean_transform
+from twinguide_calibration.rigid import Array, Bools, Ints, as_floats, difference, inverse, mean_transform
 from twinguide_calibration.similarity import is_other
 from twinguide_calibration.weights import serial_inflation
 
@@ -32,6 +32,7 @@ TAIL_WIDTHS = 3.0  # of the biweight: rejected pairs within are the noise's tail
 TAIL_MOST = 0.1  # of the pairs
 DISAGREE = 0.05  # two answers from the same pairs are so far apart so seldom, were they from pairs of their own
 FEW_ROUNDS, CLEARLY = 3, 0.2  # after which an answer is near its end (one step is, Le Cam 1956): the same beyond doubt
+NEGLIGIBLE = 0.01  # of a covariance: more is told
 MANY_STILL = 0.25  # of the pairs, of one pose: more hide the rest
 
 
@@ -104,9 +105,9 @@ def _solve(
         note = f"{(~moving).sum()} of {len(rows)} pairs in which nothing moved since the one before, left out"
         problem, rows, notes = problem.take(np.flatnonzero(moving)), rows[moving], (*notes, note)
     fit, final = _of_least_residual(problem, rows, n, offsets, notes)
-    fit = _widened(problem, fit, final)
+    fit = _between_samples(problem, _widened(problem, fit, final))
     inside = np.isin(rows, fit.rejected, invert=True)
-    _refuse_scale(problem.at(fit.offset_s)[0][inside], problem.b[inside], fit.z)
+    _refuse_scale(problem, fit, inside)
     groups = two_groups(final.whitened, final.jacobian, inside)
     if groups is not None:
         fit = _one_body(problem, fit, rows, groups, p95_max)
@@ -143,6 +144,30 @@ def _widened(problem: Problem, fit: HandEyeFit, final: Final) -> HandEyeFit:
         if not same(difference(other.z, fit.x), covariance, DISAGREE):
             fit = _away(fit, other.z, other.x, "with noise that is alike where b is measured from")
     return fit
+
+
+def _half(problem: Problem) -> tuple[Problem, float] | None:
+    """Return the problem with every other sample of a's stream, and its error as `halved`; None without a stream."""
+    if problem.times_a is None or problem.stream_a is None:
+        return None
+    rows, gain = halved(problem.times_a)
+    return replace(problem, times_a=problem.times_a[rows], stream_a=problem.stream_a[rows]), gain
+
+
+def _between_samples(problem: Problem, fit: HandEyeFit) -> HandEyeFit:
+    """Return the fit, widened by how far what is not seen between a's samples moves it: told by every other sample."""
+    half = _half(problem)
+    if half is None:
+        return fit
+    found = iterate(half[0], fit.x, fit.z, fit.offset_s)
+    if found is None:
+        return replace(fit, notes=(*fit.notes, "the motion is fast for a's samples: every other one tells no X and Z"))
+    apart = np.concatenate([difference(found[0], fit.x), difference(found[1], fit.z)]) / half[1]
+    if float(apart @ solve(fit.covariance, apart)) < NEGLIGIBLE * len(apart):
+        return fit
+    told = f"the motion is fast for a's samples; what lies between them moves X by {_far(apart[:6])}"
+    late = hypot(fit.offset_sigma_s, (found[2] - fit.offset_s) / half[1])
+    return replace(widened(fit, np.outer(apart, apart), told), offset_sigma_s=late)
 
 
 def _away(fit: HandEyeFit, x: Array, z: Array, told: str) -> HandEyeFit:
@@ -192,13 +217,23 @@ def _worse(one: Array, other: Array) -> bool:
     return mean > SIGMAS_APART * float(apart.std()) * sqrt(widened / len(apart))
 
 
-def _refuse_scale(a: Array, b: Array, z: Array) -> None:
-    ratio, sigma, freedom = length_ratio(a, b, z[:3, :3])
-    if is_other(ratio, sigma, freedom):
+def _refuse_scale(problem: Problem, fit: HandEyeFit, inside: Bools) -> None:
+    def told(of: Problem) -> tuple[float, float, float]:
+        return length_ratio(of.at(fit.offset_s)[0][inside], problem.b[inside], fit.z[:3, :3])
+
+    ratio, sigma, freedom = told(problem)
+    if not is_other(ratio, sigma, freedom):
+        return
+    half = _half(problem)
+    if half is not None and abs(told(half[0])[0] - ratio) > abs(ratio - 1.0):
         raise CalibrationRefused(
-            f"b's lengths are {1.0 / ratio:.4g} times a's (1 sigma {sigma / ratio**2:.1g})",
-            "One of the streams is told in another unit, or with another size of the board's squares or markers.",
+            "the motion is too fast for a's samples: every other one tells other lengths",
+            "Move more slowly, or record faster.",
         )
+    raise CalibrationRefused(
+        f"b's lengths are {1.0 / ratio:.4g} times a's (1 sigma {sigma / ratio**2:.1g})",
+        "One of the streams is told in another unit, or with another size of the board's squares or markers.",
+    )
 
 
 def _one_body(problem: Problem, fit: HandEyeFit, rows: Ints, groups: tuple[Ints, Ints], p95_max: float) -> HandEyeFit:

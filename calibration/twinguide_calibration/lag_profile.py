@@ -15,6 +15,7 @@ from twinguide_calibration.rigid import Array, Ints
 PROFILE = 8  # steps to either side of the least misfit
 LEAST_EXPLAINED = 0.5  # of b's motion: two streams of one motion share nearly all, of two motions next to nothing
 SIGMAS_APART = 4.0  # standard errors of a difference that chance does not make
+QUARTIC = 0.2  # of a motion's angle: over as much to either side a quartic tells a profile to a thousandth of its rise
 RIPPLE = 0.1  # of a frame: by as much interpolation between samples moves a profile's minimum
 AS_WELL = 4.0  # times the squares that the best lag leaves: another that leaves less fits as well
 
@@ -57,6 +58,8 @@ def profile_minimum(lags: Array, misfit: Array, freedom: float, near: int | None
     quartic = np.polynomial.Polynomial.fit((lags[around] - lags[best]) / reach, misfit[around], 4)
     places = np.linspace(-2.0 / PROFILE, 2.0 / PROFILE, 401)
     place = float(places[int(np.argmin(quartic(places)))])
+    slope, bend = (float(quartic.deriv(order)(place)) for order in (1, 2))
+    place -= float(np.clip(slope / bend, -0.01, 0.01)) if bend > 0.0 else 0.0
     curvature = max(float(quartic.deriv(2)(place)) / (2.0 * reach**2), 1e-12)
     least = max(float(quartic(place)), float(misfit[best]))
     return float(lags[best]) + place * reach, float(np.sqrt(least / freedom / curvature))
@@ -101,8 +104,26 @@ def lag_fits(
 ) -> list[LagFit]:
     """Return the best lag's fit, then those of other lags that explain a repeated motion as well."""
     minima = _minima(found.lags, found.profiles[0], losses, free)
+    minima[0] = _narrowed(*minima[0], found, losses, free)
     fits = [LagFit(lag, sigma, residual, found.explained, notes) for lag, sigma in minima]
     return [_steady(fits[0], found, len(fits) > 1, free, *spans_s), *fits[1:]]
+
+
+def _narrowed(
+    lag: float, sigma: float, found: Profiles, losses: Callable[[float], Array], free: float
+) -> tuple[float, float]:
+    """Return a minimum anew over so little of its profile that a quartic tells it, where the motion is fast.
+
+    A motion of angular frequency w and variance v leaves `v (w lag)^2` at small lags.
+    """
+    step, row, misfit = float(found.lags[1] - found.lags[0]), found.best, found.profiles[0]
+    bend = float(misfit[row + 1] - 2.0 * misfit[row] + misfit[row - 1]) / (2.0 * step**2)
+    variance = float(misfit[row]) / max(1.0 - found.explained, 1e-12)
+    narrow = QUARTIC / PROFILE * float(np.sqrt(variance / max(bend, 1e-300)))
+    if not narrow < step:
+        return lag, sigma
+    lags = lag + narrow * np.arange(-PROFILE, PROFILE + 1)
+    return profile_minimum(lags, np.array([_known_mean(losses(at)) for at in lags.tolist()]), free, PROFILE)
 
 
 def _known_mean(losses: Array) -> float:
@@ -110,7 +131,7 @@ def _known_mean(losses: Array) -> float:
     return float(known.mean()) if len(known) else inf
 
 
-def _minima(lags: Array, misfit: Array, losses: Callable[[float], Array], free: float) -> Sequence[tuple[float, float]]:
+def _minima(lags: Array, misfit: Array, losses: Callable[[float], Array], free: float) -> list[tuple[float, float]]:
     """Return the lag of least misfit (m,) with its sigma, and those of other minima that fit as well, best first."""
     rows = np.flatnonzero((misfit[1:-1] < misfit[:-2]) & (misfit[1:-1] <= misfit[2:])) + 1
     slope, bend = misfit[rows + 1] - misfit[rows - 1], misfit[rows + 1] - 2.0 * misfit[rows] + misfit[rows - 1]
