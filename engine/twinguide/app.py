@@ -139,7 +139,9 @@ def compose_loop(run: Run, case: Case, stack: ExitStack, *, draw: bool, hands: H
     draw_every = (scenario.loop.draw_every_before, scenario.loop.draw_every) if virtual else (1, 1)
     renderer = _renderer(headset, case, stack)
     footage = _footage(run, headset, session, draw_every[1], stack) if renderer else None
-    guarded = partial(_guarded, session, BreakOff(LOCKSTEP_HUNG_S if virtual else HUNG_S))
+    break_off = BreakOff(LOCKSTEP_HUNG_S if virtual else HUNG_S)
+    stack.callback(break_off.close)
+    guarded = partial(_guarded, session, break_off)
     drawable = partial(mark_fault, known={"target", *case.structures, *scenario.tools})
     return Loop(
         headset=headset,

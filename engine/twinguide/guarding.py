@@ -26,10 +26,11 @@ class BreakOff:
     """A context that raises TimeoutError in what takes longer than `seconds`, again and again.
 
     One for all calls of a process, for it has one alarm, which is set every so often and not in every frame: setting it
-    costs some 50 us. Signals are the main thread's; code that never returns to Python cannot be broken off.
+    costs some 50 us. Signals are the main thread's; code that never returns to Python cannot be broken off. To be
+    closed: an alarm that is still set ends a process that no longer runs Python.
     """
 
-    def __init__(self, seconds: float = HUNG_S) -> None:
+    def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._since = inf  # [s], when the call in progress began
         self._set = -inf  # [s], when the alarm was
@@ -50,8 +51,13 @@ class BreakOff:
     def _alarm(self, *_: object) -> None:
         if time.monotonic() - self._since >= self.seconds:
             raise TimeoutError(str(self))
-        self._set = -inf
-        signal.setitimer(signal.ITIMER_REAL, 0.0)  # nothing is called any more
+        self.close()  # nothing is called any more
+
+    def close(self) -> None:
+        """Take the alarm back; the next call sets it again."""
+        if self._set > -inf:
+            self._set = -inf
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
 
 
 class Guarded(Generic[T]):
@@ -66,9 +72,9 @@ class Guarded(Generic[T]):
         tell: Callable[[str], None] = lambda reason: None,
         break_off: BreakOff | None = None,
     ) -> None:
-        """Guard `call`; `flaw` checks each item, `tell` hears of the part's withdrawal, `break_off` is shared."""
+        """Guard `call`; `flaw` checks each item, `tell` hears of the part's withdrawal, `break_off` ends what hangs."""
         self.name, self._call, self._budget_ms, self._flaw, self._tell = name, call, budget_ms, flaw, tell
-        self._break_off = break_off or BreakOff()
+        self._break_off = break_off or BreakOff(inf)
         self.withdrawn = ""  # why
         self._slow = 0.0  # share of the recent frames over budget
 

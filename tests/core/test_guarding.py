@@ -1,3 +1,4 @@
+import signal
 import time
 from itertools import repeat
 
@@ -63,9 +64,23 @@ def test_a_part_that_hangs_in_the_frame_is_broken_off_and_withdrawn(swallowed):
             time.sleep(60)
         return []
 
-    guarded = Guarded("hang", hang, 1.0, break_off=BreakOff(0.05))
+    break_off = BreakOff(0.05)
+    guarded = Guarded("hang", hang, 1.0, break_off=break_off)
     assert guarded(None) == []
     assert guarded.withdrawn.endswith("no answer within 0.05 s")
+    break_off.close()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_an_alarm_is_taken_back_where_nothing_is_called_any_more():
+    guarded = Guarded("quick", lambda twin: [], 1.0, break_off=BreakOff(0.05))
+    assert guarded(None) == []
+    assert signal.getitimer(signal.ITIMER_REAL)[0] > 0.0
+    time.sleep(0.2)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert guarded(None) == []
+    assert not guarded.withdrawn
+    time.sleep(0.2)  # the alarm that this call has set
 
 
 def test_a_part_that_would_end_the_program_is_withdrawn():
