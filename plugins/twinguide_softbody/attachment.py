@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from twinguide.errors import CaseError
 
+from .arrays import MOST_WIDE, Arrays
 from .body import Array, Springs, stacked
 from .layout import Layout
-from .machine import MOST_WIDE, Arrays
 
 NARROW = 16  # nodes: a spring over more would fill the matrix
 

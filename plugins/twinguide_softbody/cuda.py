@@ -21,9 +21,9 @@ from twinguide.compute import array_module
 from twinguide.errors import PluginError
 
 from . import backends, native
+from .arrays import MOST_WIDE, Arrays, Host, Memory, System
 from .body import Array
 from .layout import Layout
-from .machine import MOST_WIDE, Arrays, Host, Memory, System
 
 _log = logging.getLogger(__name__)
 THREADS = 64  # to a block: most kernels hold a few dozen registers, and small bodies should still fill the device

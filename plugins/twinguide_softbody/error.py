@@ -20,7 +20,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from . import native
-from .machine import aligned
+from .arrays import aligned
 from .response import Columns
 
 Array = NDArray[np.float64]

@@ -9,9 +9,9 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from . import jit_elements, jit_krylov
+from .arrays import Arrays
 from .body import Array, points
 from .layout import Layout
-from .machine import Arrays
 
 
 class Jit:

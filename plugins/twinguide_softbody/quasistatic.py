@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from twinguide.errors import CaseError
 
+from .arrays import MATERIALS
 from .attachment import Attachment, difference, on_lattice
 from .backends import Backend, machine_for, newton_on
 from .body import Array, Body, Springs, stiffness_of
 from .layout import Layout, layout
-from .machine import MATERIALS, Machine, default_threads
+from .machine import Machine, default_threads
 from .newton import Tally
 
 Material = Literal["neo_hookean", "corotational", "linear"]

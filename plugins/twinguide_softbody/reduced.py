@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from twinguide.errors import CaseError
 
 from . import native
+from .arrays import aligned
 from .body import Array, Body, Springs, points
 from .layout import Layout, layout, pairs
-from .machine import aligned
 from .mesh import FACES
 from .quasistatic import Solved, Solver
 from .reduction import Drive, Reduction, own_stiffness, reduction, settled

@@ -11,11 +11,12 @@ import scipy.sparse as sp
 
 from twinguide.errors import PluginError
 from twinguide_softbody import cuda, native, quasistatic
+from twinguide_softbody.arrays import Host
 from twinguide_softbody.attachment import Attachment
 from twinguide_softbody.body import Body, Springs, joined
 from twinguide_softbody.cuda import LAST, ROWS, SCALARS, Cuda, Shim
 from twinguide_softbody.layout import layout
-from twinguide_softbody.machine import Host, Native
+from twinguide_softbody.machine import Native
 from twinguide_softbody.mesh import block
 from twinguide_softbody.newton import LEAST_J, Balance, Newton, better, floor
 from twinguide_softbody.precondition import EVERY

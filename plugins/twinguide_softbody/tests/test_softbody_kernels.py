@@ -9,12 +9,13 @@ import scipy.sparse as sp
 
 from twinguide.errors import CaseError
 from twinguide_softbody import native
+from twinguide_softbody.arrays import MATERIALS
 from twinguide_softbody.attachment import Attachment, difference
 from twinguide_softbody.body import Body, Springs, joined
 from twinguide_softbody.cuda import Cuda, Shim
 from twinguide_softbody.jit import Jit
 from twinguide_softbody.layout import layout
-from twinguide_softbody.machine import MATERIALS, Native
+from twinguide_softbody.machine import Native
 from twinguide_softbody.mesh import block, quadratic
 from twinguide_softbody.newton import Newton
 from twinguide_softbody.precondition import DELAY, EVERY, Coarse

@@ -6,8 +6,8 @@ import scipy.sparse as sp
 
 from twinguide.errors import CaseError
 from twinguide_softbody import jit_elements, native
+from twinguide_softbody.arrays import MATERIALS
 from twinguide_softbody.body import Body, Springs, joined
-from twinguide_softbody.machine import MATERIALS
 from twinguide_softbody.mesh import block, quadratic
 from twinguide_softbody.newton import Newton
 from twinguide_softbody.quasistatic import Solver
