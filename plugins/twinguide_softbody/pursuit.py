@@ -53,7 +53,7 @@ class Pursuit:
             self._under_way, self._leap = True, max(self._leap / 2, LEAST_LEAP_M)
             return solved, f"a volume ratio of {solved.smallest_j:.2f}"
         if not reached:
-            return solved, f"{1e3 * _farthest(drive, self._at):.0f} mm behind what drives it"
+            return solved, f"{1e3 * _farthest(drive, self._at):.1f} mm behind what drives it"
         self._under_way, self._leap = not solved.converged and taken == self._most, LEAP_M
         return solved, ""
 
