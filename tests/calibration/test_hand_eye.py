@@ -290,6 +290,15 @@ def test_lengths_of_another_unit_or_board_are_refused_with_their_ratio(ratio):
         assert float(refused.value.reason.split()[3]) == pytest.approx(ratio, rel=2e-3)  # ten sigma
 
 
+def test_five_poses_tell_lengths_of_another_board_from_sound_ones():
+    for seed in range(12):
+        a, b, _, _ = poses(seed, n=5)
+        solve_hand_eye(a, b)
+        b[:, :3, 3] *= 1.05
+        with pytest.raises(CalibrationRefused, match=r"lengths are 1\.0[45]"):
+            solve_hand_eye(a, b)
+
+
 @pytest.mark.parametrize("wander_m", [0.0, 1e-3])
 def test_a_body_that_turns_about_a_point_is_not_taken_for_one_of_another_unit(wander_m):
     for seed in range(15):
