@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial, reduce
-from math import dist
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,6 +19,7 @@ from twinguide.errors import PluginError, RecordingError, TwinGuideError
 
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # end a run; the first is Ctrl-C
 REPEATS = 5  # of them that are ignored while the session is written
+LONG = 200  # characters of either end of what the system tells
 PHASES = ("end-expiration", "end-inspiration", "free-breathing", "unknown")
 PATH = click.Path(path_type=Path)
 PLUGIN_FILES = click.option(
@@ -32,11 +32,15 @@ class Main(click.Group):
     """The program: its own commands, and those that plugins bring, imported only when asked for."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
-        """Run, and end with one clear line and exit status 1 where TwinGuide refuses something."""
+        """Run, and end with one clear line and exit status 1 where TwinGuide or the system refuses something."""
         try:
             return super().invoke(ctx)
-        except TwinGuideError as error:
-            click.echo(f"{type(error).__name__}: {error}", err=True)
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):  # click ends by them
+            raise
+        except (TwinGuideError, OSError, ValueError, RuntimeError) as error:
+            if sys.flags.dev_mode and not isinstance(error, TwinGuideError):
+                raise
+            click.echo(f"{type(error).__name__}: {_told(error, f'twinguide {ctx.invoked_subcommand}')}", err=True)
             ctx.exit(1)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -60,6 +64,17 @@ class Main(click.Group):
             anything = {"ignore_unknown_options": True, "allow_extra_args": True}
             again = partial(_brought, cmd_name, make)
             return click.Command(cmd_name, anything, again, short_help=f"Broken: {error}")
+
+
+def _told(error: Exception, where: str) -> str:
+    if isinstance(error, TwinGuideError):
+        return str(error)
+    got = str(error) if len(str(error)) <= 2 * LONG else f"{str(error)[:LONG]} ... {str(error)[-LONG:]}"
+    return str(TwinGuideError(
+        "files and values that can be used", got, where,
+        "Check the paths given, and the folder that it is called in. Or it is a fault of TwinGuide or a plugin: "
+        "with PYTHONDEVMODE=1 in the environment, a traceback tells where.",
+    ))  # fmt: skip
 
 
 def _brought(name: str, make: str) -> click.Command:
@@ -157,13 +172,14 @@ def case_import(source: Path, out: Path, plugins: tuple[Path, ...], **given: Any
 def case_show(folder: Path, stills: Path | None) -> None:
     """Print a case as a table and draw it."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from twinguide.case import Case
     from twinguide.render.stills import draw_stills
 
     loaded = Case.load(folder)
-    table = Table("structure", "role", "risk", "margin mm", "tolerance mm", "vertices", title=loaded.title)
+    others = [Column(key, overflow="fold") for key in ("role", "risk", "margin mm", "tolerance mm", "vertices")]
+    table = Table(Column("structure", no_wrap=True), *others, title=loaded.title, box=None, padding=(0, 1, 0, 0))
     for name, s in loaded.structures.items():
         count = str(len(loaded.surface(name).vertices))
         table.add_row(name, s.role, s.risk, f"{s.margin_m * 1e3:g}", f"{s.tolerance_m * 1e3:g}", count)
@@ -176,7 +192,7 @@ def case_show(folder: Path, stills: Path | None) -> None:
     click.echo(f"breathing phase: {loaded.breathing_phase}; units {loaded.source_units}, axes {loaded.source_axes}")
     click.echo(f"body: {loaded.body_note}")
     click.echo(f"missing: {', '.join(loaded.missing) or 'nothing'}")
-    click.echo(f"plan: {1e3 * dist(plan.entry, plan.target):.0f} mm to {plan.target_structure}; {plan.note}")
+    click.echo(f"plan: {1e3 * plan.length_m:.0f} mm to {plan.target_structure}; {plan.note}")
     for path in draw_stills(loaded, stills or folder / "stills"):
         click.echo(f"drew {path}")
 

@@ -1,6 +1,8 @@
 """The README's demo, as a newcomer runs it: from the command line, every part in its own process, with pictures."""
 
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import time
 import pytest
 
 SMALL = ["--set", "headset.width=192", "--set", "headset.height=192", "--draw-every", "30"]
+LONG = "x" * 5000  # longer than any system takes a name
 LEFT = ("session.mcap", "stereo.webm", "summary.json", "timing.json", "report.html", "case/case.toml")
 
 
@@ -82,6 +85,7 @@ def test_the_summary_has_the_figures_of_a_healthy_run(demos):
     assert summary["target_error_mm"]["mean"] < 2.5  # two seconds of one registration; the study over seeds is narrower
     assert summary["marked_fraction"] <= 0.02
     assert summary["plugins"]["tracker"]["placement"] == "process"
+    assert (summary["ended"]["reason"], summary["ended"]["early"]) == ("2 s of guidance", False)
 
 
 def test_a_report_is_rebuilt_from_the_recording_alone(demos):
@@ -134,7 +138,9 @@ def test_ctrl_c_an_end_that_is_asked_for_and_a_closed_terminal_leave_a_valid_fol
         assert run.returncode == 0, rest
         assert "interrupted" in rest
     assert (out / "report.html").exists()
-    assert json.loads((out / "summary.json").read_text())["frames_all_steps"] > 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["frames_all_steps"] > 0
+    assert summary["ended"] == {"reason": "interrupted", "guided_s": 0.0, "asked_s": 40.0, "early": True}
     printed = (out / "logs" / "loop.log").read_text()
     assert "a word of its own\n" in printed
     assert "twinguide.part.talks WARNING and another\n" in printed
@@ -150,13 +156,41 @@ def test_ctrl_c_an_end_that_is_asked_for_and_a_closed_terminal_leave_a_valid_fol
         (["report", "/nonexistent"], "nonexistent"),
         (["case", "show", "/nonexistent"], "nonexistent"),
         (["demo", "--plugin", "/nonexistent.py"], "nonexistent"),
+        (["report", LONG], "File name too long"),
+        (["case", "show", LONG], "File name too long"),
+        (["demo", "--set", f"case='{LONG}'"], "File name too long"),
+        (["demo", "--set", 'case="a\\u0000b"'], "null byte"),
+        (["demo", "--out", "round"], "round"),
     ],
 )
 def test_bad_input_ends_with_one_clear_line_and_status_1(tmp_path, arguments, says):
+    (tmp_path / "round").symlink_to("round")
     done = twinguide(*arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+    assert len(done.stderr) < 1000
+
+
+def test_what_the_system_refuses_is_told_with_how_to_see_where():
+    refused = twinguide("report", LONG).stderr
+    assert refused.startswith("OSError: wanted ")
+    assert "in twinguide report. " in refused
+    key, value = re.search(r"(\w+)=(1) in the environment", refused).groups()
+    assert "Traceback" in twinguide("report", LONG, env={**os.environ, key: value}).stderr
+
+
+def test_a_folder_that_the_locale_cannot_name_is_told_with_a_remedy(demo_case, tmp_path):
+    latin = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = twinguide("demo", "--set", f"case={demo_case.folder}", "--out", "\xfc", cwd=tmp_path, env=os.environ | latin)
+    assert "wanted paths and words that are UTF-8" in done.stderr
+    assert "set LC_ALL=C.UTF-8" in done.stderr
+
+
+def test_a_narrow_terminal_tells_structures_apart(demo_case, tmp_path):
+    arguments = ["case", "show", demo_case.folder, "--stills", tmp_path]
+    told = twinguide(*arguments, env={**os.environ, "COLUMNS": "40"}).stdout
+    assert set(demo_case.structures) <= set(told.split())
 
 
 def test_an_output_folder_with_other_things_in_it_is_left_alone(tmp_path):

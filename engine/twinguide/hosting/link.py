@@ -32,6 +32,11 @@ class HubLink:
     """Start a process of the hub and keep what leads to it; `connect` once it is `up`."""
 
     def __init__(self, plan: RunPlan, folder: Path, generation: int) -> None:
+        try:
+            spec = msgspec.json.encode(HubSpec(plan, str(folder), generation))
+        except UnicodeEncodeError as error:
+            what = "paths and words that are UTF-8"
+            raise BusError(what, str(error), next_step="Rename the folder, or set LC_ALL=C.UTF-8.") from error
         self._sockets = folder / f"hub-{generation}"
         self._virtual = plan.virtual
         self._log = logs_folder(plan, folder) / "hub.log"
@@ -44,9 +49,8 @@ class HubLink:
                 env=clean_environment(), start_new_session=True,
             )  # fmt: skip
         self._pidfd = os.pidfd_open(self._process.pid)
-        spec = HubSpec(plan, str(folder), generation)
         with contextlib.suppress(BrokenPipeError):  # it has died already: `up` says why
-            self._stdin.write(msgspec.json.encode(spec) + b"\n")
+            self._stdin.write(spec + b"\n")
             self._stdin.flush()
         self._keys: dict[str, str] = {}
         self._client: BusClient | None = None
