@@ -10,7 +10,7 @@ import numpy as np
 
 from twinguide_calibration.clock import MOST_DRIFT
 from twinguide_calibration.refused import CalibrationRefused
-from twinguide_calibration.rigid import Array, Ints
+from twinguide_calibration.rigid import Array, Ints, as_floats
 
 PROFILE = 8  # steps to either side of the least misfit
 LEAST_EXPLAINED = 0.5  # of b's motion: two streams of one motion share nearly all, of two motions next to nothing
@@ -122,7 +122,7 @@ def _narrowed(
     narrow = QUARTIC / PROFILE * float(np.sqrt(variance / max(bend, 1e-300)))
     if not narrow < step:
         return lag, sigma
-    lags = lag + narrow * np.arange(-PROFILE, PROFILE + 1)
+    lags = as_floats(lag + narrow * np.arange(-PROFILE, PROFILE + 1))
     return profile_minimum(lags, np.array([_known_mean(losses(at)) for at in lags.tolist()]), free, PROFILE)
 
 
