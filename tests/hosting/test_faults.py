@@ -82,7 +82,7 @@ def test_a_part_that_logs_without_end_does_not_fill_the_disk(runs, until):
 
 def test_what_a_part_sends_beyond_all_measure_is_refused_and_the_others_lose_nothing(runs, until):
     session = runs(["heart", "heart2"], plugin=FAULTY, clock="real", options={"heart": {"fault": "flood"}})
-    until(lambda: any("more than 2000 messages of heart in a second" in r.reason for r in session.refusals), session)
+    until(lambda: any("more than 5000 messages of heart in a second" in r.reason for r in session.refusals), session)
     counts: list[int] = []
 
     def heard() -> bool:

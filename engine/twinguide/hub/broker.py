@@ -27,7 +27,7 @@ from twinguide.errors import BusError
 from twinguide.messages import Message, Refusal
 
 BATCH = 256  # packets forwarded before the other sockets are looked at
-MOST_HZ = 2000  # packets of one publisher in real time, beyond any device's: the loop and the recorder read them all
+MOST_HZ = 5000  # packets of one publisher in real time, beyond any device's: the loop and the recorder read them all
 BIND_S = 1.0  # an address is still taken for a moment after its owner closed it
 
 
