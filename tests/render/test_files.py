@@ -1,6 +1,7 @@
 """What is left on disk: a video that plays, the same bytes for the same pictures, and stills of a case."""
 
 import hashlib
+import resource
 import threading
 import time
 from dataclasses import replace
@@ -14,6 +15,7 @@ from PIL import Image
 from twinguide.errors import RecordingError
 from twinguide.footage import Footage
 from twinguide.render.pictures import picture_hash
+from twinguide.case import Landmark
 from twinguide.render.stills import directions, draw_stills, look
 from twinguide.render.video import VideoWriter
 
@@ -79,12 +81,13 @@ def test_a_video_that_cannot_be_written_says_where(tmp_path):
 
 @pytest.fixture
 def case(surfaces):
-    """What stills read of a case: surfaces, their roles and colours, and a plan."""
+    """What stills read of a case: surfaces, their roles and colours, landmarks, and a plan."""
     return SimpleNamespace(
         title="A patient of spheres",
         organ="liver",
         structures={n: SimpleNamespace(colour=s.colour, role=s.role) for n, s in surfaces.items()},
         surface=lambda name: surfaces[name],
+        landmarks={},
         plan=SimpleNamespace(entry=np.array([-0.06, -0.12, 0.0]), target=np.array([0.02, 0.0, 0.01])),
     )
 
@@ -96,6 +99,22 @@ def test_stills_show_a_case_from_four_sides(ctx, case, tmp_path):
     shown = [np.asarray(Image.open(path)) for path in paths]
     assert all((one.max(axis=2) > 60).mean() > 0.02 for one in shown)
     assert len({one.tobytes() for one in shown}) == 4
+
+
+def test_stills_name_the_landmarks_where_they_are(ctx, case, tmp_path):
+    def front():
+        return np.asarray(Image.open(draw_stills(case, tmp_path)[0])).astype(int)
+
+    case.landmarks = {"F1": Landmark("F1", np.array([0.03, -0.03, 0.02]), "fiducial")}
+    with_landmark = front()
+    case.landmarks = {}
+    changed = np.argwhere(np.abs(front() - with_landmark).max(axis=2) > 60)
+    ctx.__enter__()
+    seen = directions(case)["anterior"].inverse().apply(np.array([0.03, -0.03, 0.02]))
+    x, y = (500 / np.tan(0.42) * seen[:2] / -seen[2]).tolist()
+    wanted = [500 - y, 1820 / 2 + x - (420 if changed[:, 1].mean() < 910 - 210 + x else 0)]
+    assert changed.mean(axis=0) == pytest.approx(wanted, abs=12.0)  # its name is not symmetric
+    assert len(changed) > 100
 
 
 def test_stills_have_the_whole_panel_on_either_side(ctx, case, tmp_path):
@@ -161,6 +180,24 @@ def test_a_fault_of_any_kind_ends_the_pictures_and_is_told(scene_of, tmp_path, t
     closing.join(20.0)
     assert not closing.is_alive()
     assert footage.fault == "no more pictures are kept: division by zero"
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_a_disk_that_takes_no_more_video_is_told_once_in_one_line(scene_of, tmp_path, threaded, caplog):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400, limits[1]))  # less than the head of a WebM file
+    try:
+        footage = Footage(tmp_path, (64, 64), lambda: 30.0, threaded=threaded)
+        for _ in range(20):
+            footage.keep(scene_of())
+            time.sleep(0.001 * threaded)
+        footage.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    logged = [record for record in caplog.records if record.name == "twinguide.footage"]
+    assert [record.getMessage() for record in logged] == [footage.fault]
+    assert "stereo.webm" in footage.fault
+    assert logged[0].exc_info is None
 
 
 @pytest.mark.parametrize("threaded", [False, True])

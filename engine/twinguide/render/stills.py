@@ -1,4 +1,4 @@
-"""Stills of a case by itself: from the front, the right, above, and along the planned path."""
+"""Stills of a case by itself, with its landmarks: from the front, the right, above, and along the planned path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from twinguide.render.context import create_context
 from twinguide.render.meshes import surfaces_of
 from twinguide.render.pictures import Pixels, read_pixels, save_png
 from twinguide.render.pipeline import Renderer
-from twinguide.scene import PanelRow, Point, Scene, Status, StructureView, TwinView
+from twinguide.scene import Label, Mark, PanelRow, Point, Ring, Scene, Status, StructureView, TwinView
 from twinguide.wording import text
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 1820, 1000  # [px]: wide, so that the panel finds room beside the patient, who is in the middle
 CUT = 420  # [px] of the width that are not kept, on the side where there is no panel
 HALF_FOV = 0.42  # [rad], up and down
+LANDMARK_M = 0.007  # radius of the ring about a landmark's name
+LANDMARK_COLOUR = (1.0, 0.85, 0.35)
 FILLS = 0.96  # part of the picture's height, and of the width beside the panel, that the patient takes at most
 
 
@@ -50,7 +52,8 @@ def draw_stills(case: Case, folder: Path) -> list[Path]:
 def directions(case: Case) -> dict[str, Transform]:
     """Return the wearer's places, each stage_from_headset, by name; the stage is the case's image frame (LPS)."""
     surfaces = [case.surface(name).vertices for name in case.structures]
-    shown = np.concatenate([*surfaces, [case.plan.entry, case.plan.target]])
+    landmarks = [landmark.position for landmark in case.landmarks.values()]
+    shown = np.concatenate([*surfaces, [case.plan.entry, case.plan.target, *landmarks]])
     left, posterior, superior = np.eye(3)
     inwards = case.plan.target - case.plan.entry
     from_entry = -inwards / np.linalg.norm(inwards)
@@ -82,7 +85,7 @@ def look(at: Array, place: Array, up: Array, distance: float) -> Transform:
     return Transform.of("stage", "headset", rotation, at + distance * place)
 
 
-def case_scene(case: Case, title: str) -> Scene:
+def case_scene(case: Case, title: str, marks: tuple[Mark, ...] = ()) -> Scene:
     """Return a scene of a case by itself: nothing moves, nothing is uncertain, no tool is there."""
     still = Status("valid")
     twin = TwinView(
@@ -106,13 +109,26 @@ def case_scene(case: Case, title: str) -> Scene:
         ("normal", title),
         ("normal", text("path_length", value_mm=depth_mm)),
     )
-    return Scene(twin, (), (), rows, frame=0)
+    return Scene(twin, (), marks, rows, frame=0)
+
+
+def landmark_marks(case: Case, head: Transform) -> tuple[Mark, ...]:
+    """Return a ring about the name of each landmark, both facing the wearer."""
+    return tuple(
+        mark
+        for landmark in case.landmarks.values()
+        for mark in (
+            Ring(landmark.position, head.rotation[:, 2], LANDMARK_M, LANDMARK_COLOUR),
+            Label(landmark.position, landmark.name, LANDMARK_COLOUR),
+        )
+    )
 
 
 def _draw(renderer: Renderer, framebuffer: moderngl.Framebuffer, case: Case, name: str, head: Transform) -> Pixels:
     eye = head @ Transform.of("headset", "eye")
     aside = float(np.arctan(np.tan(HALF_FOV) * WIDTH / HEIGHT))
     view = View(eye, (-aside, aside, HALF_FOV, -HALF_FOV), WIDTH, HEIGHT)
-    renderer.draw(case_scene(case, text(f"from_{name}")), view, framebuffer, "opaque", head=head)
+    scene = case_scene(case, text(f"from_{name}"), landmark_marks(case, head))
+    renderer.draw(scene, view, framebuffer, "opaque", head=head)
     kept = slice(CUT, None) if renderer.panel_side == "right" else slice(0, -CUT)
     return read_pixels(framebuffer)[:, kept]
