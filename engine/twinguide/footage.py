@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide.clock import MS, SECOND
+from twinguide.errors import TwinGuideError
 from twinguide.messages import Picture
 from twinguide.render.pictures import picture_hash, read_pixels, save_png
 from twinguide.render.video import VideoWriter
@@ -105,8 +106,13 @@ class Footage:
                 save_png(pair, self._stills / still)
                 self._written.append(Picture(t_ns=t_ns, name=still, sha256=picture_hash(pair)))
         except Exception as error:  # whatever it was: the thread must live to be joined
-            log.exception("a frame could not be kept")
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Keep and log the first failure; a bug is told with its traceback, what the disk refuses in one line."""
+        if not self.fault:
             self.fault = f"{END}: {error or type(error).__name__}"
+            log.error("%s", self.fault, exc_info=None if isinstance(error, (OSError, TwinGuideError)) else error)
 
     def close(self) -> list[Picture]:
         """Finish the video; return the stills written last, and in virtual time a video's digest as one more."""
@@ -117,8 +123,7 @@ class Footage:
             if self._video:
                 self._video.close()
         except Exception as error:  # whatever it was: the run's report is still to be written
-            log.exception("the video could not be finished")
-            self.fault = self.fault or f"{END}: {error or type(error).__name__}"
+            self._fail(error)
         told = self._told()
         if self._video and not self._queue:
             told.append(Picture(name=self._path.name, sha256=self.digest.hexdigest()))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from mcap.data_stream import RecordBuilder
-from mcap.records import DataEnd, Footer
+from mcap.records import DataEnd, Footer, Metadata
 from mcap.writer import MCAP0_MAGIC, CompressionType, Writer
 from numpy.typing import NDArray
 
@@ -30,6 +30,7 @@ SYNC_S = 0.25  # at most this much is lost to a kill -9 or a power cut
 CHUNK_BYTES = 64 * 1024
 RESERVE_BYTES = 4 * 1024 * 1024  # freed when the disk is full: room for the recording's end, summary and report
 RUN_METADATA = "twinguide.run"
+BROKEN_OFF = "recording_broken_off"  # of the run's metadata: why its recording could not go on
 NO_SCHEMA = 0  # as MCAP has it
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -149,7 +150,7 @@ class Recorder:
             return False  # a time that no file can hold costs its message, not the recording
         except OSError as error:
             what = "disk full" if error.errno in FULL else "cannot write"
-            self.failed = f"{what}: {error.strerror or error} ({self.path.name})"
+            self.failed = f"{what}, nothing more is recorded: {error.strerror or error} ({self.path.name})"
             self._end()
             return False
         return True
@@ -161,7 +162,7 @@ class Recorder:
         if self._reserve is not None:
             self._reserve.unlink(missing_ok=True)
         if self.failed:
-            self._file.end_early()
+            self._file.end_early({BROKEN_OFF: json.dumps(self.failed)})
         self._file.close()
 
 
@@ -193,9 +194,13 @@ class _WholeRecords:
     def sync(self) -> None:
         os.fsync(self._file.fileno())
 
-    def end_early(self) -> None:
-        """Write an end without an index, so that any MCAP reader takes the file; where even that fails, `read` can."""
+    def end_early(self, why: dict[str, str]) -> None:
+        """Write metadata and an end without an index, so that any MCAP reader takes the file.
+
+        Where even that fails, `read` takes it.
+        """
         builder = RecordBuilder()
+        Metadata(RUN_METADATA, why).write(builder)
         DataEnd(0).write(builder)
         Footer(summary_start=0, summary_offset_start=0, summary_crc=0).write(builder)
         try:

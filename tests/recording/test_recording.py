@@ -22,7 +22,7 @@ from twinguide.clock import MS
 from twinguide.errors import RecordingError
 from twinguide.messages import Ack, Array, BulkRef, Gate, Message
 from twinguide.playback import Recording, read
-from twinguide.recording import BulkCopy, Recorder, segments
+from twinguide.recording import BROKEN_OFF, BulkCopy, Recorder, segments
 
 CATALOGUE = Catalogue()
 GATE, ACK = "twinguide.gate/1", "twinguide.ack/1"
@@ -272,6 +272,7 @@ def check_full(folder: Path, recorder: Recorder, tried: int) -> None:
     assert back
     assert [r.seq for r in back] == list(range(len(back)))
     assert recording.damage == []  # the file ends on a whole record
+    assert recording.metadata == {BROKEN_OFF: recorder.failed}  # and says why it breaks off
     assert not (folder / ".reserve").exists()
 
 

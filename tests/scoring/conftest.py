@@ -17,6 +17,7 @@ from twinguide.messages import (
     PartState,
     PoseWire,
     Registration,
+    RunEnd,
     Shown,
     StructureRecord,
     Training,
@@ -65,6 +66,9 @@ class Spec:
     stage_us: int = 0
     head_sways: bool = True
     headset: str = "simulated"
+    mode: str = "guide"
+    asked_s: float = 1.0
+    ended: str = "as asked"  # nothing: the recording breaks off
 
 
 def breathing(t_s: float) -> np.ndarray:
@@ -211,6 +215,8 @@ def messages_of(spec: Spec):
         shown = shown_at(spec, frame, frame / 90, rng)
         if frame not in skipped and frame % spec.every == 0:
             yield "loop", "v1/stream/loop/shown", shown.t_ns - 30 * MS, shown
+    if spec.ended:
+        yield "loop", "v1/state/loop/end", round(spec.seconds * SECOND), RunEnd(reason=spec.ended)
     if np.isfinite(spec.needle_laid_down):
         at = round(spec.needle_laid_down * SECOND)
         yield "operator", "v1/stream/operator/act", at, Act(t_ns=at, kind="withdraw", of="needle")
@@ -245,6 +251,8 @@ def write(folder, spec: Spec, *, shuffle: int = 0, close: bool = True):
             "title": "Made up",
             "clock": "virtual",
             "headset": spec.headset,
+            "mode": spec.mode,
+            "seconds": spec.asked_s,
             "plugins": {"puncture": {"placement": "inside", "plugin": "twinguide_puncture"}},
         }
     )

@@ -15,8 +15,9 @@ from PIL import Image
 from twinguide.bus.catalogue import Catalogue, Header, tag_of
 from twinguide.errors import RecordingError
 from twinguide.messages import PartState, Refusal
-from twinguide.recording import Recorder
+from twinguide.recording import BROKEN_OFF, Recorder
 from twinguide.report import build_report, page, plots
+from twinguide.scoring.evidence import load
 
 SECTIONS = ("Errors", "Breathing", "Horizon and silence", "Needle", "Latency", "Workflow", "Findings", "Parts")
 
@@ -145,6 +146,71 @@ def test_the_report_says_what_was_simulated_and_what_is_missing(session):
     assert text.index("Damaged: session.mcap") < text.index("Research use") < text.index("<h2>")
     assert "loses the last 0.25 s at most of what had reached it, and all that is published until it runs" in text
     assert "must not be the sole source of position" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ended": "interrupted"}, "Ended early, after 2.0 s of 40 s of guidance: interrupted."),
+        ({"ended": "interrupted", "seconds": 0.0}, "Ended early, before guidance: interrupted."),
+        ({"ended": ""}, "Breaks off after 2.0 s of 40 s of guidance: the run&#x27;s end was not recorded."),
+    ],
+)
+def test_a_run_that_ended_before_its_time_is_told_so_first(session, changes, said):
+    folder = session(**{"seconds": 2.02, "asked_s": 40.0, **changes})
+    text, _ = checked(build_report(folder))
+    assert text.index(said) < text.index("Research use")
+    assert "at the end</span>" not in text  # what is known last is no end
+    assert ("tip to target after 2.0 s of 40 s of guidance" in text) == ("seconds" not in changes)
+
+
+def test_a_run_that_lasted_as_asked_carries_no_notice_of_its_end(session):
+    text, _ = checked(build_report(session(ended="1 s of guidance")))
+    assert "ended: 1 s of guidance" in text
+    assert text.count('class="notice"') == 1
+    assert "tip to target at the end" in text
+
+
+def test_a_recorder_that_could_not_go_on_is_told_with_its_reason(session):
+    folder, why = session(ended=""), "disk full, nothing more is recorded: No space left on device"
+    later = Recorder(folder, Catalogue())
+    later.metadata({BROKEN_OFF: why})
+    later.close()
+    text, _ = checked(build_report(folder))
+    assert f"was not recorded ({why})" in text
+    assert "Parts that did not work at the end: recorder." in text
+
+
+def test_what_clock_or_mode_cannot_tell_has_no_figure(session):
+    text, _ = checked(build_report(session("guided", seconds=0.5)))
+    assert "frames missed" not in text  # in virtual time there are none
+    assert "<h2>Errors</h2>" in text
+    text, _ = checked(build_report(session("rehearsed", seconds=0.5, mode="rehearse", truth=False)))
+    assert "<h2>Errors</h2>" not in text
+    assert "tip to target</span>" not in text
+    assert "is not known" not in text
+
+
+def test_a_finding_is_told_with_its_structure_its_nearest_bound_and_when(tmp_path, session):
+    evidence = load(session())
+    recorder, catalogue = Recorder(tmp_path / "near", Catalogue()), Catalogue()
+    frame = evidence.guide()[100]
+    near = msgspec.structs.replace(frame.findings[0], name="distance", of="portal_vein", lower95=1.25, unit="mm")
+    frame = msgspec.structs.replace(frame, findings=(near,))
+    header = Header(tag_of(type(frame)), "loop", 1, 1, frame.t_ns - 3_000_000_000)
+    recorder.write("v1/shown/frame", header, catalogue.encode(frame))
+    recorder.close()
+    text, _ = checked(build_report(tmp_path / "near"))
+    row = re.search(r"<tr><td>distance</td>.*?</tr>", text)
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", row[0]) == [
+        "distance",
+        "portal vein",
+        "caution",
+        "1",
+        "1",
+        "3.00",
+        "1.25",
+    ]
 
 
 def test_building_the_report_again_changes_no_figure(session):

@@ -1,6 +1,7 @@
 """Scores against sessions whose errors are known in closed form."""
 
 import json
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -133,7 +134,34 @@ def test_a_word_just_after_a_cough_or_with_a_large_error_is_not_false(session):
 
 
 def test_findings_are_counted_as_raised_and_as_frames(session):
-    assert summary_of(session())["findings"] == {"angle": {"caution": {"raised": 2, "frames": 90}}}
+    told = summary_of(session())["findings"]
+    first_s = 11.0  # the run begins 10 s before guidance, and a second into it the needle is off its path
+    row = {"raised": 2, "frames": 90, "first_s": first_s}
+    assert told == {"angle": {"caution": {**row, "of": {"": {**row, "lower95_mm": None}}}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "guided_s", "early"),
+    [
+        ({"seconds": 2.0, "asked_s": 1.0}, 179 / 90, False),
+        ({"seconds": 2.0, "asked_s": 40.0, "ended": "interrupted"}, 179 / 90, True),
+        ({"seconds": 2.0, "asked_s": 1.0, "ended": ""}, 179 / 90, True),  # whatever it holds, more may have come
+        ({"seconds": 0.0, "asked_s": 40.0, "ended": "interrupted"}, 0.0, True),
+    ],
+)
+def test_a_run_that_ended_early_or_whose_end_is_not_recorded_is_told_apart(session, changes, guided_s, early):
+    ended = summary_of(session(**changes))["ended"]
+    assert ended["reason"] == (changes.get("ended", "as asked") or None)
+    assert ended["guided_s"] == pytest.approx(guided_s, abs=1e-6)
+    assert (ended["asked_s"], ended["early"]) == (changes["asked_s"], early)
+
+
+def test_a_run_that_was_brought_to_review_has_not_ended_early(session):
+    evidence = load(session(seconds=0.5, asked_s=40.0, ended="stopped"))
+    *before, last = evidence.by_kind[Shown]
+    review = replace(last, message=msgspec.structs.replace(last.message, step="review"))
+    told = score(replace(evidence, by_kind={**evidence.by_kind, Shown: (*before, review)})).summary["ended"]
+    assert (told["reason"], told["early"]) == ("stopped", False)
 
 
 def test_the_puncture_is_judged_by_the_truth_at_the_end(session):
@@ -207,11 +235,25 @@ def test_a_part_started_anew_is_counted_whoever_started_it(session):
     assert score(load(session("once", processes=(71, 71)))).timing["restarts"]["tracker"] == 0
 
 
-def test_a_finding_on_two_structures_stands_once_in_a_frame(session):
-    frame = load(session()).guide()[100]
-    angle = frame.findings[0]
-    frame = msgspec.structs.replace(frame, findings=(angle, msgspec.structs.replace(angle, of="portal_vein")))
-    assert findings_raised([frame, frame]) == {"angle": {"caution": {"raised": 2, "frames": 2}}}
+def test_a_finding_on_two_structures_stands_once_in_a_frame_and_each_has_its_nearest_bound(session):
+    evidence = load(session())
+    records = evidence.by_kind[Shown][100:102]
+    angle = records[0].message.findings[0]
+
+    def at(record, *bounds):
+        near = [msgspec.structs.replace(angle, of=of, lower95=mm, unit="mm") for of, mm in bounds]
+        return replace(record, message=msgspec.structs.replace(record.message, findings=(angle, *near)))
+
+    shown = (at(records[0], ("rib", 4.0)), at(records[1], ("rib", -0.5), ("portal_vein", None)))
+    found = findings_raised(replace(evidence, by_kind={Shown: shown}))["angle"]["caution"]
+    structures = found.pop("of")
+    first_s, second_s = (round(evidence.seconds(r.message.t_ns).item(), 6) for r in records)
+    assert found == {"raised": 3, "frames": 2, "first_s": first_s}
+    assert structures == {
+        "": {"raised": 1, "frames": 2, "first_s": first_s, "lower95_mm": None},
+        "portal_vein": {"raised": 1, "frames": 1, "first_s": second_s, "lower95_mm": None},
+        "rib": {"raised": 1, "frames": 2, "first_s": first_s, "lower95_mm": -0.5},
+    }
 
 
 def test_parts_stand_with_plugin_and_placement_as_planned(session):

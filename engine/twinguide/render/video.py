@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +22,15 @@ OPTIONS = {"deadline": "realtime", "cpu-used": "8", "crf": "30", "b": "0", "row-
 BT709 = 1
 
 
+@contextmanager
+def _refusals_of(path: Path) -> Generator[None]:
+    """Raise RecordingError where the disk or the encoder refuses."""
+    try:
+        yield
+    except (OSError, av.error.FFmpegError) as error:
+        raise RecordingError("a video file that can be written", str(error), str(path)) from error
+
+
 class VideoWriter:
     """Encode pictures at a steady rate; also a context manager. A file that was cut off plays up to the cut."""
 
@@ -29,12 +40,10 @@ class VideoWriter:
             raise RecordingError("a video of even width and height", f"{width} x {height}", str(path))
         self.path, self.frames, self._shape = path, 0, (height, width, 3)
         rate = Fraction(fps).limit_denominator(1001)
-        try:
+        with _refusals_of(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             # `bitexact` leaves out the random identifiers that WebM otherwise carries.
             self._container: Any = av.open(str(path), "w", format="webm", options={"fflags": "+bitexact"})
-        except (OSError, av.error.FFmpegError) as error:
-            raise RecordingError("a video file that can be written", str(error), str(path)) from error
         self._stream: Any = self._container.add_stream(CODEC, rate=rate, options=OPTIONS)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
         context = self._stream.codec_context
@@ -52,13 +61,11 @@ class VideoWriter:
         self.frames += 1
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
-        try:
+        with _refusals_of(self.path):
             self._container.mux(self._stream.encode(frame))
-        except (OSError, av.error.FFmpegError) as error:
-            raise RecordingError("a video that can be written", str(error), str(self.path)) from error
 
     def close(self) -> None:
-        """Finish the file; may be called twice."""
+        """Finish the file, or raise RecordingError; may be called twice."""
         if self._container is None:
             return
         try:
@@ -66,7 +73,8 @@ class VideoWriter:
                 self._mux(None)
         finally:
             container, self._container = self._container, None
-            container.close()
+            with _refusals_of(self.path):
+                container.close()
 
     def __enter__(self) -> VideoWriter:
         return self

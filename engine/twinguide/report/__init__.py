@@ -41,13 +41,15 @@ def report_page(evidence: Evidence, scores: Scores) -> str:
     """Return the report of a session as one HTML page."""
     frames, summary = evidence.guide(), scores.summary
     about = [f"{key} {summary[key]}" for key in ("seed", "mode", "headset", "clock") if key in summary]
+    about += [] if summary["ended"]["early"] else [f"ended: {summary['ended']['reason']}"]
     attempts = page.section("Attempts", tables.attempts(evidence))
     damaged = f"Damaged: {'; '.join(evidence.damage)}. What could not be read is missing here."
     sections = [
         page.notice(damaged) if evidence.damage else "",
+        tables.early_end(evidence, scores),
         page.notice("Research use. The display must not be the sole source of position."),
         attempts,
-        tables.cards(scores),
+        tables.cards(evidence, scores),
         page.section("Errors", tables.errors(scores), curves.errors(evidence, scores)),
         page.section("Breathing", curves.breathing(evidence, frames, scores), tables.training(evidence)),
         page.section("Horizon and silence", curves.horizon(evidence, frames)),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from twinguide.frames import p95_from_covariance
 from twinguide.ledger import latency_cost_mm
-from twinguide.messages import Gate, Shown, Vec3, WorkflowState
+from twinguide.messages import Displacement, Gate, Shown, Vec3, WorkflowState
 from twinguide.report import page, plots
 from twinguide.report.plots import Span
 from twinguide.scoring import Scores
@@ -99,12 +99,12 @@ def timeline(evidence: Evidence, frames: Sequence[Shown], scores: Scores) -> str
     for state, end_s in zip(starts, ends, strict=True):
         steps.append((evidence.seconds(state.t_ns).item(), end_s, state.step))
     marked = _spans(evidence, [(f.t_ns, any(r.state in MARKED for r in f.structures.values())) for f in frames])
-    rows = {
-        "workflow": steps,
-        "gate open": [(*span, "") for span in _spans(evidence, [(g.t_ns, g.open) for g in evidence.of(Gate)])],
-        "out of model": [(*span, "") for span in _out_of_model(scores)],
-        "structures marked": [(*span, "") for span in marked],
-    }
+    rows = {"workflow": steps}
+    if gates := [(g.t_ns, g.open) for g in evidence.of(Gate)]:
+        rows["gate open"] = [(*span, "") for span in _spans(evidence, gates)]
+    if evidence.of(Displacement):
+        rows["out of model"] = [(*span, "") for span in _out_of_model(scores)]
+    rows["structures marked"] = [(*span, "") for span in marked]
     return page.picture(plots.timeline(rows), "What held when; the lower rows while guiding.", "timeline")
 
 

@@ -131,7 +131,8 @@ def horizon(t_s: Array, horizon_ms: Mapping[str, Array], silence: Mapping[str, A
 def approach(t_s: Array, shown_mm: Array, true_mm: Array, depth_mm: Array, angle_deg: Array) -> str:
     """Draw the needle: distance to the target shown and true [mm], depth [mm], angle off the path [deg], over [s]."""
     sheet, axes = _sheet(3, 5.6)
-    axes[0].plot(t_s, true_mm, color=GREY, linewidth=3.2, alpha=0.7, label="true")
+    if np.isfinite(true_mm).any():
+        axes[0].plot(t_s, true_mm, color=GREY, linewidth=3.2, alpha=0.7, label="true")
     axes[0].plot(t_s, shown_mm, color=RED, linewidth=1.2, label="shown")
     axes[1].plot(t_s, depth_mm, color=BLUE, linewidth=1.2)
     axes[2].plot(t_s, angle_deg, color=GREEN, linewidth=1.2)

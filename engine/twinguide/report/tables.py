@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from twinguide.bus.topics import LOOP
-from twinguide.messages import Attempt, Training, Truth
-from twinguide.recording import SYNC_S
+from twinguide.composing import RANK
+from twinguide.messages import Attempt, Displacement, Training, Truth
+from twinguide.recording import BROKEN_OFF, SYNC_S
 from twinguide.report import page, plots
 from twinguide.scoring import Scores, head_is_simulated, last_states
 from twinguide.scoring.evidence import Evidence
@@ -18,8 +19,27 @@ MOST_STILLS = 24
 ERRORS = ("target", "needle", "overlay", "breathing")
 
 
-def cards(scores: Scores) -> str:
-    """Return the key figures."""
+def early_end(evidence: Evidence, scores: Scores) -> str:
+    """Return a notice where the run, or its recording, ended before its time."""
+    ended = scores.summary["ended"]
+    if not ended["early"]:
+        return ""
+    if ended["reason"] is not None:
+        return page.notice(f"Ended early, {_when(ended)}: {ended['reason']}.")
+    why = evidence.metadata.get(BROKEN_OFF)
+    told = f"the run's end was not recorded{f' ({why})' if why else ''}. What came later is missing here."
+    return page.notice(f"Breaks off {_when(ended)}: {told}")
+
+
+def _when(ended: dict[str, Any]) -> str:
+    if not ended["guided_s"]:
+        return "before guidance"
+    asked = f" of {ended['asked_s']:g} s" if ended["asked_s"] is not None else ""
+    return f"after {ended['guided_s']:.1f} s{asked} of guidance"
+
+
+def cards(evidence: Evidence, scores: Scores) -> str:
+    """Return the key figures; what clock or mode cannot tell has none."""
     summary = scores.summary
     entries: list[tuple[str, str, str]] = []
     for name in ERRORS:
@@ -29,25 +49,25 @@ def cards(scores: Scores) -> str:
             entries.append((f"{name} error", f"{found['mean']:.2f} mm", note))
     marked = summary["marked_fraction"]
     tip = summary["puncture"]["tip_error_mm"]
-    hit = summary["puncture"]["structures_hit"]
-    model = summary["out_of_model"]
-    entries += [
-        ("frames marked", "-" if marked is None else f"{100 * marked:.1f} %", f"of {summary['frames']} while guiding"),
-        ("out of model", str(len(model["episodes"])), f"{model['false']} of them false"),
-        ("tip to target at the end", "-" if tip is None else f"{tip:.2f} mm", _hit(hit)),
-        ("frames missed", str(scores.timing["missed_frames"]), f"of {scores.timing['frames']}, by display time"),
-    ]
+    hit = ", ".join(summary["puncture"]["structures_hit"] or ()) or "nothing that the case holds"
+    model, ended = summary["out_of_model"], summary["ended"]
+    if marked is not None:
+        entries.append(("frames marked", f"{100 * marked:.1f} %", f"of {summary['frames']} while guiding"))
+    if evidence.of(Displacement):
+        entries.append(("out of model", str(len(model["episodes"])), f"{model['false']} of them false"))
+    if tip is not None:
+        when = _when(ended) if ended["early"] else "at the end"
+        entries.append((f"tip to target {when}", f"{tip:.2f} mm", f"hit: {hit}"))
+    if summary.get("clock") != "virtual":  # there none is missed, whatever the machine
+        missed, of = scores.timing["missed_frames"], scores.timing["frames"]
+        entries.append(("frames missed", str(missed), f"of {of}, by display time"))
     return page.cards(entries)
 
 
-def _hit(structures: list[str] | None) -> str:
-    if structures is None:
-        return "what was hit is not known"
-    return f"hit: {', '.join(structures) or 'nothing that the case holds'}"
-
-
 def errors(scores: Scores) -> str:
-    """Return the errors as a table, with what was not scored and why."""
+    """Return the errors as a table, with what was not scored and why; nothing for a rehearsal, which knows none."""
+    if scores.summary.get("mode") == "rehearse":
+        return ""
     keys = ("mean", "p95", "max", "predicted_p95", "coverage")
     rows: list[list[object]] = []
     for name in ERRORS:
@@ -56,7 +76,8 @@ def errors(scores: Scores) -> str:
     head = ("error", "mean [mm]", "p95 [mm]", "max [mm]", "predicted p95 [mm]", "inside its 95 % region", "frames")
     why = sorted(set(scores.summary["not_scored"].values()))
     said = "Shown against true when each frame is first seen; overlay in stage, with the headset's own error."
-    return page.table(head, rows) + page.text(said) + page.bullets([f"Not scored: {reason}." for reason in why])
+    told = page.table(head, rows) + page.text(said) if any(row[1] is not None for row in rows) else ""
+    return told + page.bullets([f"Not scored: {reason}." for reason in why])
 
 
 def training(evidence: Evidence) -> str:
@@ -91,9 +112,17 @@ def registration(scores: Scores) -> str:
 
 def findings(scores: Scores) -> str:
     """Return the findings that were raised."""
-    found = scores.summary["findings"]
-    rows = [(n, severity, c["raised"], c["frames"]) for n, by in found.items() for severity, c in by.items()]
-    return page.table(("finding", "severity", "times raised", "frames"), rows) or page.text("No finding was raised.")
+    rows: list[tuple[object, ...]] = []
+    for name, severity, row in _gravest_first(scores.summary["findings"]):
+        rows += [(name, of.replace("_", " "), severity, *told.values()) for of, told in row["of"].items()]
+    head = ("finding", "of", "severity", "times raised", "frames", "first at [s]", "least lower 95 % bound [mm]")
+    said = "A lower bound below 0 does not exclude that the path goes through the structure."
+    return page.table(head, rows) + page.text(said) if rows else page.text("No finding was raised.")
+
+
+def _gravest_first(found: dict[str, dict[str, dict[str, Any]]]) -> list[tuple[str, str, dict[str, Any]]]:
+    rows = [(name, severity, row) for name, by in found.items() for severity, row in by.items()]
+    return sorted(rows, key=lambda row: RANK[row[1]])
 
 
 def attempts(evidence: Evidence) -> str:
@@ -154,7 +183,8 @@ def honesty(evidence: Evidence, scores: Scores) -> list[str]:
         notes.append("The headset was simulated: no runtime, display or wearer took part.")
     if scores.summary.get("clock") == "virtual":
         notes.append("The clock was virtual: ages and horizons are the scenario's, stage times are this machine's.")
-    notes.append("One run holds one registration: its constant error does not average out over frames.")
+    if scores.summary["registration"] is not None:
+        notes.append("One run holds one registration: its constant error does not average out over frames.")
     recording = scores.timing["recording"]
     segments = "one segment" if recording["segments"] == 1 else f"{recording['segments']} segments"
     notes.append(

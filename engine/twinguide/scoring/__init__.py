@@ -15,10 +15,13 @@ from typing import Any, cast
 import numpy as np
 from msgspec.structs import replace
 
+from twinguide.bus.topics import RECORDER
+from twinguide.clock import SECOND
 from twinguide.files import write_whole
 from twinguide.frames import p95_from_covariance
 from twinguide.ledger import missed_between, spread
-from twinguide.messages import PartState, Refusal, Registration, Shown, Truth, WorkflowState
+from twinguide.messages import PartState, Refusal, Registration, RunEnd, Shown, Truth, WorkflowState
+from twinguide.recording import BROKEN_OFF
 from twinguide.scoring.comparing import ErrorTrack, Series, inside95, series_of
 from twinguide.scoring.evidence import Evidence
 from twinguide.scoring.marking import findings_raised, marked_by, marked_share
@@ -67,6 +70,7 @@ def score(evidence: Evidence) -> Scores:
     summary = {
         "seed": evidence.metadata.get("seed"),
         **about,
+        "ended": _ended(evidence, frames),
         "frames": len(frames),
         "frames_drawn": sum(f.drawn for f in frames),
         "frames_all_steps": len(evidence.of(Shown)),
@@ -75,7 +79,7 @@ def score(evidence: Evidence) -> Scores:
         "marked_fraction": None if marked is None else _round(marked),
         "marked_by": {name: _round(share) for name, share in marked_by(evidence).items()},
         "out_of_model": out_of_model(evidence),
-        "findings": findings_raised(evidence.of(Shown)),
+        "findings": findings_raised(evidence),
         "puncture": _puncture(evidence, frames),
         "registration": _registration(evidence),
         "workflow": _workflow(evidence),
@@ -83,6 +87,19 @@ def score(evidence: Evidence) -> Scores:
         "not_scored": reasons,
     }
     return Scores(summary, timing_of(evidence), series)
+
+
+def _ended(evidence: Evidence, guided: list[Shown]) -> dict[str, Any]:
+    """Return why the run ended, None where it broke off, for how long it guided of what was asked [s], and if early.
+
+    Early is what neither lasted as long as asked nor was brought to review.
+    """
+    last, asked_s = evidence.of(Shown)[-1:], evidence.metadata.get("seconds")
+    guided_s = (last[0].t_ns - guided[0].t_ns) / SECOND if guided else 0.0
+    reason = next((end.reason for end in evidence.of(RunEnd)), None)
+    reviewed = bool(last) and last[0].step == "review"
+    early = reason is None or (asked_s is not None and guided_s < asked_s and not reviewed)
+    return {"reason": reason, "guided_s": _round(guided_s), "asked_s": asked_s, "early": early}
 
 
 def _errors(
@@ -122,6 +139,10 @@ def last_states(evidence: Evidence) -> dict[str, PartState]:
     for told in evidence.of(PartState):
         before = last.get(told.part)
         last[told.part] = replace(told, state=before.state) if before and told.state == "stopped" else told
+    if BROKEN_OFF in evidence.metadata and not evidence.of(RunEnd):  # it could not record its own end
+        last[RECORDER] = PartState(
+            part=RECORDER, state="dead", placement="process", reason=evidence.metadata[BROKEN_OFF]
+        )
     return dict(sorted(last.items()))
 
 

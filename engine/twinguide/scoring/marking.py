@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from math import inf
+from typing import Any
 
 from twinguide.messages import Act, Shown
 from twinguide.scoring.evidence import Evidence
@@ -54,15 +57,39 @@ def _tools_in_use(evidence: Evidence, frames: Sequence[Shown]) -> dict[str, tupl
     return spans
 
 
-def findings_raised(frames: Sequence[Shown]) -> dict[str, dict[str, dict[str, int]]]:
-    """Return finding -> severity -> how often it was raised anew, and in how many frames it stood."""
-    counts: dict[str, dict[str, dict[str, int]]] = {}
-    standing: set[tuple[str, str, str]] = set()
-    for frame in frames:
-        now = {(f.name, f.of, f.severity) for f in frame.findings}
-        for name, severity in {(name, severity) for name, _, severity in now}:
-            row = counts.setdefault(name, {}).setdefault(severity, {"raised": 0, "frames": 0})
+def findings_raised(evidence: Evidence) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return finding -> severity -> how often it was raised anew, in how many frames it stood, and when first [s].
+
+    `of` tells the same by the structure that it was raised on, "" for none, with the least of its lower bounds [mm].
+    """
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    frames: Counter[tuple[str, str]] = Counter()
+    standing: dict[tuple[str, str, str], float] = {}
+    for frame in evidence.of(Shown):
+        now: dict[tuple[str, str, str], float] = {}
+        for f in frame.findings:
+            bound = f.lower95 if f.lower95 is not None and f.unit == "mm" else inf
+            now[f.name, f.severity, f.of] = min(bound, now.get((f.name, f.severity, f.of), inf))
+        frames.update({(name, severity) for name, severity, _ in now})
+        at_s = round(evidence.seconds(frame.t_ns).item(), 6)
+        for key, bound in now.items():
+            row = rows.setdefault(key, {"raised": 0, "frames": 0, "first_s": at_s, "lower95_mm": inf})
+            row["raised"] += key not in standing
             row["frames"] += 1
-            row["raised"] += sum(key[::2] == (name, severity) for key in now - standing)
+            row["lower95_mm"] = min(bound, row["lower95_mm"])
         standing = now
-    return {name: dict(sorted(rows.items())) for name, rows in sorted(counts.items())}
+    return _by_severity(rows, frames)
+
+
+def _by_severity(
+    rows: dict[tuple[str, str, str], dict[str, Any]], frames: Counter[tuple[str, str]]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for (name, severity, of), row in sorted(rows.items()):
+        new: dict[str, Any] = {"raised": 0, "frames": frames[name, severity], "first_s": row["first_s"], "of": {}}
+        whole = found.setdefault(name, {}).setdefault(severity, new)
+        whole["raised"] += row["raised"]
+        whole["first_s"] = min(whole["first_s"], row["first_s"])
+        bound = row["lower95_mm"]
+        whole["of"][of] = row | {"lower95_mm": round(bound, 6) + 0.0 if bound < inf else None}
+    return found
