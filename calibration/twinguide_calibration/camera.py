@@ -210,7 +210,7 @@ def _covered(views: Sequence[BoardView], size: tuple[int, int]) -> float:
 def read_camera(path: Path) -> Camera:
     """Return the camera of a result file of `twinguide calibrate camera`; raise CalibrationRefused naming the fault."""
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         matrix = np.array(tables["matrix_px"], dtype=np.float64)
         distortion = np.array(tables["distortion"], dtype=np.float64)
         width, height = (int(value) for value in tables["image_size_px"])

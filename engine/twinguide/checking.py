@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 
 from twinguide.errors import ScenarioError
 from twinguide.flaws import UNTOLD, Origin
 from twinguide.hookspecs import World
+from twinguide.hosting.process import clean_environment
 from twinguide.messages import Displacement, Exposure, Solution
 from twinguide.registry import Registry
 from twinguide.scenario import Scenario, Tool, convert
 
 TIPPED = ("pointer", "needle")
+ANSWER_S = 30.0  # of another Python: imports on a cold disk
 ROLES_OF = {"controller": TIPPED, "fixed": ("reference",), "calibrate": TIPPED}  # a tool's key -> who may have it
 
 
 def check(scenario: Scenario, registry: Registry, origin: Origin = UNTOLD) -> None:
     """Raise PluginError for a part nobody declares, ScenarioError for what lacks or does not go together."""
     for name, placement in scenario.parts.items():
-        convert(placement.options, registry.part(name).options, origin, f"parts.{name}.options")
+        declared = registry.part(name, origin.of(f"parts.{name}"))
+        convert(placement.options, declared.options, origin, f"parts.{name}.options")
+        if placement.interpreter:
+            _check_interpreter(placement.interpreter, origin.of(f"parts.{name}.interpreter"))
     _check_sources(scenario, registry, origin)
     own = [n for n in scenario.parts if isinstance(part := registry.part(n), World) and part.head]
     if scenario.headset.recorded and own:
@@ -33,6 +40,20 @@ def check(scenario: Scenario, registry: Registry, origin: Origin = UNTOLD) -> No
     if any(roles.count(role) != 1 for role in wanted):
         got = ", ".join(f"{name} ({tool.role})" for name, tool in scenario.tools.items()) or "no tools"
         raise ScenarioError(f"one tool each of role {', '.join(wanted)}", got, origin.of("tools"))
+
+
+def _check_interpreter(interpreter: str, where: str) -> None:
+    """Refuse what cannot host a part, before the run waits for it."""
+    command = [Path(interpreter).absolute(), "-P", "-c", "import twinguide.hosting.host"]
+    try:
+        subprocess.run(command, check=True, env=clean_environment(), capture_output=True, timeout=ANSWER_S)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:  # not there, no name of a file, no such Python
+        stderr: bytes = getattr(error, "stderr", None) or b""
+        got = stderr.decode(errors="replace").strip().rpartition("\n")[2] or str(error)
+        raise ScenarioError(
+            "the path of a Python that has TwinGuide", f"{interpreter!r}: {got}", where,
+            "Install TwinGuide there, or leave the key out: the part then runs in the engine's own.",
+        ) from error  # fmt: skip
 
 
 def _check_sources(scenario: Scenario, registry: Registry, origin: Origin) -> None:

@@ -96,12 +96,12 @@ class Registry:
         self.parts[part.name] = part
         self.plugin_of[part.name] = plugin
 
-    def part(self, name: str) -> Part:
+    def part(self, name: str, where: str = "the scenario") -> Part:
         """Return a declared part; raise PluginError naming those there are."""
         if name not in self.parts:
             refused = "".join(f"; plugin {k} was refused: {v}" for k, v in self.refused.items())
             raise PluginError(
-                f"a part called {name!r}", f"{', '.join(sorted(self.parts)) or 'no parts'}{refused}", "the scenario",
+                f"a part called {name!r}", f"{', '.join(sorted(self.parts)) or 'no parts'}{refused}", where,
                 "Install its plugin, or correct the name.",
             )  # fmt: skip
         return self.parts[name]
@@ -148,7 +148,8 @@ def made(make: str, *arguments: object, where: str, method: str = "") -> Any:  #
 def _import_file(file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(file.stem, file)
     if not file.is_file() or spec is None or spec.loader is None:
-        raise PluginError("a Python file", str(file))
+        got = "a folder" if file.is_dir() else "another kind of file" if file.exists() else "nothing"
+        raise PluginError("a plugin's Python file", f"{got} there", f"--plugin {file}", "Check the path.")
     known = importlib.machinery.PathFinder.find_spec(file.stem)
     if file.stem in sys.stdlib_module_names or (
         known and known.origin and Path(known.origin).resolve() != file.resolve()

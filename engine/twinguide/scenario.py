@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -11,15 +12,12 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from twinguide.calibrating.checks import check_rigid
+from twinguide.calibrating.checks import check_covariance, check_rigid
 from twinguide.calibrating.result import (
     HandEyeResult,
     PivotResult,
     PointsResult,
     RigidResult,
-    Rows,
-    Rows3,
-    Rows4,
     SurfaceResult,
     pose_of,
     read_result,
@@ -33,7 +31,15 @@ from twinguide.registry import Registry
 
 Positive = Annotated[float, Meta(gt=0, le=1e6)]
 NonNegative = Annotated[float, Meta(ge=0, le=1e6)]
-Vec3mm = tuple[float, float, float]
+Finite = Annotated[float, Meta(ge=-1e6, le=1e6)]
+InReach = Annotated[float, Meta(ge=-5000, le=5000)]  # [mm]: within a room
+Turn = Annotated[float, Meta(ge=-360, le=360)]  # [deg]
+Vec3mm = tuple[InReach, InReach, InReach]
+Rows = tuple[tuple[Finite, ...], ...]
+Row3 = tuple[Finite, Finite, Finite]
+Rows3 = tuple[Row3, Row3, Row3]
+Row4 = tuple[Finite, Finite, Finite, Finite]
+Rows4 = tuple[Row4, Row4, Row4, Row4]
 S = TypeVar("S")
 
 
@@ -44,7 +50,7 @@ class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class LoopSettings(Strict, frozen=True, kw_only=True):
     """The frame loop."""
 
-    rate_hz: Positive = 90.0
+    rate_hz: Annotated[float, Meta(ge=1, le=1000)] = 90.0
     draw_every: Annotated[int, Meta(ge=1)] = 1  # in virtual time: draw every n-th frame of guidance ...
     draw_every_before: Annotated[int, Meta(ge=1)] = 1  # ... and of what comes before it
 
@@ -73,7 +79,7 @@ class Mount(Strict, frozen=True, kw_only=True):
     """How a tracked body is fixed to the headset, `headset_from_<tool>`, and how well that is known."""
 
     at_mm: Vec3mm
-    turn_deg: Vec3mm = (0.0, 0.0, 0.0)  # rotation vector
+    turn_deg: tuple[Turn, Turn, Turn] = (0.0, 0.0, 0.0)  # rotation vector
     sigma_mm: NonNegative = 0.1  # per axis
     sigma_deg: NonNegative = 0.03
     covariance: Rows | None = None  # (6, 6) [rad, m] in the tool's frame; where given, in place of the sigmas
@@ -138,7 +144,7 @@ class Scenario(Strict, frozen=True, kw_only=True):
     """One run."""
 
     title: str  # for people
-    case: str  # a case folder, beside the scenario's file, or "generate:<organ>"
+    case: Annotated[str, Meta(min_length=1)]  # a case folder, beside the scenario's file, or "generate:<organ>"
     mode: Literal["guide", "rehearse"] = "guide"  # rehearse: without a patient, a controller is the needle
     clock: Literal["real", "virtual"] = "real"  # virtual: in lockstep, the same bits from the same seed
     seed: Annotated[int, Meta(ge=0)] = 1
@@ -155,11 +161,12 @@ class Scenario(Strict, frozen=True, kw_only=True):
 def read(path: Path) -> dict[str, Any]:
     """Return the tables of a scenario file; raise ScenarioError naming the file."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # as Notepad saves
     except (OSError, UnicodeDecodeError) as error:
         raise ScenarioError("a readable scenario file", str(error), str(path)) from error
     except tomllib.TOMLDecodeError as error:
-        raise ScenarioError("valid TOML", str(error), str(path), "Is the file complete?") from error
+        next_step = "Mend it there: a key may stand once, texts stand in quotes; docs/scenario.md has the keys."
+        raise ScenarioError("valid TOML", str(error), str(path), next_step) from error
 
 
 def load(path: Path) -> Scenario:
@@ -185,23 +192,33 @@ def calibrated(scenario: Scenario, origin: Origin = UNTOLD) -> Scenario:
     """Return the scenario with what the results say that it names; raise ScenarioError naming the key."""
     tools: dict[str, Tool] = {}
     for name, tool in scenario.tools.items():
-        if not tool.calibration:
-            continue
-        try:
-            tools[name] = _with_mount(tool) if tool.role == "headset" else _with_tip(tool)
-        except CalibrationError as error:
-            where = f"{origin.of(f'tools.{name}.calibration')}, {error.where}"
-            raise ScenarioError(error.wanted, error.got, where, error.next_step) from error
+        for key, rows, size in (
+            ("tip_covariance_mm2", tool.tip_covariance_mm2, 3),
+            ("mount.covariance", tool.mount and tool.mount.covariance, 6),
+        ):
+            if rows is not None:
+                with _told_of(f"tools.{name}.{key}", origin):
+                    check_covariance(rows, size, "")
+        if tool.calibration:
+            with _told_of(f"tools.{name}.calibration", origin):
+                tools[name] = _with_mount(tool) if tool.role == "headset" else _with_tip(tool)
     settings = scenario.registration
-    try:
-        if settings.calibration:
+    if settings.calibration:
+        with _told_of("registration.calibration", origin):
             settings = msgspec.structs.replace(settings, known=_registered(Path(settings.calibration)))
-        elif settings.known is not None:
+    elif settings.known is not None:
+        with _told_of("registration.known", origin):
             check_rigid(settings.known.matrix, settings.known.covariance, "known")
-    except CalibrationError as error:
-        where = f"{origin.of('registration.calibration')}, {error.where}"
-        raise ScenarioError(error.wanted, error.got, where, error.next_step) from error
     return msgspec.structs.replace(scenario, tools=scenario.tools | tools, registration=settings)
+
+
+@contextmanager
+def _told_of(key: str, origin: Origin) -> Generator[None]:
+    try:
+        yield
+    except CalibrationError as error:
+        where = ", ".join(part for part in (origin.of(key), error.where) if part)
+        raise ScenarioError(error.wanted, error.got, where, error.next_step) from error
 
 
 def _registered(path: Path) -> Registered:
@@ -272,18 +289,19 @@ def overridden(tables: dict[str, Any], settings: Iterable[str], where: str = "th
     origin = Origin(where, tuple(settings))
     for setting in origin.settings:
         key, equals, value = setting.partition("=")
-        if not equals:
-            raise ScenarioError("KEY=VALUE", repr(setting))
+        *path, last = key.strip().split(".")
+        if not equals or not all((*path, last)):
+            next_step = "Write it as loop.rate_hz=60: docs/scenario.md has the keys."
+            raise ScenarioError("KEY=VALUE, with a dotted KEY", repr(setting), f"--set {setting}", next_step)
         try:
             parsed = tomllib.loads(f"v = {value}")["v"]
         except tomllib.TOMLDecodeError:
             parsed = value
-        *path, last = key.strip().split(".")
         table = tables
         for part in path:
             inner: Any = table.setdefault(part, {})
             if not isinstance(inner, dict):
-                raise ScenarioError("a table", f"{part!r} is a value", key)
+                raise ScenarioError("a table", f"{part!r}, which is a value", f"--set {setting}")
             table = cast("dict[str, Any]", inner)
         table[last] = parsed
     return calibrated(convert(tables, Scenario, origin), origin)

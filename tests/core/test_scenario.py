@@ -1,3 +1,4 @@
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -86,7 +87,25 @@ def test_a_wrong_value_beside_a_setting_is_told_with_its_file():
         ),
         ("headset.blend=['alfa']", r"one of 'alpha', 'additive', 'opaque'.*in --set headset\.blend=\['alfa'\]$"),
         ("parts.puncture.placement=outside", r"one of 'inside', 'process'; got 'outside'; in .*parts\.puncture\.pl"),
-        ("loop.rate_hz=-1", r"wanted a number > 0; got -1; in --set loop\.rate_hz=-1$"),
+        ("loop.rate_hz=-1", r"wanted a number >= 1; got -1; in --set loop\.rate_hz=-1$"),
+        ("loop.rate_hz=0.001", r"wanted a number >= 1; got 0\.001; in --set loop\.rate_hz"),
+        ("tools.needle.tip_mm=[nan,0,0]", r"a number >= -5000; got \[nan, 0, 0\]; in --set tools\.needle\.tip_mm"),
+        ("tools.needle.tip_mm=[1e300,0,0]", r"a number <= 5000; got \[1e\+300, 0, 0\]; in --set tools\.needle\.tip"),
+        ("tools.needle.mount={at_mm=[0,inf,0]}", r"a number <= 5000; got .*, tools\.needle\.mount\.at_mm$"),
+        ("tools.needle.mount={at_mm=[0,0,0],turn_deg=[1e9,0,0]}", r"<= 360; got .*, tools\.needle\.mount\.turn_deg$"),
+        (
+            "tools.needle.mount={at_mm=[0,0,0],covariance=[[1.0,2.0]]}",
+            r"wanted 6 rows of 6; got \[2\]; in --set .*, tools\.needle\.mount\.covariance$",
+        ),
+        ("tools.needle.tip_covariance_mm2=[[nan,0,0],[0,1,0],[0,0,1]]", r"a number >= .*tip_covariance_mm2="),
+        ("tools.needle.tip_covariance_mm2=[[1,0,0],[0,-1,0],[0,0,1]]", r"negative variance -1; in --set .*_mm2="),
+        (
+            "registration.known={matrix=[[1,0,0,1e300],[0,1,0,0],[0,0,1,0],[0,0,0,1]],covariance=[]}",
+            r"a number <= 1000000; got .*, registration\.known\.matrix$",
+        ),
+        ("case=''", r"wanted text of length >= 1; got ''; in --set case=''$"),
+        (".=1", r"wanted KEY=VALUE, with a dotted KEY; got '\.=1'; in --set \.=1\. Write it as loop\.rate_hz=60"),
+        ("foo", r"wanted KEY=VALUE, .*; got 'foo'; in --set foo\. Write it as"),
         (
             "registration={bump_mm=-3.0}",
             r"a number > 0; got -3\.0; in --set registration={bump_mm=-3\.0}, registration\.bump_mm$",
@@ -110,11 +129,41 @@ def test_a_wrong_key_is_told_with_its_place_and_what_was_meant(setting, says):
         (["tools.needle.role=pointer"], r"one tool each.*in s\.toml, tools, --set tools\.needle\.role=pointer$"),
         (["tools.chest.calibrate=pivot", "seed=3"], r"role 'surrogate'; in --set tools\.chest\.calibrate=pivot"),
         (["headset.recorded='x'"], r"one head.*in --set headset\.recorded='x'"),
+        (
+            ["parts.operator.interpreter='/no/python'"],
+            r"a Python that has TwinGuide; got '/no/python': .*No such file.*; in --set parts\.operator\.interpreter=",
+        ),
+        (["parts.operator.interpreter='/bin/cat'"], r"got '/bin/cat': .*in --set parts\.operator.*Install TwinGuide"),
     ],
 )
 def test_what_does_not_go_together_is_told_with_the_setting_that_brought_it(registry, settings, says):
     with pytest.raises(ScenarioError, match=says):
         check(overridden(find("liver_puncture", registry), settings), registry, Origin("s.toml", tuple(settings)))
+
+
+def test_a_part_may_run_in_another_python_that_has_twinguide(registry):
+    check(overridden(find("liver_puncture", registry), [f"parts.operator.interpreter='{sys.executable}'"]), registry)
+
+
+def test_a_part_that_nobody_declares_is_told_with_the_setting_that_asked_for_it(registry):
+    settings = ("parts.teleport={}",)
+    with pytest.raises(PluginError, match=r"teleport.*; in --set parts\.teleport={}\. Install its plugin"):
+        check(overridden(find("liver_puncture", registry), settings), registry, Origin("s.toml", settings))
+
+
+def test_a_scenario_that_notepad_saved_is_read_and_a_key_that_stands_twice_is_told_as_that(tmp_path):
+    file = tmp_path / "s.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    assert load(file).title == "t"
+    file.write_text(GOOD + "[tools.needle]\n")
+    with pytest.raises(ScenarioError, match=r"\(at line \d.*a key may stand once") as caught:
+        load(file)
+    assert "complete" not in str(caught.value)
+
+
+def test_a_plugin_file_that_is_not_there_is_told_with_its_option(tmp_path):
+    with pytest.raises(PluginError, match=r"got nothing there; in --plugin .*/lost\.py\. Check the path"):
+        Registry.load([tmp_path / "lost.py"])
 
 
 def test_a_case_is_looked_for_beside_the_scenario_that_names_it(tmp_path):

@@ -219,7 +219,7 @@ def read_result(path: Path, *kinds: type[R]) -> R:
     """
     where = str(path)
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise CalibrationError("a readable result file", str(error), where) from error
     except tomllib.TOMLDecodeError as error:
