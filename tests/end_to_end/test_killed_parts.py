@@ -6,6 +6,8 @@ import signal
 
 import pytest
 
+from twinguide.messages import PartState
+
 KILLED = ("softbody", "tracker", "breathing")  # in this order: the last one forgets what it has learnt
 
 
@@ -54,3 +56,14 @@ def test_a_restarted_motion_model_has_forgotten_and_says_so(killed):
     assert last.structures["target"].p95_mm > 20.0  # an unknown breath is centimetres, and is not told as less
     assert last.structures["ribs"].state == "valid"
     assert not last.gate_open
+
+
+def test_the_wearer_reads_that_nothing_is_recorded_any_more(watch_module):
+    run = watch_module(scenario="liver_rehearsal")
+    run.until(lambda shown: shown.step == "guide")
+    reason = "disk full, nothing more is recorded: No space left on device"
+    run.loop.session.part_states["recorder"] = PartState(
+        part="recorder", state="dead", placement="process", reason=reason
+    )
+    rows = run.for_seconds(0.1)[-1].text
+    assert f"CAUTION recorder: dead, {reason}" in rows
