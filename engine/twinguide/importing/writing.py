@@ -122,7 +122,8 @@ def write(given: Source, patient: Patient, made: Made, folder: Path, out: Path) 
         ) from error
     except CaseError as error:
         where = f"what {given.folder} would make"
-        raise CaseError(error.wanted, error.got, where, "Check its plan.toml, landmarks.csv and names.") from error
+        next_step = "Check its plan.toml, landmarks.csv and names, and what the organ's plugin declares."
+        raise CaseError(error.wanted, error.got, where, next_step) from error
 
 
 def _content(given: Source, patient: Patient, made: Made, folder: Path) -> CaseFile:
