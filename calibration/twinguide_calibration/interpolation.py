@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 
 from twinguide_calibration.rigid import Array, Bools, Ints, difference, inverse, perturb
@@ -56,21 +58,28 @@ def _stencil(times: Array, at: Array) -> tuple[Ints, Array, Bools]:
     The weights are Lagrange's of as many of them as are evenly apart; a time lies between the third row and the fourth.
     """
     before = np.clip(np.searchsorted(times, at), 1, len(times) - 1) - 1
-    rows = np.clip(before[:, None] + np.arange(-BEFORE, BEFORE + 2), 0, len(times) - 1)
+    rows = np.clip(before + np.arange(-BEFORE, BEFORE + 2)[:, None], 0, len(times) - 1)  # (6, m): quick by columns
     stamps, usual = times[rows], float(np.median(np.diff(times)))
-    intervals = np.diff(stamps, axis=1)
-    share = (at - stamps[:, BEFORE]) / intervals[:, BEFORE]
-    known = (share >= 0.0) & (share <= 1.0) & (intervals[:, BEFORE] <= GAP * usual)
+    intervals = np.diff(stamps, axis=0)
+    share = (at - stamps[BEFORE]) / intervals[BEFORE]
+    known = (share >= 0.0) & (share <= 1.0) & (intervals[BEFORE] <= GAP * usual)
     share = np.clip(share, 0.0, 1.0)
     weights = np.zeros(rows.shape)
-    weights[:, BEFORE], weights[:, BEFORE + 1] = 1.0 - share, share
+    weights[BEFORE], weights[BEFORE + 1] = 1.0 - share, share
+    nodes, now = stamps - stamps[BEFORE], share * intervals[BEFORE]
     regular = (intervals > EVEN[0] * usual) & (intervals < EVEN[1] * usual)
-    for first in range(BEFORE - 1, -1, -1):
-        columns = range(first, rows.shape[1] - first)
-        even = regular[:, columns[0] : columns[-1]].all(axis=1)
-        inner = stamps[even][:, columns] - stamps[even, BEFORE, None]
-        now = share[even] * intervals[even, BEFORE]
-        for i, column in enumerate(columns):
-            others = np.delete(inner, i, axis=1)
-            weights[even, column] = np.prod((now[:, None] - others) / (inner[:, i, None] - others), axis=1)
-    return rows, weights, known
+    left = np.ones(len(at), dtype=np.bool_)
+    for first in range(BEFORE):
+        last = len(rows) - first
+        even = left & regular[first : last - 1].all(axis=0)
+        weights[first:last, even] = _lagrange(nodes[first:last, even], now[even])
+        left &= ~even
+    return rows.T, weights.T, known
+
+
+def _lagrange(nodes: Array, at: Array) -> Array:
+    """Return the weights (c, m) of values at nodes (c, m) in the polynomial through them, at places (m,)."""
+    gone, out = at - nodes, np.ones(nodes.shape)
+    for own, other in permutations(range(len(nodes)), 2):
+        out[own] *= gone[other] / (nodes[own] - nodes[other])
+    return out

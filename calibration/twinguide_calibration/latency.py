@@ -72,7 +72,7 @@ def _drifting(
     terms = _terms(times_a, values_a, at)
     axes, sizes, _ = np.linalg.svd(terms, full_matrices=False)
     axes = axes[:, sizes > OPEN * sizes[0]]
-    carried = affine_map(times_a, values_a, at, values_b)
+    carried = _nearest(terms, values_b)
     later, before = (_terms(times_a, values_a, at + step_s) for step_s in (-reach_s, reach_s))
     slope = (later - before) @ carried / (2.0 * reach_s)
     slopes = [slope, slope * ((times_b - times_b.mean()) / half_s)[:, None]]
@@ -136,16 +136,21 @@ def _stream(times: Array, values: Array, what: str) -> tuple[Array, Array, tuple
 
 def affine_map(times_a: Array, values_a: Array, at: Array, values_b: Array) -> Array:
     """Return the map (1 + k, j), constant first, that takes a's values (n, k) at times (m,) nearest to b's (m, j)."""
-    return as_floats(np.linalg.lstsq(_terms(times_a, values_a, at), values_b, rcond=None)[0])
+    return _nearest(_terms(times_a, values_a, at), values_b)
 
 
 def _terms(times_a: Array, values_a: Array, at: Array) -> Array:
     return np.column_stack([np.ones(len(at)), interpolate_values(times_a, values_a, at)])
 
 
+def _nearest(terms: Array, values_b: Array) -> Array:
+    return as_floats(np.linalg.lstsq(terms, values_b, rcond=None)[0])
+
+
 def _left_over(times_a: Array, values_a: Array, at: Array, values_b: Array) -> Array:
     """Return what an affine map of a at times leaves of b, shape (m, j)."""
-    return values_b - _terms(times_a, values_a, at) @ affine_map(times_a, values_a, at, values_b)
+    terms = _terms(times_a, values_a, at)
+    return values_b - terms @ _nearest(terms, values_b)
 
 
 def draw_pairs(n: int, count: int = PAIRS) -> tuple[Ints, Ints]:
