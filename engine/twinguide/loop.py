@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 STAGES = ("wait", "bus", "twin", "guidance", "draw", "submit", "record")
 SLOW_NS = 20 * MS  # of uncertainty about the display time, as where it shows 20 pictures a second
 GUIDANCE_EVERY = 2  # frames: findings and panel are read, not looked at; structures are judged in the frames between
-FAILED = ("dead", "hung", "restarting", "quarantined")
 
 
 @dataclass(eq=False)
@@ -197,4 +196,4 @@ class Loop:
         watched = (self.twin, *self.guidance, *self.overlays, self.wearer, self.footage)
         faults += [part.fault for part in watched if part and part.fault]
         states = self.session.part_states.values()
-        return faults + [f"{state.part}: {state.state}, {state.reason}" for state in states if state.state in FAILED]
+        return faults + [f"{state.part}: {state.state}, {state.reason}" for state in states if state.failed]
