@@ -147,20 +147,22 @@ def _result(
     sigma = sqrt((along**2 + 2.0 * across**2) / 3.0)
     if inflation > 2.0:
         notes = (*notes, f"residuals are correlated in time: the covariance was widened {inflation:.1f} times")
+    swing_rad, sides = _swing(rotation[inside], state.tip)
     return PivotFit(
-        state.tip,
-        state.pivot,
-        covariance,
-        residuals,
-        kept[~inside],
-        sigma,
-        turning,
-        float(p95_radius(covariance[:3, :3], freedom)),
-        SIGMAS_95 * systematic / smallest,
-        *_swing(rotation[inside], state.tip),
-        freedom,
-        inflation,
-        notes,
+        tip=state.tip,
+        pivot=state.pivot,
+        covariance=covariance,
+        residuals=residuals,
+        rejected=kept[~inside],
+        sigma=sigma,
+        sigma_turning=turning,
+        tip_p95=float(p95_radius(covariance[:3, :3], freedom)),
+        systematic_p95=SIGMAS_95 * systematic / smallest,
+        swing_rad=swing_rad,
+        sides=sides,
+        freedom=freedom,
+        inflation=inflation,
+        notes=notes,
     )
 
 

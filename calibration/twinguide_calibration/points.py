@@ -139,7 +139,16 @@ def _isotropic(source: Array, target: Array) -> RigidFit:
     covariance = as_floats(np.linalg.inv(jacobian.T @ jacobian)) * variance
     _check_rotation(covariance[None])
     rms = sqrt(float(square.sum()) / n)
-    return RigidFit(rotation, translation, covariance, np.sqrt(square), rms, extents, 1.0, float(freedom))
+    return RigidFit(
+        rotation=rotation,
+        translation=translation,
+        covariance=covariance,
+        residuals=np.sqrt(square),
+        fre_rms=rms,
+        singular_values=extents,
+        misfit=1.0,
+        freedom=float(freedom),
+    )
 
 
 def _check_size(source: Array, target: Array) -> None:
@@ -210,8 +219,19 @@ def register_layouts(
     _check_rotation(covariance)
     distances = np.sqrt((residual**2).sum(axis=2))
     rms = np.sqrt((distances**2).mean(axis=1))
-    rows = zip(rotation, translation, covariance, distances, rms.tolist(), extents, misfit.tolist(), strict=True)
-    return [RigidFit(*row, freedom=freedom) for row in rows]
+    return [
+        RigidFit(
+            rotation=rotation[k],
+            translation=translation[k],
+            covariance=covariance[k],
+            residuals=distances[k],
+            fre_rms=float(rms[k]),
+            singular_values=extents[k],
+            misfit=float(misfit[k]),
+            freedom=freedom,
+        )
+        for k in range(len(source))
+    ]
 
 
 def _check(source: Array, target: Array, covariances: Array | None) -> Array:
