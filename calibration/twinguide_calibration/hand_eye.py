@@ -19,7 +19,7 @@ from twinguide_calibration.hand_eye_start import SCALE_FLOOR, length_ratio, park
 from twinguide_calibration.interpolation import halved, interpolate_poses
 from twinguide_calibration.lag_profile import SIGMAS_APART, repeated
 from twinguide_calibration.latency import checked_stream, pose_lags
-from twinguide_calibration.linear import invert, solve, squared_lengths
+from twinguide_calibration.linear import solve, squared_lengths
 from twinguide_calibration.parts import alike, in_motion, rows_told, same, two_groups
 from twinguide_calibration.poses import check_poses
 from twinguide_calibration.refused import CalibrationRefused
@@ -31,7 +31,6 @@ LEAST_POSES = 5
 TAIL_WIDTHS = 3.0  # of the biweight: rejected pairs within are the noise's tail where there are many
 TAIL_MOST = 0.1  # of the pairs
 DISAGREE = 0.05  # two answers from the same pairs are so far apart so seldom, were they from pairs of their own
-FEW_ROUNDS, CLEARLY = 3, 0.2  # after which an answer is near its end (one step is, Le Cam 1956): the same beyond doubt
 NEGLIGIBLE = 0.01  # of a covariance: more is told
 MANY_STILL = 0.25  # of the pairs, of one pose: more hide the rest
 
@@ -131,12 +130,6 @@ def _widened(problem: Problem, fit: HandEyeFit, final: Final) -> HandEyeFit:
     if problem.given:
         return fit
     turned = Problem(inverse(problem.at(fit.offset_s)[0]), inverse(problem.b))
-    near = iterate(turned, fit.z, fit.x, 0.0, rounds=FEW_ROUNDS)
-    if near is not None:
-        flat = near[3].jacobian.reshape(-1, 12)
-        covariance = fit.covariance[:6, :6] + (near[3].scale ** 2 * invert(flat.T @ flat))[6:, 6:]
-        if same(difference(near[1], fit.x), covariance, CLEARLY):
-            return fit
     rows = np.arange(len(squares))
     other = _alone(turned, replace(fit, x=fit.z, z=fit.x), rows, rows)
     if other is not None:

@@ -83,21 +83,15 @@ def refine(problem: Problem, x: Array, z: Array, offset: float) -> tuple[Array, 
 
 
 def iterate(
-    problem: Problem,
-    x: Array,
-    z: Array,
-    offset: float,
-    held: Array | None = None,
-    widths: float = 1.0,
-    rounds: int = ROUNDS,
+    problem: Problem, x: Array, z: Array, offset: float, held: Array | None = None, widths: float = 1.0
 ) -> tuple[Array, Array, float, Final] | None:
     """Return what `refine` does, or None where steps longer than a sigma are left at the end.
 
-    Pairs count as far out as `widths` of the biweight; `rounds` are steps at most.
+    Pairs count as far out as `widths` of the biweight.
     """
     moment, free = held, held is None
     length, scale = 0.0, 0.0
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         a, speed = problem.at(offset)
         final, step, length, following = _linear(problem, a, speed, x, z, moment, 0.0 if free else 1.0, widths)
         if length < STEP_NEGLIGIBLE * final.scale or np.abs(step[:12]).max() < STEP_CONVERGED:
