@@ -72,9 +72,9 @@ class Part:
 
     `publishes` maps a topic's short name to its message type; one type stands for one topic of a part, so a step simply
     returns messages. `subscribes` lists message types, whoever publishes them. A `rate_hz` makes steps on time, a type
-    in `wakes_on` makes one on arrival; a part may have both. `options` is a msgspec Struct with
-    `forbid_unknown_fields=True`; its keys are what a scenario may set. A name has 1 to 32 of `a-z 0-9 _ -`, and begins
-    with a letter or digit.
+    in `wakes_on` makes one on arrival; a part may have both. Guidance, Overlay and Organ are not stepped and have none
+    of these four. `options` is a msgspec Struct with `forbid_unknown_fields=True`; its keys are what a scenario may
+    set. A name has 1 to 32 of `a-z 0-9 _ -`, and begins with a letter or digit.
     """
 
     name: str

@@ -21,6 +21,8 @@ from twinguide.errors import PluginError, TopicRefused, TwinGuideError
 from twinguide.hookspecs import ENTRY_POINT_GROUP, Hooks, Organ, Part, Topic
 from twinguide.messages import Message
 
+STEPPED = ("publishes", "subscribes", "wakes_on", "rate_hz")  # fields of a part that only its steps make use of
+
 
 @dataclass(frozen=True)
 class Registry:
@@ -93,6 +95,10 @@ class Registry:
             tag_of(kind)
         if steps(part) and not part.rate_hz and not part.wakes_on:
             raise PluginError("a `rate_hz` or `wakes_on`, to be stepped by", "neither", where, "Give the part one.")
+        unused = [f"`{f}`" for f in STEPPED if getattr(part, f)]
+        if unused and not steps(part):
+            wanted = f"nothing that needs steps: this {type(part).__name__} has none"
+            raise PluginError(wanted, ", ".join(unused), where, "Leave it out, or declare a Sensor, which is stepped.")
         self.parts[part.name] = part
         self.plugin_of[part.name] = plugin
 

@@ -129,6 +129,11 @@ def test_a_plugin_cannot_take_the_programs_own_commands(tmp_path, monkeypatch):
             "a Topic as 'x'.*plugin acme",
         ),
         ("@hookimpl\ndef parts():\n    return [Sensor('a', make='m:A')]\n", "`rate_hz` or `wakes_on`.*plugin acme"),
+        (
+            "from twinguide import Overlay\n@hookimpl\ndef parts():\n"
+            "    return [Overlay('a', make='m:A', subscribes=[Lost], rate_hz=9)]\n",
+            "this Overlay has none; got `subscribes`, `rate_hz`; in plugin acme: part 'a'",
+        ),
         ("import nowhere_to_be_found\n", "nowhere_to_be_found"),
         ("def f(:\n", "SyntaxError"),
     ],
@@ -142,6 +147,7 @@ def test_a_plugin_cannot_take_the_programs_own_commands(tmp_path, monkeypatch):
         "bad name",
         "no topic",
         "never stepped",
+        "steps where there are none",
         "missing import",
         "broken",
     ],
