@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from twinguide.bus.catalogue import Header
@@ -37,7 +38,6 @@ from twinguide.registry import Registry, resolve
 RECORDER_SYNC_NS = SECOND // 2  # lockstep: the recorder catches up, and copies bulk, this often
 ALL_ROUNDS = 2**62
 LISTEN_NS = 2 * MS
-AGAIN = {"running": "started again"}  # a part that runs and has a reason, that of its end before
 
 
 class Session:
@@ -75,6 +75,7 @@ class Session:
         self.health: dict[str, Health] = {}  # newest of each part in a process; real time only
         self.refusals: list[Refusal] = []  # what was refused so far: the 1st, 2nd, 4th ... of each kind
         self._reported: set[tuple[str, str]] = set()  # by `news`: (part, reason)
+        self._down: set[str] = set()  # parts of which `news` told a failure, and not yet that they run again
 
     def __enter__(self) -> Session:
         self.start()
@@ -158,15 +159,29 @@ class Session:
         self._say_state(name, "quarantined", reason)
 
     def news(self) -> list[str]:
-        """Return a line on each failure, end or refused message of parts since the last call; each reason once."""
-        events = [(s.part, s.reason, AGAIN.get(s.state, s.state)) for s in self.part_states.values() if s.reason]
-        events += [(r.part, r.reason, f"{r.topic} refused") for r in self.refusals]
-        befell: dict[tuple[str, str], list[str]] = {}
-        for name, reason, what in events:
-            if (name, reason) not in self._reported:
-                self._reported.add((name, reason))
-                befell.setdefault((what, reason), []).append(name)
-        return [f"{_named(names)}: {what}: {reason}" for (what, reason), names in befell.items()]
+        """Return a line on each failure, end, new start or refused message of parts since the last call.
+
+        Each reason is told once; where it was told of a failure, so is, without it, that the part runs again.
+        """
+        befell: dict[str, list[str]] = {}
+        for state in self.part_states.values():
+            running = state.state == "running"
+            if running and state.part in self._down:
+                self._down.discard(state.part)
+                befell.setdefault("runs again", []).append(state.part)
+            elif self._is_new(state.part, state.reason):
+                befell.setdefault(f"{'runs again' if running else state.state}: {state.reason}", []).append(state.part)
+                if state.failed:
+                    self._down.add(state.part)
+        for refusal in self.refusals:
+            if self._is_new(refusal.part, refusal.reason):
+                befell.setdefault(f"{refusal.topic} refused: {refusal.reason}", []).append(refusal.part)
+        return [f"{_named(names)}: {told}" for told, names in befell.items()]
+
+    def _is_new(self, part: str, reason: str) -> bool:
+        new = bool(reason) and (part, reason) not in self._reported
+        self._reported.add((part, reason))
+        return new
 
     @property
     def failed(self) -> list[str]:
@@ -229,6 +244,10 @@ class Session:
             case DoneMark():
                 self._remote.done(message, self.now_ns())
             case PartState():
+                before = self.part_states.get(message.part)
+                if before and message.placement == "process" and message.state in ("starting", "running"):
+                    reason = message.reason or before.reason  # a new hub does not know how the old one ended
+                    message = replace(message, reason=reason)
                 self.part_states[message.part] = message
                 self._remote.state_changed(message)
             case Health():
