@@ -16,6 +16,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -57,6 +58,11 @@ def fastest(call: Callable[[], object], calls: int = 20) -> float:
     return min(times)
 
 
+def rms(errors) -> float:
+    """Return the root mean square length of errors, shape (..., k)."""
+    return float(np.sqrt(np.mean(np.sum(np.square(errors), axis=-1))))
+
+
 def table(title: str, rows: Rows) -> Rows:
     """Print rows under a title, and return them."""
     print(f"\n{title}")
@@ -77,9 +83,8 @@ def points() -> Rows:
         "scipy align_vectors": peers.scipy_points,
     }
     if cv2:
-        methods["cv2 estimateAffine3D(rotation)"] = lambda s, t: peers.affine(
-            cv2.estimateAffine3D(s, t, force_rotation=True)
-        )
+        affine = partial(cv2.estimateAffine3D, force_rotation=True)
+        methods["cv2 estimateAffine3D(rotation)"] = lambda s, t: peers.affine(affine(s, t))
     if core:
         methods["sksurgerycore procrustes"] = lambda s, t: peers.column(core.orthogonal_procrustes(t, s))
     if o3d:
@@ -93,9 +98,8 @@ def points() -> Rows:
         for (rotation, shift), seen in zip(truth, touched, strict=True):
             r, t = method(source, seen)
             errors.append(target_point @ (r - rotation).T + t - shift)
-        rms = float(np.sqrt(np.mean(np.sum(np.square(errors), axis=-1))))
         took = fastest(lambda m=method: m(source, touched[0]), 300)
-        rows.append({"method": name, "tre_rms_mm": rms * MM, "us": took * 1e6})
+        rows.append({"method": name, "tre_rms_mm": rms(errors) * MM, "us": took * 1e6})
     return table("points: 6 fiducials, 0.2 mm per axis, 300 trials", rows)
 
 
@@ -119,7 +123,7 @@ def tre() -> Rows:
             plain = [fit.apply(target) - target for fit in register_layouts(given, seen)]
             weighted = register_layouts(given, seen, np.broadcast_to(covariances, (6000, n, 3, 3)), 3)
             errors = [fit.apply(target) - target for fit in weighted]
-            measured, measured_plain = (float(np.sqrt(np.mean(np.sum(np.square(e), axis=-1)))) for e in (errors, plain))
+            measured, measured_plain = rms(errors), rms(plain)
             bound = layout_covariance(source, covariances, np.linalg.inv(covariances))
             sandwich = layout_covariance(source, covariances)
             predict = [float(np.sqrt(np.trace(jacobian @ c @ jacobian.T))) for c in (bound, sandwich)]
@@ -165,10 +169,11 @@ def pivot() -> Rows:
     for half, wild in ((5, 0.0), (20, 0.0), (40, 0.0), (40, 0.1)):
         draws = [swing(np.random.default_rng(seed), half, wild) for seed in range(100)]
         for name, method in methods.items():
-            errors = [np.linalg.norm(np.ravel(method(poses))[:3] - tip) for poses, tip, _ in draws]
-            rms = float(np.sqrt(np.mean(np.square(errors)))) * MM
+            errors = [np.ravel(method(poses))[:3] - tip for poses, tip, _ in draws]
             took = fastest(lambda m=method, d=draws: m(d[0][0]), 40) * 1e3
-            rows.append({"method": f"{name}, cone {half} deg, {wild:.0%} wild", "tip_rms_mm": rms, "ms": took})
+            rows.append(
+                {"method": f"{name}, cone {half} deg, {wild:.0%} wild", "tip_rms_mm": rms(errors) * MM, "ms": took}
+            )
     return table("pivot: 200 poses, 0.2 mm and 0.1 deg, 100 trials", rows)
 
 
@@ -186,7 +191,7 @@ def hand_eye() -> Rows:
     draws = [hand_eye_poses(seed) for seed in range(40)]
     for name, method in methods.items():
         errors = np.array([difference(x, method(a, b)) for a, b, x, _ in draws])
-        turn, move = (float(np.sqrt(np.mean(np.sum(e**2, axis=1)))) for e in (errors[:, :3], errors[:, 3:]))
+        turn, move = rms(errors[:, :3]), rms(errors[:, 3:])
         took = fastest(lambda m=method: m(draws[0][0], draws[0][1]), 8) * 1e3
         rows.append({"method": name, "x_rms_mm": move * MM, "x_rms_deg": float(np.degrees(turn)), "ms": took})
     return table("hand-eye: 60 poses, 0.1 deg and 0.2 mm in both streams, 40 trials", rows)
@@ -202,11 +207,8 @@ def surface(mesh: Path | None) -> Rows:
     if o3d:
         methods["open3d point-to-plane, Tukey 3 mm"] = peers.open3d_surface(o3d, model)
     if gicp:
-        methods["small_gicp GICP"] = lambda p, s: (
-            gicp.align(
-                model.samples, p, s, "GICP", downsampling_resolution=1e-4, max_correspondence_distance=0.01
-            ).T_target_source
-        )
+        matched = {"downsampling_resolution": 1e-4, "max_correspondence_distance": 0.01}
+        methods["small_gicp GICP"] = lambda p, s: gicp.align(model.samples, p, s, "GICP", **matched).T_target_source
     if pycpd:
         methods["pycpd rigid (300 points)"] = lambda p, s: peers.pycpd(pycpd, model, p, s)
     one = patch(np.random.default_rng(3), vertices, faces, 0.15)
@@ -222,14 +224,9 @@ def surface(mesh: Path | None) -> Rows:
                 began = time.perf_counter()
                 matrix = method(seen, start)
                 times.append(time.perf_counter() - began)
-                moved = targets @ matrix[:3, :3].T + matrix[:3, 3]
-                errors.append(np.sqrt(np.mean(np.sum((moved - targets) ** 2, axis=1))) * MM)
-            cells = {
-                "median_mm": float(np.median(errors)),
-                "max_mm": float(np.max(errors)),
-                "ms": float(np.median(times)) * 1e3,
-            }
-            rows.append({"method": f"{name}, {case}", "runs": count, **cells})
+                errors.append(rms(targets @ matrix[:3, :3].T + matrix[:3, 3] - targets) * MM)
+            cells = {"median_mm": float(np.median(errors)), "max_mm": float(np.max(errors))}
+            rows.append({"method": f"{name}, {case}", "runs": count, **cells, "ms": float(np.median(times)) * 1e3})
     fits = [register_surface(seen, model).covariance for seen in patches]
     rows.append({"method": "expected of 50 patches by their covariances", **expected_errors(fits, targets)})
     bounds = [bound(seen[int(WILD * len(seen)) :], model) for seen in patches]
@@ -262,22 +259,17 @@ def chain() -> Rows:
         links.append(Link(name, compose(exponential(rng.normal(size=3)), rng.normal(size=3)), root @ root.T))
     point = np.array([0.05, 0.02, 0.1])
     budget = chain_budget(links, point)
-    rows = [
-        {
-            "method": "twinguide chain_budget",
-            "rms_mm": budget.rms * MM,
-            "us": fastest(lambda: chain_budget(links, point), 100) * 1e6,
-        }
-    ]
+    took = fastest(lambda: chain_budget(links, point), 100) * 1e6
+    rows = [{"method": "twinguide chain_budget", "rms_mm": budget.rms * MM, "us": took}]
     if uncertainty:
         left = [adjoint(link.transform) @ link.covariance @ adjoint(link.transform).T for link in links]
         given = (links[1].transform, left[1], links[0].transform, left[0])  # it takes the transform applied first
         matrix, covariance = uncertainty.concat_globally_uncertain_transforms(*given)
         carried = adjoint(inverse(matrix)) @ covariance @ adjoint(inverse(matrix)).T
         jacobian = matrix[:3, :3] @ point_jacobian(point)
-        rms = float(np.sqrt(np.trace(jacobian @ carried @ jacobian.T))) * MM
+        size = float(np.sqrt(np.trace(jacobian @ carried @ jacobian.T))) * MM
         took = fastest(lambda: uncertainty.concat_globally_uncertain_transforms(*given), 100) * 1e6
-        rows.append({"method": "pytransform3d concat_globally_uncertain", "rms_mm": rms, "us": took})
+        rows.append({"method": "pytransform3d concat_globally_uncertain", "rms_mm": size, "us": took})
     return table("chain of two uncertain transforms at a point", rows)
 
 
