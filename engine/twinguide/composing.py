@@ -46,7 +46,7 @@ def panel_of(
 ) -> tuple[PanelRow, ...]:
     """Return the panel's rows for ranked findings; `training` is 0..1, `faults` say which parts fail and why.
 
-    In a rehearsal `attempts` say what the trigger does and how they went; target and registration have no error there.
+    In a rehearsal, where target and registration have no error, `attempts` say what the trigger does, then how they went.
     """
     return tuple(_panel(twin, findings, training, faults, attempts))
 
@@ -54,8 +54,9 @@ def panel_of(
 def _panel(
     twin: TwinView, findings: tuple[Finding, ...], training: float, faults: Iterable[str], attempts: tuple[str, ...]
 ) -> Iterator[PanelRow]:
-    yield "title", text("rehearse") if attempts else _title(twin, training)
-    for row in attempts:
+    step = twin.workflow.step
+    yield "title", text("rehearse") if attempts and step in ("setup", "guide") else _title(twin, training)
+    for row in attempts if step == "guide" else attempts[1:]:  # elsewhere the trigger does nothing
         yield "normal", row
     if twin.workflow.note:
         yield "caution", twin.workflow.note
@@ -63,7 +64,7 @@ def _panel(
         yield "normal", row
     for fault in faults:
         yield "caution", fault
-    guiding = twin.workflow.step == "guide"
+    guiding = step == "guide"
     for f in findings:  # before the rest: a small display has room for the first
         if guiding and f.name == "depth":
             yield "normal", text("target_depth", value_mm=f.value, bound_mm=TWO_SIDED_95 * f.sigma)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil
 from pathlib import Path
 from typing import Literal
@@ -53,26 +54,30 @@ def make_headset(
 
     world = next((part for part in run.declared if isinstance(part, World) and part.head), None)
     head = world and made(world.head, session.context(world.name), where=f"part {world.name}", method="reported")
-    latency_ns = round(s.headset.display_latency_ms * MS)
+
+    def since_begun(t_ns: int) -> int:
+        return t_ns - headset.begun_ns  # a played wearer begins with the first frame, however long the start took
+
     if s.headset.recorded:
-        head, held = recorded_wearer(Path(s.headset.recorded), clock.now_ns() + latency_ns)
+        head, held = recorded_wearer(Path(s.headset.recorded), since_begun)
         hands = held or hands
     if s.mode == "rehearse":
-        head, hands = head or onlooker(), hands or _trainee(run, case)
+        head, hands = head or onlooker(), hands or _trainee(run, case, since_begun)
     half = np.radians(s.headset.fov_deg) / 2
     options = SimulatedOptions(
         size=(s.headset.width, s.headset.height),
         fov=(-half, half, half, -half),
         rate_hz=s.loop.rate_hz,
-        display_latency_ns=latency_ns,
+        display_latency_ns=round(s.headset.display_latency_ms * MS),
         blend_mode=s.headset.blend[0],
         render=draw,
     )
-    return HeadsetSimulated(clock, head, hands, options)
+    headset = HeadsetSimulated(clock, head, hands, options)
+    return headset
 
 
-def recorded_wearer(folder: Path, begin_ns: int) -> tuple[HeadKeyframed, HandsKeyframed | None]:
-    """Return a recorded session's head and hands, as first seen at `begin_ns` [ns]; None where it has no hands.
+def recorded_wearer(folder: Path, since: Callable[[int], int]) -> tuple[HeadKeyframed, HandsKeyframed | None]:
+    """Return a recorded session's head and hands, by the time `since` their first frame; None where it has no hands.
 
     Raises ScenarioError where the session has no frames.
     """
@@ -81,13 +86,12 @@ def recorded_wearer(folder: Path, begin_ns: int) -> tuple[HeadKeyframed, HandsKe
     shown = {one.message.t_ns: one.message for one in read(folder) if isinstance(one.message, Shown)}
     if not shown:
         raise ScenarioError("a session with frames", str(folder), "[headset] recorded", "Name another session folder.")
-    ahead_ns = begin_ns - min(shown)
-    frames = [(t_ns + ahead_ns, shown[t_ns]) for t_ns in sorted(shown)]
-    head = HeadKeyframed([(t_ns, frame.stage_from_head.pose(t_ns).transform) for t_ns, frame in frames])
+    frames = [(t_ns - min(shown), shown[t_ns]) for t_ns in sorted(shown)]
+    head = HeadKeyframed([(t_ns, frame.stage_from_head.pose(t_ns).transform) for t_ns, frame in frames], since)
     if not any(frame.hands for _, frame in frames):
         return head, None
     left, right = ([(t_ns, _hand(frame.hands.get(name))) for t_ns, frame in frames] for name in HANDS)
-    return head, HandsKeyframed(left, right)
+    return head, HandsKeyframed(left, right, since)
 
 
 def _hand(told: HandRecord | None) -> Hand:
@@ -97,9 +101,10 @@ def _hand(told: HandRecord | None) -> Hand:
     return Hand(grip, aim, told.trigger, told.squeeze, frozenset(told.buttons), active=True)
 
 
-def _trainee(run: Run, case: Case) -> HandSource:
+def _trainee(run: Run, case: Case, since: Callable[[int], int]) -> HandSource:
     s, plan = run.scenario, case.plan
     stage_from_image = laid_down(plan.target) @ Transform.of("reference", "image")
     tip = np.array(s.tools[needle_of(s.tools)].tip_mm) * 1e-3
     attempts = ceil(s.seconds / ATTEMPT_S[-1])
-    return trainee(stage_from_image, plan.entry, plan.target, tip, seed=s.seed, attempts=attempts)
+    keys = trainee(stage_from_image, plan.entry, plan.target, tip, seed=s.seed, attempts=attempts)
+    return HandsKeyframed(right=keys, since=since)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from itertools import islice
 from math import inf
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from twinguide.clock import MS, SECOND
 from twinguide.scene import TwinView
@@ -26,14 +26,15 @@ class BreakOff:
     """A context that raises TimeoutError in what takes longer than `seconds`, again and again.
 
     One for all calls of a process, for it has one alarm, which is set every so often and not in every frame: setting it
-    costs some 50 us. Signals are the main thread's; code that never returns to Python cannot be broken off. To be
-    closed: an alarm that is still set ends a process that no longer runs Python.
+    costs some 50 us: it comes after `seconds` and half as many more, at most. Signals are the main thread's; code that
+    never returns to Python cannot be broken off. To be closed, for an alarm ends a process that no longer runs Python.
     """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._since = inf  # [s], when the call in progress began
         self._set = -inf  # [s], when the alarm was
+        self._others: Any = None  # handler and timer before that
 
     def __str__(self) -> str:
         return f"no answer within {self.seconds:g} s"
@@ -41,9 +42,11 @@ class BreakOff:
     def __enter__(self) -> None:
         self._since = now = time.monotonic()
         if now - self._set > 0.5 * self.seconds and threading.current_thread() is threading.main_thread():
+            handler = signal.signal(signal.SIGALRM, self._alarm)
+            timer = signal.setitimer(signal.ITIMER_REAL, 1.5 * self.seconds, self.seconds)
+            if self._set == -inf:
+                self._others = handler, timer
             self._set = now
-            signal.signal(signal.SIGALRM, self._alarm)
-            signal.setitimer(signal.ITIMER_REAL, 1.5 * self.seconds, self.seconds)
 
     def __exit__(self, *_: object) -> None:
         self._since = inf
@@ -54,10 +57,13 @@ class BreakOff:
         self.close()  # nothing is called any more
 
     def close(self) -> None:
-        """Take the alarm back; the next call sets it again."""
+        """Take the alarm back, and leave what others had set; the next call sets it again."""
+        self._since = inf
         if self._set > -inf:
             self._set = -inf
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            handler, timer = self._others
+            signal.setitimer(signal.ITIMER_REAL, *timer)
+            signal.signal(signal.SIGALRM, handler)
 
 
 class Guarded(Generic[T]):
@@ -107,6 +113,7 @@ class Guarded(Generic[T]):
         return out
 
     def _withdraw(self, reason: str) -> list[T]:
+        self._break_off.close()  # this may have been the last part to be called
         self.withdrawn = reason
         self._tell(reason)
         return []

@@ -74,7 +74,7 @@ class Loop:
         self._take(self.session.stepped())
         hands = self.headset.hands()
         self._follow_hands(hands, timing.t_display_ns, now_ns)
-        self._follow_wearer(timing.t_display_ns, now_ns)
+        self._follow_wearer(timing)
         self.ledger.lap("bus")
 
         flow = self.workflow
@@ -163,9 +163,10 @@ class Loop:
             elif move:
                 self.workflow.void(move.reason, self.session.now_ns(), moved=True)
 
-    def _follow_wearer(self, t_display_ns: int, now_ns: int) -> None:
+    def _follow_wearer(self, timing: FrameTiming) -> None:
         """Attach the twin to the headset's room; a jump of it suspends guidance until the room is found again."""
-        self.wearer.look(t_display_ns)
+        now_ns = timing.t_wake_ns
+        self.wearer.look(timing.t_display_ns)
         jump = self.wearer.take_jump()
         if jump and self.twin.bodies.untracked:
             self.workflow.void(jump, now_ns, moved=True)  # nothing but the room held the patient
@@ -175,7 +176,8 @@ class Loop:
         if self.wearer.follows:
             self.twin.bodies.follow(stage, self.wearer.reason)
         settled = stage is not None or not self.wearer.follows
-        self.workflow.update(now_ns, all_trained=self.twin.all_trained, settled=settled)
+        seen = timing.should_render or not self.renderer
+        self.workflow.update(now_ns, all_trained=self.twin.all_trained, settled=settled, seen=seen)
 
     def _follow_hands(self, hands: Mapping[HandName, Hand], t_display_ns: int, now_ns: int) -> None:
         self.twin.bodies.follow_hands(hands, t_display_ns)
@@ -195,5 +197,4 @@ class Loop:
         faults += self._message_faults.values()
         watched = (self.twin, *self.guidance, *self.overlays, self.wearer, self.footage)
         faults += [part.fault for part in watched if part and part.fault]
-        states = self.session.part_states.values()
-        return faults + [f"{state.part}: {state.state}, {state.reason}" for state in states if state.failed]
+        return faults + [f"{s.part}: {s.state}, {s.reason}" for s in self.session.part_states.values() if s.failed]

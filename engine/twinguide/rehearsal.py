@@ -19,7 +19,7 @@ from twinguide.scenario import Tool
 from twinguide.scene import ToolView, TwinView
 from twinguide.wording import text
 from twinguide.workflow import START_S
-from twinguide.xr.scripted import HandsKeyframed, HeadSway
+from twinguide.xr.scripted import HeadSway
 
 Array = NDArray[np.float64]
 PULLED, RELEASED = 0.7, 0.3  # of the trigger's way, with hysteresis
@@ -120,8 +120,8 @@ class Rehearsal:
 
 def trainee(
     stage_from_image: Transform, entry: Array, target: Array, tip: Array, *, seed: int, attempts: int
-) -> HandsKeyframed:
-    """Return the scripted right hand of a simulated trainee, whose aim gets better from attempt to attempt.
+) -> list[tuple[int, Hand]]:
+    """Return the keyframes of a simulated trainee's right hand, whose aim gets better from attempt to attempt.
 
     `entry`, `target` [m], shape (3,), in image; `tip` [m], shape (3,), in the needle's frame.
     """
@@ -140,4 +140,4 @@ def trainee(
             grip = Transform.of("stage", "grip_right", rotation, place - rotation @ tip)
             t_ns = round((START_S + k * ATTEMPT_S[-1] + second) * SECOND)
             keys.append((t_ns, Hand(pose_grip=grip, trigger=trigger, active=True)))
-    return HandsKeyframed(right=keys)
+    return keys

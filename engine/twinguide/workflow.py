@@ -172,9 +172,12 @@ class Workflow:
 
     # ---- what happens -----------------------------------------------------------------------------------------------
 
-    def update(self, t_ns: int, *, all_trained: bool, settled: bool = True) -> None:
-        """Move on where the time, the training, or a headset that has found its place again allows it."""
-        if self._rehearses and self.step == "setup":
+    def update(self, t_ns: int, *, all_trained: bool, settled: bool = True, seen: bool = True) -> None:
+        """Move on where the time, the training, or a headset that has found its place again allows it.
+
+        `seen` tells whether pictures are shown: a start screen is there only then.
+        """
+        if self._rehearses and self.step == "setup" and seen:
             self._starts_ns = self._starts_ns or t_ns + round(START_S * SECOND)
             if t_ns >= self._starts_ns:
                 self._go("guide", t_ns)
@@ -218,7 +221,7 @@ class Workflow:
         if self._touch_begun:
             self._touch_begun = None
             self._go(self.step, t_ns, reason)
-        if self.registration.state == "confirmed" and self.step != "review":
+        if self.registration.state == "confirmed" and self.step not in ("setup", "review"):
             self._change_registration(t_ns, state="suspended", reason=reason)
             self._go("confirm", t_ns, reason)
 

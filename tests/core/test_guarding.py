@@ -7,6 +7,15 @@ import pytest
 from twinguide.guarding import BreakOff, Guarded
 
 
+@pytest.fixture
+def no_alarm():
+    """Set aside the alarm that a test's time limit is."""
+    handler, timer = signal.signal(signal.SIGALRM, signal.SIG_DFL), signal.setitimer(signal.ITIMER_REAL, 0.0)
+    yield
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, *timer)
+
+
 def test_a_part_that_raises_is_withdrawn_with_the_reason_told_once_and_not_called_again():
     calls, told = [], []
 
@@ -55,7 +64,7 @@ def test_what_cannot_be_drawn_withdraws_its_part():
 
 
 @pytest.mark.parametrize("swallowed", [0, 1, 5])
-def test_a_part_that_hangs_in_the_frame_is_broken_off_and_withdrawn(swallowed):
+def test_a_part_that_hangs_in_the_frame_is_broken_off_and_withdrawn(swallowed, no_alarm):
     def hang(twin):
         for _ in range(swallowed):
             with pytest.raises(TimeoutError):
@@ -72,7 +81,18 @@ def test_a_part_that_hangs_in_the_frame_is_broken_off_and_withdrawn(swallowed):
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
-def test_an_alarm_is_taken_back_where_nothing_is_called_any_more():
+def test_an_alarm_that_others_had_set_is_set_again(no_alarm):
+    rung = []
+    signal.signal(signal.SIGALRM, lambda *_: rung.append(True))
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    break_off = BreakOff(60.0)
+    Guarded("quick", lambda twin: [], 1.0, break_off=break_off)(None)
+    break_off.close()
+    time.sleep(0.5)
+    assert rung == [True]
+
+
+def test_an_alarm_is_taken_back_where_nothing_is_called_any_more(no_alarm):
     guarded = Guarded("quick", lambda twin: [], 1.0, break_off=BreakOff(0.05))
     assert guarded(None) == []
     assert signal.getitimer(signal.ITIMER_REAL)[0] > 0.0

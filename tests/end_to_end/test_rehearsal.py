@@ -6,9 +6,10 @@ import pytest
 from twinguide.app import drive
 from twinguide.bus.catalogue import Catalogue, Header, tag_of
 from twinguide.clock import SECOND
-from twinguide.messages import Shown
+from twinguide.frames import Transform
+from twinguide.messages import Command, Shown
 from twinguide.recording import Recorder
-from twinguide.xr.simulated import RuntimeLoss
+from twinguide.xr.simulated import RuntimeLoss, SpaceChange
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,29 @@ def test_a_recorded_wearer_s_attempts_are_those_that_were_rehearsed(rehearsed, w
     (again,), before = worn_again.loop.rehearsal.attempts, rehearsed.loop.rehearsal.attempts[0]
     assert (again.t_ns, again.number) == (before.t_ns, before.number)
     assert again.tip_error_mm == pytest.approx(before.tip_error_mm, abs=1e-6)
+
+
+def test_after_a_jump_of_the_room_the_wearer_is_asked_to_confirm_and_the_attempt_goes_on(watch_module):
+    run = watch_module("seconds=22.0", scenario="liver_rehearsal")
+    jump = SpaceChange(4 * SECOND, Transform.of("stage", "stage", translation=np.array([0.2, 0.0, 0.0])))
+    run.loop.headset.options = replace(run.loop.headset.options, space_changes=(jump,))
+    run.for_seconds(5.0)
+    assert run.frames[-1].step == "confirm"
+    said = run.frames[-1].text
+    assert "Confirm that the overlay lies on the patient" in said
+    assert not any("trigger" in row for row in said)
+    run.loop.workflow.command(Command(id="a", kind="confirm"), run.loop.session.now_ns())
+    run.for_seconds(4.0)
+    assert run.frames[-1].step == "guide"
+    assert [a.number for a in run.loop.rehearsal.attempts] == [1]
+
+
+def test_in_real_time_the_trainee_begins_with_the_first_frame(watch_module):
+    run = watch_module("seconds=9.0", 'clock="real"', scenario="liver_rehearsal")
+    run.frames.append(run.loop.frame())  # its clock counts since the machine's start
+    run.for_seconds(9.0)
+    assert len(run.loop.rehearsal.attempts) == 1
+    assert run.loop.rehearsal.attempts[0].seconds == pytest.approx(5.3, abs=0.2)
 
 
 def test_the_loss_of_the_headset_is_said_at_once_and_so_is_its_return(watch_module):

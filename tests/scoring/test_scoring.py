@@ -285,7 +285,7 @@ def test_a_torn_recording_is_scored_as_far_as_it_goes(session):
 
 def test_the_head_of_a_recording_can_be_worn_again(session):
     begin_ns = 5_000_000_000
-    head, hands = recorded_wearer(session(), begin_ns)
+    head, hands = recorded_wearer(session(), lambda t_ns: t_ns - begin_ns)
     assert hands is None  # its wearer held no controller
     frames = load(session("again")).of(Shown)
     first_ns = min(frame.t_ns for frame in frames)
@@ -294,7 +294,7 @@ def test_the_head_of_a_recording_can_be_worn_again(session):
         np.testing.assert_allclose(worn.translation, frame.stage_from_head.position, atol=1e-12)
         np.testing.assert_allclose(np.abs(worn.quaternion @ frame.stage_from_head.quaternion), 1.0, atol=1e-12)
     with pytest.raises(ScenarioError, match="a session with frames"):
-        recorded_wearer(session("empty", seconds=0.0), begin_ns)
+        recorded_wearer(session("empty", seconds=0.0), int)
 
 
 def test_a_recording_without_messages_is_refused(tmp_path):

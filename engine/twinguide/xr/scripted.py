@@ -73,10 +73,12 @@ class HeadSway:
 class HeadKeyframed:
     """A head that moves through keyframes (time [ns], `stage_from_headset`), ascending: a script or a recording.
 
-    Between them the pose is interpolated, before the first and after the last it holds.
+    Between them the pose is interpolated, before the first and after the last it holds. `since` turns a time into the
+    keyframes' own.
     """
 
     keyframes: Sequence[tuple[int, Transform]]
+    since: Callable[[int], int] = int
 
     def __post_init__(self) -> None:
         if not self.keyframes or any(t >= later for (t, _), (later, _) in pairwise(self.keyframes)):
@@ -84,22 +86,25 @@ class HeadKeyframed:
 
     def reported(self, t_ns: int) -> Transform:
         """Return `stage_from_headset` at `t_ns` [ns]."""
-        return interpolate(*_around(self.keyframes, t_ns))
+        return interpolate(*_around(self.keyframes, self.since(t_ns)))
 
 
 @dataclass(frozen=True)
 class HandsKeyframed:
     """Hands that move through keyframes (time [ns], Hand), ascending: a script or a recording.
 
-    Poses, trigger and squeeze are interpolated; buttons and `active` hold until the next keyframe.
+    Poses, trigger and squeeze are interpolated; buttons and `active` hold until the next keyframe. `since` turns a time
+    into the keyframes' own.
     """
 
     left: Sequence[tuple[int, Hand]] = ()
     right: Sequence[tuple[int, Hand]] = ()
+    since: Callable[[int], int] = int
 
     def __call__(self, t_ns: int) -> dict[HandName, Hand]:
         """Return both hands at `t_ns` [ns]."""
-        return {name: hand_at(keys, t_ns) for name, keys in zip(HANDS, (self.left, self.right), strict=True)}
+        own_ns = self.since(t_ns)
+        return {name: hand_at(keys, own_ns) for name, keys in zip(HANDS, (self.left, self.right), strict=True)}
 
 
 def hand_at(keyframes: Sequence[tuple[int, Hand]], t_ns: int) -> Hand:

@@ -88,6 +88,7 @@ class HeadsetSimulated:
         ]
         self._pacer = Pacer(clock, self.options.rate_hz, self.options.display_latency_ns)
         self._t_display_ns = 0
+        self.begun_ns = 0  # when the first frame was to be seen
         self._polled_ns: int | None = None
         self._views: tuple[View, View] | None = None
         self._newest: tuple[int, Transform] | None = None
@@ -143,6 +144,7 @@ class HeadsetSimulated:
 
     def wait_frame(self, meanwhile: Meanwhile | None = None) -> FrameTiming:
         """Sleep to the next frame's start, or move the virtual clock there."""
+        self.begun_ns = self.begun_ns or self._clock.now_ns() + self.options.display_latency_ns
         timing = self._pacer.wait(meanwhile=meanwhile)
         self._t_display_ns = timing.t_display_ns
         if self._lost(timing.t_wake_ns) or not self.options.render:
