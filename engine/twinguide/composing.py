@@ -46,7 +46,7 @@ def panel_of(
 ) -> tuple[PanelRow, ...]:
     """Return the panel's rows for ranked findings; `training` is 0..1, `faults` say which parts fail and why.
 
-    In a rehearsal, where target and registration have no error, `attempts` say what the trigger does, then how they went.
+    In a rehearsal, whose target and registration have no error, `attempts` tell the trigger and how they went.
     """
     return tuple(_panel(twin, findings, training, faults, attempts))
 
