@@ -156,7 +156,8 @@ def _between_samples(problem: Problem, fit: HandEyeFit) -> HandEyeFit:
     if found is None:
         return replace(fit, notes=(*fit.notes, "the motion is fast for a's samples: every other one tells no X and Z"))
     apart = np.concatenate([difference(found[0], fit.x), difference(found[1], fit.z)]) / half[1]
-    if float(apart @ solve(fit.covariance, apart)) < NEGLIGIBLE * len(apart):
+    noise = half[1] ** -2  # its own part in two fits of samples that are half the same
+    if float(apart @ solve(fit.covariance, apart)) < max(NEGLIGIBLE, noise) * len(apart):
         return fit
     told = f"the motion is fast for a's samples; what lies between them moves X by {_far(apart[:6])}"
     late = hypot(fit.offset_sigma_s, (found[2] - fit.offset_s) / half[1])

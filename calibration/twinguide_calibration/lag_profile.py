@@ -99,14 +99,12 @@ def lag_fits(
     losses: Callable[[float], Array],
     residual: float,
     free: float,
-    spans_s: tuple[float, float],
     notes: tuple[str, ...],
 ) -> list[LagFit]:
     """Return the best lag's fit, then those of other lags that explain a repeated motion as well."""
     minima = _minima(found.lags, found.profiles[0], losses, free)
     minima[0] = _narrowed(*minima[0], found, losses, free)
-    fits = [LagFit(lag, sigma, residual, found.explained, notes) for lag, sigma in minima]
-    return [_steady(fits[0], found, len(fits) > 1, free, *spans_s), *fits[1:]]
+    return [LagFit(lag, sigma, residual, found.explained, notes) for lag, sigma in minima]
 
 
 def _narrowed(
@@ -116,9 +114,10 @@ def _narrowed(
 
     A motion of angular frequency w and variance v leaves `v (w lag)^2` at small lags.
     """
-    step, row, misfit = float(found.lags[1] - found.lags[0]), found.best, found.profiles[0]
+    step, misfit = float(found.lags[1] - found.lags[0]), found.profiles[0]
+    row = int(np.clip(np.argmin(np.abs(found.lags - lag)), 1, len(misfit) - 2))  # of a repeating motion not the best
     bend = float(misfit[row + 1] - 2.0 * misfit[row] + misfit[row - 1]) / (2.0 * step**2)
-    variance = float(misfit[row]) / max(1.0 - found.explained, 1e-12)
+    variance = float(misfit[found.best]) / max(1.0 - found.explained, 1e-12)
     narrow = QUARTIC / PROFILE * float(np.sqrt(variance / max(bend, 1e-300)))
     if not narrow < step:
         return lag, sigma
@@ -162,7 +161,7 @@ def repeated(apart_s: float) -> CalibrationRefused:
     )
 
 
-def _steady(fit: LagFit, found: Profiles, repeats: bool, free: float, frame_s: float, half_s: float) -> LagFit:
+def steady(fit: LagFit, found: Profiles, repeats: bool, free: float, frame_s: float, half_s: float) -> LagFit:
     """Refuse a lag that changes by more than a frame from one half of a recording [s] to the other; tell a smaller."""
     lags = found.lags
     near = np.abs(lags - fit.lag_s) <= (2.0 * PROFILE * float(lags[1] - lags[0]) if repeats else np.inf)

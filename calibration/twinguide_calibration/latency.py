@@ -17,6 +17,7 @@ from twinguide_calibration.lag_profile import (
     lag_fits,
     only_one,
     search_lags,
+    steady,
     stream_spans,
 )
 from twinguide_calibration.linear import invert, solve
@@ -28,6 +29,7 @@ from twinguide_calibration.weights import serial_inflation
 PAIRS = 2000
 LEAST_TURN = np.radians(3.0)  # of a pair of poses, below which its angle is mostly noise
 OPEN = 1e-6  # of the largest extent of what is mapped: less is not held
+LEAST_REACH_S = 0.01  # of differences: no hand's motion bends in it, and noise is small beside what it moves
 LEAST_CARRIED = 0.9  # of a point's motion by its body's poses, whose twelve numbers follow much by chance
 
 
@@ -56,19 +58,20 @@ def motion_lag(
     residual = sqrt(float(found.profiles[0, found.best]) * left.size / free)
     free /= serial_inflation(left, np.ones(len(left), dtype=np.bool_))
     spans_s = stream_spans(times_a, times_b)
-    fit = only_one(lag_fits(found, losses, residual, free, spans_s, (*notes_a, *notes_b)))
-    return _drifting(fit, times_a, values_a, times_b, values_b, *spans_s)
+    plain = only_one(lag_fits(found, losses, residual, free, (*notes_a, *notes_b)))
+    halves = steady(plain, found, False, free, *spans_s)
+    return _drifting(plain, times_a, values_a, times_b, values_b, *spans_s) or halves
 
 
 def _drifting(
     fit: LagFit, times_a: Array, values_a: Array, times_b: Array, values_b: Array, frame_s: float, half_s: float
-) -> LagFit:
+) -> LagFit | None:
     """Refuse or tell a drift between the clocks, as `changing`; count in one that so little motion would not show.
 
-    It is fitted beside the lag and the map, to the first order (Frisch & Waugh 1933): of a slow, short motion each half
-    follows the map of the whole, and hides it.
+    None where there is neither. It is fitted beside the lag and the map, to the first order (Frisch & Waugh 1933): of a
+    slow, short motion each half follows the map of the whole, and hides it.
     """
-    at, reach_s = times_b - fit.lag_s, 2.0 * frame_s
+    at, reach_s = times_b - fit.lag_s, max(float(np.median(np.diff(times_a))), LEAST_REACH_S)
     terms = _terms(times_a, values_a, at)
     axes, sizes, _ = np.linalg.svd(terms, full_matrices=False)
     axes = axes[:, sizes > OPEN * sizes[0]]
@@ -86,7 +89,7 @@ def _drifting(
     if abs(change) > SIGMAS_APART * sigma + RIPPLE * frame_s:
         return changing(fit, fit.lag_s - change / 2.0, fit.lag_s + change / 2.0, frame_s, half_s)
     if SIGMAS_APART * sigma <= frame_s:
-        return fit
+        return None
     hidden = SIGMAS_APART * sigma / half_s
     told = f"too little motion to show clocks that drift apart by {hidden:.1%}: counted in; move faster, or longer"
     return replace(fit, sigma_s=hypot(fit.sigma_s, hypot(change, sigma) / 2.0), notes=(*fit.notes, told))
@@ -205,7 +208,8 @@ def pose_lags(
     told = "makes the two turn alike", "Are both fixed to one body? Turn it irregularly in view of both."
     found = search_lags(losses, half, float(angles.var()), lag_max_s, step_s, told)
     residual, free = sqrt(float(found.profiles[0, found.best])), float(len(times_b))
-    return lag_fits(found, losses, residual, free, stream_spans(times_a, times_b), (*notes_a, *notes_b))
+    fits = lag_fits(found, losses, residual, free, (*notes_a, *notes_b))
+    return [steady(fits[0], found, len(fits) > 1, free, *stream_spans(times_a, times_b)), *fits[1:]]
 
 
 def checked_stream(times: Array, poses: Array, what: str) -> tuple[Array, Array, Ints, tuple[str, ...]]:

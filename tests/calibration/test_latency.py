@@ -280,6 +280,27 @@ def test_a_drift_of_one_in_a_hundred_over_ten_seconds_of_slow_motion_is_refused(
             place_lag(times, a, times, b)
 
 
+@pytest.mark.parametrize("rate_a", [100, 400])
+def test_fast_swings_seen_seldom_tell_a_drift_once_by_the_quicker_streams_samples(rate_a):
+    times_a, times_b = np.arange(0.0, 200.0, 1 / rate_a), np.arange(0.0, 200.0, 1 / 15)
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        rates, phases = 4.0 * np.pi * rng.uniform(0.8, 1.3, 6), rng.uniform(0.0, 6.0, 6)  # swings of half a second
+
+        def swings(t, rates=rates, phases=phases):
+            fast, slow = (np.sin(np.outer(t, share * rates) + phases) for share in (1.0, 0.35))
+            return fast + 0.5 * slow
+
+        late = times_b - 0.05 - 4e-4 * (times_b - 100.0)
+        a, b = (swings(t) + rng.normal(size=(len(t), 6)) * 1e-2 for t in (times_a, late))
+        fit = motion_lag(times_a, a, times_b, b)
+        assert abs(fit.lag_s - 0.05) < 4e-3  # waves that 20 ms to either side smear
+        (told,) = fit.notes  # by what is fitted beside the lag, not by the halves too
+        one, two = (float(part.split(" ms")[0]) for part in told.split("changes from ")[1].split(" to "))
+        assert two - one == pytest.approx(40.0, abs=1.0)  # [ms]; differenced over frames of b 70, and refused
+        assert fit.sigma_s == pytest.approx(20e-3, abs=1e-3)  # half of it, counted once
+
+
 @pytest.mark.parametrize("slower", [0.15, 0.25, 1.0])
 def test_clocks_that_run_alike_pass_however_slow_the_motion_and_the_sigma_holds(slower):
     times = np.arange(0.0, 10.0, 1 / 50)
