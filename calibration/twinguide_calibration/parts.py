@@ -117,8 +117,8 @@ def alike(one: Array, two: Array) -> bool:
 
 
 def rows_told(rows: Ints) -> str:
-    """Return which rows a group has, in words."""
-    return f"{len(rows)}, between rows {rows.min()} and {rows.max()}"
+    """Return which rows a group has, in words, counted from 1."""
+    return f"{len(rows)}, between rows {rows.min() + 1} and {rows.max() + 1}"
 
 
 def _sums(whitened: Array, jacobian: Array, inside: Bools) -> tuple[Array, Array]:

@@ -244,8 +244,8 @@ def _check(source: Array, target: Array, covariances: Array | None) -> Array:
         raise CalibrationRefused(f"wanted one 3x3 covariance a point; got shape {covariances.shape[1:]}")
     if not all(np.isfinite(a).all() for a in (source, target, covariances) if a is not None):
         sound = [np.isfinite(a).reshape(*a.shape[:2], -1).all(axis=(0, 2)) for a in (source, target)]
-        rows = ", ".join(map(str, np.flatnonzero(~(sound[0] & sound[1]))[:5]))
-        where = f"in row {rows}, counted from 0" if rows else "in a covariance"
+        rows = ", ".join(map(str, np.flatnonzero(~(sound[0] & sound[1]))[:5] + 1))
+        where = f"in row {rows}" if rows else "in a covariance"
         raise CalibrationRefused(f"wanted finite points and covariances; got NaN or infinity {where}")
     extents = _extents(np.stack([source, target]))
     for extents_of, name in ((extents[0], "source"), (extents[1], "target")):

@@ -20,7 +20,7 @@ NEAR_M = 0.01  # no tracker follows a body that turns within 10 mm of the tracke
 TURNS = 0.1  # of a rotation's entries: it turned
 UNLIKE = 2.0  # times as far as the others would near places be in millimetres: they are none, but near
 NEAR_GAP = 30.0  # times as far as the near places are the others: one way does not pass such a gap
-MIXED_SHARE, MIXED_RATIO = 0.05, (200.0, 5000.0)  # of points; how far apart metres and millimetres of one body lie
+MIXED_SHARE, MIXED_RATIO = 0.05, (500.0, 2000.0)  # of points; how far apart metres and millimetres of one body lie
 BACKWARD_SHARE = 0.05  # a few late packets are sorted out; more, and the clock itself is not one
 
 
@@ -47,12 +47,13 @@ def check_poses(matrices: Array, what: str = "poses", at_least: int = 1, numbers
     The one rule for poses, from a file or from a caller. Rows with NaN or all zeros (a tool not seen) are left out and
     counted; so are a few (5 %) that are no rigid transform or lie beyond 30 m; rotations off by up to 1e-3 are
     projected. All is told in `notes`. Raises CalibrationRefused for more such rows, left-handed axes, transposed
-    matrices, millimetres, mixed units, and fewer than `at_least` poses; `numbers` (n,) is what it calls the rows.
+    matrices, millimetres, mixed units, and fewer than `at_least` poses; `numbers` (n,) is what it calls the rows,
+    or they count from 1.
     """
     matrices = as_floats(matrices)
     if matrices.ndim != 3 or matrices.shape[1:] != (4, 4):
         raise CalibrationRefused(f"wanted {what} of shape (n, 4, 4); got {matrices.shape}")
-    numbers = np.arange(len(matrices)) if numbers is None else numbers
+    numbers = np.arange(1, len(matrices) + 1) if numbers is None else numbers
     seen = np.isfinite(matrices).all(axis=(1, 2)) & (matrices != 0.0).any(axis=(1, 2))
     kept = np.flatnonzero(seen)
     notes = [f"{what}: {len(matrices) - len(kept)} of {len(matrices)} are missing, left out"] * (not seen.all())
@@ -135,24 +136,25 @@ def _refuse_units(places: Array, numbers: Ints, what: str) -> None:
         )
 
 
-def refuse_mixed(points: Array, what: str) -> None:
-    """Refuse points [m], shape (n, 3), of which some are told in metres, some in millimetres.
+def refuse_mixed(points: Array, numbers: Ints, what: str) -> None:
+    """Refuse points [m], shape (n, 3), of which some are told in metres, some in millimetres; `numbers` (n,) name them.
 
-    Their distances from the origin then fall into two groups, a thousand times apart and with nothing between.
+    Their distances from the origin then fall into two groups, a thousand times apart and with nothing between. Those
+    at the origin itself are samples that were lost, and are not looked at.
     """
     distance = np.sqrt((points**2).sum(axis=1))
-    order = np.argsort(distance)
-    ordered = np.maximum(distance[order], 1e-9)
-    least = max(3, round(MIXED_SHARE * len(points)))
-    steps = ordered[least : len(points) - least + 1] / ordered[least - 1 : len(points) - least]
-    first = least + int(steps.argmax()) if len(steps) else len(points)
-    if first == len(points) or steps.max() < NEAR_GAP:
+    order = np.argsort(distance)[int((distance == 0.0).sum()) :]
+    ordered, n = distance[order], len(order)
+    least = max(3, round(MIXED_SHARE * n))
+    steps = ordered[least : n - least + 1] / ordered[least - 1 : n - least]
+    if not len(steps) or steps.max() < NEAR_GAP:
         return
+    first = least + int(steps.argmax())
     apart = float(np.median(ordered[first:]) / np.median(ordered[:first]))
     if MIXED_RATIO[0] < apart < MIXED_RATIO[1]:
         raise CalibrationRefused(
-            f"{what}: wanted one unit of length; got {first} of {len(points)} places about {apart:.0f} times nearer to "
-            f"the origin than the others, first in row {order[:first].min()}",
+            f"{what}: wanted one unit of length; got {first} of {n} places about {apart:.0f} times nearer to "
+            f"the origin than the others, first in row {numbers[order[:first]].min()}",
             "Millimetres and metres are mixed: write the file in one unit.",
         )
 
@@ -187,7 +189,7 @@ def check_stamps(times_s: Array, what: str = "stamps") -> Stamps:
     notes = [f"{len(times) - len(finite)} {what} were not finite and left out"] if len(finite) < len(times) else []
     if backward.sum() > max(1.0, BACKWARD_SHARE * len(finite)):
         raise CalibrationRefused(
-            f"{what}: {backward.sum()} of {len(finite)} run backwards, the first is {int(finite[backward][0])}",
+            f"{what}: {backward.sum()} of {len(finite)} run backwards, the first is row {int(finite[backward][0]) + 1}",
             "Are two recordings in one, or rows out of order? Sort by the device's own clock, or record anew.",
         )
     if repeated.any():

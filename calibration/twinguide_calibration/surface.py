@@ -124,7 +124,7 @@ def register_surface_starts(
     if len(rows) < LEAST_POINTS:
         raise CalibrationRefused(f"wanted at least {LEAST_POINTS} points; got {len(rows)}", "Touch more of the organ.")
     used = points[rows]
-    refuse_mixed(used, "points")
+    refuse_mixed(used, rows + 1, "points")
     centre = used.mean(axis=0)
     size = float(np.sqrt(((used - centre) ** 2).sum(axis=1).mean()))
     if size > 20.0 * model.extent or size < 1e-3 * model.extent:

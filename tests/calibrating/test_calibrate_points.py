@@ -256,5 +256,5 @@ def test_a_pair_that_is_not_finite_is_named(run, tmp_path, image):
         (tmp_path / "pairs.csv").write_text("\n".join([head + columns, *rows]))
         code, text = run("calibrate", "points", tmp_path / "pairs.csv")
         assert (code, f"empty cell {says}; in pairs.csv" in text) == (1, True), text
-    with pytest.raises(CalibrationRefused, match="in row 3"):
+    with pytest.raises(CalibrationRefused, match="in row 4"):
         register_points(IMAGE, places)

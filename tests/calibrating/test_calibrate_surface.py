@@ -169,5 +169,9 @@ def test_points_about_their_own_origin_are_of_one_unit():
     for seed in range(200):
         rng = np.random.default_rng(seed)
         points = rng.normal(size=(rng.integers(12, 400), 3)) * 0.05
-        points[: len(points) // 4] = points[0] * 0.02 + rng.normal(size=(len(points) // 4, 3)) * 5e-4
-        refuse_mixed(points, "points")  # a quarter of them dabbed at one place, near the origin
+        numbers, dabs = np.arange(len(points)), len(points) // 10
+        points[:dabs] = rng.normal(size=(dabs, 3)) * 2e-4
+        refuse_mixed(points, numbers, "points")  # a tenth of them dabbed at the origin
+        dabs = len(points) // 4
+        points[:dabs] = points[-1] * 0.02 + rng.normal(size=(dabs, 3)) * 5e-4
+        refuse_mixed(points, numbers, "points")  # a quarter of them at one place, near it

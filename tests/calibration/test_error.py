@@ -164,6 +164,13 @@ def test_what_is_no_rigid_pose_is_refused(spoil, message):
         check_poses(spoil(poses()))
 
 
+def test_refusals_count_rows_from_one_whatever_was_left_out_before():
+    given = poses(100)
+    given[:5], given[20, 3, 0] = np.nan, 0.1
+    with pytest.raises(CalibrationRefused, match=r"in row 21\."):
+        check_poses(given)
+
+
 def test_stamps_are_put_right_where_they_may_be_and_refused_where_not():
     times = np.arange(100.0)
     times[5] = times[4]

@@ -119,7 +119,7 @@ def test_a_tip_that_bent_on_the_way_is_refused_saying_when(share):
 def test_a_tip_that_slipped_onto_another_point_is_told_and_the_others_give_the_tip():
     poses = moved_on(0.2, point=np.array([0.003, 0.0, 0.0]))
     fit = calibrate_pivot(poses)
-    assert "40, between rows 160 and 199, agree on another point, 2.9 mm off" in fit.notes[0]
+    assert "40, between rows 161 and 200, agree on another point, 2.9 mm off" in fit.notes[0]
     alone = calibrate_pivot(poses[:160]).tip
     assert np.linalg.norm(fit.tip - alone) < 0.03e-3  # half a sigma: one pose more or less at the limit
 

@@ -156,6 +156,15 @@ def test_a_csv_of_poses_that_cannot_be_understood_is_refused(tmp_path, change, s
         read_poses(tmp_path / "a.csv")
 
 
+def test_a_row_is_told_as_people_count_the_files_own(tmp_path):
+    header = "t_s,name,x_m,y_m,z_m," + ",".join(f"r{i}{j}" for i in range(3) for j in range(3))
+    sound, mirrored = "1,2,3,1,0,0,0,1,0,0,0,1", "1,2,3,1,0,0,0,1,0,0,0,-1"
+    rows = f"0,a_from_b,{sound}\n0,a_from_c,{sound}\n1,a_from_b,{sound}\n1,a_from_c,{mirrored}\n"
+    (tmp_path / "a.csv").write_text(f"{header}\n{rows}")
+    with pytest.raises(CalibrationRefused, match="mirror image .* first in row 4"):
+        read_poses(tmp_path / "a.csv")
+
+
 def test_a_frames_number_that_is_missing_is_refused(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("frame,x_mm,y_mm,z_mm,qx,qy,qz,qw\n0,1,2,3,0,0,0,1\n,1,2,4,0,0,0,1\n")

@@ -150,3 +150,11 @@ def test_noise_on_a_curved_surface_does_not_lift_the_fit(organ):
         shifts.append(np.median(register_surface(points, organ[2]).residuals))
     # Uncorrected, points stand off by sigma^2 / R, 0.06 mm here; the mean of 12 medians is known to 0.012 mm.
     assert abs(np.mean(shifts)) < 0.036e-3
+
+
+def test_of_mixed_points_the_first_row_is_told_though_others_are_lost(organ):
+    points = np.random.default_rng(0).normal(size=(100, 3)) * 0.05 + [0.3, 0.2, 1.0]
+    points[40:80] *= 1e-3
+    points[:6], points[6:9] = 0.0, np.nan
+    with pytest.raises(CalibrationRefused, match=r"got 40 of 91 places .* first in row 41"):
+        register_surface(points, organ[2])

@@ -159,7 +159,8 @@ def read_poses_csv(path: Path) -> PoseRecording:
             continue
         frames = _frames(table, times, names, rows, path.name)
         stamps = None if times is None else times[rows]
-        told_rows = Rows(target, source, matrices[rows], frames, stamps, int((mine & ~valid).sum()))
+        invalid, numbers = int((mine & ~valid).sum()), np.flatnonzero(rows) + 1
+        told_rows = Rows(target, source, matrices[rows], frames, stamps, invalid, numbers)
         track, told = checked(told_rows, 1.0, path.name)
         tracks[name] = track
         notes += told

@@ -173,6 +173,7 @@ class Rows:
     frames: Times  # (n,)
     times_s: Array | None  # (n,) [s]
     invalid: int = 0  # rows that the file itself marks as not valid
+    numbers: Times | None = None  # (n,), what refusals call the rows, where it is not the frames
 
 
 def checked(rows: Rows, unit_m: float, where: str) -> tuple[Track, list[str]]:
@@ -184,7 +185,8 @@ def checked(rows: Rows, unit_m: float, where: str) -> tuple[Track, list[str]]:
     notes = [f"{name}: {rows.invalid} rows marked as not valid, left out"] if rows.invalid else []
     matrices = rows.matrices.copy()
     matrices[:, :3, 3] *= unit_m
-    poses = check_poses(matrices, f"{name} of {where}", 1, rows.frames)
+    numbers = rows.frames if rows.numbers is None else rows.numbers
+    poses = check_poses(matrices, f"{name} of {where}", 1, numbers)
     notes += poses.notes
     rotations, translations = poses.matrices[:, :3, :3], poses.matrices[:, :3, 3]
     farthest, turned = float(np.abs(translations).max()), float(np.ptp(rotations, axis=0).max())
