@@ -119,11 +119,8 @@ class Arrays:
             ("element_blocks", (full * pairs + 1 if len(lay.pattern.upper_at) else 0, 9), np.float32),
             ("energy", (full // 8,), np.float64),
             ("least", (max(full, n),), np.float64),  # CUDA keeps one for each element
-            (
-                "values",
-                (len(lay.pattern.column) + 2, 9),
-                np.float32,
-            ),  # and one of zeros; loads reach seven past
+            # and one of zeros; loads reach seven past
+            ("values", (len(lay.pattern.column) + 2, 9), np.float32),
             ("inverse", (n + 1, 9), np.float32),
             ("coarse", (3 * lattice.count, 3 * lattice.count), np.float32),
             *((name, (n + 2, 4), np.float32) for name in "xrzpq"),  # and one that fills up, with its load's reach
@@ -133,10 +130,9 @@ class Arrays:
             ("coarse_left", (3 * lattice.count,), np.float32),
         ):
             self.set(name, np.zeros(shape, kind), kind)
-        if not self.by_node:
-            self._set_groups(lay.pattern)
 
-    def _set_groups(self, pattern: Pattern) -> None:
+    def set_groups(self, pattern: Pattern) -> None:
+        """Let the kernels see the matrix's rows side by side, as the compiled library multiplies by them."""
         start, rows, block = pattern.side_by_side()
         self.system.groups = len(start) - 1
         self.set("group_start", start, np.int32)

@@ -82,6 +82,7 @@ class Native:
     def __init__(self, lay: Layout, material: str, threads: int) -> None:
         self._library = native.library()
         self.arrays = Arrays(lay, material, threads)
+        self.arrays.set_groups(lay.pattern)
         self._system = ctypes.byref(self.arrays.system)
         self._held, self._chunk_of = lay.held, lay.chunk_of
         self._out = np.zeros(4)

@@ -1,7 +1,8 @@
-/* Preconditioned conjugate gradients in float32, one parallel region, three barriers an iteration.
+/* Preconditioned conjugate gradients in float32, one parallel region, four barriers an iteration.
  *
  * M^-1 = (D + w' S w)^-1 + P A_c^-1 P': each node's own block, springs over many nodes by Woodbury's identity, and a
- * coarse lattice for what is smooth. Every sum runs over chunks, or groups of rows, in order, so any number of threads gives the same bits.
+ * coarse lattice for what is smooth. Every sum runs over chunks, or groups of rows, in order, so any number of threads
+ * gives the same bits.
  */
 INLINE void store4(float *to, f32x4 from) { __builtin_memcpy(to, &from, 16); }
 
@@ -42,7 +43,9 @@ INLINE f32x4 apply_block(const float *d, const float *r) {
 /* Sum of f32x4s by lanes, then across: one order for every compiler. */
 INLINE double across(f32x4 a) { return (double)a[0] + a[1] + a[2]; }
 
-/* q += w' S w p, r -= alpha q, x += alpha p, z = D^-1 r, the chunk's share of r'z and of P'r; pulls[wide][3] = S w p. */
+/* q += w' S w p, r -= alpha q, x += alpha p, z = D^-1 r, the chunk's share of r'z and of P'r.
+ * pulls[wide][3] = S w p.
+ */
 INLINE void descend(const System *s, int chunk, float alpha, const float *pulls) {
     f32x4 sum[8] = {{0}}, dot = {0};
     for (int k = s->wide_chunk[chunk]; k < s->wide_chunk[chunk + 1]; k++) {
@@ -169,7 +172,8 @@ EXPORT void conjugate_gradients(const System *s, const double *right, double *d,
             for (int k = 0; k < size; k++) s->coarse_left[k] = coarse_row(s->coarse + (int64_t)size * k, rc, size);
             for (int k = 0; k < size; k++) rz += (double)s->coarse_left[k] * rc[k];
             if (it == 0) start = rz;
-            const int done = !(rz > relative * relative * start) || rz * scale * scale <= absolute * absolute || it >= most;
+            const int done =
+                !(rz > relative * relative * start) || rz * scale * scale <= absolute * absolute || it >= most;
             if (done) {
 #pragma omp single nowait
                 iterations = it, first = start, last = rz;

@@ -51,8 +51,8 @@ INLINE f32x16 load16(const float *from) {
 INLINE void lanes_of_eight(const float *from, const int32_t *place, f32x8 *at) {
     f32x8 r[4]; /* every fourth place side by side; then four by four in each half */
     for (int l = 0; l < 4; l++)
-        r[l] = SHUFFLE(load8(from + 4 * (int64_t)place[l]), load8(from + 4 * (int64_t)place[l + 4]), i32x8, 0, 1, 2, 3, 8,
-                       9, 10, 11);
+        r[l] = SHUFFLE(load8(from + 4 * (int64_t)place[l]), load8(from + 4 * (int64_t)place[l + 4]), i32x8,
+                       0, 1, 2, 3, 8, 9, 10, 11);
     const f32x8 low = SHUFFLE(r[0], r[1], i32x8, 0, 8, 1, 9, 4, 12, 5, 13);
     const f32x8 more = SHUFFLE(r[2], r[3], i32x8, 0, 8, 1, 9, 4, 12, 5, 13);
     const f32x8 high = SHUFFLE(r[0], r[1], i32x8, 2, 10, 3, 11, 6, 14, 7, 15);
@@ -65,7 +65,8 @@ INLINE void lanes_of_eight(const float *from, const int32_t *place, f32x8 *at) {
 /* to[9][8] of blocks from[][9] at eight places. */
 INLINE void lanes_of_blocks(const float *from, const int32_t *place, float *to) {
     f32x8 v[8];
-    for (int l = 0; l < 8; l++) v[l] = load8(from + 9 * (int64_t)place[l]), to[64 + l] = from[9 * (int64_t)place[l] + 8];
+    for (int l = 0; l < 8; l++)
+        v[l] = load8(from + 9 * (int64_t)place[l]), to[64 + l] = from[9 * (int64_t)place[l] + 8];
     TRANSPOSE8(v, i32x8)
     __builtin_memcpy(to, v, sizeof v);
 }
