@@ -161,7 +161,7 @@ def test_a_row_is_told_as_people_count_the_files_own(tmp_path):
     sound, mirrored = "1,2,3,1,0,0,0,1,0,0,0,1", "1,2,3,1,0,0,0,1,0,0,0,-1"
     rows = f"0,a_from_b,{sound}\n0,a_from_c,{sound}\n1,a_from_b,{sound}\n1,a_from_c,{mirrored}\n"
     (tmp_path / "a.csv").write_text(f"{header}\n{rows}")
-    with pytest.raises(CalibrationRefused, match="mirror image .* first in row 4"):
+    with pytest.raises(CalibrationRefused, match=r"mirror image .* first in row 4"):
         read_poses(tmp_path / "a.csv")
 
 
