@@ -6,7 +6,7 @@ import fcntl
 import shutil
 import tempfile
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,7 +14,7 @@ from twinguide.errors import ScenarioError, TwinGuideError
 
 MARKER = ".twinguide-session"  # this folder is ours to empty
 KEPT = "previous"  # in it: the session before
-FAILED = "failed"  # in it: the logs of a start that they tell the end of, until a run begins
+FAILED = "failed"  # in it: the logs of the last start that failed and left some, until a run begins
 ALONE, BESIDE = "starting", "starting beside previous"  # what the marker says until the run has begun
 
 
@@ -65,8 +65,8 @@ def earlier_kept(out: Path) -> Generator[None]:
     """Set an earlier session in `out` aside, as its folder `previous`; put it back where the block does not end well.
 
     The one kept there before goes only then, so that the last is always there: what a run leaves that was killed in
-    the block is no session, and goes first. Raises ScenarioError where the earlier one cannot be moved. An error of the
-    block that names a log is told with where that is kept, in the folder `failed`.
+    the block is no session, and goes first. Raises ScenarioError where the earlier one cannot be moved. What the block
+    logged is kept in the folder `failed` where it does not end well, and its error tells so.
     """
     marker = out / MARKER
     try:
@@ -77,18 +77,18 @@ def earlier_kept(out: Path) -> Generator[None]:
         raise ScenarioError("a session that can be set aside", str(error), "--out", "Name another folder.") from error
     try:
         yield
-    except TwinGuideError as error:
-        logs, where = str(out.resolve() / "logs"), error.where
-        if where.startswith(logs):
-            with suppress(OSError):  # what was there before goes first
-                _remove(out / FAILED)
-                (out / "logs").rename(out / FAILED)
-                where = where.replace(logs, str(out / FAILED), 1)
+    except BaseException as error:
+        logs = str(out.resolve() / "logs")
+        kept = _keep_logs(out, empty=isinstance(error, TwinGuideError) and error.where.startswith(logs))
         _roll_back(out)
-        raise type(error)(error.wanted, error.got, where, error.next_step) from error
-    except BaseException:
-        _roll_back(out)
-        raise
+        if not kept:
+            raise
+        told = f"What was logged is in {out / FAILED}."
+        if not isinstance(error, TwinGuideError):
+            error.add_note(told)
+            raise
+        where = error.where.replace(logs, str(out / FAILED), 1)
+        raise type(error)(error.wanted, error.got, where, f"{error.next_step} {told}".strip()) from error
     marker.write_text("")
     _remove(out / KEPT / KEPT)
     _remove(out / FAILED)
@@ -107,6 +107,18 @@ def _set_aside(out: Path) -> bool:
         aside.rmdir()
         raise
     aside.rename(out / KEPT)
+    return True
+
+
+def _keep_logs(out: Path, *, empty: bool) -> bool:
+    """Move logs, `empty` ones only if asked, to the folder `failed`, whose own go first; return whether it did."""
+    try:
+        if not (empty or any(log.stat().st_size for log in (out / "logs").iterdir())):
+            return False
+        _remove(out / FAILED)
+        (out / "logs").rename(out / FAILED)
+    except OSError:  # no logs, or a disk that takes nothing
+        return False
     return True
 
 

@@ -13,6 +13,7 @@ from twinguide.app import run_scenario
 from twinguide.cli import main
 from twinguide.errors import BusError, CaseError, HeadsetError, PluginError, RecordingError, ScenarioError
 from twinguide.folder import earlier_kept, make_folder
+from twinguide.hosting.printing import printed_to
 from twinguide.preparing import Run, exposure_hz, named_files, prepare_case
 from twinguide.scenario import Placement, Registered, find, overridden
 
@@ -83,6 +84,33 @@ def test_the_log_that_an_error_of_the_start_names_stays_where_it_says(tmp_path):
         assert not (tmp_path / "failed").exists()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        PluginError("a part", "ValueError: no cable", "part tip", "Look."),
+        CaseError("a case"),
+        RuntimeError("a bug"),
+        KeyboardInterrupt(),
+    ],
+)
+def test_what_a_start_that_fails_has_logged_is_kept_and_told(tmp_path, error):
+    def begin(printed):
+        with make_folder(tmp_path), earlier_kept(tmp_path), printed_to(tmp_path / "logs" / "loop.log"):
+            print(printed, end="")
+            raise error
+
+    log = tmp_path / "failed" / "loop.log"
+    with pytest.raises(type(error)) as quiet:
+        begin("")
+    assert {file.name for file in tmp_path.iterdir()} == {".twinguide-session"}
+    for printed in ("first", "second"):
+        with pytest.raises(type(error)) as refused:
+            begin(printed)
+        assert log.read_text() == printed
+    told = str(refused.value).removeprefix(str(quiet.value)) or refused.value.__notes__[-1]
+    assert told.removeprefix(". ").strip() == f"What was logged is in {log.parent}."
+
+
 def test_a_run_that_is_killed_while_it_starts_costs_no_earlier_session(tmp_path):
     def run(text, end=lambda: None):
         with make_folder(tmp_path), earlier_kept(tmp_path):
@@ -138,7 +166,7 @@ def test_a_head_that_is_found_missing_once_all_parts_run_costs_no_earlier_sessio
         (out / "session.mcap").write_text("yesterday")
     settings = (f"case={demo_case.folder}", f"headset.recorded={nothing}", "headset.backend=simulated")
     with pytest.raises(RecordingError, match=r"session\.mcap"):
-        run_scenario(overridden(find("liver_rehearsal", registry), settings), registry, out, say=print)
+        run_scenario(overridden(find("liver_rehearsal", registry), settings), registry, out, say=[].append)
     assert {file.name: file.read_text() for file in out.iterdir()} == {
         ".twinguide-session": "",
         "session.mcap": "yesterday",
@@ -219,7 +247,7 @@ def test_a_case_that_is_refused_costs_no_earlier_session(tmp_path, registry, cas
     with make_folder(tmp_path):
         (tmp_path / "session.mcap").write_text("yesterday")
     with pytest.raises(refusal):
-        run_scenario(puncture(registry, f'case="{case}"'), registry, tmp_path, say=print)
+        run_scenario(puncture(registry, f'case="{case}"'), registry, tmp_path, say=[].append)
     assert (tmp_path / "session.mcap").read_text() == "yesterday"
 
 
@@ -232,7 +260,7 @@ def test_a_case_that_does_not_fit_the_scenario_costs_no_earlier_session(tmp_path
     about = (case / "case.toml").read_text()
     (case / "case.toml").write_text(about.replace('"end-expiration"', '"end-inspiration"'))
     with pytest.raises(CaseError, match="end-inspiration"):
-        run_scenario(puncture(registry, f"case={case}"), registry, out, say=print)
+        run_scenario(puncture(registry, f"case={case}"), registry, out, say=[].append)
     assert {file.name for file in out.iterdir()} == {".twinguide-session", "session.mcap"}
 
 
@@ -246,7 +274,7 @@ def test_a_generated_patient_that_the_registration_is_not_of_costs_no_earlier_se
     plain = puncture(registry, "seed=2")  # the demo's patient is that of seed 1
     scenario = msgspec.structs.replace(plain, registration=msgspec.structs.replace(plain.registration, known=known))
     with pytest.raises(CaseError, match="a registration of this case"):
-        run_scenario(scenario, registry, out, say=print)
+        run_scenario(scenario, registry, out, say=[].append)
     assert {file.name for file in out.iterdir()} == {".twinguide-session", "session.mcap"}
 
 
@@ -255,7 +283,7 @@ def test_a_generator_that_fails_is_named_with_its_reason_and_costs_no_earlier_se
     with make_folder(tmp_path):
         (tmp_path / "session.mcap").write_text("yesterday")
     with pytest.raises(PluginError, match=r"math:sqrt.*TypeError.*generator of liver"):
-        run_scenario(puncture(registry), replace(registry, parts=parts), tmp_path, say=print)
+        run_scenario(puncture(registry), replace(registry, parts=parts), tmp_path, say=[].append)
     assert (tmp_path / "session.mcap").read_text() == "yesterday"
 
 
