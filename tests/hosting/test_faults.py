@@ -5,13 +5,19 @@ from __future__ import annotations
 import math
 import os
 import signal
+import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from twinguide.hosting.plan import HubSpec, registry_of
 from twinguide.hosting.remote import Remote
+from twinguide.hub import zygote
+from twinguide.hub.server import Hub
 from twinguide.messages import Registration
 
 FAULTY = "faulty_plugin.py"
@@ -164,6 +170,32 @@ def test_without_a_zygote_every_part_still_begins_once_and_after_the_recorder(ru
     assert {pid for pid in children_of(session.hub_pid) if not gone(pid)} == set(pids.values())
     assert next(iter(pids)) == ("recorder" if record else "heart")
     assert session.news() == []
+
+
+@pytest.mark.parametrize("read", [False, True])  # the request that it answers last
+def test_what_a_zygote_forked_before_it_died_is_not_begun_again(runs, monkeypatch, read):
+    def ask(link, name, *rest):
+        asked(link, name, *rest)
+        if read:
+            theirs.recv(zygote.REQUEST_LIMIT)
+        theirs.send(msgspec.json.encode(zygote.Forked(name, 1, forked.pid)))
+        theirs.close()
+
+    asked = zygote.ask
+    monkeypatch.setattr(zygote, "ask", ask)
+    session = runs(["heart", "ear"], plugin=FAULTY, clock="real", start=False)
+    (session.folder / "hub-1").mkdir()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    spec = HubSpec(session.plan, str(session.folder), 1)
+    with subprocess.Popen(["sleep", "5"], start_new_session=True) as forked:
+        hub = Hub(spec, session.folder / "hub-1", registry_of(session.plan), ours)
+        hub._on(ours.fileno(), hub._read_forks)
+        hub._supervisor.launch()
+        pids = {name: child.pid for name, child in hub._supervisor.children.items()}
+        hub.close()
+    os.waitpid(pids["ear"], 0)
+    assert pids["heart"] == forked.pid
 
 
 def test_a_stalled_loop_is_said(runs):

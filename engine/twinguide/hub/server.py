@@ -161,22 +161,26 @@ class Hub:
         self._supervisor.started(child.name, child.boot, pid)
 
     def _read_forks(self) -> None:
-        assert self._forks is not None
         try:
-            answer = self._forks.recv(zygote.REQUEST_LIMIT)
+            self._take_forked()
         except BlockingIOError:
             return
         except OSError:
-            answer = b""
-        if not answer:
-            self._lose_zygote()
-            return
-        forked = msgspec.json.decode(answer, type=zygote.Forked)
-        self._supervisor.started(forked.name, forked.boot, forked.pid)
+            pass
+        self._lose_zygote()
+
+    def _take_forked(self) -> None:
+        """Take all that the zygote has answered; raise BlockingIOError where it lives, return where it has died."""
+        assert self._forks is not None
+        while answer := self._forks.recv(zygote.REQUEST_LIMIT):
+            forked = msgspec.json.decode(answer, type=zygote.Forked)
+            self._supervisor.started(forked.name, forked.boot, forked.pid)
 
     def _lose_zygote(self) -> None:
         if self._forks is None:
             return
+        with contextlib.suppress(OSError):
+            self._take_forked()  # what it forked before it died runs
         self._off(self._forks.fileno())
         self._forks.close()
         self._forks = None
