@@ -86,7 +86,7 @@ def _run(run: Run, *, draw: bool) -> str:
     settings = msgspec.structs.replace(run.scenario.headset, backend=choose_backend(run))
     run = replace(run, scenario=msgspec.structs.replace(run.scenario, headset=settings))
     scenario, say = run.scenario, run.say
-    ended = ""
+    see = ""
     with ExitStack() as stack:
         with earlier_kept(run.out), ExitStack() as starting:
             starting.enter_context(printed_to(run.out / "logs" / "loop.log"))
@@ -101,9 +101,10 @@ def _run(run: Run, *, draw: bool) -> str:
                 ended = drive(loop, run)
             except Exception as error:  # whatever it was: what is recorded is kept and reported
                 logging.getLogger(__name__).exception("the run ended by an error")
-                ended = f"error: {type(error).__name__}: {error}; see {run.out / 'logs' / 'loop.log'}"
-        loop.session.publish(RunEnd(reason=ended, t_ns=loop.session.now_ns()))
-    say(f"ended: {ended}")
+                ended = RunEnd(reason=f"error: {type(error).__name__}: {error}", early=True)
+                see = f"; see {run.out / 'logs' / 'loop.log'}"
+        loop.session.publish(msgspec.structs.replace(ended, t_ns=loop.session.now_ns()))
+    say(f"ended: {ended.reason}{see}")
     if failed := loop.session.failed:
         own = [run.out / "logs" / f"{name}.log" for name in failed]
         logs = dict.fromkeys(str(log if log.is_file() else log.with_name("loop.log")) for log in own)
@@ -260,8 +261,8 @@ def _footage(run: Run, headset: Headset, session: Session, every: int, stack: Ex
     return footage
 
 
-def drive(loop: Loop, run: Run) -> str:
-    """Make frames until guidance has lasted its seconds, someone stops, or nothing more can come; return why."""
+def drive(loop: Loop, run: Run) -> RunEnd:
+    """Make frames until guidance has lasted its seconds, someone stops, or nothing more can come; return which."""
     guided_ns: int | None = None
     first_ns, step = 0, ""
     try:
@@ -275,11 +276,12 @@ def drive(loop: Loop, run: Run) -> str:
             if step == "guide" and guided_ns is None:
                 guided_ns = shown.t_ns
             if guided_ns is not None and shown.t_ns - guided_ns >= run.scenario.seconds * SECOND:
-                return f"{run.scenario.seconds:g} s of guidance"
+                return RunEnd(reason=f"{run.scenario.seconds:g} s of guidance")
             if step == "review":
-                return "stopped"
+                return RunEnd(reason="stopped")
             if loop.person is None and guided_ns is None and shown.t_ns - first_ns > PREPARATION_LIMIT_S * SECOND:
-                return f"preparation did not end: {step} waits for {loop.workflow.state.waits_for!r}"
+                waits_for = loop.workflow.state.waits_for
+                return RunEnd(reason=f"preparation did not end: {step} waits for {waits_for!r}", early=True)
     except KeyboardInterrupt:
-        return "interrupted"
-    return loop.stopping
+        return RunEnd(reason="interrupted", early=True)
+    return RunEnd(reason=loop.stopping, early=True)

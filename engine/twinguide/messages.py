@@ -385,9 +385,10 @@ class Attempt(Message, frozen=True, kw_only=True, tag="twinguide.attempt/1"):
 
 
 class RunEnd(Message, frozen=True, kw_only=True, tag="twinguide.run_end/1"):
-    """Why the run ended, said last: a recording without it breaks off before."""
+    """Why the run ended, said after its last frame: a recording without it breaks off before."""
 
     reason: str
+    early: bool = False  # neither lasted as long as asked nor was brought to review
 
 
 # ---- the simulated world --------------------------------------------------------------------------------------------

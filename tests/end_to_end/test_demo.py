@@ -10,6 +10,10 @@ import time
 
 import pytest
 
+from twinguide.app import run_scenario
+from twinguide.loop import Loop
+from twinguide.scenario import find, overridden
+
 SMALL = ["--set", "headset.width=192", "--set", "headset.height=192", "--draw-every", "30"]
 LONG = "x" * 5000  # longer than any system takes a name
 LEFT = ("session.mcap", "stereo.webm", "summary.json", "timing.json", "report.html", "case/case.toml")
@@ -144,6 +148,22 @@ def test_ctrl_c_an_end_that_is_asked_for_and_a_closed_terminal_leave_a_valid_fol
     printed = (out / "logs" / "loop.log").read_text()
     assert "a word of its own\n" in printed
     assert "twinguide.part.talks WARNING and another\n" in printed
+
+
+def test_an_error_of_the_run_is_told_with_its_log_and_recorded_without(monkeypatch, registry, demo_case, tmp_path):
+    def frame(loop):
+        if loop.frames == 10:
+            raise RuntimeError("a bug")
+        return made(loop)
+
+    made = Loop.frame
+    monkeypatch.setattr(Loop, "frame", frame)
+    scenario, out, said = find("liver_rehearsal", registry), tmp_path / "session", []
+    ready = overridden(scenario, [f"case={demo_case.folder}", "clock=virtual", "seconds=40.0"])
+    run_scenario(ready, registry, out, say=said.append, draw=False)
+    assert f"ended: error: RuntimeError: a bug; see {out}/logs/loop.log" in said
+    ended = json.loads((out / "summary.json").read_text())["ended"]
+    assert (ended["reason"], ended["early"]) == ("error: RuntimeError: a bug", True)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from twinguide.app import drive
 from twinguide.bus.catalogue import Catalogue, Header, tag_of
 from twinguide.clock import SECOND
 from twinguide.frames import Transform
-from twinguide.messages import Command, Shown
+from twinguide.messages import Command, RunEnd, Shown
 from twinguide.recording import Recorder
 from twinguide.xr.simulated import RuntimeLoss, SpaceChange
 
@@ -116,12 +116,21 @@ def test_in_real_time_the_trainee_begins_with_the_first_frame(watch_module):
     assert run.loop.rehearsal.attempts[0].seconds == pytest.approx(5.3, abs=0.2)
 
 
+def test_a_run_that_is_brought_to_review_has_not_ended_early_and_one_whose_headset_is_closed_has(watch_module):
+    run = watch_module("seconds=40.0", scenario="liver_rehearsal")
+    run.for_seconds(3.0)
+    run.loop.workflow.command(Command(id="a", kind="stop"), run.loop.session.now_ns())
+    assert drive(run.loop, run.run) == RunEnd(reason="stopped")
+    run.loop.stopping = "the headset was closed"
+    assert drive(run.loop, run.run) == RunEnd(reason="the headset was closed", early=True)
+
+
 def test_the_loss_of_the_headset_is_said_at_once_and_so_is_its_return(watch_module):
     said = []
     run = watch_module("seconds=1.0", scenario="liver_rehearsal")
     loss = RuntimeLoss(SECOND // 4, SECOND // 2)
     run.loop.headset.options = replace(run.loop.headset.options, losses=(loss,))
-    assert drive(run.loop, replace(run.run, say=said.append)) == "1 s of guidance"
+    assert drive(run.loop, replace(run.run, say=said.append)) == RunEnd(reason="1 s of guidance")
     told = [line.split(maxsplit=4) for line in said if "headset" in line]  # 0.26 s headset lost: why
     assert [words[3] for words in told] == ["lost:", "recovered:"]
     np.testing.assert_allclose([float(words[0]) for words in told], [0.25, 0.5], atol=0.05)  # a frame, till it is seen

@@ -69,6 +69,7 @@ class Spec:
     mode: str = "guide"
     asked_s: float = 1.0
     ended: str = "as asked"  # nothing: the recording breaks off
+    early: bool = False
 
 
 def breathing(t_s: float) -> np.ndarray:
@@ -216,7 +217,7 @@ def messages_of(spec: Spec):
         if frame not in skipped and frame % spec.every == 0:
             yield "loop", "v1/stream/loop/shown", shown.t_ns - 30 * MS, shown
     if spec.ended:
-        yield "loop", "v1/state/loop/end", round(spec.seconds * SECOND), RunEnd(reason=spec.ended)
+        yield "loop", "v1/state/loop/end", round(spec.seconds * SECOND), RunEnd(reason=spec.ended, early=spec.early)
     if np.isfinite(spec.needle_laid_down):
         at = round(spec.needle_laid_down * SECOND)
         yield "operator", "v1/stream/operator/act", at, Act(t_ns=at, kind="withdraw", of="needle")

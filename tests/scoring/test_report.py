@@ -105,7 +105,7 @@ def test_parts_that_do_not_work_at_the_end_and_refused_messages_are_told(tmp_pat
         "ear": ("running", "hung", "restarting", "running", "stopped"),
     }
     told = [PartState(part=n, state=s, placement="process", reason="no cable") for n, of in lives.items() for s in of]
-    told += [Refusal(part="ear", topic="v1/stream/ear/echo", reason="seen is nan", count=n) for n in (1, 2, 4)]
+    told += [Refusal(part="ear", topic="v1/stream/ear/echo", reason="seen is nan", count=n) for n in (1, 4, 2)]
     for seq, message in enumerate(told):
         tag = tag_of(type(message))
         recorder.write(f"v1/{tag}", Header(tag, "hub", 1, seq, seq), catalogue.encode(message))
@@ -151,8 +151,8 @@ def test_the_report_says_what_was_simulated_and_what_is_missing(session):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"ended": "interrupted"}, "Ended early, after 2.0 s of 40 s of guidance: interrupted."),
-        ({"ended": "interrupted", "seconds": 0.0}, "Ended early, before guidance: interrupted."),
+        ({"ended": "interrupted", "early": True}, "Ended early, after 2.0 s of 40 s of guidance: interrupted."),
+        ({"ended": "interrupted", "early": True, "seconds": 0.0}, "Ended early, before guidance: interrupted."),
         ({"ended": ""}, "Breaks off after 2.0 s of 40 s of guidance: the run&#x27;s end was not recorded."),
     ],
 )

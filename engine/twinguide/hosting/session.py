@@ -191,7 +191,9 @@ class Session:
     @property
     def refused(self) -> dict[str, int]:
         """How often each part was refused something, a message of its own or a topic, as far as it was told."""
-        counts = {(r.part, r.topic): r.count for r in self.refusals}
+        counts: dict[tuple[str, str], int] = {}
+        for r in self.refusals:  # of hub, loop and each reader, which count for themselves
+            counts[r.part, r.topic] = max(r.count, counts.get((r.part, r.topic), 0))
         return {part: sum(n for (of, _), n in counts.items() if of == part) for part, _ in sorted(counts)}
 
     def bulk(self, ref: BulkRef) -> NDArray[Any] | None:

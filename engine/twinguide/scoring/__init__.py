@@ -92,14 +92,13 @@ def score(evidence: Evidence) -> Scores:
 def _ended(evidence: Evidence, guided: list[Shown]) -> dict[str, Any]:
     """Return why the run ended, None where it broke off, for how long it guided of what was asked [s], and if early.
 
-    Early is what neither lasted as long as asked nor was brought to review.
+    How long is what was recorded of it: frames may be missing at either end of a run that lasted as asked.
     """
     last, asked_s = evidence.of(Shown)[-1:], evidence.metadata.get("seconds")
     guided_s = (last[0].t_ns - guided[0].t_ns) / SECOND if guided else 0.0
-    reason = next((end.reason for end in evidence.of(RunEnd)), None)
-    reviewed = bool(last) and last[0].step == "review"
-    early = reason is None or (asked_s is not None and guided_s < asked_s and not reviewed)
-    return {"reason": reason, "guided_s": _round(guided_s), "asked_s": asked_s, "early": early}
+    end = next(iter(evidence.of(RunEnd)), None)
+    why = {"reason": end and end.reason, "early": end is None or end.early}
+    return {**why, "guided_s": _round(guided_s), "asked_s": asked_s}
 
 
 def _errors(
@@ -222,7 +221,10 @@ def _restarts(evidence: Evidence) -> dict[str, int]:
 
 def refusals(evidence: Evidence) -> list[dict[str, Any]]:
     """Return what was refused of which part, why, and how often at least: the 1st, 2nd, 4th ... time is recorded."""
-    most = {(r.part, r.topic, r.reason): r.count for r in evidence.of(Refusal)}
+    most: dict[tuple[str, str, str], int] = {}
+    for r in evidence.of(Refusal):  # of hub, loop and each reader, which count for themselves
+        kind = (r.part, r.topic, r.reason)
+        most[kind] = max(r.count, most.get(kind, 0))
     return [dict(zip(("part", "topic", "reason", "count"), (*of, n), strict=True)) for of, n in sorted(most.items())]
 
 
