@@ -1,4 +1,4 @@
-"""Where what a process prints and logs goes: a file of the session's folder, never between the run's own lines."""
+"""Where what Python code prints and logs goes: a file of the session's folder, never between the run's own lines."""
 
 from __future__ import annotations
 
@@ -34,18 +34,22 @@ def log_stream(fd: int) -> io.TextIOWrapper:
 
 @contextlib.contextmanager
 def printed_to(log: Path) -> Generator[None]:
-    """Append to a file what this process prints and logs meanwhile: the parts inside print where the others do."""
+    """Append to a file what Python code prints and logs meanwhile: the parts inside print where the others do.
+
+    The file stays open for what was handed it meanwhile, by a part's `logging.basicConfig`, and lives on.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     ours = logging.getLogger("twinguide")
     level = ours.level
-    with log_stream(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)) as stream:
-        handler = logging.StreamHandler(stream)
-        handler.setFormatter(logging.Formatter(FORMAT))
-        logging.getLogger().addHandler(handler)
-        ours.setLevel(logging.INFO)
-        try:
-            with redirect_stdout(stream), redirect_stderr(stream):
-                yield
-        finally:
-            ours.setLevel(level)
-            logging.getLogger().removeHandler(handler)
+    stream = log_stream(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter(FORMAT))
+    logging.getLogger().addHandler(handler)
+    ours.setLevel(logging.INFO)
+    try:
+        with redirect_stdout(stream), redirect_stderr(stream):
+            yield
+    finally:
+        ours.setLevel(level)
+        logging.getLogger().removeHandler(handler)
+        stream.flush()
