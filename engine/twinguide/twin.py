@@ -238,7 +238,7 @@ class Twin:
         if stage_from_reference is None or target is None:
             return ""
         p95 = p95_from_covariance(stage_from_reference.point_covariance(target.position))
-        return f"the room is known to {p95 * 1e3:.1f} mm only" if p95 > self._target_trust.tolerance_m else ""
+        return "" if p95 <= self._target_trust.tolerance_m else f"the room is known to {p95 * 1e3:.1f} mm only"
 
     def _structures(
         self, frame: _Frame, registration: Registration, *, deform: bool, judge: bool
