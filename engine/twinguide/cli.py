@@ -73,7 +73,7 @@ def _told(error: Exception, where: str) -> str:
     return str(TwinGuideError(
         "files and values that can be used", got, where,
         "Check the paths given, and the folder that it is called in. Or it is a fault of TwinGuide or a plugin: "
-        "with PYTHONDEVMODE=1 in the environment, a traceback tells where.",
+        "with PYTHONDEVMODE=1 in the environment a traceback tells where. " + " ".join(getattr(error, "__notes__", ())),
     ))  # fmt: skip
 
 

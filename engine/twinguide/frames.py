@@ -240,7 +240,7 @@ def largest_variance(covariance: Array) -> float:
     if size <= 1e-12 * abs(mean):
         return mean
     half_determinant = (a * (e * i - f * f) - b * (b * i - c * f) + c * (b * f - c * e)) / 2.0
-    return mean + 2.0 * size * math.cos(math.acos(min(1.0, max(-1.0, half_determinant / size**3))) / 3.0)
+    return mean + 2.0 * size * math.cos(math.acos(min(1.0, max(-1.0, half_determinant / (size * size * size)))) / 3.0)
 
 
 def p95_from_covariance(covariance: Array) -> float:
@@ -253,7 +253,7 @@ def p95_from_covariance(covariance: Array) -> float:
     square = a * a + e * e + i * i + 2.0 * (b * d + c * g + f * h)
     if trace <= 0.0 or square <= 0.0:
         return 0.0
-    k = 2.0 / 9.0 * min(1.0, square / trace**2)  # 1: all along one line; more is no covariance
+    k = 2.0 / 9.0 * min(1.0, square / (trace * trace))  # 1: all along one line; more is no covariance
     return math.sqrt(trace * (1.0 - k + NORMAL_95 * math.sqrt(k)) ** 3)
 
 

@@ -110,6 +110,11 @@ def test_no_error_has_no_radius():
     assert p95_from_covariance(np.zeros((3, 3))) == 0.0
 
 
+def test_an_absurd_covariance_raises_nothing_and_is_as_large_as_it_is():
+    assert p95_from_covariance(np.eye(3) * 1e160) > 1e79
+    assert largest_variance(np.diag([1e160, 1.0, 1.0])) > 1e159
+
+
 @given(vectors, st.lists(st.one_of(st.just(1.0), st.floats(0.0, 1.0)), min_size=3, max_size=3))
 def test_the_largest_variance_is_the_one_along_the_longest_axis(turn, variances):
     rotation = rotation_from_vector(turn)
