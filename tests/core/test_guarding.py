@@ -93,14 +93,14 @@ def test_an_alarm_that_others_had_set_is_set_again(no_alarm):
 
 
 def test_an_alarm_is_taken_back_where_nothing_is_called_any_more(no_alarm):
-    guarded = Guarded("quick", lambda twin: [], 1.0, break_off=BreakOff(0.05))
+    guarded = Guarded("quick", lambda twin: [], 1.0, break_off=BreakOff(0.4))
     assert guarded(None) == []
     assert signal.getitimer(signal.ITIMER_REAL)[0] > 0.0
-    time.sleep(0.2)
+    time.sleep(0.9)  # the alarm comes after 0.6 s
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     assert guarded(None) == []
     assert not guarded.withdrawn
-    time.sleep(0.2)  # the alarm that this call has set
+    time.sleep(0.9)  # the alarm that this call has set
 
 
 def test_a_part_that_would_end_the_program_is_withdrawn():
