@@ -86,7 +86,8 @@ def recorded_wearer(folder: Path, since: Callable[[int], int]) -> tuple[HeadKeyf
     shown = {one.message.t_ns: one.message for one in read(folder) if isinstance(one.message, Shown)}
     if not shown:
         raise ScenarioError("a session with frames", str(folder), "[headset] recorded", "Name another session folder.")
-    frames = [(t_ns - min(shown), shown[t_ns]) for t_ns in sorted(shown)]
+    first_ns = min(shown)
+    frames = [(t_ns - first_ns, shown[t_ns]) for t_ns in sorted(shown)]
     head = HeadKeyframed([(t_ns, frame.stage_from_head.pose(t_ns).transform) for t_ns, frame in frames], since)
     if not any(frame.hands for _, frame in frames):
         return head, None
