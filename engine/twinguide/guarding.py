@@ -26,8 +26,8 @@ class BreakOff:
     """A context that raises TimeoutError in what takes longer than `seconds`, again and again.
 
     One for all calls of a process, for it has one alarm. Setting it costs some 50 us: it is set every so often, not in
-    every frame, and comes after `seconds` and half as many more, at most. Signals are the main thread's; code that never
-    returns to Python cannot be broken off. To be closed, for an alarm ends a process that no longer runs Python.
+    every frame, and comes after `seconds` and half as many more, at most. Signals are the main thread's; code that
+    never returns to Python cannot be broken off. To be closed, for an alarm ends a process that no longer runs Python.
     """
 
     def __init__(self, seconds: float) -> None:
