@@ -9,7 +9,7 @@ which reaches the Cramer-Rao bound where the covariances S_i are the true ones. 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf, isfinite, sqrt
 
 import numpy as np
@@ -109,21 +109,58 @@ def _rotation_of(cross: Array) -> Array | None:
     return inner / (held * total - determinant)
 
 
-def register_points(source: Array, target: Array, covariances: Array | None = None) -> RigidFit:
+def register_points(
+    source: Array, target: Array, covariances: Array | None = None, shared: Array | None = None
+) -> RigidFit:
     """Return the rigid transform that best maps source points onto target points.
 
     `source`, `target` [m], shape (n, 3), n >= 3, paired by row. `covariances` [m2], shape (n, 3, 3), are those of
     `target - target_from_source(source)`, told in target; without them the noise is taken as isotropic and its size is
-    estimated from the residuals. Raises CalibrationRefused for fewer than 3 points, points that coincide or lie on a
-    line, layouts of different size (mixed units) or handedness (swapped axes), numbers that are not finite,
-    covariances that are not positive definite, and noise too large for the layout.
+    estimated from the residuals. `shared` [m], shape (n, 3, k): how far each target point is moved by k errors of
+    variance 1 that all points have in common, as that of the tip which touched them; the covariances contain them.
+    Raises CalibrationRefused for fewer than 3 points, points that coincide or lie on a line, layouts of different size
+    (mixed units) or handedness (swapped axes), numbers that are not finite, covariances that are not positive definite,
+    and noise too large for the layout.
     """
     source, target = as_floats(source), as_floats(target)
     _check_size(source, target)
     _check_mirror(source, target)
     if covariances is None:
         return _isotropic(source, target)
-    return register_layouts(source[None], target[None], as_floats(covariances)[None])[0]
+    fit = register_layouts(source[None], target[None], as_floats(covariances)[None])[0]
+    return fit if shared is None else _shared(fit, source, target, as_floats(covariances), as_floats(shared))
+
+
+def _shared(fit: RigidFit, source: Array, target: Array, covariances: Array, shared: Array) -> RigidFit:
+    """Return the fit with the errors that all points share, `shared` (n, 3, k), estimated beside the pose.
+
+    Generalised least squares (Aitken 1936), the common errors as parameters known beforehand to be of variance 1. One
+    step from the fit that took every error as a point's own: the two differ by less than the noise.
+    """
+    if shared.ndim != 3 or shared.shape[:2] != source.shape or not np.isfinite(shared).all():
+        raise CalibrationRefused(f"wanted finite shared errors of shape {source.shape} and k; got {shared.shape}")
+    turn, count = fit.rotation, shared.shape[2]
+    jacobian = np.concatenate([point_jacobian(source), turn.T @ shared], axis=2)
+    own = covariances - shared @ shared.transpose(0, 2, 1)
+    weights = turn.T @ _inverse(own, "a point's covariance, less what all share,") @ turn
+    residual = ((target - fit.translation) @ turn - source)[..., None]
+    product = jacobian.transpose(0, 2, 1) @ weights
+    information = (product @ jacobian).sum(axis=0) + np.diag([0.0] * 6 + [1.0] * count)
+    covariance = as_floats(np.linalg.inv(information))
+    step = covariance @ (product @ residual).sum(axis=0)[:, 0]
+    left = residual - (jacobian @ step)[..., None]
+    square = float((left.transpose(0, 2, 1) @ weights @ left).sum() + step[6:] @ step[6:])
+    rotation, translation = turn @ exponential(step[:3]), fit.translation + turn @ step[3:6]
+    distances = np.linalg.norm(target - source @ rotation.T - translation, axis=1)
+    return replace(
+        fit,
+        rotation=rotation,
+        translation=translation,
+        covariance=covariance[:6, :6],
+        residuals=distances,
+        fre_rms=sqrt(float((distances**2).mean())),
+        misfit=square / (3 * len(source) - 6),
+    )
 
 
 def _isotropic(source: Array, target: Array) -> RigidFit:
@@ -267,12 +304,12 @@ def _extents(points: Array) -> Array:
     return np.sqrt(np.maximum(as_floats(np.linalg.eigvalsh(scatter))[..., ::-1], 0.0))
 
 
-def _inverse(covariances: Array) -> Array:
+def _inverse(covariances: Array, what: str = "a point's covariance") -> Array:
     try:
         np.linalg.cholesky(covariances)
         return as_floats(np.linalg.inv(covariances))
     except np.linalg.LinAlgError as error:
-        raise CalibrationRefused("a point's covariance is not positive definite") from error
+        raise CalibrationRefused(f"{what} is not positive definite") from error
 
 
 def _closed_form(source: Array, target: Array, weights: Array) -> tuple[Array, Array]:

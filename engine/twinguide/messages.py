@@ -193,6 +193,7 @@ class Landmark(msgspec.Struct, frozen=True):
     name: str
     position: Vec3  # [m], in reference
     covariance: Array  # (3, 3) [m2]
+    shared: Array | None = None  # (3, k) [m], how k errors of variance 1 move it that all touches have; in `covariance`
 
 
 class Registration(Message, frozen=True, kw_only=True, tag="twinguide.registration/1"):

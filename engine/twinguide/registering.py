@@ -53,9 +53,10 @@ class Touch:
 
     tips: NDArray[np.float64]  # (n, 3)
     covariance: NDArray[np.float64]  # (3, 3) [m2], of one sample
-    common: NDArray[np.float64]  # (3, 3) [m2], that averaging does not reduce: tip calibration, reference
+    common: NDArray[np.float64]  # (3, 3) [m2], that averaging does not reduce: the reference's
     surrogate_motion_m: float  # infinite where it was not seen
     reference_seen: bool = True
+    shared: NDArray[np.float64] | None = None  # (3, k) [m], that other touches have as well: the tip's calibration
 
 
 def landmark_of(name: str, touch: Touch, *, touch_sigma_m: float, still_m: float) -> Landmark:
@@ -89,8 +90,21 @@ def landmark_of(name: str, touch: Touch, *, touch_sigma_m: float, still_m: float
         )  # fmt: skip
     # The median of n samples has pi/2 times the variance of their mean (Kendall & Stuart, 14.6).
     noise = touch.covariance * (np.pi / 2) / len(touch.tips) + touch.common + np.eye(3) * touch_sigma_m**2
-    mean = np.median(touch.tips, axis=0)
-    return Landmark(name, (float(mean[0]), float(mean[1]), float(mean[2])), Array.of(noise))
+    x, y, z = np.median(touch.tips, axis=0).tolist()
+    if touch.shared is None:
+        return Landmark(name, (x, y, z), Array.of(noise))
+    return Landmark(name, (x, y, z), Array.of(noise + touch.shared @ touch.shared.T), Array.of(touch.shared))
+
+
+def shared_errors(landmarks: Sequence[Landmark]) -> NDArray[np.float64]:
+    """Return how far errors of variance 1 that all touches have in common moved each landmark [m], shape (n, 3, k)."""
+    told = [None if mark.shared is None else mark.shared.numpy() for mark in landmarks]
+    most = max((shared.shape[1] for shared in told if shared is not None), default=0)
+    errors = np.zeros((len(told), 3, most))
+    for row, shared in zip(errors, told, strict=True):
+        if shared is not None:
+            row[:, : shared.shape[1]] = shared
+    return errors
 
 
 def register(landmarks: Sequence[Landmark], image: Points, target: NDArray[np.float64], version: int) -> Registration:
@@ -103,7 +117,7 @@ def register(landmarks: Sequence[Landmark], image: Points, target: NDArray[np.fl
     positions = np.array([mark.position for mark in landmarks])
     covariances = np.array([mark.covariance.numpy() for mark in landmarks])
     try:
-        fit = register_points(source, positions, covariances)
+        fit = register_points(source, positions, covariances, shared_errors(landmarks))
     except CalibrationRefused as error:
         raise RegistrationRefused("fiducials that carry a registration", str(error), "registration") from error
     pose = Pose(Transform.of("reference", "image", fit.rotation, fit.translation), 0, fit.covariance)

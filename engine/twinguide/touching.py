@@ -40,10 +40,17 @@ def read_touch(bodies: Bodies, since_ns: int, until_ns: int) -> Touch:
     sample = bodies.controller_covariance if tool.controller else covariances.mean(axis=0)
     noise = turn @ Pose(newest, until_ns, sample).point_covariance(tip) @ turn.T
     tool_turn = turn @ newest.rotation
-    common = inverse.point_covariance(newest.apply(tip)) + tool_turn @ tip_covariance(tool) @ tool_turn.T
+    common = inverse.point_covariance(newest.apply(tip))
     if tool.controller:
         common = common + noise  # a controller's error is slow: no averaging reduces it
-    return Touch(tips, noise, common, _surrogate_motion(bodies, since_ns), seen)
+    shared = tool_turn @ _root(tip_covariance(tool))
+    return Touch(tips, noise, common, _surrogate_motion(bodies, since_ns), seen, shared)
+
+
+def _root(covariance: Array) -> Array:
+    """Return a square root, shape (3, 3), of a covariance, shape (3, 3), that may be flat."""
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors * np.sqrt(np.maximum(values, 0.0))
 
 
 def _surrogate_motion(bodies: Bodies, since_ns: int) -> float:

@@ -70,7 +70,8 @@ def test_the_landmarks_last_touched_in_a_session_are_registered_to_those_of_the_
     catalogue, marks = Catalogue([Registration]), []
     for mark in demo_case.landmarks.values():
         x, y, z = (turn @ mark.position).tolist()
-        marks.append(Landmark(mark.name, (x, y, z), Array.of(np.eye(3) * 1e-8)))
+        covariance, shared = np.eye(3) * 1.01e-6, np.eye(3) * 1e-3  # nearly all of it is the tip's
+        marks.append(Landmark(mark.name, (x, y, z), Array.of(covariance), Array.of(shared)))
     recorder = Recorder(tmp_path / "session", catalogue)
     for seq, touched in enumerate([marks[:2], marks, []]):  # the last voids: it holds none
         made = Registration(t_ns=seq, version=seq, state="made", landmarks=tuple(touched))
@@ -83,3 +84,4 @@ def test_the_landmarks_last_touched_in_a_session_are_registered_to_those_of_the_
     assert (result.names, result.case_hash) == (tuple(demo_case.landmarks), demo_case.content_hash)
     np.testing.assert_allclose(np.array(result.matrix)[:3, :3], turn, atol=1e-9)
     assert result.freedom == np.inf  # each landmark's own error was recorded
+    assert result.covariance[3][3] > 0.99e-6  # no averaging over landmarks reduces what they share

@@ -136,6 +136,59 @@ def test_predicted_covariance_is_shaped_as_monte_carlo_finds_it():
     assert np.mean([f.misfit for f in fits]) == pytest.approx(1.0, rel=0.05)
 
 
+@pytest.mark.parametrize("turns", [0.0, 0.7])
+def test_an_error_that_all_points_share_is_in_the_fit_and_its_covariance(turns):
+    rng = np.random.default_rng(12)
+    rotation, translation = rigid(8)
+    point, own, tip = np.array([0.0, 0.02, -0.1]), 3e-4, 2e-4
+    truth, distances, naive = rotation @ point + translation, [], []
+    for _ in range(2000):
+        held = Rotation.from_rotvec(turns * rng.normal(size=(6, 3))).as_matrix()  # how the tool was held at each touch
+        shared = tip * held
+        noise = own * rng.normal(size=(6, 3)) + shared @ rng.normal(size=3)
+        target = FIDUCIALS @ rotation.T + translation + noise
+        covariances = own**2 * np.eye(3) + shared @ shared.transpose(0, 2, 1)
+        for fit, into in (
+            (register_points(FIDUCIALS, target, covariances, shared), distances),
+            (register_points(FIDUCIALS, target, covariances), naive),
+        ):
+            error = fit.apply(point) - truth
+            into.append(error @ np.linalg.solve(tre_covariance(fit, point[None])[0], error))
+    assert np.mean(distances) == pytest.approx(3.0, rel=0.06)  # chi-square with 3 degrees of freedom; good to 2 %
+    assert np.mean(np.array(distances) < 7.815) > 0.935
+    assert np.mean(naive) > 1.15 * np.mean(distances)
+
+
+def test_shared_errors_give_the_generalised_least_squares_of_the_whole_covariance():
+    rng = np.random.default_rng(13)
+    shared = 2e-4 * Rotation.random(6, rng=rng).as_matrix()
+    target = FIDUCIALS + 3e-4 * rng.normal(size=(6, 3)) + shared @ rng.normal(size=3)
+    fit = register_points(FIDUCIALS, target, 9e-8 * np.eye(3) + shared @ shared.transpose(0, 2, 1), shared)
+    flat = shared.reshape(18, 3)
+    weights = np.linalg.inv(9e-8 * np.eye(18) + flat @ flat.T)
+
+    def cost(delta):
+        turn = fit.rotation @ Rotation.from_rotvec(delta[:3]).as_matrix()
+        residual = (target - FIDUCIALS @ turn.T - fit.translation - fit.rotation @ delta[3:]).ravel()
+        return residual @ weights @ residual
+
+    least, sigma = cost(np.zeros(6)), np.sqrt(np.diag(fit.covariance))
+    information = np.linalg.inv(fit.covariance)
+    for k, axis in enumerate(np.eye(6)):  # a parabola along each axis, its curvature the information's
+        up, down = (cost(sign * sigma * axis) - least for sign in (1.0, -1.0))
+        assert (up + down) / 2 == pytest.approx(information[k, k] * sigma[k] ** 2, rel=0.02)
+        assert abs(up - down) / (2 * (up + down)) < 0.01  # [sigma] from the fit to the minimum
+    assert fit.misfit == pytest.approx(least / 12, rel=1e-3)
+
+
+def test_shared_errors_larger_than_the_covariance_that_contains_them_are_refused():
+    shared = np.tile(1e-3 * np.eye(3), (6, 1, 1))
+    with pytest.raises(CalibrationRefused, match="less what all share, is not positive definite"):
+        register_points(FIDUCIALS, FIDUCIALS, np.tile(1e-8 * np.eye(3), (6, 1, 1)), shared)
+    with pytest.raises(CalibrationRefused, match=r"wanted finite shared errors of shape \(6, 3\) and k"):
+        register_points(FIDUCIALS, FIDUCIALS, np.tile(1e-5 * np.eye(3), (6, 1, 1)), shared[:5])
+
+
 def test_target_covariance_is_the_jacobians_whole_product():
     rng = np.random.default_rng(2)
     fit = register_points(FIDUCIALS + 0.2, FIDUCIALS @ rigid(6)[0].T + rng.normal(size=(6, 3)) * 1e-3)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from twinguide.errors import BusError, RegistrationRefused
 from twinguide.frames import Pose, Transform, rotation_from_vector
 from twinguide.headset import HANDS, FrameTiming, Hand
 from twinguide.messages import Array, Exposure, PoseWire
-from twinguide.registering import landmark_of
+from twinguide.registering import landmark_of, register
 from twinguide.scenario import HeadsetSettings, Scenario, Tool
 from twinguide.touching import read_swing, read_touch
 from twinguide.trust import Move
@@ -209,7 +211,21 @@ def test_a_touch_has_the_noise_of_one_sample_and_apart_what_no_averaging_reduces
     np.testing.assert_allclose(np.diag(touch.covariance), [one + tilt, one + tilt, one], rtol=1e-9)
     # the reference is the mean of 60 samples, its turn acts over the way from its origin to the tip
     reference = np.array([one + 2 * tilt, one + tilt, one + tilt]) / 60
-    np.testing.assert_allclose(np.diag(touch.common), 0.5e-3**2 + reference, rtol=1e-9)
+    np.testing.assert_allclose(np.diag(touch.common), reference, rtol=1e-9)
+    np.testing.assert_allclose(touch.shared @ touch.shared.T, 0.5e-3**2 * np.eye(3), rtol=1e-9, atol=1e-20)
+
+
+def test_the_error_of_the_pointers_tip_is_that_of_every_touch_and_stays_in_the_registration():
+    needle = Tool(role="pointer", tip_mm=(0.0, 0.0, -100.0), tip_sigma_mm=0.5)
+    touch = read_touch(bodies := bodies_of(patient=Tool(role="reference"), needle=needle), 0, see(bodies, 60))
+    image = {f"F{k}": np.array(place) for k, place in enumerate(np.vstack([0.1 * np.eye(3), -0.1 * np.eye(3)]))}
+    marks = [
+        landmark_of(name, replace(touch, tips=touch.tips * 0.0 + place), touch_sigma_m=3e-4, still_m=1e-3)
+        for name, place in image.items()
+    ]
+    assert marks[0].covariance.numpy()[2, 2] == pytest.approx(0.5e-3**2 + 3e-4**2, rel=0.01)
+    at_centre = register(marks, image, np.zeros(3), 1).reference_from_image.pose(0).point_covariance(np.zeros(3))
+    np.testing.assert_allclose(np.diag(at_centre), 0.5e-3**2 + 3e-4**2 / 6, rtol=0.01)  # only their own error averages
 
 
 def test_a_touch_without_a_sight_of_the_chest_proves_no_breath_hold():

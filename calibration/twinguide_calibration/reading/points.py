@@ -27,6 +27,7 @@ By = Literal["name", "order"]
 class NamedPoints:
     """Points [m], shape (n, 3), by name; `covariances` [m2], shape (n, 3, 3), where the file tells them.
 
+    `shared` [m], shape (n, 3, k), are the errors in them that all points have in common, as `register_points` has them.
     `left_out` are the rows of the file's list that are not among them: points not placed, or not selected.
     """
 
@@ -36,6 +37,7 @@ class NamedPoints:
     covariances: Array | None = None
     notes: tuple[str, ...] = ()
     left_out: tuple[int, ...] = ()
+    shared: Array | None = None
 
     @property
     def length(self) -> int:
@@ -50,13 +52,17 @@ class NamedPoints:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PointPairs:
-    """Corresponding points [m], shape (n, 3) each; `covariances` [m2], shape (n, 3, 3), of target minus source."""
+    """Corresponding points [m], shape (n, 3) each; `covariances` [m2], shape (n, 3, 3), of target minus source.
+
+    `shared` [m], shape (n, 3, k), are the errors in them that all target points have in common.
+    """
 
     names: tuple[str, ...]
     source: Array
     target: Array
     covariances: Array | None
     notes: tuple[str, ...]
+    shared: Array | None = None
 
 
 def read_points(path: Path, by: By = "name") -> NamedPoints:
@@ -145,7 +151,8 @@ def pair_points(source: NamedPoints, target: NamedPoints, by: By = "name") -> Po
     parts = [(source.covariances, rows), (target.covariances, others)]
     known = [covariances[picked] for covariances, picked in parts if covariances is not None]
     covariances = np.sum(known, axis=0) if known else None
-    return PointPairs(names, source.points[rows], target.points[others], covariances, tuple(notes))
+    common = None if target.shared is None else target.shared[others]
+    return PointPairs(names, source.points[rows], target.points[others], covariances, tuple(notes), common)
 
 
 def _ordered(names: Sequence[str], partners: Sequence[str]) -> tuple[str, ...]:

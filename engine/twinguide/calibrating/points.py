@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -70,8 +71,9 @@ def points(
             pairs, wrong = _agreeing(pairs, rows, sigma_mm)
         told = read_points(targets, by) if targets else None
         given = np.eye(3) * (sigma_mm * 1e-3) ** 2 if sigma_mm else None
-        covariances = pairs.covariances if given is None else np.broadcast_to(given, (len(pairs.names), 3, 3))
-        fit = _registered(pairs, covariances, fre_max_mm * 1e-3)
+        if given is not None:
+            pairs = replace(pairs, covariances=np.broadcast_to(given, (len(pairs.names), 3, 3)), shared=None)
+        fit = _registered(pairs, fre_max_mm * 1e-3)
     _close_enough(pairs, fit, fre_max_mm * 1e-3)
     result = PointsResult(
         of=f"{target}_from_{source}",
@@ -112,9 +114,9 @@ def _usable(pairs: PointPairs) -> tuple[PointPairs, NDArray[np.int64]]:
 
 def _of(pairs: PointPairs, keep: NDArray[np.bool_], note: str) -> PointPairs:
     """Return some of the pairs, with a note why."""
-    covariances = None if pairs.covariances is None else pairs.covariances[keep]
+    covariances, shared = (told if told is None else told[keep] for told in (pairs.covariances, pairs.shared))
     names = tuple(np.array(pairs.names)[keep].tolist())
-    return PointPairs(names, pairs.source[keep], pairs.target[keep], covariances, (*pairs.notes, note))
+    return PointPairs(names, pairs.source[keep], pairs.target[keep], covariances, (*pairs.notes, note), shared)
 
 
 def _doubts(pairs: PointPairs, fit: RigidFit, fre_max_m: float) -> tuple[str, ...]:
@@ -150,10 +152,10 @@ def _other_order(pairs: PointPairs, rms: float) -> list[int]:
     return []
 
 
-def _registered(pairs: PointPairs, covariances: Array | None, fre_max_m: float) -> RigidFit:
+def _registered(pairs: PointPairs, fre_max_m: float) -> RigidFit:
     """Return the fit; where it is refused for residuals that one pair explains, name that pair."""
     try:
-        return register_points(pairs.source, pairs.target, covariances)
+        return register_points(pairs.source, pairs.target, pairs.covariances, pairs.shared)
     except CalibrationRefused as error:
         culprit = _culprit(pairs, _rms(pairs.source, pairs.target), fre_max_m)
         raise CalibrationRefused(error.reason, culprit or error.remedy) from error
