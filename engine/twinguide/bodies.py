@@ -52,6 +52,7 @@ class Bodies:
         self.histories = {
             name: PoseHistory(static=tool.role == "reference", capacity=capacity) for name, tool in patient_side.items()
         }
+        self._shown = [name for name, tool in patient_side.items() if tool.role in ("needle", "pointer")]
         self.untracked = any(tool.fixed for tool in patient_side.values())  # the headset's room is the reference
         self.controllers: dict[str, PoseWire] = {}  # stage_from_<tool> of this frame, as the headset reported them
         headset = scenario.headset
@@ -110,6 +111,7 @@ class Bodies:
             except TwinGuideError as error:
                 self._presence[name].miss(f"unusable pose: {error}")
         self._look_for_move()
+        self._foresee()
 
     def _take_tool(self, name: str, exposure: Exposure) -> None:
         wire = exposure.tools.get(name)
@@ -127,6 +129,15 @@ class Bodies:
         if reference is not None and move is not None:
             self._move = move
             reference.clear()
+
+    def _foresee(self) -> None:
+        """Work out what a frame will ask of the newest exposure: it comes while the loop waits, as a rule."""
+        for name in self._shown:
+            self.histories[name].settle()
+        reference = self.histories[self.roles["reference"]].settle() if "reference" in self.roles else None
+        if isinstance(reference, Pose):
+            self.in_stage(reference)
+            self._invert(reference)
 
     def take_move(self) -> Move | None:
         """Return how the reference or the tracker was moved, once; None while both stand still."""
@@ -213,9 +224,8 @@ class Bodies:
         """
         tools: dict[str, ToolView] = {}
         lost: dict[str, Status] = {}
-        for name, tool in self.tools.items():
-            if tool.role not in ("needle", "pointer"):
-                continue
+        for name in self._shown:
+            tool = self.tools[name]
             pose, reason = self._tool_pose(name, timing, sighting)
             if pose is not None:
                 horizon_ns = timing.t_display_ns - (self.histories[name].newest_ns or timing.t_display_ns)

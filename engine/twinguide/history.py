@@ -45,13 +45,12 @@ class PoseHistory:
         self._covariances = np.zeros((capacity, 6, 6))
         self._count = 0  # of samples since the last `clear`
         self._frames = ("", "")
-        self._rest: Pose | None = None  # a static one's mean, until the next sample
-        self._line: _Line | None = None  # a moving one's course, until the next sample
+        self._course: Pose | _Line | None = None  # a static one's mean or a moving one's line, until the next sample
 
     def clear(self) -> None:
         """Forget all samples."""
         self._count = 0
-        self._rest = self._line = None
+        self._course = None
 
     def __len__(self) -> int:
         return min(self._count, len(self._times))
@@ -79,7 +78,7 @@ class PoseHistory:
         self._matrices[slot, :3, 3] = wire.position
         self._frames = (wire.target, wire.source)
         self._count += 1
-        self._rest = self._line = None
+        self._course = None
 
     def _since(self, t_ns: int) -> NDArray[np.intp]:
         """Return the slots of the samples not older than `t_ns`, oldest first."""
@@ -89,16 +88,16 @@ class PoseHistory:
 
     def at(self, t_ns: int, sigma_ns: int = 0) -> Pose | None:
         """Return the pose at a time that is itself known to `sigma_ns` [ns]; None without samples."""
-        if not self._count:
-            return None
-        if self.static:
-            self._rest = self._rest or self._mean()
-            if self._rest is not None:
-                return self._rest
-        if t_ns < self.newest_ns:
-            return self._between(t_ns)
-        self._line = self._line or self._fit()
-        return self._line.at(t_ns, self._frames, sigma_ns)
+        course = self.settle()
+        if course is None or isinstance(course, Pose):
+            return course
+        return self._between(t_ns) if t_ns < self.newest_ns else course.at(t_ns, self._frames, sigma_ns)
+
+    def settle(self) -> Pose | _Line | None:
+        """Return where the body rests, or how it goes on: worked out once for each sample, best before it is asked."""
+        if self._course is None and self._count:
+            self._course = (self._mean() if self.static else None) or self._fit()
+        return self._course
 
     def _mean(self) -> Pose | None:
         """Return the mean of the last second; None where the newest samples leave it: it would lag behind."""

@@ -8,6 +8,7 @@ from twinguide.clock import MS, SECOND
 from twinguide.errors import BusError, RegistrationRefused
 from twinguide.frames import Pose, Transform, rotation_from_vector
 from twinguide.headset import HANDS, FrameTiming, Hand
+from twinguide.history import PoseHistory
 from twinguide.messages import Array, Exposure, PoseWire
 from twinguide.registering import landmark_of, register
 from twinguide.scenario import HeadsetSettings, Scenario, Tool
@@ -60,6 +61,15 @@ def test_a_tool_is_told_in_reference_and_the_room_through_the_reference(bodies):
     assert tools["needle"].role == "needle"
     np.testing.assert_allclose(seen.stage_from_reference.transform.translation, [0.0, 1.0, 1.0], atol=1e-12)
     assert (seen.unseen, seen.horizon_ns, lost) == ("", 45 * MS, {})
+
+
+def test_what_a_frame_asks_of_an_exposure_was_worked_out_when_it_came(bodies, monkeypatch):
+    bodies.follow(STAGE)
+    t_ns = see(bodies, 12)
+    for fit in ("_mean", "_fit"):
+        monkeypatch.delattr(PoseHistory, fit)
+    assert bodies.at(frame(t_ns)).stage_from_reference is not None
+    assert list(tools_at(bodies, t_ns)[0]) == ["needle"]
 
 
 def test_a_step_of_the_reference_alone_is_a_bump_and_told_once(bodies):
