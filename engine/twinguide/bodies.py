@@ -19,7 +19,7 @@ from twinguide.history import PoseHistory
 from twinguide.messages import Exposure, PoseWire
 from twinguide.scenario import Scenario
 from twinguide.scene import Status, ToolView
-from twinguide.tooling import tool_view
+from twinguide.tooling import ADVANCE_NS, tip_of, tool_view
 from twinguide.trust import SILENT_PERIODS, Move, Presence, Stream, move_of
 
 Array = NDArray[np.float64]
@@ -229,7 +229,10 @@ class Bodies:
             pose, reason = self._tool_pose(name, timing, sighting)
             if pose is not None:
                 horizon_ns = timing.t_display_ns - (self.histories[name].newest_ns or timing.t_display_ns)
-                tools[name] = tool_view(name, tool, pose, Status("valid", "", sighting.silence, horizon_ns), entry)
+                status = Status("valid", "", sighting.silence, horizon_ns)
+                pushes = tool.pushes_mm and not self.placed  # a rehearsal's patient lies still by definition
+                advance_m = self.histories[name].advance_m(tip_of(tool), ADVANCE_NS) if pushes else 0.0
+                tools[name] = tool_view(name, tool, pose, status, entry, advance_m)
             elif tool.role == IN_HAND.get(step):
                 lost[name] = Status("hidden", reason, sighting.silence)
         return tools, lost

@@ -1,4 +1,4 @@
-"""One tracked tool at display time: where its tip is, how certain that is, and how far a needle may have bent."""
+"""One tracked tool at display time: where its tip is, how certain that is, how a needle bends and pushes tissue."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from twinguide.clock import SECOND
 from twinguide.frames import Pose, p95_from_covariance
 from twinguide.scenario import Tool
 from twinguide.scene import Point, Status, ToolView
@@ -14,6 +15,9 @@ from twinguide.scene import Point, Status, ToolView
 Array = NDArray[np.float64]
 EYE = np.eye(3)
 FULL_DEPTH_M = 0.1  # of a needle in tissue, for which its bending is stated
+ADVANCE_NS = 2 * SECOND  # tissue slips back along a needle that rests within a second or two
+FULL_ADVANCE_M = 0.02  # within that time, for which its push is stated
+PUSH_REACH_M = 0.03  # from the tip: how far around it tissue is pushed along
 
 
 def tip_of(tool: Tool) -> Array:
@@ -28,8 +32,15 @@ def tip_covariance(tool: Tool) -> Array:
     return np.eye(3) * (tool.tip_sigma_mm * 1e-3) ** 2
 
 
-def tool_view(name: str, tool: Tool, pose: Pose, status: Status, entry: Array | None) -> ToolView:
-    """Place a tool's tip and judge it; a needle bends with the square of its depth behind the entry [m]."""
+def tool_view(
+    name: str, tool: Tool, pose: Pose, status: Status, entry: Array | None, advance_m: float = 0.0
+) -> ToolView:
+    """Place a tool's tip and judge it.
+
+    A needle bends with the square of its depth behind the entry [m], shape (3,), and pushes tissue along with what it
+    has advanced there of late, `advance_m` [m] (needle insertion displaces targets: Abolhassani 2007,
+    doi:10.1016/j.medengphy.2006.07.003).
+    """
     tip = tip_of(tool)
     length = math.hypot(*tip.tolist())
     axis = tip / length if length else np.array([0.0, 0.0, -1.0])
@@ -47,4 +58,14 @@ def tool_view(name: str, tool: Tool, pose: Pose, status: Status, entry: Array | 
         status = Status("degraded", reason, status.silence, status.horizon_ns, p95)
     else:
         status = Status(status.state, status.reason, status.silence, status.horizon_ns, p95)
-    return ToolView(name, status, Point(position, covariance), direction, tool.role)
+    push_m = tool.pushes_mm * 1e-3 * min(1.0, max(0.0, min(advance_m, depth)) / FULL_ADVANCE_M)
+    return ToolView(name, status, Point(position, covariance), direction, tool.role, push_m)
+
+
+def pushed(point: Point, needle: ToolView | None) -> Point:
+    """Add what a needle may have pushed tissue at a point; the less, the farther from its tip."""
+    if needle is None or needle.push_m == 0.0:
+        return point
+    way = point.position - needle.tip.position
+    push = needle.push_m * math.exp(-0.5 * float(way @ way) / PUSH_REACH_M**2) * needle.direction
+    return Point(point.position, point.covariance + push[:, None] * push)

@@ -38,6 +38,7 @@ from twinguide.messages import (
 )
 from twinguide.scenario import Scenario
 from twinguide.scene import Point, Status, StructureView, TwinView
+from twinguide.tooling import pushed
 from twinguide.trust import Trust
 from twinguide.wording import text
 
@@ -182,15 +183,16 @@ class Twin:
         motion = displacement or (STILL if at_rest else UNKNOWN)
         fault = self._fault(displacement)
         self._deformation.forget_before(t_ns - SOLUTION_FRESH_NS)
-        target = entry = target_p95 = None
+        plan = self._case.plan
+        entry = pose.transform.apply(plan.entry) if pose else None
+        tools, lost = self.bodies.tools_at(timing, sighting, entry, workflow.step)
+        target = target_p95 = None
         if pose is not None:
-            plan = self._case.plan
             target = _carry(pose, plan.target, motion, self._deformation.target_covariance)
+            target = pushed(target, next((tool for tool in tools.values() if tool.role == "needle"), None))
             target_p95 = p95_from_covariance(target.covariance)
-            entry = pose.transform.apply(plan.entry)
         room = self._room_fault(sighting.stage_from_reference, target)
         frame = _Frame(pose, motion, displacement is not None or at_rest, fault, sighting, room)
-        tools, lost = self.bodies.tools_at(timing, sighting, entry, workflow.step)
         return TwinView(
             t_display_ns=t_ns,
             structures=self._structures(frame, registration, deform=deform, judge=judge),
