@@ -1,4 +1,4 @@
-"""Where text hangs in the room: the panel beside, below or above the field, labels, the sign of life. No GL.
+"""Where text hangs in the room: the panel by the field, where it covers little, labels, the sign of life. No GL.
 
 A capital letter is never under 0.6 degrees high, nor so small that the display's pixels cannot show it.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +32,21 @@ ARM_M = 0.55  # from which a field is mostly seen
 NEAREST_M = 0.2  # before the head: what is nearer, or behind it, is not hung by
 DEPTHS_M = (0.3, 1.5)  # before the head, between which the panel hangs
 ALONE_M = 1.0  # and where there is no field
-SWITCH_TANGENT = 0.05  # less of the field the panel must cover on the other side to go there: it follows no sway
+SWITCH_TANGENT = 0.03  # by how much less the panel must cover elsewhere to go there: it follows no sway
 Side = Literal["right", "left", "below", "above"]  # of the field
+Corner = tuple[float, float]  # as tangents
 BESIDE: tuple[Side, Side] = ("right", "left")
 OVER: tuple[Side, Side] = ("below", "above")
 LIFE_COLOUR = (0.55, 1.0, 0.75, 1.0)
 LABEL_LOOK = (1.0, 0.0, 0.75, 0.0, 0.0)  # of its glyphs: opacity; weight, dark border
 QUAD_NUMBERS = 24  # of each rectangle, as quad.vert takes it
+
+
+class Spot(NamedTuple):
+    """A spot of the panel at a side of the field: level with it (0), or past it down or left (-1), up or right (1)."""
+
+    side: Side = "right"
+    slide: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +57,39 @@ class Hanging:
     right: Array
     up: Array
     em: float
-    side: Side = "right"
+    spot: Spot = Spot()  # noqa: RUF009 - a tuple
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """What the panel is to keep free: points [m], shape (n, 3), in stage; the first `firm` before all others."""
+
+    points: Array
+    firm: int = 0
+
+    def seen(self, head: Transform, depth: float) -> Seen:
+        """Return where those before the head are seen, from it and by the eyes on a plane at a depth [m]."""
+        points = (self.points - head.translation) @ head.rotation
+        before = points[:, 2] < -NEAREST_M
+        x, y, z = points[before].T
+        return Seen(x / -z, y / -z, HALF_IPD_M * np.abs(1.0 / z + 1.0 / depth), int(before[: self.firm].sum()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """Where points are seen, as tangents, each shape (n,): aside, up, and how far to both sides of it an eye does."""
+
+    u: Array
+    v: Array
+    apart: Array
+    firm: int
+
+    def covered(self, corner: Corner, size: Corner, gap: float = 0.0) -> float:
+        """Return how deep [tangent] the deepest point lies in a panel or in the gap about it, 1 more if firm."""
+        (x, y), (width, height) = corner, size
+        across = np.minimum(self.u - x, x + width - self.u) + self.apart
+        inside = np.minimum(across, np.minimum(y - self.v, self.v - y + height)) + gap
+        return float(inside.max(initial=0.0)) + float((inside[: self.firm] > 0.0).any())
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,50 +133,49 @@ def hang(
     field_radius: float,
     sight: Sight,
     *,
-    before: Side = "right",
-    entry: Array | None = None,
+    kept: Kept,
+    before: Spot = Spot(),  # noqa: B008 - a tuple
     sides: tuple[Side, Side] = BESIDE,
 ) -> Hanging:
     """Hang the panel at one of two sides of the field, as far as the view reaches; before the wearer if there is none.
 
-    `middle` and `entry` [m], each shape (3,), in stage, and `field_radius` [m] are the field's. A pure function of the
-    head and of the side `before`: the panel stands still by the patient, slides only where it would leave the view,
-    and goes to the other side where it covers clearly less of the field, and not the entry.
+    `middle` [m], shape (3,), in stage, and `field_radius` [m] are the field's. A pure function of the head, of what is
+    `kept` free and of the spot `before`: the panel stands still by the patient, slides only where it would leave the
+    view, and goes to another spot where it covers something here, and clearly less there.
     """
-    side, em = before if before in sides else sides[0], sight.em
-    width, height = page.width * em, page.height * em
+    spot, em = before if before.side in sides else Spot(sides[0]), sight.em
+    size = width, height = page.width * em, page.height * em
     place = None if middle is None else place_in(head, middle)
     if place is None or place[2] > -NEAREST_M:
-        depth, x, y = ALONE_M, -width / 2, height / 2
+        depth, (x, y) = ALONE_M, (-width / 2, height / 2)
     else:
         depth = float(np.clip(-place[2], *DEPTHS_M))
         u, v = (place[:2] / depth).tolist()
-        half, reach = sight.half_width(depth), field_radius / depth + GAP_TANGENT
-        at, covered = dict[Side, tuple[float, float]](), dict[Side, float]()
-        for one in sides:
-            left, top = _wanted(one, u, v, width, height, reach)
-            x = max(-half, min(left, half - width))
-            y = min(max(top, sight.down + MARGIN_TANGENT + height), sight.up - MARGIN_TANGENT)
-            over = {"right": left - x, "left": x - left, "below": y - top, "above": top - y}[one]
-            at[one], covered[one] = (x, y), max(0.0, over)
-        seen = None if entry is None else place_in(head, entry)
-        if seen is not None and seen[2] < -NEAREST_M:
-            u, v = (seen[:2] / -seen[2]).tolist()
-            for one, (left, top) in at.items():
-                gap = GAP_TANGENT if one == side else 3.0 * GAP_TANGENT  # so that it does not come and go
-                covered[one] += -gap < u - left < width + gap and -gap < top - v < height + gap
-        other = sides[side == sides[0]]
-        side = other if covered[side] > covered[other] + SWITCH_TANGENT else side
-        x, y = at[side]
+        field, seen = (u, v, field_radius / depth + GAP_TANGENT), kept.seen(head, depth)
+        x, y = _within(_wanted(spot, field, size), size, sight, depth)
+        if least := seen.covered((x, y), size):
+            for other in (Spot(side, slide) for side in (spot.side, *sides) for slide in (0, -1, 1)):
+                at = _within(_wanted(other, field, size), size, sight, depth)
+                covered = seen.covered(at, size, SWITCH_TANGENT)
+                if covered < least:
+                    least, spot, (x, y) = covered, other, at
     corner = head.apply(np.array([x, y, -1.0]) * depth)
-    return Hanging(corner, head.rotation[:, 0], head.rotation[:, 1], em * depth, side)
+    return Hanging(corner, head.rotation[:, 0], head.rotation[:, 1], em * depth, spot)
 
 
-def _wanted(side: Side, u: float, v: float, width: float, height: float, reach: float) -> tuple[float, float]:
-    """Return where a panel's top left corner is to be, as tangents, at a side of a field about (u, v)."""
+def _wanted(spot: Spot, field: tuple[float, float, float], size: Corner) -> Corner:
+    """Return where a panel's top left corner is to be, as tangents, by a field's middle and radius."""
+    (side, slide), (u, v, reach), (width, height) = spot, field, size
     if side in BESIDE:
-        return (u + reach if side == "right" else u - reach - width), v + height / 2
-    return u - width / 2, (v - reach if side == "below" else v + reach + height)
+        return (u + reach if side == "right" else u - reach - width), v + height / 2 + slide * (reach + height / 2)
+    return u - width / 2 + slide * (reach + width / 2), (v - reach if side == "below" else v + reach + height)
+
+
+def _within(corner: Corner, size: Corner, sight: Sight, depth: float) -> Corner:
+    """Return the nearest corner from which both eyes see the whole panel at a depth [m]."""
+    (x, y), (width, height), half = corner, size, sight.half_width(depth)
+    y = min(max(y, sight.down + MARGIN_TANGENT + height), sight.up - MARGIN_TANGENT)
+    return max(-half, min(x, half - width)), y
 
 
 def panel_room(sight: Sight, field_radius: float | None) -> Room:

@@ -24,6 +24,8 @@ from twinguide.scene import Scene, StructureView
 
 DEFAULT_FIELD_M = 0.10  # half size of the field where there is no surface
 SAMPLES = (0, 2, 4)
+OUTLINE_DIRECTIONS = 200
+SHAFT_POINTS = np.linspace(0.0, marks.SHAFT_M, 9)[:, None]  # [m] behind the tip
 
 
 class Renderer:
@@ -40,7 +42,7 @@ class Renderer:
         if samples not in SAMPLES:
             raise RenderError(f"samples of {SAMPLES}", str(samples))
         self._ctx, self._samples = ctx, samples
-        self.panel_side: hanging.Side = "right"  # of the field, where the panel hung last
+        self.panel_spot = hanging.Spot()  # by the field, where the panel hung last
         self._surfaces = Surfaces(ctx, surfaces, show_skin)
         atlas = make_atlas()
         self._typesetter = panels.Typesetter(atlas)
@@ -52,6 +54,7 @@ class Renderer:
         self._multisampled: tuple[tuple[int, int], list[moderngl.Renderbuffer], moderngl.Framebuffer] | None = None
         self._taken: tuple[Scene, Transform, hanging.Sight] | None = None  # what the buffers hold
         self._organ, self._centre, self._extent = _field_of(surfaces)
+        self._outline = _outline_of(surfaces[self._organ].vertices) if self._organ else np.empty((0, 3))
 
     def draw(
         self,
@@ -140,12 +143,28 @@ class Renderer:
         radius = float(self._extent.max()) + 1.75 * marks.LETTER_GAP_M  # its letters too
         room = hanging.panel_room(sight, None if middle is None else radius)
         page = self._typesetter.page(panels.panel_rows(scene), room.width, room.height, room.sides == hanging.BESIDE)
-        entry, stage = scene.twin.entry, _stage_of(scene)
-        entry = stage.apply(entry) if stage and entry is not None else None
-        place = hanging.hang(page, head, middle, radius, sight, before=self.panel_side, entry=entry, sides=room.sides)
-        self.panel_side = place.side
+        kept, spot = self._kept(scene), self.panel_spot
+        place = hanging.hang(page, head, middle, radius, sight, kept=kept, before=spot, sides=room.sides)
+        self.panel_spot = place.spot
         self._quads.add_page(page, place)
         self._quads.add_sign_of_life(page, place, scene.frame)
+
+    def _kept(self, scene: Scene) -> hanging.Kept:
+        """Return what the panel keeps free: tips, target and entry, then the organ, the needle's shaft and all labels.
+
+        The labels are those of this frame, set before.
+        """
+        twin, stage = scene.twin, _stage_of(scene)
+        if stage is None or twin.reference_from_image is None:
+            return hanging.Kept(np.empty((0, 3)))
+        tools = [tool for tool in twin.tools.values() if tool.status.state != "hidden"]
+        firm = [tool.tip.position for tool in tools]
+        firm += [point for point in (twin.target and twin.target.position, twin.entry) if point is not None]
+        organ = twin.structures.get(self._organ)
+        outline = twin.reference_from_image.apply(self._outline) + (organ.shift if organ else 0.0)
+        shafts = [tool.tip.position - SHAFT_POINTS * tool.direction for tool in tools if tool.role == "needle"]
+        points = np.concatenate([np.reshape(firm, (-1, 3)), outline, *shafts])
+        return hanging.Kept(np.concatenate([stage.apply(points), self._quads.corners()]), len(firm))
 
     def _take_eye(self, scene: Scene, view: View, see_through: bool) -> None:
         twin, stage = scene.twin, _stage_of(scene)
@@ -193,6 +212,12 @@ def _field_of(surfaces: Mapping[str, SurfaceInput]) -> tuple[str, Array, Array]:
     vertices = surfaces[organs[0]].vertices
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     return organs[0], (low + high) / 2, (high - low) / 2
+
+
+def _outline_of(vertices: Array) -> Array:
+    """Return the vertices [m], shape (n, 3), that are the farthest in some direction: the outline from any side."""
+    directions = np.random.default_rng(0).normal(size=(OUTLINE_DIRECTIONS, 3))
+    return vertices[np.unique((vertices @ directions.T).argmax(axis=0))]
 
 
 def _stage_of(scene: Scene) -> Transform | None:

@@ -130,5 +130,5 @@ def _draw(renderer: Renderer, framebuffer: moderngl.Framebuffer, case: Case, nam
     view = View(eye, (-aside, aside, HALF_FOV, -HALF_FOV), WIDTH, HEIGHT)
     scene = case_scene(case, text(f"from_{name}"), landmark_marks(case, head))
     renderer.draw(scene, view, framebuffer, "opaque", head=head)
-    kept = slice(CUT, None) if renderer.panel_side == "right" else slice(0, -CUT)
+    kept = slice(CUT, None) if renderer.panel_spot.side == "right" else slice(0, -CUT)
     return read_pixels(framebuffer)[:, kept]
