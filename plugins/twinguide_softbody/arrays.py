@@ -15,6 +15,7 @@ from .layout import Layout, Pattern
 
 MATERIALS = ("neo_hookean", "corotational", "linear")
 MOST_WIDE = 32  # springs over many nodes, as in system.h
+RUN = 32  # elements whose energies one thread adds, as there
 _SIZES = (
     *("nodes", "elements", "element_nodes", "material", "blocks", "uppers", "chunks", "lattice", "touched", "wide"),
     *("threads", "springs", "groups"),
@@ -115,9 +116,9 @@ class Arrays:
         self.set("lattice_start", lattice.start, np.int32)
         self.set("lattice_from", lattice.source, np.int32)
         for name, shape, kind in (
-            ("element_force", (full, nodes, 3), np.float64),
+            ("element_force", (full * nodes + 1, 3), np.float64),  # loads reach one past
             ("element_blocks", (full * pairs + 1 if len(lay.pattern.upper_at) else 0, 9), np.float32),
-            ("energy", (full // 8,), np.float64),
+            ("energy", (-(-full // RUN),), np.float64),
             ("least", (max(full, n),), np.float64),  # CUDA keeps one for each element
             # and one of zeros; loads reach seven past
             ("values", (len(lay.pattern.column) + 2, 9), np.float32),

@@ -26,16 +26,16 @@ class Jit:
         self._lay, self._material = lay, self.arrays.system.material
         self._slope = points(lay.connectivity.shape[1]).by_corner
         m, nodes = lay.connectivity.shape
-        self._forces = np.zeros((m, nodes, 3))
         self._blocks = np.zeros((m, nodes * (nodes - 1) // 2, 9), np.float32)
 
     def evaluate(self, u: Array, force: Array) -> tuple[float, float]:
         """Write the elements' forces at displacements u; return energy [J] and smallest J."""
-        lay = self._lay
+        lay, forces = self._lay, self.arrays["element_force"]
         energy, least = jit_elements.element_forces(
-            lay.connectivity, lay.data, self._slope, self._material, u, self._forces
+            *(lay.connectivity, lay.data, self._slope, self._material, u),
+            forces[:-1].reshape(-1, lay.connectivity.shape[1], 8, 3),
         )
-        jit_krylov.gather_forces(lay.incident_start, lay.incident, self._forces.reshape(-1, 3), force)
+        jit_krylov.gather_forces(lay.incident_start, lay.incident, forces, force)
         return energy, least
 
     def balance(

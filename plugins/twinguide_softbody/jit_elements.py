@@ -31,13 +31,10 @@ def cofactor(f, c):
 
 
 @compiled
-def dilation(h):
-    """Return det(I + h) - 1 without its cancellation."""
-    second = h[0, 0] * h[1, 1] - h[0, 1] * h[1, 0] + h[0, 0] * h[2, 2] - h[0, 2] * h[2, 0]
-    second += h[1, 1] * h[2, 2] - h[1, 2] * h[2, 1]
-    third = h[0, 0] * (h[1, 1] * h[2, 2] - h[1, 2] * h[2, 1]) - h[0, 1] * (h[1, 0] * h[2, 2] - h[1, 2] * h[2, 0])
-    third += h[0, 2] * (h[1, 0] * h[2, 1] - h[1, 1] * h[2, 0])
-    return h[0, 0] + h[1, 1] + h[2, 2] + second + third
+def dilation(h, c):
+    """Return det(I + h) - 1, of cofactors c of I + h, without its cancellation."""
+    less = h[1, 1] + h[2, 2] + (h[1, 1] * h[2, 2] - h[1, 2] * h[2, 1])
+    return less + h[0, 0] * c[0, 0] + h[0, 1] * c[0, 1] + h[0, 2] * c[0, 2]
 
 
 @compiled
@@ -55,10 +52,11 @@ def frame(f, material, r):
 @compiled
 def stress(h, mu, lame, material, p):
     """Write the first Piola-Kirchhoff stress; return energy density and J."""
-    more, f, c = dilation(h), h + np.eye(3), np.empty((3, 3))
+    f, c = h + np.eye(3), np.empty((3, 3))
+    cofactor(f, c)
+    more = dilation(h, c)
     if material == NEO_HOOKEAN:
         lam = lame + mu
-        cofactor(f, c)
         p[...] = mu * f + (lam * more - mu) * c
         trace = h[0, 0] + h[1, 1] + h[2, 2]
         return mu * (trace - more) + 0.5 * (mu * (h * h).sum() + lam * more * more), more + 1
@@ -81,12 +79,12 @@ def gradients(data, g):
 
 @compiled
 def element_forces(conn, data, slope, material, u, out):
-    """Write each element's nodal forces [N], (m, nodes, 3); return energy [J] and smallest J."""
+    """Write each element's nodal forces [N], (m / 8, nodes, 8, 3) as system.h; return energy [J] and smallest J."""
     total, least = 0.0, 1e300
     g, p = np.empty((4, 3)), np.empty((3, 3))
     for e in range(len(conn)):
         gradients(data[e], g)
-        out[e] = 0
+        out[e // 8, :, e % 8] = 0
         for q in range(len(slope)):
             n = slope[q] @ g
             h = np.zeros((3, 3))
@@ -99,7 +97,7 @@ def element_forces(conn, data, slope, material, u, out):
             least = min(least, j)
             for a in range(conn.shape[1]):
                 for i in range(3):
-                    out[e, a, i] -= v * (p[i, 0] * n[a, 0] + p[i, 1] * n[a, 1] + p[i, 2] * n[a, 2])
+                    out[e // 8, a, e % 8, i] -= v * (p[i, 0] * n[a, 0] + p[i, 1] * n[a, 1] + p[i, 2] * n[a, 2])
     return total, least
 
 
@@ -120,7 +118,7 @@ def element_blocks(conn, data, slope, material, u, out):
             b, c, d = lame, mu, 0.0
             if material == NEO_HOOKEAN:
                 cofactor(f, m)
-                b, c, d = lame + mu, 0.0, (lame + mu) * dilation(f - np.eye(3)) - mu
+                b, c, d = lame + mu, 0.0, (lame + mu) * dilation(f - np.eye(3), m) - mu
             else:
                 frame(f, material, m)
             pair = 0

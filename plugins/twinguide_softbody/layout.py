@@ -119,7 +119,7 @@ def layout(body: Body, held: Flags, *, matrix: bool = True) -> Layout:
     mu, lame = body.lame
     data = np.column_stack([gradients[:, 1:].reshape(-1, 9), body.volumes, mu, lame])[along]
     connectivity = np.ascontiguousarray(elements[along])
-    incident_start, incident = _grouped(connectivity.ravel(), np.arange(connectivity.size), len(order))
+    incident_start, incident = _incident(connectivity, len(order))
     return Layout(
         order=order,
         place=place,
@@ -139,7 +139,7 @@ def layout(body: Body, held: Flags, *, matrix: bool = True) -> Layout:
 def part_of(lay: Layout, rows: NDArray[np.intp], mu: Array, lame: Array) -> Layout:
     """Return the same nodes with the elements `rows` alone, of moduli `mu` and `lame` [Pa], for passes over them."""
     connectivity = np.ascontiguousarray(lay.connectivity[rows])
-    start, incident = _grouped(connectivity.ravel(), np.arange(connectivity.size), len(lay.order))
+    start, incident = _incident(connectivity, len(lay.order))
     data = np.column_stack([lay.data[rows, :10], mu, lame])
     return replace(
         lay,
@@ -274,6 +274,13 @@ def _pattern(connectivity: Indices, count: int) -> Pattern:
         lower_at=np.searchsorted(keys, j * count + i).astype(np.int32),
         keys=keys,
     )
+
+
+def _incident(connectivity: Indices, count: int) -> tuple[Indices, Indices]:
+    """Return by node where its elements' forces on it lie: blocks of 8 elements, each node by node."""
+    nodes = connectivity.shape[1]
+    element, node = np.divmod(np.arange(connectivity.size), nodes)
+    return _grouped(connectivity.ravel(), (element // 8 * nodes + node) * 8 + element % 8, count)
 
 
 def _grouped(group: NDArray[np.integer], values: NDArray[np.integer], count: int) -> tuple[Indices, Indices]:

@@ -1,7 +1,8 @@
 /* The coarse matrix P'KP in float64, out[3 lattice][3 lattice], of blocks `values` (a copy that nobody changes). */
 EXPORT void coarse_matrix(const System *s, const float *values, const int32_t *chunk_of, double *out) {
     const int size = 3 * s->lattice;
-    for (int64_t k = 0; k < (int64_t)size * size; k++) out[k] = 0; /* also where memory is short: not positive definite */
+    /* where memory is short this is all, and not positive definite */
+    for (int64_t k = 0; k < (int64_t)size * size; k++) out[k] = 0;
     double *row = (double *)malloc(sizeof(double) * 9 * (size_t)s->lattice); /* sum over j of K_ij P_jb, by lattice b */
     uint8_t *seen = (uint8_t *)calloc((size_t)s->lattice, 1);
     int32_t *met = (int32_t *)malloc(sizeof(int32_t) * (size_t)s->lattice);

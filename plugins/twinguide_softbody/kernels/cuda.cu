@@ -78,7 +78,8 @@ KERNEL(force_elements) {
     for (int m = 0; m < 12; m++) data[m] = from[m * W8];
     for (int n = 0; n < 3 * nodes; n++) at[n] = u[3 * (int64_t)conn[n / 3 * W8] + n % 3];
     element_force_f64(nodes, s->material, data, at, s->product + i, j, f);
-    for (int n = 0; n < 3 * nodes; n++) s->element_force[3 * (int64_t)nodes * i + n] = f[n];
+    double *to = s->element_force + ((int64_t)(i / W8) * nodes * W8 + lane) * 3;
+    for (int n = 0; n < 3 * nodes; n++) to[n / 3 * W8 * 3 + n % 3] = f[n];
     least = j[0];
     for (int q = 1; q < (nodes == 4 ? 1 : 4); q++) least = j[q] < least ? j[q] : least;
     s->least[i] = least;
@@ -151,7 +152,8 @@ KERNEL(add_scaled) { ITEM; ((double *)b)[i] = ((const double *)a)[i] + x * ((con
 /* -- balance: a = u, c = targets; s->pull = S (t - w u), or w u without targets -- */
 KERNEL(spring_pulls) {
     ITEM;
-    const double *u = (const double *)a, *targets = (const double *)c, *stiffness = s->spring_stiffness + 9 * (int64_t)i;
+    const double *u = (const double *)a, *targets = (const double *)c;
+    const double *stiffness = s->spring_stiffness + 9 * (int64_t)i;
     double gap[3], energy = 0;
     for (int j = 0; j < 3; j++) gap[j] = (c ? targets[3 * (int64_t)i + j] : 0);
     for (int e = s->spring_start[i]; e < s->spring_start[i + 1]; e++)
@@ -309,7 +311,8 @@ KERNEL(stride) { /* one thread: the next step, or the end on negative curvature 
 KERNEL(finish) { /* b = d[n][3] */
     ITEM;
     const float *from = s->scalars[NEGATIVE] && s->scalars[COUNT] == 0 ? s->p : s->x;
-    for (int j = 0; j < 3; j++) ((double *)b)[3 * (int64_t)i + j] = s->scalars[SCALE] * (double)from[4 * (int64_t)i + j];
+    double *to = (double *)b + 3 * (int64_t)i;
+    for (int j = 0; j < 3; j++) to[j] = s->scalars[SCALE] * (double)from[4 * (int64_t)i + j];
 }
 
 /* -- springs over many nodes: (1 + S B)^-1 S of B = w D^-1 w', by blocks of 3, whose pivots are 1 + S times what is

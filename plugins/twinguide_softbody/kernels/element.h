@@ -42,12 +42,10 @@ INLINE void NAME(cofactor)(const real *f, real *c) {
     c[8] = f[0] * f[4] - f[1] * f[3];
 }
 
-/* det(I + H) - 1, without the cancellation that det F - 1 would suffer for small H. */
-INLINE real NAME(dilation)(const real *h) {
-    real second = h[0] * h[4] - h[1] * h[3] + h[0] * h[8] - h[2] * h[6] + h[4] * h[8] - h[5] * h[7];
-    real third = h[0] * (h[4] * h[8] - h[5] * h[7]) - h[1] * (h[3] * h[8] - h[5] * h[6]) +
-                 h[2] * (h[3] * h[7] - h[4] * h[6]);
-    return h[0] + h[4] + h[8] + second + third;
+/* det F - 1 by F = I + H and its cofactors, without the cancellation that it would suffer for small H. */
+INLINE real NAME(dilation)(const real *h, const real *c) {
+    real less = h[4] + h[8] + (h[4] * h[8] - h[5] * h[7]); /* the first cofactor less 1 */
+    return less + h[0] * c[0] + h[1] * c[1] + h[2] * c[2];
 }
 
 INLINE void NAME(deformation)(const real *h, real *f) {
@@ -80,8 +78,10 @@ INLINE void NAME(frame)(const real *f, int material, real *r) {
 }
 
 INLINE void NAME(stress)(const real *h, real mu, real lame, int material, NAME(Stress) *out) {
-    real f[9], c[9], more = NAME(dilation)(h);
+    real f[9], c[9];
     NAME(deformation)(h, f);
+    NAME(cofactor)(f, c);
+    real more = NAME(dilation)(h, c);
     out->j = more + (scalar)1;
     if (material == NEO_HOOKEAN) {
         real l = lame + mu, square = h[0] * h[0], trace = h[0] + h[4] + h[8];
@@ -89,7 +89,6 @@ INLINE void NAME(stress)(const real *h, real mu, real lame, int material, NAME(S
         /* mu/2 (2 tr H + |H|^2) + l/2 (more - mu/l)^2 - mu^2/2l, with the squares that cancel taken out */
         out->energy = mu * (trace - more) + (scalar)0.5 * (mu * square + l * more * more);
         real pressure = l * more - mu;
-        NAME(cofactor)(f, c);
         for (int k = 0; k < 9; k++) out->p[k] = mu * f[k] + pressure * c[k];
         return;
     }
@@ -117,7 +116,7 @@ INLINE void NAME(moduli)(const real *h, real mu, real lame, int material, NAME(M
         NAME(cofactor)(out->f, out->m);
         out->b = lame + mu;
         out->c = mu - mu;
-        out->d = (lame + mu) * NAME(dilation)(h) - mu;
+        out->d = (lame + mu) * NAME(dilation)(h, out->m) - mu;
     } else {
         NAME(frame)(out->f, material, out->m);
         out->b = lame;
@@ -134,16 +133,12 @@ INLINE void NAME(gradient)(const real *u, const real *g, real *h) {
     }
 }
 
-/* Forces [N] on the corners, f[4][3], of a stress P over volume v. */
-INLINE void NAME(corner_forces)(const real *p, const real *g, real v, real *f) {
+/* Forces [N] on the corners, f[4][3], of minus a stress times its volume, p [Pa m3]. */
+INLINE void NAME(corner_forces)(const real *p, const real *g, real *f) {
     for (int i = 0; i < 3; i++) {
-        real total = v - v;
-        for (int c = 0; c < 3; c++) {
-            real t = -v * (p[3 * i] * g[3 * c] + p[3 * i + 1] * g[3 * c + 1] + p[3 * i + 2] * g[3 * c + 2]);
-            f[3 * (c + 1) + i] = t;
-            total = total + t;
-        }
-        f[i] = -total;
+        for (int c = 0; c < 3; c++)
+            f[3 * (c + 1) + i] = p[3 * i] * g[3 * c] + p[3 * i + 1] * g[3 * c + 1] + p[3 * i + 2] * g[3 * c + 2];
+        f[i] = -(f[3 + i] + f[6 + i] + f[9 + i]);
     }
 }
 

@@ -20,22 +20,23 @@
 #undef NAME
 #include "gather.h"
 
-/* One block of eight: gather displacements, evaluate, write each element's forces side by side. */
-INLINE void force_block(const System *s, const double *u, int64_t block, int nodes, int material) {
-    f64x8 at[30], f[30], energy, j[4];
-    const int32_t *conn = s->conn8 + block * nodes * W8;
-    for (int a = 0; a < nodes; a++)
-        for (int l = 0; l < W8; l++)
-            for (int i = 0; i < 3; i++) at[3 * a + i][l] = u[3 * (int64_t)conn[a * W8 + l] + i];
-    element_force_f64(nodes, material, (const f64x8 *)(s->data8 + block * 12 * W8), at, &energy, j, f);
-    rows_of_lanes8(f, 3 * nodes, s->element_force + block * W8 * 3 * nodes);
-    double sum = 0, least = 1e300;
-    for (int l = 0; l < W8; l++) {
-        sum += energy[l];
-        for (int q = 0; q < (nodes == 4 ? 1 : 4); q++) least = j[q][l] < least ? j[q][l] : least;
+/* One run of blocks of eight: gather displacements, evaluate, write the forces; energy and smallest J of the run. */
+INLINE void force_run(const System *s, const double *u, int64_t run, int nodes, int material) {
+    const int64_t count = (s->elements + W8 - 1) / W8, next = RUN / W8 * (run + 1);
+    f64x8 total = {0}, least = (f64x8){0} + 1e300;
+    for (int64_t block = RUN / W8 * run; block < (next < count ? next : count); block++) {
+        f64x8 at[30], f[30], energy, j[4];
+        const int32_t *conn = s->conn8 + block * nodes * W8;
+        for (int a = 0; a < nodes; a++) lanes_of_triples(u, conn + a * W8, at + 3 * a);
+        element_force_f64(nodes, material, (const f64x8 *)(s->data8 + block * 12 * W8), at, &energy, j, f);
+        f64x8 *to = (f64x8 *)(s->element_force + block * nodes * W8 * 3);
+        for (int a = 0; a < nodes; a++) triples_of_lanes(f + 3 * a, to + 3 * a);
+        total += energy;
+        for (int q = 0; q < (nodes == 4 ? 1 : 4); q++) least = lower8(j[q], least);
     }
-    s->energy[block] = sum;
-    s->least[block] = least;
+    double sum = 0, lowest = 1e300;
+    for (int l = 0; l < W8; l++) sum += total[l], lowest = least[l] < lowest ? least[l] : lowest;
+    s->energy[run] = sum, s->least[run] = lowest;
 }
 
 INLINE void tangent_block(const System *s, const float *u, int64_t block, int nodes, int material) {
@@ -58,24 +59,16 @@ INLINE void tangent_block(const System *s, const float *u, int64_t block, int no
         default: pass(s, u, block, 10, LINEAR);                                                                        \
     }
 
-/* Force [N] on each node, f[n][3], of displacements u[n][3] [m]; out: energy [J], smallest J. */
-EXPORT void evaluate(const System *s, const double *u, double *f, double *out) {
-    const int count = (s->elements + W8 - 1) / W8;
-#pragma omp parallel num_threads(s->threads) if (s->threads > 1)
-    {
-#pragma omp for schedule(static)
-        for (int block = 0; block < count; block++) CHOOSE(force_block, block)
-#pragma omp for schedule(static)
-        for (int i = 0; i < s->nodes; i++) gather_force(s, i, f);
+#if defined(__AVX512F__) /* as gather.h has it, a row or a block by one register */
+INLINE void sum_force(const System *s, int i, double *f) {
+    f64x4 sum = {0}, row;
+    for (int k = s->incident_start[i]; k < s->incident_start[i + 1]; k++) {
+        __builtin_memcpy(&row, s->element_force + 3 * (int64_t)s->incident[k], 32);
+        sum += row;
     }
-    out[0] = 0, out[1] = 1e300;
-    for (int block = 0; block < count; block++) {
-        out[0] += s->energy[block];
-        out[1] = s->least[block] < out[1] ? s->least[block] : out[1];
-    }
+    __builtin_memcpy(f + 3 * (int64_t)i, &sum, 24);
 }
 
-#if defined(__AVX512F__) /* as gather.h has it, a block by one register */
 INLINE f32x16 turned(f32x16 a) {
     return SHUFFLE(a, a, i32x16, 0, 3, 6, 1, 4, 7, 2, 5, 8, 9, 10, 11, 12, 13, 14, 15);
 }
@@ -102,9 +95,27 @@ INLINE void sum_diagonal(const System *s, int i) {
     __builtin_memcpy(s->values + 9 * (int64_t)own, &sum, 36);
 }
 #else
+#define sum_force gather_force
 #define sum_upper gather_upper
 #define sum_diagonal gather_diagonal
 #endif
+
+/* Force [N] on each node, f[n][3], of displacements u[n][3] [m]; out: energy [J], smallest J. */
+EXPORT void evaluate(const System *s, const double *u, double *f, double *out) {
+    const int count = (s->elements + RUN - 1) / RUN;
+#pragma omp parallel num_threads(s->threads) if (s->threads > 1)
+    {
+#pragma omp for schedule(static)
+        for (int run = 0; run < count; run++) CHOOSE(force_run, run)
+#pragma omp for schedule(static)
+        for (int i = 0; i < s->nodes; i++) sum_force(s, i, f);
+    }
+    out[0] = 0, out[1] = 1e300;
+    for (int run = 0; run < count; run++) {
+        out[0] += s->energy[run];
+        out[1] = s->least[run] < out[1] ? s->least[run] : out[1];
+    }
+}
 
 /* The matrix [N/m] and the inverses of its diagonal blocks at displacements u[n][3] [m]. */
 EXPORT void tangent(const System *s, const double *at, const uint8_t *held) {

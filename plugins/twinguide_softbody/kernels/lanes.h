@@ -28,6 +28,15 @@ INLINE f32x16 load16(const float *from) {
     return out;
 }
 
+/* The lower of two in each lane, and b where either is NaN. */
+#define LOWER(name, T, places)                                                                                         \
+    INLINE T name(T a, T b) {                                                                                          \
+        const places which = a < b;                                                                                    \
+        return (T)((which & (places)a) | (~which & (places)b));                                                        \
+    }
+LOWER(lower8, f64x8, i64x8)
+LOWER(lower16, f32x16, i32x16)
+
 #if defined(__clang__)
 #define SHUFFLE(a, b, places, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
@@ -90,30 +99,27 @@ INLINE void transpose16(f32x16 *v) {
     STAGE(v, i32x16, 16, 1, LIST(0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30),
           LIST(1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
 }
-
-INLINE void transpose8(f64x8 *v) { TRANSPOSE8(v, i64x8) }
-
-/* Rows to[width][size] of vectors from[size][width]. */
-#define ROWS_OF_LANES(width, from, size, to)                                                                           \
-    const int whole = size / width * width, rest = size - whole;                                                       \
-    __typeof__(from[0]) v[width];                                                                                      \
-    for (int first = 0; first < whole; first += width) {                                                               \
-        for (int k = 0; k < width; k++) v[k] = from[first + k];                                                        \
-        transpose##width(v);                                                                                           \
-        for (int l = 0; l < width; l++) __builtin_memcpy(to + l * size + first, &v[l], 64);                            \
-    }                                                                                                                  \
-    if (!rest) return;                                                                                                 \
-    for (int k = 0; k < width; k++) v[k] = from[whole + (k < rest ? k : 0)];                                           \
-    transpose##width(v);                                                                                               \
-    for (int l = 0; l < width; l++) __builtin_memcpy(to + l * size + whole, &v[l], sizeof(*to) * rest)
-#else
-#define ROWS_OF_LANES(width, from, size, to)                                                                           \
-    for (int l = 0; l < width; l++)                                                                                    \
-        for (int k = 0; k < size; k++) to[l * size + k] = from[k][l]
 #endif
 
-INLINE void rows_of_lanes16(f32x16 *from, int size, float *to) { ROWS_OF_LANES(16, from, size, to); }
-INLINE void rows_of_lanes8(f64x8 *from, int size, double *to) { ROWS_OF_LANES(8, from, size, to); }
+/* Rows to[16][size] of vectors from[size][16]. */
+INLINE void rows_of_lanes16(f32x16 *from, int size, float *to) {
+#if defined(__AVX512F__)
+    const int whole = size / 16 * 16, rest = size - whole;
+    f32x16 v[16];
+    for (int first = 0; first < whole; first += 16) {
+        for (int k = 0; k < 16; k++) v[k] = from[first + k];
+        transpose16(v);
+        for (int l = 0; l < 16; l++) __builtin_memcpy(to + l * size + first, &v[l], 64);
+    }
+    if (!rest) return;
+    for (int k = 0; k < 16; k++) v[k] = from[whole + (k < rest ? k : 0)];
+    transpose16(v);
+    for (int l = 0; l < 16; l++) __builtin_memcpy(to + l * size + whole, &v[l], sizeof(*to) * rest);
+#else
+    for (int l = 0; l < 16; l++)
+        for (int k = 0; k < size; k++) to[l * size + k] = from[k][l];
+#endif
+}
 
 /* The row at a place, which is told in `unit` bytes. */
 #define ROW(from, unit, place) ((__typeof__(from))((uintptr_t)(from) + unit * (uintptr_t)(uint32_t)(place)))
@@ -135,6 +141,40 @@ INLINE void lanes_of_rows(const float *from, int unit, const int32_t *place, f32
 #else
     for (int l = 0; l < 16; l++)
         for (int i = 0; i < 3; i++) at[i][l] = ROW(from, unit, place[l])[i];
+#endif
+}
+
+/* at[3][8] of rows from[][3] at eight places. */
+INLINE void lanes_of_triples(const double *from, const int32_t *place, f64x8 *at) {
+#if defined(__AVX512VL__)
+    f64x8 r[4]; /* every fourth place side by side */
+    for (int l = 0; l < 4; l++) {
+        const __m256d one = _mm256_maskz_loadu_pd(7, from + 3 * (int64_t)place[l]);
+        const __m256d other = _mm256_maskz_loadu_pd(7, from + 3 * (int64_t)place[l + 4]);
+        r[l] = (f64x8)_mm512_insertf64x4(_mm512_castpd256_pd512(one), other, 1);
+    }
+    const f64x8 low = SHUFFLE(r[0], r[1], i64x8, 0, 8, 2, 10, 4, 12, 6, 14);
+    const f64x8 more = SHUFFLE(r[2], r[3], i64x8, 0, 8, 2, 10, 4, 12, 6, 14);
+    const f64x8 high = SHUFFLE(r[0], r[1], i64x8, 1, 9, 3, 11, 5, 13, 7, 15);
+    const f64x8 rest = SHUFFLE(r[2], r[3], i64x8, 1, 9, 3, 11, 5, 13, 7, 15);
+    at[0] = SHUFFLE(low, more, i64x8, 0, 1, 8, 9, 4, 5, 12, 13);
+    at[1] = SHUFFLE(high, rest, i64x8, 0, 1, 8, 9, 4, 5, 12, 13);
+    at[2] = SHUFFLE(low, more, i64x8, 2, 3, 10, 11, 6, 7, 14, 15);
+#else
+    for (int l = 0; l < 8; l++)
+        for (int i = 0; i < 3; i++) at[i][l] = from[3 * (int64_t)place[l] + i];
+#endif
+}
+
+/* Rows to[8][3] of vectors from[3][8]. */
+INLINE void triples_of_lanes(const f64x8 *from, f64x8 *to) {
+#if defined(__AVX512F__)
+    const f64x8 x = from[0], y = from[1], z = from[2]; /* twice x and y, a lane left free, and z into it */
+    to[0] = SHUFFLE(SHUFFLE(x, y, i64x8, 0, 8, 0, 1, 9, 0, 2, 10), z, i64x8, 0, 1, 8, 3, 4, 9, 6, 7);
+    to[1] = SHUFFLE(SHUFFLE(x, y, i64x8, 0, 3, 11, 0, 4, 12, 0, 5), z, i64x8, 10, 1, 2, 11, 4, 5, 12, 7);
+    to[2] = SHUFFLE(SHUFFLE(x, y, i64x8, 13, 0, 6, 14, 0, 7, 15, 0), z, i64x8, 0, 13, 2, 3, 14, 5, 6, 15);
+#else
+    for (int k = 0; k < 24; k++) to[k / 8][k % 8] = from[k % 3][k / 3];
 #endif
 }
 

@@ -1,7 +1,7 @@
 /* The reduced body: Newton's method on a few modes over sampled points, then the full body's imbalance of the result.
  *
- * x = rest + mean + V q. At a sampled point grad u = H_0 + sum_j q_j H_j, so a mode's force is the point's stress by H_j
- * and never touches the mesh. The check that follows does: every element's force in float32, added to its nodes in
+ * x = rest + mean + V q. At a sampled point grad u = H_0 + sum_j q_j H_j, so a mode's force is the point's stress by
+ * H_j and never touches the mesh. The check that follows does: every element's force in float32, added to its nodes in
  * one order. Only for neo_hookean. Built by `native.py` as a library of its own.
  */
 #include <math.h>
@@ -49,11 +49,6 @@ typedef struct {
     double *partial;       /* [threads][4] */
 } Reduced;
 
-INLINE f32x16 lower(f32x16 a, f32x16 b) {
-    const i32x16 which = a < b;
-    return (f32x16)((which & (i32x16)a) | (~which & (i32x16)b));
-}
-
 INLINE double sum16(f32x16 v) {
     double sum = 0;
     for (int l = 0; l < 16; l++) sum += v[l];
@@ -70,7 +65,8 @@ INLINE void stress_change(const Moduli_f32 *k, const f32x16 *e, f32x16 *p) {
     for (int i = 0; i < 3; i++)
         for (int j = 0; j < 3; j++) {
             const int a = 3 * ((i + 1) % 3), b = 3 * ((i + 2) % 3), m = (j + 1) % 3, n = (j + 2) % 3;
-            p[3 * i + j] += k->d * (f[a + m] * e[b + n] + e[a + m] * f[b + n] - f[a + n] * e[b + m] - e[a + n] * f[b + m]);
+            const f32x16 plus = f[a + m] * e[b + n] + e[a + m] * f[b + n];
+            p[3 * i + j] += k->d * (plus - f[a + n] * e[b + m] - e[a + n] * f[b + m]);
         }
 }
 
@@ -191,9 +187,9 @@ INLINE void fan_forces(const f32x16 *data, int elements, const f32x16 *at, f32x1
     for (int k = 0; k < 3 * (2 + elements); k++) e[k] = at[3 + k] - at[k % 3], f[3 + k] = (f32x16){0};
     for (int r = 0; r <= elements; r++) cross(e, e + 3 * (1 + r), area + 3 * r);
     for (int r = 0; r < elements; r++)
-        *least = lower(edge_forces(data + 9 * r, e, e + 3 * (1 + r), e + 3 * (2 + r), area + 3 * r, area + 3 * (r + 1),
-                                   f + 3, f + 3 * (2 + r), f + 3 * (3 + r)),
-                       *least);
+        *least = lower16(edge_forces(data + 9 * r, e, e + 3 * (1 + r), e + 3 * (2 + r), area + 3 * r,
+                                     area + 3 * (r + 1), f + 3, f + 3 * (2 + r), f + 3 * (3 + r)),
+                         *least);
     for (int k = 0; k < 3; k++) {
         f[k] = -f[3 + k];
         for (int r = 0; r <= elements; r++) f[k] -= f[3 * (2 + r) + k];
@@ -218,7 +214,7 @@ INLINE void full_block(const Reduced *s, int64_t block, int nodes, float *force,
     for (int a = 0; a < nodes; a++) add_lanes(f + 3 * a, 1, conn + a * 16, force);
 }
 
-/* All positions of modes q: x[nodes][3] [m] as the body has them, at[nodes][4] by places and about the body's middle. */
+/* Positions [m] of modes q: x[nodes][3] as the body has them, at[nodes][4] by places and about the body's middle. */
 INLINE void expand(const Reduced *s, const float *q, double *x) {
 #pragma omp for schedule(static)
     for (int b = 0; b < (s->nodes + 15) / 16; b++) {

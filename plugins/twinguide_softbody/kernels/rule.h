@@ -62,18 +62,18 @@ INLINE void NAME(from_corners)(int nodes, int point, const real *at, real *f) {
 INLINE void NAME(element_force)(int nodes, int material, const real *data, const real *u, real *energy, real *j,
                                 real *f) {
     int count = nodes == 4 ? 1 : 4;
-    real v = data[9] / (scalar)count;
-    *energy = v - v;
-    for (int k = 0; k < 3 * nodes; k++) f[k] = v - v;
+    real less = -data[9] / (scalar)count; /* forces are minus the energy's slope, and both are linear in the moduli */
+    *energy = less - less;
+    for (int k = 0; k < 3 * nodes; k++) f[k] = less - less;
     for (int point = 0; point < count; point++) {
         real at[12], h[9];
         NAME(Stress) s;
         NAME(to_corners)(nodes, point, u, at);
         NAME(gradient)(at, data, h);
-        NAME(stress)(h, data[10], data[11], material, &s);
-        NAME(corner_forces)(s.p, data, v, at);
+        NAME(stress)(h, less * data[10], less * data[11], material, &s);
+        NAME(corner_forces)(s.p, data, at);
         NAME(from_corners)(nodes, point, at, f);
-        *energy = *energy + v * s.energy;
+        *energy = *energy - s.energy;
         j[point] = s.j;
     }
 }

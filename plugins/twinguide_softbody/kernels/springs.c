@@ -120,10 +120,11 @@ EXPORT void prepare_wide(const System *s, float *inner) {
     for (int j = 0; j < s->wide; j++)
         for (int i = 0; i < 3; i++) {
             const float *row = s->wide_stiffness + 9 * j + 3 * i;
+            double *left = a + (3 * j + i) * size;
             for (int k = 0; k < size; k++)
-                for (int c = 0; c < 3; c++) a[(3 * j + i) * size + k] += (double)row[c] * between[(3 * j + c) * size + k];
+                for (int c = 0; c < 3; c++) left[k] += (double)row[c] * between[(3 * j + c) * size + k];
             for (int c = 0; c < 3; c++) b[(3 * j + i) * size + 3 * j + c] = row[c];
-            a[(3 * j + i) * size + 3 * j + i] += 1;
+            left[3 * j + i] += 1;
         }
     if (!eliminate(a, b, size, size))
         for (int k = 0; k < size * size; k++) b[k] = 0;

@@ -5,6 +5,7 @@
  */
 #define W8 8   /* elements side by side in float64 */
 #define W16 16 /* and in float32 */
+#define RUN 32 /* elements whose energies one thread adds */
 #define SEGMENTS 1024 /* CUDA: partial sums of a first round */
 #define LAST 32       /* and of a second, */
 #define ROWS 12       /* of so many sums at once */
@@ -17,9 +18,9 @@ typedef struct {
     const int32_t *conn8, *conn16; /* [block][element_nodes][width] */
     const double *data8;           /* [block][12][8]: g[9] [1/m], volume [m3], mu, lambda [Pa] */
     const float *data16;
-    double *element_force; /* [element][element_nodes][3] */
+    double *element_force; /* [block][element_nodes][8][3] */
     float *element_blocks; /* [element][pairs][9] */
-    double *energy, *least; /* of each block of 8 */
+    double *energy, *least; /* of each run; on CUDA smallest J of each element */
     const int32_t *incident_start, *incident; /* node -> rows of element_force */
     /* matrix: CSR of 3x3 blocks, column-major, columns ascending */
     float *values; /* [blocks][9] */

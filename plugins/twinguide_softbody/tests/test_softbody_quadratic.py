@@ -68,7 +68,10 @@ def test_a_beam_on_a_bed_bends_as_it_should_near_incompressibility_where_linear_
 def test_points_ride_on_all_ten_nodes_and_follow_any_quadratic_field():
     vertices, elements = quadratic(*block(3, 0.12))
     places = np.random.default_rng(1).uniform(0.0, 0.12, (50, 3))
-    field = lambda p: np.stack([p[:, 0] ** 2 - p[:, 1] * p[:, 2], p[:, 1] * p[:, 0], p[:, 2] - p[:, 2] ** 2], axis=1)  # noqa: E731
+
+    def field(p):
+        return np.stack([p[:, 0] ** 2 - p[:, 1] * p[:, 2], p[:, 1] * p[:, 0], p[:, 2] - p[:, 2] ** 2], axis=1)
+
     weights = constraints.point_weights(vertices, elements, places)
     np.testing.assert_allclose(weights @ field(vertices), field(places), atol=1e-12)
     np.testing.assert_allclose(np.asarray(weights.sum(axis=1)).ravel(), 1.0, atol=1e-12)
