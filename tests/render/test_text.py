@@ -1,5 +1,6 @@
 """The panel: legible, complete, beside the field, from one catalogue."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,8 @@ from twinguide.errors import RenderError
 from twinguide.frames import Transform
 from twinguide.headset import View
 from twinguide.render import hanging, panels
-from twinguide.render.glyphs import CAPITAL_EM, make_atlas
+from twinguide.render.glyphs import BORDER_EM, CAPITAL_EM, make_atlas
+from twinguide.render.marks import Words
 from twinguide.scene import Status
 
 ATLAS = make_atlas()
@@ -271,6 +273,45 @@ def test_where_the_one_row_with_room_is_cut_it_still_counts_the_others(calm):
         wanted = [tuple(ATLAS.corners[i]) for i in ATLAS.indices(words)]
         assert any(glyphs[i : i + len(wanted)] == wanted for i in range(len(glyphs))), words
     assert page.height <= 7.0
+
+
+@pytest.mark.parametrize("half_fov", [0.35, 0.454, 0.785])
+@pytest.mark.parametrize("pixels", [320, 400, 720])
+@pytest.mark.parametrize(
+    "text", ["UNCONFIRMED: verify the landmarks", "DEGRADED: out of model: the chest…\nUNCONFIRMED"]
+)
+def test_long_state_words_are_whole_for_both_eyes_in_every_view(half_fov, pixels, text):
+    sight = hanging.Sight.of(view_of(half_fov, pixels))
+    label = panels.Typesetter(ATLAS).label(text, hanging.label_width(0.75, sight))
+    letters = sum(len(ATLAS.indices(word)) for word in text.split())
+    assert letters <= len(label.rectangles) <= len(text)  # no word is lost; a break takes a space's place
+    out = np.zeros((200, 24), dtype=np.float32)
+    limit = np.tan(half_fov)
+    for u, v, depth in itertools.product((-0.8, 0.0, 0.7), (-0.9, 0.0, 0.9), (0.3, 0.55, 1.0)):
+        place = np.array([u * (limit * depth - 0.032), v * limit * depth, -depth])  # in view of both eyes
+        words = [Words(place, text, (1.0, 1.0, 1.0))]
+        count = hanging.label_quads([label], words, HEAD.apply(place)[None], head=HEAD, sight=sight, out=out)
+        corners = HEAD.inverse().apply(
+            np.concatenate([out[:count, 0:3], out[:count, 0:3] + out[:count, 4:7] + out[:count, 8:11]]).astype(float)
+        )
+        for eye in (-0.032, 0.032):
+            assert np.abs((corners[:, 0] - eye) / depth).max() <= limit
+        assert np.abs(corners[:, 1] / depth).max() <= limit + BORDER_EM * sight.em  # about a glyph
+
+
+def test_a_short_label_stays_at_its_place_and_one_out_of_view_stays_out():
+    sight = hanging.Sight.of(view_of(0.454, 320))
+    label = panels.Typesetter(ATLAS).label("S", hanging.label_width(0.8, sight))
+    out = np.zeros((9, 24), dtype=np.float32)
+
+    def middle(place):
+        words = [Words(np.array(place), "S", (1.0, 1.0, 1.0), 0.8)]
+        hanging.label_quads([label], words, HEAD.apply(np.array(place))[None], head=HEAD, sight=sight, out=out)
+        corner = out[0, 0:3] - HEAD.translation
+        return corner[0] + out[0, 4] / 2, corner[1] + out[0, 9] / 2
+
+    assert middle((0.1, 0.05, -0.5)) == pytest.approx((0.1, 0.05), abs=2e-3)
+    assert middle((0.5, 0.0, -0.5))[0] > 0.5 * np.tan(0.454) + 0.032
 
 
 def test_an_unknown_character_shows_as_a_question_mark():

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from twinguide.frames import Array, Transform
 from twinguide.headset import View
 from twinguide.render.camera import pixels_per_tangent, place_in
-from twinguide.render.glyphs import CAPITAL_EM
+from twinguide.render.glyphs import CAPITAL_EM, DESCENT_EM
 from twinguide.render.marks import Words
 from twinguide.render.panels import PADDING_EM, SPINNER_EM, Page
 
@@ -213,8 +213,18 @@ def quads(page: Page, hanging: Hanging, out: NDArray[np.float32]) -> int:
     return n
 
 
+def label_em(size: float, sight: Sight) -> float:
+    """Return one em of a label as a tangent, by the wanted height of its capitals [deg]."""
+    return max(float(np.tan(np.deg2rad(size))) / CAPITAL_EM, LEAST_EM_PIXELS / sight.density)
+
+
+def label_width(size: float, sight: Sight) -> float:
+    """Return how wide a label's lines may be [em] to be seen whole by both eyes, however near it is."""
+    return 2.0 * sight.half_width(DEPTHS_M[0]) / label_em(size, sight)
+
+
 def label_quads(
-    lines: Sequence[Page],
+    labels: Sequence[Page],
     words: Sequence[Words],
     places: Array,
     *,
@@ -224,23 +234,30 @@ def label_quads(
 ) -> int:
     """Write short texts that face the wearer, upright, each centred at its place; return how many rectangles.
 
-    `places` [m], shape (k, 3), in stage. All at once: a frame has few glyphs but many small steps.
+    `places` [m], shape (k, 3), in stage. Where a label would leave the view it slides back, by half its width at most:
+    it is whole where its place is in view. All at once: a frame has few glyphs but many small steps.
     """
-    sizes = np.array([one.size for one in words])
-    distances = np.sqrt(((places - head.translation) ** 2).sum(axis=1))
-    em = np.maximum(np.tan(np.deg2rad(sizes)) / CAPITAL_EM, LEAST_EM_PIXELS / sight.density) * distances
+    seen = (places - head.translation) @ head.rotation
+    depth = np.maximum(-seen[:, 2], NEAREST_M)
+    em = np.array([label_em(one.size, sight) for one in words]) * depth
+    half = 0.5 * em * [label.width for label in labels]
+    low = em * (np.array([one.lift for one in words]) - 0.5 * CAPITAL_EM)
+    high = low + em * [label.height for label in labels]
+    room = np.maximum((sight.aside - MARGIN_TANGENT) * depth - HALF_IPD_M - half, 0.0)
+    aside = np.clip(np.clip(seen[:, 0], -room, room) - seen[:, 0], -half, half)
+    bottom = (sight.down + MARGIN_TANGENT) * depth - low + DESCENT_EM * em
+    top = (sight.up - MARGIN_TANGENT) * depth - high
+    above = np.clip(np.minimum(np.maximum(seen[:, 1], bottom), top) - seen[:, 1], -half, half)
     right, up = head.rotation[:, 0], head.rotation[:, 1]
-    aside = -0.5 * em * [line.width for line in lines]
-    above = em * (np.array([one.lift for one in words]) - 0.5 * CAPITAL_EM)
-    corners = places + aside[:, None] * right + above[:, None] * up
-    r = np.concatenate([line.rectangles for line in lines])
-    of = np.repeat(np.arange(len(lines)), [len(line.rectangles) for line in lines])
+    corners = places + aside[:, None] * right + (low + above)[:, None] * up
+    r = np.concatenate([label.rectangles for label in labels])
+    of = np.repeat(np.arange(len(labels)), [len(label.rectangles) for label in labels])
     rows, scaled = out[: len(r)], r * em[of, None]
     rows[:, 0:3] = corners[of] + scaled[:, :1] * right + scaled[:, 1:2] * up
     rows[:, 3] = 0.0
     rows[:, 4:7], rows[:, 7] = scaled[:, 2:3] * right, r[:, 2]
     rows[:, 8:11], rows[:, 11] = scaled[:, 3:4] * up, r[:, 3]
-    rows[:, 12:16] = np.concatenate([line.place for line in lines])
+    rows[:, 12:16] = np.concatenate([label.place for label in labels])
     rows[:, 16:19] = np.array([one.colour for one in words])[of]
     rows[:, 19:24] = LABEL_LOOK
     return len(r)

@@ -41,7 +41,7 @@ OWN, OWN_SHAFT = 1.0, 2.0  # marks of a tip; its shaft reaches the tip where not
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Words:
-    """A short text that faces the wearer at a point [m], shape (3,), in reference; `size` of capitals [deg]."""
+    """A text of a line or a few that faces the wearer at a point [m], shape (3,), in reference; `size` in degrees."""
 
     position: Array
     text: str
@@ -257,8 +257,8 @@ def _state_words(out: FrameMarks, twin: TwinView, reference_from_image: Transfor
     different = {(s.state, s.reason): s for s in (view.status for view in twin.structures.values()) if dashed(s.state)}
     texts = dict.fromkeys(_state_text(status) for status in different.values())  # in their order, each once
     above = reference_from_image.apply(place.centre) + (float(np.linalg.norm(place.extent)) * 0.75) * place.up
-    for row, words in enumerate(list(texts)[:3]):
-        out.words.append(Words(above, words, STATE_COLOUR, 0.75, 1.6 * row))
+    if texts:
+        out.words.append(Words(above, "\n".join(list(texts)[:3]), STATE_COLOUR, 0.75))
 
 
 def _state_text(status: Status) -> str:

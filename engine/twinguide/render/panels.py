@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinguide import wording
-from twinguide.render.glyphs import Atlas
+from twinguide.render.glyphs import CAPITAL_EM, Atlas
 from twinguide.scene import PanelRow, Scene
 
 Colour = tuple[float, float, float]
@@ -129,11 +129,24 @@ class Typesetter:
     def __init__(self, atlas: Atlas) -> None:
         self.atlas = atlas
         self._lines: dict[tuple[str, Colour, float, bool], Boxes] = {}
+        self._labels: dict[tuple[str, float], Page] = {}
         self._page: tuple[tuple[PanelRow, ...], float, float, bool, Page] | None = None
 
-    def line(self, words: str) -> Page:
-        """Set one line, its baseline's left end at the origin."""
-        return Page(*self._set(words, COLOURS["normal"], 1.0, False), self.atlas.width(words), 1.0)
+    def label(self, words: str, width: float) -> Page:
+        """Set a text in lines no wider than `width` [em], centred, the last one's baseline through the origin."""
+        found = self._labels.get((words, width))
+        if found is None:
+            if len(self._labels) >= self.KEPT:
+                self._labels.clear()
+            lines = [line for part in words.split("\n") for line in wrap(self.atlas, part, width)]
+            wide, top = [self.atlas.width(line) for line in lines], LINE_EM * (len(lines) - 1)
+            parts = [
+                _moved(self._set(line, COLOURS["normal"], 1.0, False), -0.5 * wide[i], top - LINE_EM * i)
+                for i, line in enumerate(lines)
+            ]
+            joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+            found = self._labels[words, width] = Page(*joined, width=max(wide), height=top + CAPITAL_EM)
+        return found
 
     def _set(self, words: str, colour: Colour, size: float, bold: bool) -> Boxes:
         key = (words, colour, size, bold)

@@ -119,9 +119,11 @@ class Renderer:
         self._strokes.take(drawn)
         self._quads.begin()
         if stage and drawn.words:
-            lines = [self._typesetter.line(words.text) for words in drawn.words]
+            labels = [
+                self._typesetter.label(words.text, hanging.label_width(words.size, sight)) for words in drawn.words
+            ]
             places = stage.apply(np.array([words.position for words in drawn.words]))
-            self._quads.add_labels(lines, drawn.words, places, head, sight)
+            self._quads.add_labels(labels, drawn.words, places, head, sight)
         self._set_panel(scene, head, sight, middle)  # over all labels: its numbers are to be read
         self._quads.upload()
         self._taken = scene, head, sight

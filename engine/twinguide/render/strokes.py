@@ -137,12 +137,12 @@ class Quads:
         self._instances.count += hanging.quads(page, place, self._instances.rows[self._instances.count :])
 
     def add_labels(
-        self, lines: Sequence[Page], words: Sequence[Words], places: Array, head: Transform, sight: hanging.Sight
+        self, labels: Sequence[Page], words: Sequence[Words], places: Array, head: Transform, sight: hanging.Sight
     ) -> None:
         """Add short texts that face the wearer; see `hanging.label_quads`."""
-        self._instances.reserve(sum(len(line.rectangles) for line in lines))
+        self._instances.reserve(sum(len(label.rectangles) for label in labels))
         room = self._instances.rows[self._instances.count :]
-        self._instances.count += hanging.label_quads(lines, words, places, head=head, sight=sight, out=room)
+        self._instances.count += hanging.label_quads(labels, words, places, head=head, sight=sight, out=room)
 
     def add_sign_of_life(self, page: Page, place: hanging.Hanging, frame: int) -> None:
         """Add the bar that turns with every frame."""
