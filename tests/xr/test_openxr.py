@@ -177,7 +177,7 @@ def test_the_compositor_shows_each_eye_its_own_picture(monado_tool, monado_prefi
                 width, height = ready["size"]
                 boards = np.concatenate(np.array(ready["boards"], np.uint8), axis=1)  # side by side
                 expected = boards.repeat(height // 8, axis=0).repeat(width // 8, axis=1)
-                for _ in range(100):  # the compositor's first pictures wait for its shaders
+                for _ in range(600):  # the compositor's first pictures wait for its shaders
                     picture = read_xwd(screen.read_bytes())
                     if np.array_equal(picture, expected):
                         break
