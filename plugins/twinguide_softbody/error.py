@@ -239,8 +239,8 @@ class ErrorModel:
         sizes = (len(self._base), self._unknowns, self._answered, len(self._points))
         pointers = (self._base.ctypes.data, ctypes.addressof(own), self._noise.ctypes.data, self._turned.ctypes.data)
         system = _Errors(*sizes, *pointers, BIAS_SHARE, Z_95, 1 / (MM * CHI_95))
-        arrays = (None if a is None else ctypes.c_void_p(a.ctypes.data) for a in (drive, force, drawn, term))
-        out = ctypes.c_void_p(self._sigma.ctypes.data)
+        arrays = (None if a is None else native.pointer(a) for a in (drive, force, drawn, term))
+        out = native.pointer(self._sigma)
         self._library.vertex_errors(ctypes.byref(system), *arrays, ctypes.c_float(even), out)
 
     def _in_numpy(self, drive: Floats, force: Floats, drawn: Floats, term: Floats | None, even: float) -> Array:

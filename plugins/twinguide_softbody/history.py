@@ -63,7 +63,7 @@ class History:
         self._work[self.at] = self._work[:, self.at] = (dots[0] + dots[1]) / 2
         self._points[self.at] = points
         pull = (points[:, None] @ self._stiffness)[:, 0]
-        self._held[self.at] = self._held[:, self.at] = np.tensordot(self._points, pull)
+        self._held[self.at] = self._held[:, self.at] = self._points.reshape(KEPT, -1) @ pull.ravel()
         self.at = (self.at + 1) % KEPT
         self._count = min(self._count + 1, KEPT)
         self._prepare()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from . import native
 from .arrays import Arrays
 from .body import Array
 from .layout import Layout
+from .native import pointer
 
 
 class Machine(Protocol):
@@ -89,7 +90,7 @@ class Native:
 
     def evaluate(self, u: Array, force: Array) -> tuple[float, float]:
         """Write the elements' forces at displacements u; return energy [J] and smallest J."""
-        self._library.evaluate(self._system, _at(u), _at(force), _at(self._out))
+        self._library.evaluate(self._system, pointer(u), pointer(force), pointer(self._out))
         return float(self._out[0]), float(self._out[1])
 
     def balance(
@@ -97,21 +98,28 @@ class Native:
     ) -> tuple[float, float, float, float]:
         """Write what is out of balance; return energy [J] of springs and load, and squares of the three forces."""
         self._library.balance(
-            *(self._system, _at(u), _at(element), _at(targets), ctypes.c_double(share), _at(self._held)),
-            *(_at(right), _at(self._out)),
+            *(
+                self._system,
+                pointer(u),
+                pointer(element),
+                pointer(targets),
+                ctypes.c_double(share),
+                pointer(self._held),
+            ),
+            *(pointer(right), pointer(self._out)),
         )
         energy, left, inner, outer = self._out.tolist()
         return energy, left, inner, outer
 
     def tangent(self, u: Array) -> None:
         """Assemble the matrix [N/m] and the nodes' part of its preconditioner at displacements u."""
-        self._library.tangent(self._system, _at(u), _at(self._held))
+        self._library.tangent(self._system, pointer(u), pointer(self._held))
         if self.arrays.system.wide:
             self.prepare_wide()
 
     def prepare_wide(self) -> None:
         """Write (1 + S w D^-1 w')^-1 S of the springs over many nodes."""
-        self._library.prepare_wide(self._system, _at(self.arrays["wide_inner"]))
+        self._library.prepare_wide(self._system, pointer(self.arrays["wide_inner"]))
 
     def solve(
         self, right: Array, d: Array, most: int, relative: float, absolute: float = 0.0
@@ -121,7 +129,7 @@ class Native:
         Ends at `most` iterations, or where the norm [sqrt(J)] fell to `relative` of its start or to `absolute`.
         """
         limits = (ctypes.c_int(most), ctypes.c_double(relative), ctypes.c_double(absolute))
-        self._library.conjugate_gradients(self._system, _at(right), _at(d), *limits, _at(self._out))
+        self._library.conjugate_gradients(self._system, pointer(right), pointer(d), *limits, pointer(self._out))
         count, first, last, negative = self._out.tolist()
         return int(count), first, last, bool(negative)
 
@@ -130,28 +138,26 @@ class Native:
 
         `work` is (2, 3 lattice, 3 lattice). No state is changed, so that a worker may do it.
         """
-        self._library.coarse_matrix(self._system, _at(values), _at(self._chunk_of), _at(work[0]))
+        self._library.coarse_matrix(self._system, pointer(values), pointer(self._chunk_of), pointer(work[0]))
         work[0] += added
         size = ctypes.c_int(len(added))
-        return bool(self._library.coarse_inverse(_at(work[0]), size, _at(work[1]), _at(out)))
+        return bool(self._library.coarse_inverse(pointer(work[0]), size, pointer(work[1]), pointer(out)))
 
     def dots(self, rows: Array, v: Array, out: Array) -> None:
         """Write the dot products of v with each of `rows`, (count, n, 3)."""
-        self._library.dots(self._system, _at(rows), ctypes.c_int(len(rows)), _at(v), _at(out))
+        self._library.dots(self._system, pointer(rows), ctypes.c_int(len(rows)), pointer(v), pointer(out))
 
     def rms(self, v: Array) -> float:
         """Return the root of the mean squared length of v's rows (not by BLAS: its threads wait for each other)."""
-        self._library.dots(self._system, _at(v), ctypes.c_int(1), _at(v), _at(self._out))
+        self._library.dots(self._system, pointer(v), ctypes.c_int(1), pointer(v), pointer(self._out))
         return float(np.sqrt(self._out[0] / len(v)))
 
     def combine(self, base: Array, rows: Array, share: Array, out: Array) -> None:
         """Write base plus share times rows, (count, n, 3)."""
-        self._library.combine(self._system, _at(base), _at(rows), ctypes.c_int(len(share)), _at(share), _at(out))
+        self._library.combine(
+            self._system, pointer(base), pointer(rows), ctypes.c_int(len(share)), pointer(share), pointer(out)
+        )
 
     def spring_points(self, v: Array, out: Array) -> None:
         """Write the springs' weighted means of v, (springs, 3)."""
-        self._library.spring_points(self._system, _at(v), _at(out))
-
-
-def _at(array: NDArray[Any]) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)
+        self._library.spring_points(self._system, pointer(v), pointer(out))

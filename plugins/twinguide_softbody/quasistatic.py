@@ -162,7 +162,7 @@ class Solver:
     @property
     def positions(self) -> Array:
         """Positions [m], shape (n, 3), of the last solution."""
-        return (self._newton.displacements() + self._rest)[self._layout.place]
+        return np.take(self._newton.displacements() + self._rest, self._layout.place, axis=0)
 
     def solve(self, targets: Array) -> Solved:
         """Solve to `tolerance` from rest, the loads raised in steps that shrink where they do not settle."""

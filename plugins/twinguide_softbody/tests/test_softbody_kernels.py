@@ -287,3 +287,10 @@ def test_a_compiler_that_is_none_is_passed_over(tmp_path, monkeypatch, content):
     cc.chmod(0o755)
     monkeypatch.setenv("CC", str(cc))
     assert native.compiler() != str(cc)
+
+
+@compiled
+def test_an_array_that_is_not_in_one_piece_is_refused_and_not_misread():
+    _, machine, _, u = prepared(Native, 1, "neo_hookean")
+    with pytest.raises(TypeError, match="not C contiguous"):
+        machine.evaluate(np.asfortranarray(u), np.zeros_like(u))
