@@ -22,6 +22,7 @@ from .arrays import aligned
 from .body import Array, Body, Springs, points
 from .layout import Layout, layout, pairs
 from .mesh import FACES
+from .native import pointer
 from .quasistatic import Solved, Solver
 from .reduction import Drive, Reduction, own_stiffness, reduction, settled
 
@@ -36,11 +37,11 @@ ROW = 16  # bytes of a node's displacement and force in kernels/reduced.c
 MOST_MODES = 32  # as in kernels/reduced.c
 SWEEP_FLOOR_M = 1e-9  # [m]: sweeps below are rounding and say nothing about the ratio
 
-_SIZES = ("modes", "points", "nodes", "elements", "element_nodes", "touched", "threads", "steps")
+_SIZES = ("modes", "points", "nodes", "elements", "element_nodes", "springs", "touched", "threads", "steps")
 _POINTERS = (
-    *("gradient", "point", "linear", "modes_at", "rest", "order", "conn16", "data16"),
+    *("gradient", "point", "linear", "weight", "stiffness", "drawn", "modes_at", "start", "order", "conn16", "data16"),
     *("load", "inverse", "touched_node", "touched_start", "touched_row", "touched_weight"),
-    *("outer", "at", "force", "least", "partial"),
+    *("pull", "outer", "at", "force", "least", "partial"),
 )
 
 
@@ -101,7 +102,7 @@ class Reduced:
         self._body, self._lay, self._held, self._own = body, lay, held, own_stiffness(lay)
         self.stiffen(springs)
         self._at = np.zeros(len(self.reduction.modes))
-        self._out = np.zeros(8)
+        self._out = np.zeros(6)
         self._left: Array | None = None  # where the modes have led, which the solver does not know yet
         self.ratio = 0.0 if model is None else model.ratio
         if model is None:
@@ -135,19 +136,15 @@ class Reduced:
 
     def _reduced(self, targets: Array) -> Solved:
         """Solve on the modes and check, whatever the range."""
-        x, out, at = np.empty_like(self._rest), self._out, self._at
-        gap = targets.ravel() - self._reach
-        load = self._weight + self._draw @ gap
-        self._library.reduced_newton(ctypes.byref(self._system), _at(load), _at(at), _at(out))
-        steps, moved = int(out[0]), float(out[1])
-        pull = (self._stiffness @ (gap - self._shape @ at).reshape(-1, 3, 1)).astype(np.float32)
-        self._library.reduced_expand(ctypes.byref(self._system), _at(at), _at(pull), ctypes.c_int(1), _at(x), _at(out))
-        sweep, left, acting, least = out[:4].tolist()
-        good = bool(np.isfinite(at).all()) and moved < 10 * SETTLED_M
+        x, gap = np.empty_like(self._body.vertices), targets - self._reach
+        arrays = (pointer(a) for a in (gap, self._at, x, self._out))
+        self._library.reduced_step(ctypes.byref(self._system), *arrays)
+        sweep, left, acting, least, steps, moved = self._out.tolist()
+        good = moved < 10 * SETTLED_M  # which a mode that is no number is not
         if not good:
-            at[:] = 0.0
+            self._at[:] = 0.0
         residual = left / acting if acting > 0 else 0.0
-        return Solved(x, residual, least, steps, good, "reduced", self.ratio * sweep + moved)
+        return Solved(x, residual, least, int(steps), good, "reduced", self.ratio * sweep + moved)
 
     def _calibrate(self) -> float:
         """Measure the check against full solutions, between the trained shares and up to BEYOND times the range."""
@@ -170,7 +167,7 @@ class Reduced:
         m, nodes = corners.shape
         n, modes = len(body.vertices), len(r.modes)
         count = -(-len(r.weights) // 16) * 16
-        for name, size in zip(_SIZES, (modes, count, n, m, nodes, 0, threads, STEPS), strict=True):
+        for name, size in zip(_SIZES, (modes, count, n, m, nodes, 0, 0, threads, STEPS), strict=True):
             setattr(self._system, name, size)
         self._system.settled, self._system.near = SETTLED_M, NEAR_M
         gradient, point = np.zeros((count, 1 + modes, 9)), np.ones((count, 3))
@@ -178,11 +175,10 @@ class Reduced:
         point[: len(r.weights)] = np.column_stack([r.weights, r.moduli])
         self._set("gradient", gradient.reshape(-1, 16, 1 + modes, 9).transpose(0, 2, 3, 1), np.float32)
         self._set("point", point.reshape(-1, 16, 3).transpose(0, 2, 1), np.float32)
-        at = np.zeros((-(-n // 16) * 16, 1 + modes, 3))
-        at[:n] = np.concatenate([r.mean[None], r.modes]).transpose(1, 0, 2)
-        self._set("modes_at", at.reshape(-1, 16, 1 + modes, 3).transpose(0, 2, 1, 3), np.float32)
-        self._rest = body.vertices
-        self._set("rest", body.vertices, np.float64)
+        at = np.zeros((-(-n // 16) * 16, modes, 3))
+        at[:n] = r.modes.transpose(1, 0, 2)
+        self._set("modes_at", at.reshape(-1, 16, modes, 3).transpose(0, 2, 1, 3), np.float32)
+        self._set("start", np.pad(body.vertices + r.mean[lay.place], ((0, 1), (0, 0))), np.float64)  # read as four
         self._set("order", lay.order, np.int32)
         self._system.middle[:] = body.vertices.mean(axis=0).tolist()
         rows = np.minimum(np.arange(-(-m // 16) * 16), m - 1)  # filled up by the last, without forces
@@ -205,11 +201,13 @@ class Reduced:
         weights = springs.weights[:, lay.order]
         shape = np.stack([weights @ mode for mode in r.modes], axis=-1).reshape(-1, len(r.modes))  # (3 k, r)
         drawn = (springs.stiffness @ shape.reshape(-1, 3, len(r.modes))).reshape(shape.shape)
-        self._stiffness, self._shape = springs.stiffness, shape
-        self._draw = np.ascontiguousarray(drawn.T)
-        self._reach = (weights @ (body.vertices[lay.order] + r.mean)).ravel()
-        self._weight = np.tensordot(r.modes, body.weight[lay.order], axes=([1, 2], [0, 1]))
+        self._reach = weights @ (body.vertices[lay.order] + r.mean)
+        self._system.springs = len(self._reach)
+        self._set("stiffness", springs.stiffness, np.float64)
+        self._set("drawn", drawn, np.float64)
+        self._set("weight", np.tensordot(r.modes, body.weight[lay.order], axes=([1, 2], [0, 1])), np.float64)
         self._set("linear", drawn.T @ shape, np.float64)
+        self._set("pull", np.zeros_like(self._reach), np.float32)
         self._set("load", body.weight[lay.order], np.float32)
         self._set("outer", np.pad(body.weight[lay.order], ((0, 0), (0, 1))), np.float32)
         own = self._own.copy()
@@ -262,7 +260,3 @@ def _side_by_side(lay: Layout) -> tuple[NDArray[np.int32], Array]:
     law[1][first == second, :8] = 0.0  # alone: its own mirror, of the same J and without forces
     nodes_of = [*(lay.connectivity[first, k] for k in (a, b, d, c)), lay.connectivity[second, e]]
     return np.stack(nodes_of, axis=1), np.concatenate(law, axis=1)
-
-
-def _at(array: NDArray[Any]) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)

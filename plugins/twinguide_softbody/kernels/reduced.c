@@ -1,8 +1,9 @@
 /* The reduced body: Newton's method on a few modes over sampled points, then the full body's imbalance of the result.
  *
- * x = rest + mean + V q. At a sampled point grad u = H_0 + sum_j q_j H_j, so a mode's force is the point's stress by
- * H_j and never touches the mesh. The check that follows does: every element's force in float32, added to its nodes in
- * one order. Only for neo_hookean. Built by `native.py` as a library of its own.
+ * x = start + V q, where start is the rest moved by the mean of all training. At a sampled point
+ * grad u = H_0 + sum_j q_j H_j, so a mode's force is the point's stress by H_j and never touches the mesh. The check
+ * that follows does: every element's force in float32, added to its nodes in one order.
+ * Only for neo_hookean. Built by `native.py` as a library of its own.
  */
 #include <math.h>
 #include <stdint.h>
@@ -14,6 +15,7 @@
 #define EXPORT __attribute__((visibility("default")))
 #define TABLE static const
 #define MOST_MODES 32
+#define UNROLLED _Pragma("GCC unroll 16") /* where a loop over vectors would keep them in memory */
 #define PAIR 5 /* nodes of two elements of 4 that share a face: their rows are read and written once */
 
 #include "lanes.h"
@@ -27,15 +29,17 @@
 #undef NAME
 
 typedef struct {
-    int32_t modes, points, nodes, elements, element_nodes, touched, threads, steps;
+    int32_t modes, points, nodes, elements, element_nodes, springs, touched, threads, steps;
     double settled, near;  /* [m]: Newton stops below a step of, and keeps its tangent below */
     double middle[3];      /* of the body, [m]: positions in float32 are told from there */
     const float *gradient; /* [points / 16][1 + modes][9][16], 1/m: of the mean displacement, then of each mode */
     const float *point;    /* [points / 16][3][16]: weight times volume [m3], mu, lambda [Pa] */
     const double *linear;  /* [modes][modes], N/m: what the springs add to the tangent */
-    const float *modes_at; /* [nodes / 16][1 + modes][16][3]: the mean displacement, then each mode */
-    const double *rest;    /* [nodes][3], m, as the body has them */
-    const int32_t *order;  /* [nodes]: the body's node at each place; all but `rest` lies by places */
+    const double *weight;  /* [modes], N: gravity's */
+    const double *stiffness, *drawn; /* [springs][3][3], N/m; times the modes at the springs, [springs][3][modes] */
+    const float *modes_at; /* [nodes / 16][modes][16][3] */
+    const double *start;   /* [nodes][3], m, as the body has them */
+    const int32_t *order;  /* [nodes]: the body's node at each place; all but `start` lies by places */
     const int32_t *conn16; /* [elements / 16][element_nodes][16]: where a node's row of 16 bytes begins; of 4 nodes
                             * two elements are one, of PAIR nodes */
     const float *data16;   /* [elements / 16][9 or 18][16], as edge_forces takes them */
@@ -43,6 +47,7 @@ typedef struct {
     const float *inverse;  /* [nodes][9], m/N: of each node's own block at rest; 0 where held */
     const int32_t *touched_node, *touched_start, *touched_row;
     const float *touched_weight;
+    float *pull;           /* work: [springs][3], N */
     float *outer;          /* [nodes][4], N: the load; each frame adds what the springs pull to the nodes touched */
     float *at, *force;     /* work: [nodes][4], [threads][nodes][4] */
     f32x16 *least;        /* [threads]: smallest J, by lanes */
@@ -133,7 +138,7 @@ static void reduced_solve(int n, double t[MOST_MODES][MOST_MODES], double *g) {
 
 /* Newton on the modes q under their loads [N]; out: steps, the last step [m].
  * The tangent, most of the work, serves a further step where the last one was short. */
-EXPORT void reduced_newton(const Reduced *s, const double *load, double *q, double *out) {
+static void reduced_newton(const Reduced *s, const double *load, double *q, double *out) {
     const int n = s->modes;
     double moved = 1e300, t[MOST_MODES][MOST_MODES];
     int step = 0;
@@ -157,6 +162,30 @@ EXPORT void reduced_newton(const Reduced *s, const double *load, double *q, doub
         moved = sqrt(moved);
     }
     out[0] = step, out[1] = moved;
+}
+
+/* The modes' load [N] of springs whose targets lie gap[springs][3] [m] off their points at q = 0. */
+static void spring_load(const Reduced *s, const double *gap, double *load) {
+    for (int j = 0; j < s->modes; j++) load[j] = s->weight[j];
+    for (int k = 0; k < 3 * s->springs; k++)
+        for (int j = 0; j < s->modes; j++) load[j] += s->drawn[(int64_t)s->modes * k + j] * gap[k];
+}
+
+/* What the springs pull at modes q, added to the load of the nodes that they touch. */
+static void spring_pulls(const Reduced *s, const double *gap, const double *q) {
+    for (int k = 0; k < 3 * s->springs; k++) {
+        const double *stiffness = s->stiffness + 3 * k, *own = gap + k / 3 * 3;
+        double sum = stiffness[0] * own[0] + stiffness[1] * own[1] + stiffness[2] * own[2];
+        for (int j = 0; j < s->modes; j++) sum -= s->drawn[(int64_t)s->modes * k + j] * q[j];
+        s->pull[k] = (float)sum;
+    }
+    for (int k = 0; k < s->touched; k++) {
+        const int64_t to = s->touched_node[k];
+        float sum[3] = {0};
+        for (int e = s->touched_start[k]; e < s->touched_start[k + 1]; e++)
+            for (int i = 0; i < 3; i++) sum[i] += s->touched_weight[e] * s->pull[3 * s->touched_row[e] + i];
+        for (int i = 0; i < 3; i++) s->outer[4 * to + i] = s->load[3 * to + i] + sum[i];
+    }
 }
 
 INLINE void cross(const f32x16 *a, const f32x16 *b, f32x16 *c) {
@@ -184,51 +213,61 @@ INLINE f32x16 edge_forces(const f32x16 *data, const f32x16 *e1, const f32x16 *e2
  * [m]: the others are the rim, one more than elements, and each element has two that follow. Lower the smallest J. */
 INLINE void fan_forces(const f32x16 *data, int elements, const f32x16 *at, f32x16 *f, f32x16 *least) {
     f32x16 e[12], area[9];
-    for (int k = 0; k < 3 * (2 + elements); k++) e[k] = at[3 + k] - at[k % 3], f[3 + k] = (f32x16){0};
-    for (int r = 0; r <= elements; r++) cross(e, e + 3 * (1 + r), area + 3 * r);
-    for (int r = 0; r < elements; r++)
-        *least = lower16(edge_forces(data + 9 * r, e, e + 3 * (1 + r), e + 3 * (2 + r), area + 3 * r,
-                                     area + 3 * (r + 1), f + 3, f + 3 * (2 + r), f + 3 * (3 + r)),
-                         *least);
-    for (int k = 0; k < 3; k++) {
+    UNROLLED for (int k = 0; k < 3 * (2 + elements); k++) e[k] = at[3 + k] - at[k % 3], f[3 + k] = (f32x16){0};
+    UNROLLED for (int r = 0; r <= elements; r++) cross(e, e + 3 * (1 + r), area + 3 * r);
+    UNROLLED for (int r = 0; r < elements; r++) {
+        const f32x16 j = edge_forces(data + 9 * r, e, e + 3 * (1 + r), e + 3 * (2 + r), area + 3 * r,
+                                     area + 3 * (r + 1), f + 3, f + 3 * (2 + r), f + 3 * (3 + r));
+        *least = lower16(j, *least);
+    }
+    UNROLLED for (int k = 0; k < 3; k++) {
         f[k] = -f[3 + k];
-        for (int r = 0; r <= elements; r++) f[k] -= f[3 * (2 + r) + k];
+        UNROLLED for (int r = 0; r <= elements; r++) f[k] -= f[3 * (2 + r) + k];
     }
 }
 
-/* Add one block's forces to its nodes, force[nodes][4], and lower the smallest J. */
-INLINE void full_block(const Reduced *s, int64_t block, int nodes, float *force, f32x16 *least) {
-    f32x16 x[30], f[30] = {{0}};
-    const int32_t *conn = s->conn16 + block * nodes * 16;
-    for (int a = 0; a < nodes; a++) lanes_of_rows(s->at, 1, conn + a * 16, x + 3 * a);
-    if (nodes == PAIR) {
-        fan_forces((const f32x16 *)(s->data16 + block * 288), 2, x, f, least);
-    } else {
-        for (int point = 0; point < 4; point++) {
-            f32x16 corners[12], forces[12];
-            to_corners_f32(nodes, point, x, corners);
-            fan_forces((const f32x16 *)(s->data16 + block * 144), 1, corners, forces, least);
-            from_corners_f32(nodes, point, forces, f);
-        }
-    }
-    for (int a = 0; a < nodes; a++) add_lanes(f + 3 * a, 1, conn + a * 16, force);
+/* Add the forces of a block of pairs to their nodes, force[nodes][4], and lower the smallest J. */
+INLINE void pair_block(const Reduced *s, int64_t block, float *force, f32x16 *least) {
+    f32x16 x[3 * PAIR], f[3 * PAIR];
+    const int32_t *conn = s->conn16 + block * PAIR * 16;
+    UNROLLED for (int a = 0; a < PAIR; a++) lanes_of_rows(s->at, 1, conn + a * 16, x + 3 * a);
+    fan_forces((const f32x16 *)(s->data16 + block * 288), 2, x, f, least);
+    UNROLLED for (int a = 0; a < PAIR; a++) add_lanes(f + 3 * a, 1, conn + a * 16, force);
 }
+
+/* The same of a block of elements of 10 nodes. */
+INLINE void ten_block(const Reduced *s, int64_t block, float *force, f32x16 *least) {
+    f32x16 x[30], f[30] = {{0}};
+    const int32_t *conn = s->conn16 + block * 160;
+    for (int a = 0; a < 10; a++) lanes_of_rows(s->at, 1, conn + a * 16, x + 3 * a);
+    for (int point = 0; point < 4; point++) {
+        f32x16 corners[12], forces[12];
+        to_corners_f32(10, point, x, corners);
+        fan_forces((const f32x16 *)(s->data16 + block * 144), 1, corners, forces, least);
+        from_corners_f32(10, point, forces, f);
+    }
+    for (int a = 0; a < 10; a++) add_lanes(f + 3 * a, 1, conn + a * 16, force);
+}
+
+INLINE f64x4 wide(f32x4 a) { return __builtin_convertvector(a, f64x4); }
 
 /* Positions [m] of modes q: x[nodes][3] as the body has them, at[nodes][4] by places and about the body's middle. */
-INLINE void expand(const Reduced *s, const float *q, double *x) {
+INLINE void expand(const Reduced *s, const double *q, double *x) {
+    const f64x4 middle = {s->middle[0], s->middle[1], s->middle[2], 0};
 #pragma omp for schedule(static)
     for (int b = 0; b < (s->nodes + 15) / 16; b++) {
-        const f32x16 *v = (const f32x16 *)(s->modes_at + (int64_t)b * 48 * (1 + s->modes));
-        f32x16 sum[3] = {v[0], v[1], v[2]};
+        const f32x16 *v = (const f32x16 *)(s->modes_at + (int64_t)b * 48 * s->modes);
+        f32x16 sum[4] = {{0}}; /* a row is read as four, the last one too */
         for (int j = 0; j < s->modes; j++)
-            for (int c = 0; c < 3; c++) sum[c] += q[j] * v[3 * (1 + j) + c];
-        const float *const u = (const float *)sum;
+            for (int c = 0; c < 3; c++) sum[c] += (float)q[j] * v[3 * j + c];
         for (int l = 0; l < 16 && 16 * b + l < s->nodes; l++) {
             const int64_t i = 16 * (int64_t)b + l, to = 3 * (int64_t)s->order[i];
-            for (int c = 0; c < 3; c++) {
-                x[to + c] = s->rest[to + c] + u[3 * l + c];
-                s->at[4 * i + c] = (float)(x[to + c] - s->middle[c]);
-            }
+            f64x4 place;
+            __builtin_memcpy(&place, s->start + to, 32);
+            place += wide(load4((const float *)sum + 3 * l));
+            __builtin_memcpy(x + to, &place, 24);
+            const f32x4 at = __builtin_convertvector(place - middle, f32x4);
+            __builtin_memcpy(s->at + 4 * i, &at, 16);
         }
     }
 }
@@ -243,14 +282,12 @@ INLINE void all_forces(const Reduced *s) {
         __builtin_memset(force, 0, 16 * (size_t)s->nodes);
         for (int64_t b = blocks * t / s->threads; b < blocks * (t + 1) / s->threads; b++)
             if (s->element_nodes == PAIR)
-                full_block(s, b, PAIR, force, &least);
+                pair_block(s, b, force, &least);
             else
-                full_block(s, b, 10, force, &least);
+                ten_block(s, b, force, &least);
         s->least[t] = least;
     }
 }
-
-INLINE f64x4 wide(f32x4 a) { return __builtin_convertvector(a, f64x4); }
 
 /* Sums of a sweep's squares, of the imbalance's and of the forces', each thread's over its own nodes. */
 INLINE void imbalance(const Reduced *s) {
@@ -273,29 +310,22 @@ INLINE void imbalance(const Reduced *s) {
     }
 }
 
-/* The positions [m] of modes q and, where `check`, how far one sweep of Jacobi's method would move them.
- * pull [rows][3]: the springs' forces [N]. out: rms of the sweep [m], norms of imbalance and forces [N], smallest J. */
-EXPORT void reduced_expand(const Reduced *s, const double *q, const float *pull, int check, double *x, double *out) {
-    float at[MOST_MODES];
-    for (int j = 0; j < s->modes; j++) at[j] = (float)q[j];
-    for (int k = 0; check && k < s->touched; k++) {
-        const int64_t to = s->touched_node[k];
-        float sum[3] = {0};
-        for (int e = s->touched_start[k]; e < s->touched_start[k + 1]; e++)
-            for (int i = 0; i < 3; i++) sum[i] += s->touched_weight[e] * pull[3 * s->touched_row[e] + i];
-        for (int i = 0; i < 3; i++) s->outer[4 * to + i] = s->load[3 * to + i] + sum[i];
-    }
+/* Follow springs whose targets lie gap[springs][3] [m] off their points at q = 0, from the last modes q; write the
+ * positions x[nodes][3] [m] and check them: how far would one sweep of Jacobi's method move them?
+ * out: rms of the sweep [m], norms of imbalance and forces [N], smallest J; Newton's steps and the last [m]. */
+EXPORT void reduced_step(const Reduced *s, const double *gap, double *q, double *x, double *out) {
+    double load[MOST_MODES], sum[3] = {0};
+    spring_load(s, gap, load);
+    reduced_newton(s, load, q, out + 4);
+    spring_pulls(s, gap, q);
 #pragma omp parallel num_threads(s->threads) if (s->threads > 1)
     {
-        expand(s, at, x);
-        if (check) {
-            all_forces(s);
-            imbalance(s);
-        }
+        expand(s, q, x);
+        all_forces(s);
+        imbalance(s);
     }
-    double sum[3] = {0};
     float least = 1e30f;
-    for (int t = 0; check && t < s->threads; t++) {
+    for (int t = 0; t < s->threads; t++) {
         for (int k = 0; k < 3; k++) sum[k] += s->partial[4 * t + k];
         for (int l = 0; l < 16; l++) least = s->least[t][l] < least ? s->least[t][l] : least;
     }
