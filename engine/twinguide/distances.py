@@ -35,16 +35,16 @@ class DistanceGrids:
         shapes = np.array([grid.values.shape for grid in grids], dtype=np.int64).reshape(-1, 3)
         flat = [grid.values.reshape(-1) for grid in grids]
         self._values = flat[0] if len(flat) == 1 else np.concatenate([*flat, np.zeros(0, dtype=np.float32)])
-        self._origin = np.array([grid.origin for grid in grids]).reshape(-1, 1, 3)
+        # coordinates lead: NumPy passes whole rows of one in half the time that it takes for three numbers at a time
+        self._origin = np.array([grid.origin for grid in grids]).reshape(-1, 3).T[..., None]
         self._spacing = np.array([grid.spacing for grid in grids]).reshape(-1, 1)
-        self._last = shapes[:, None] - 1.0
+        self._last = shapes.T[..., None] - 1.0
         self._last_cell = self._last - 1.0
-        nz = shapes[:, 2]
-        nyz = shapes[:, 1] * nz
-        self._strides = np.stack([nyz, nz, np.ones_like(nz)], axis=1).astype(np.float64)
-        self._start = np.cumsum([0, *(len(values) for values in flat[:-1])], dtype=np.int64)[: len(flat), None]
-        corners = [zero := np.zeros_like(nz), zero + 1, nz, nz + 1, nyz, nyz + 1, nyz + nz, nyz + nz + 1]
-        self._corners = np.stack(corners, axis=1)[:, None]
+        _, ny, nz = shapes.T[..., None]
+        self._ny, self._nz = ny.astype(np.float64), nz.astype(np.float64)
+        start = np.cumsum([0, *(len(values) for values in flat[:-1])], dtype=np.int64)[: len(flat), None]
+        corners = [zero := np.zeros_like(nz), zero + 1, nz, nz + 1]
+        self._corners = start + np.stack([*corners, *(corner + ny * nz for corner in corners)])
 
     def at(self, points: Array) -> Array:
         """Return the signed distances [m], (k, n), of the k grids at points [m], (k, n, 3); see `DistanceGrid.at`."""
@@ -52,18 +52,17 @@ class DistanceGrids:
 
     def with_rise(self, points: Array) -> tuple[Array, Array]:
         """Return the distances as `at` does, and how they rise along the last axis [m/m], (k, n), inside the grids."""
-        index = (points - self._origin) / self._spacing[:, None]
+        index = (np.ascontiguousarray(np.moveaxis(points, -1, 0)) - self._origin) / self._spacing
         inside = np.fmin(np.fmax(index, 0.0), self._last)  # they take the number where the other is none
         low = np.floor(np.minimum(inside, self._last_cell))
-        first = np.einsum("kni,ki->kn", low, self._strides).astype(np.int64) + self._start
-        corners = self._values[first[..., None] + self._corners].astype(np.float64)
-        share = inside - low
-        x, y, z = share[..., 0, None], share[..., 1, None], share[..., 2]
-        faces = corners[..., :4] + (corners[..., 4:] - corners[..., :4]) * x
-        edges = faces[..., :2] + (faces[..., 2:] - faces[..., :2]) * y
-        rise = edges[..., 1] - edges[..., 0]
-        value = edges[..., 0] + rise * z
+        first = ((low[0] * self._ny + low[1]) * self._nz + low[2]).astype(np.int64)
+        corners = self._values[first + self._corners].astype(np.float64)
+        x, y, z = inside - low
+        faces = corners[:4] + (corners[4:] - corners[:4]) * x
+        edges = faces[:2] + (faces[2:] - faces[:2]) * y
+        rise = edges[1] - edges[0]
+        value = edges[0] + rise * z
         beyond = index - inside
-        to_box = np.einsum("kni,kni->kn", beyond, beyond) * self._spacing**2
+        to_box = (beyond * beyond).sum(axis=0) * self._spacing**2
         far: Array = np.where(np.isfinite(to_box), np.sqrt(to_box + value * value), np.nan)
         return np.where(to_box == 0.0, value, far), rise / self._spacing
