@@ -11,7 +11,7 @@ from twinguide.flaws import UNTOLD, Origin
 from twinguide.hookspecs import World
 from twinguide.hosting.process import clean_environment
 from twinguide.messages import Displacement, Exposure, Solution
-from twinguide.registry import Registry
+from twinguide.registry import Registry, check_make
 from twinguide.scenario import Scenario, Tool, convert
 
 TIPPED = ("pointer", "needle")
@@ -24,6 +24,10 @@ def check(scenario: Scenario, registry: Registry, origin: Origin = UNTOLD) -> No
     for name, placement in scenario.parts.items():
         declared = registry.part(name, origin.of(f"parts.{name}"))
         convert(placement.options, declared.options, origin, f"parts.{name}.options")
+        where = f"{origin.of(f'parts.{name}')}: plugin {registry.plugin_of[name]}, part {name!r}"
+        check_make(declared.make, f"{where}, make", here=not placement.interpreter)
+        if isinstance(declared, World) and declared.head:
+            check_make(declared.head, f"{where}, head")
         if placement.interpreter:
             _check_interpreter(placement.interpreter, origin.of(f"parts.{name}.interpreter"))
     _check_sources(scenario, registry, origin)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import difflib
 import importlib
+import importlib.abc
 import importlib.machinery
 import importlib.util
+import pkgutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -132,6 +137,67 @@ def resolve(make: str, where: str = "") -> Any:  # noqa: ANN401 - whatever the p
         return getattr(importlib.import_module(module), name)
     except Exception as error:  # whatever a module does when it is imported
         raise PluginError('"package.module:name"', f"{make!r}: {type(error).__name__}: {error}", where) from error
+
+
+def check_make(make: str, where: str, *, here: bool = True) -> None:
+    """Raise PluginError where a `make` string names nothing, as far as can be known without importing its module.
+
+    Where it is not to be imported `here`, by this Python, that is no more than how it is written.
+    """
+    module, _, name = make.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), name)):
+        raise PluginError('"package.module:name"', repr(make), where, "Correct it in the plugin's parts().")
+    if here and (missing := _missing(module, name)):
+        wanted, nearby = missing
+        raise PluginError(
+            wanted, f"{make!r}; there is {', '.join(nearby) or 'nothing like it'}", where,
+            "Correct it in the plugin's parts(), or install what has it.",
+        )  # fmt: skip
+
+
+def _missing(module: str, name: str) -> tuple[str, list[str]] | None:
+    """Return what of a `make` string is not there, and what is like it; None where it is, or may be."""
+    packages = accumulate(module.split("."), "{}.{}".format)
+    first = next((package for package in packages if package not in sys.modules), "")
+    if not first:
+        names = dir(sys.modules[module])
+        there = hasattr(sys.modules[module], name)
+    else:
+        parent, _, last = first.rpartition(".")
+        path: Sequence[str] | None = getattr(sys.modules[parent], "__path__", []) if parent else None
+        spec = _found(first, path)
+        if spec is None:
+            return f"a module {first!r}", difflib.get_close_matches(last, [m.name for m in pkgutil.iter_modules(path)])
+        names = _bound(spec) if first == module else []  # in a package that is not imported may be anything
+        there = not names or name in names
+    return None if there else (f"{name!r} in {module!r}", difflib.get_close_matches(name, names))
+
+
+def _found(module: str, path: Sequence[str] | None) -> importlib.machinery.ModuleSpec | None:
+    """Return where a module lies, by its parent's `path`; unlike importlib's own, this imports no parent."""
+    finders = (getattr(finder, "find_spec", None) for finder in sys.meta_path)
+    return next((spec for find in finders if find and (spec := find(module, path))), None)
+
+
+def _bound(spec: importlib.machinery.ModuleSpec) -> list[str]:
+    """Return every name in a module's source; none where there is no source, or more may come about as it runs."""
+    try:
+        source = cast("importlib.abc.InspectLoader", spec.loader).get_source(spec.name)
+        nodes = ast.walk(ast.parse(source or ""))
+    except (AttributeError, OSError, ImportError, SyntaxError, ValueError):  # what it is, the import will tell
+        return []
+    names = list[str]()
+    for node in nodes:
+        match node:
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                names.append(node.name)
+            case ast.alias():
+                names.append((node.asname or node.name).partition(".")[0])
+            case ast.Name():
+                names.append(node.id)
+            case _:
+                pass
+    return [] if {"*", "__getattr__", "globals", "setattr", "exec", "vars"} & {*names} else names
 
 
 def made(make: str, *arguments: object, where: str, method: str = "") -> Any:  # noqa: ANN401 - whatever it makes

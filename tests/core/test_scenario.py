@@ -1,3 +1,5 @@
+import contextlib
+import importlib
 import sys
 import tomllib
 from dataclasses import replace
@@ -151,6 +153,45 @@ def test_a_part_that_nobody_declares_is_told_with_the_setting_that_asked_for_it(
         check(overridden(find("liver_puncture", registry), settings), registry, Origin("s.toml", settings))
 
 
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        ("zzqx.driver:Driver", r"wanted a module 'zzqx'; got 'zzqx\.driver:Driver'; there is nothing like it"),
+        ("twinguide_imagin.device:Imaging", r"wanted a module 'twinguide_imagin'; .*there is twinguide_imaging"),
+        ("own_parts.drivers:Device", r"wanted a module 'own_parts\.drivers'; .*there is driver;.*part 'force', make\."),
+        ("own_parts.driver:Devise", r"wanted 'Devise' in 'own_parts\.driver'; .*there is Device; in .*parts\.force:"),
+        ("own_parts:Devise", r"wanted 'Devise' in 'own_parts'; .*there is Device;"),
+        ("own_parts.driver.Device", r"wanted \"package\.module:name\"; got 'own_parts\.driver\.Device'"),
+        ("own_parts.driver:Device", ""),
+        ("own_parts.driver:Alias", ""),
+        ("own_parts:Device", ""),
+        ("own_parts.open:Anything", ""),  # as it tells no names before it runs
+        ("own_parts.broken:Anything", ""),  # as its import tells
+        ("math:hypot", ""),
+    ],
+)
+def test_a_part_whose_class_is_not_there_is_refused_before_the_run(tmp_path, monkeypatch, registry, make, says):
+    package = tmp_path / "own_parts"
+    package.mkdir()
+    (package / "__init__.py").write_text("class Device: ...\n")
+    (package / "driver.py").write_text("raise SystemExit\nclass Device: ...\nfrom os import path as Alias\n")
+    (package / "open.py").write_text("from math import *\n")
+    (package / "broken.py").write_text("class\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("own_parts")
+    parts = registry.parts | {"force": Sensor("force", make=make, rate_hz=10)}
+    own = replace(registry, parts=parts, plugin_of=registry.plugin_of | {"force": "own_parts"})
+    scenario = overridden(find("liver_puncture", own), ["parts.force={}"])
+    try:
+        with pytest.raises(PluginError, match=says) if says else contextlib.nullcontext():
+            check(scenario, own)
+        elsewhere = overridden(find("liver_puncture", own), [f"parts.force.interpreter='{sys.executable}'"])
+        with pytest.raises(PluginError) if ":" not in make else contextlib.nullcontext():
+            check(elsewhere, own)  # of whose modules nothing is known here
+    finally:
+        sys.modules.pop("own_parts")
+
+
 def test_a_scenario_that_notepad_saved_is_read_and_a_key_that_stands_twice_is_told_as_that(tmp_path):
     file = tmp_path / "s.toml"
     file.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
@@ -205,8 +246,9 @@ class Still(Message, frozen=True, tag="test.still/1"):
     ],
 )
 def test_two_sources_of_what_the_twin_takes_from_one_are_refused_by_name(registry, kind, own, says):
-    second = Sensor("second", make="x:X", publishes={"still": Topic(Still), "told": Topic(kind)})
-    both = replace(registry, parts={**registry.parts, "second": second})
+    second = Sensor("second", make="math:hypot", publishes={"still": Topic(Still), "told": Topic(kind)})
+    plugin_of = {**registry.plugin_of, "second": "own"}
+    both = replace(registry, parts={**registry.parts, "second": second}, plugin_of=plugin_of)
     tables = find("liver_puncture", registry)
     check(overridden(tables, []), both)
     with pytest.raises(ScenarioError, match=f"{says}.*{own} and second.*Leave one out"):
