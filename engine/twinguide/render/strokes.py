@@ -149,9 +149,9 @@ class Quads:
         self._instances.reserve(2)
         self._instances.count += hanging.sign_of_life(page, place, frame, self._instances.rows[self._instances.count :])
 
-    def corners(self) -> NDArray[np.float32]:
+    def corners(self) -> Array:
         """Return two opposite corners of each rectangle so far [m], shape (2 n, 3), in stage."""
-        rows = self._instances.rows[: self._instances.count]
+        rows = self._instances.rows[: self._instances.count].astype(np.float64)
         return np.concatenate([rows[:, 0:3], rows[:, 0:3] + rows[:, 4:7] + rows[:, 8:11]])
 
     def upload(self) -> None:
