@@ -137,7 +137,7 @@ class Placement(Strict, frozen=True, kw_only=True):
     """One part of the run."""
 
     placement: Literal["inside", "process"] | None = None  # left out: as the part declares
-    interpreter: str = ""  # the Python of another environment, to run the part in a process there
+    interpreter: str = ""  # the Python of another environment, beside the scenario, to run the part in a process there
     options: dict[str, Any] = {}  # as the part's plugin declares them
 
 
@@ -177,12 +177,16 @@ def load(path: Path) -> Scenario:
 
 
 def _anchored(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return a scenario's tables with the case, the results and the session that it names looked for beside it."""
-    tools: Any = tables.get("tools")
-    several = cast("dict[str, Any]", tools).values() if isinstance(tools, dict) else ()
-    named = [(table, "calibration") for table in (*several, tables.get("registration"))]
-    for given, key in (*named, (tables, "case"), (tables.get("headset"), "recorded")):
-        table = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
+    """Return a scenario's tables with each file and folder that it names looked for beside it."""
+
+    def inner(value: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever TOML holds
+        return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+    named = [(tables, "case"), (tables.get("headset"), "recorded"), (tables.get("registration"), "calibration")]
+    named += [(tool, "calibration") for tool in inner(tables.get("tools")).values()]
+    named += [(part, "interpreter") for part in inner(tables.get("parts")).values()]
+    for given, key in named:
+        table = inner(given)
         value = table.get(key)
         if isinstance(value, str) and value and not value.startswith("generate:"):
             table[key] = str(folder.resolve() / value)

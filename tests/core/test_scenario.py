@@ -147,6 +147,24 @@ def test_a_part_may_run_in_another_python_that_has_twinguide(registry):
     check(overridden(find("liver_puncture", registry), [f"parts.operator.interpreter='{sys.executable}'"]), registry)
 
 
+def test_another_python_is_looked_for_beside_the_scenario_that_names_it(tmp_path, monkeypatch, registry):
+    folder = tmp_path / "ward"
+    (folder / "own/bin").mkdir(parents=True)
+    file = folder / "s.toml"
+    text = registry.scenarios["liver_puncture"].read_text()
+    file.write_text(text.replace("[parts.operator]", '[parts.operator]\ninterpreter = "own/bin/python"'))
+    monkeypatch.chdir(tmp_path)
+    for tables in (load(file), overridden(find(str(file), registry), [])):
+        with pytest.raises(ScenarioError, match=rf"got '{folder}/own/bin/python': .*No such file"):
+            check(tables, registry)
+    (folder / "own/bin/python").symlink_to(sys.executable)
+    assert (
+        load(file).parts["operator"].interpreter == f"{folder}/own/bin/python"
+    )  # the link: it finds its packages by it
+    given = overridden(find(str(file), registry), ["parts.operator.interpreter=ward/own/bin/python"])
+    assert given.parts["operator"].interpreter == "ward/own/bin/python"  # of the command line: from where it is given
+
+
 def test_a_part_that_nobody_declares_is_told_with_the_setting_that_asked_for_it(registry):
     settings = ("parts.teleport={}",)
     with pytest.raises(PluginError, match=r"teleport.*; in --set parts\.teleport={}\. Install its plugin"):
