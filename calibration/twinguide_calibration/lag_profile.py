@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import hypot, inf
+from math import hypot, inf, sqrt
 
 import numpy as np
 
 from twinguide_calibration.clock import MOST_DRIFT
 from twinguide_calibration.refused import CalibrationRefused
-from twinguide_calibration.rigid import Array, Ints, as_floats
+from twinguide_calibration.rigid import Array, Bools, Ints, as_floats
+from twinguide_calibration.weights import serial_inflation
 
 PROFILE = 8  # steps to either side of the least misfit
 LEAST_EXPLAINED = 0.5  # of b's motion: two streams of one motion share nearly all, of two motions next to nothing
@@ -18,6 +19,7 @@ SIGMAS_APART = 4.0  # standard errors of a difference that chance does not make
 QUARTIC = 0.2  # of a motion's angle: over as much to either side a quartic tells a profile to a thousandth of its rise
 RIPPLE = 0.1  # of a frame: by as much interpolation between samples moves a profile's minimum
 AS_WELL = 4.0  # times the squares that the best lag leaves: another that leaves less fits as well
+REACH = 0.1  # of a step: losses differenced over as much to either side tell their slope
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,9 +38,22 @@ class LagFit:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Terms:
+    """What a lag's misfit is the mean of: `losses(lag)` (p,), NaN where a sample is not known at that lag.
+
+    `half` (p,) tells of which half of the recording, 2 of both; `samples` (p, c) the rows in time each is made of.
+    """
+
+    losses: Callable[[float], Array]
+    half: Ints
+    samples: Ints
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Profiles:
     """Mean losses (3, m) at `lags` [s], shape (m,): of all samples, of the first half's, of the second's; the best."""
 
+    terms: Terms
     lags: Array
     profiles: Array
     best: int
@@ -65,21 +80,11 @@ def profile_minimum(lags: Array, misfit: Array, freedom: float, near: int | None
     return float(lags[best]) + place * reach, float(np.sqrt(least / freedom / curvature))
 
 
-def search_lags(
-    losses: Callable[[float], Array],
-    half: Ints,
-    variance: float,
-    lag_max_s: float,
-    step_s: float,
-    told: tuple[str, str],
-) -> Profiles:
-    """Return the mean losses over the lags searched; refuse, in the words `told`, a best that explains too little.
-
-    `losses(lag)` (p,) is NaN where a sample is not known at that lag; `half` (p,) is 2 where it spans both.
-    """
+def search_lags(terms: Terms, variance: float, lag_max_s: float, step_s: float, told: tuple[str, str]) -> Profiles:
+    """Return the mean losses over the lags searched; refuse, in the words `told`, a best that explains too little."""
     lags = np.arange(-lag_max_s, lag_max_s + step_s / 2, step_s)
-    parts = (half >= 0, half == 0, half == 1)
-    means = np.array([[_known_mean(left[part]) for part in parts] for left in map(losses, lags.tolist())]).T
+    parts = (terms.half >= 0, terms.half == 0, terms.half == 1)
+    means = np.array([[_known_mean(left[part]) for part in parts] for left in map(terms.losses, lags.tolist())]).T
     best = int(np.argmin(means[0]))
     explained = 1.0 - float(means[0, best]) / max(variance, 1e-300)
     if explained < LEAST_EXPLAINED:
@@ -91,25 +96,20 @@ def search_lags(
             f"the lag is {lag_max_s:g} s or more, where the search ends",
             "Look farther (--lag-max-ms), or bring both streams onto one clock first.",
         )
-    return Profiles(lags, means, best, explained)
+    return Profiles(terms, lags, means, best, explained)
 
 
-def lag_fits(
-    found: Profiles,
-    losses: Callable[[float], Array],
-    residual: float,
-    free: float,
-    notes: tuple[str, ...],
-) -> list[LagFit]:
-    """Return the best lag's fit, then those of other lags that explain a repeated motion as well."""
-    minima = _minima(found.lags, found.profiles[0], losses, free)
-    minima[0] = _narrowed(*minima[0], found, losses, free)
+def lag_fits(found: Profiles, residual: float, free: float, notes: tuple[str, ...]) -> list[LagFit]:
+    """Return the best lag's fit, then those of other lags that explain a repeated motion as well.
+
+    Their sigmas are those of white noise: `steady` tells what noise that follows itself adds.
+    """
+    minima = _minima(found.lags, found.profiles[0], found.terms.losses, free)
+    minima[0] = _narrowed(*minima[0], found, free)
     return [LagFit(lag, sigma, residual, found.explained, notes) for lag, sigma in minima]
 
 
-def _narrowed(
-    lag: float, sigma: float, found: Profiles, losses: Callable[[float], Array], free: float
-) -> tuple[float, float]:
+def _narrowed(lag: float, sigma: float, found: Profiles, free: float) -> tuple[float, float]:
     """Return a minimum anew over so little of its profile that a quartic tells it, where the motion is fast.
 
     A motion of angular frequency w and variance v leaves `v (w lag)^2` at small lags.
@@ -122,7 +122,7 @@ def _narrowed(
     if not narrow < step:
         return lag, sigma
     lags = as_floats(lag + narrow * np.arange(-PROFILE, PROFILE + 1))
-    return profile_minimum(lags, np.array([_known_mean(losses(at)) for at in lags.tolist()]), free, PROFILE)
+    return profile_minimum(lags, np.array([_known_mean(found.terms.losses(at)) for at in lags.tolist()]), free, PROFILE)
 
 
 def _known_mean(losses: Array) -> float:
@@ -162,20 +162,39 @@ def repeated(apart_s: float) -> CalibrationRefused:
 
 
 def steady(fit: LagFit, found: Profiles, repeats: bool, free: float, frame_s: float, half_s: float) -> LagFit:
-    """Refuse a lag that changes by more than a frame from one half of a recording [s] to the other; tell a smaller."""
+    """Return a fit with the sigma of noise that follows itself in time.
+
+    Refuse a lag that changes by more than a frame from one half of a recording [s] to the other; tell a smaller.
+    """
     lags = found.lags
     near = np.abs(lags - fit.lag_s) <= (2.0 * PROFILE * float(lags[1] - lags[0]) if repeats else np.inf)
-    halves = [
-        profile_minimum(lags[near], half[near], free / 2.0, _nearest_minimum(lags[near], half[near], fit.lag_s))
-        for half in found.profiles[1:]
-        if np.isfinite(half).all() and half[near].max() > AS_WELL * half[near].min()  # not where nothing moved
-    ]
-    if len(halves) < 2:
-        return fit
-    (one, sigma_one), (two, sigma_two) = halves
-    if abs(two - one) <= SIGMAS_APART * hypot(sigma_one, sigma_two) + RIPPLE * frame_s:
-        return fit
-    return changing(fit, one, two, frame_s, half_s)
+    halves: list[tuple[float, float]] = []
+    for number, half in enumerate(found.profiles[1:]):
+        if np.isfinite(half).all() and half[near].max() > AS_WELL * half[near].min():  # not where nothing moved
+            row = _nearest_minimum(lags[near], half[near], fit.lag_s)
+            lag, sigma = profile_minimum(lags[near], half[near], free / 2.0, row)
+            halves.append((lag, sigma * _followed(found, lag, found.terms.half == number)))
+    if len(halves) == 2:
+        (one, sigma_one), (two, sigma_two) = halves
+        if abs(two - one) > SIGMAS_APART * hypot(sigma_one, sigma_two) + RIPPLE * frame_s:
+            return changing(fit, one, two, frame_s, half_s)
+    return replace(fit, sigma_s=fit.sigma_s * _followed(found, fit.lag_s, found.terms.half >= 0))
+
+
+def _followed(found: Profiles, lag_s: float, terms: Bools) -> float:
+    """Return by how much noise that follows itself widens the sigma of the lag [s] of some terms (p,), at least 1.
+
+    Told by the samples' shares in the misfit's slope, the score (Newey & West 1987): noise that is slow beside the
+    motion meets it to and fro, and adds little, however alike it is from one sample to the next.
+    """
+    reach = REACH * float(found.lags[1] - found.lags[0])
+    later, before = (np.nan_to_num(found.terms.losses(lag_s + step)[terms]) for step in (reach, -reach))
+    slope = (later - before) / (4.0 * reach)
+    bend = 2.0 * slope**2 / np.maximum(later + before, 1e-300)  # of a square: its root's slope, squared
+    slope -= bend * (slope.sum() / max(float(bend.sum()), 1e-300))  # at the very least misfit, where it adds to none
+    samples = found.terms.samples[terms]
+    score = np.bincount(samples.ravel(), np.repeat(slope, samples.shape[1]))[np.unique(samples)]
+    return sqrt(serial_inflation(score[:, None], np.ones(len(score), dtype=np.bool_)))
 
 
 def changing(fit: LagFit, one: float, two: float, frame_s: float, half_s: float) -> LagFit:

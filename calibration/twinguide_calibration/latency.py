@@ -13,6 +13,7 @@ from twinguide_calibration.lag_profile import (
     RIPPLE,
     SIGMAS_APART,
     LagFit,
+    Terms,
     changing,
     lag_fits,
     only_one,
@@ -20,7 +21,7 @@ from twinguide_calibration.lag_profile import (
     steady,
     stream_spans,
 )
-from twinguide_calibration.linear import invert, solve
+from twinguide_calibration.linear import invert
 from twinguide_calibration.poses import check_poses, check_stamps
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Bools, Ints, as_floats
@@ -50,15 +51,15 @@ def motion_lag(
     def losses(lag: float) -> Array:
         return _left_over(times_a, values_a, times_b - lag, values_b).ravel() ** 2
 
-    half = np.repeat(times_b > times_b.mean(), values_b.shape[1]).astype(np.int64)
+    samples = np.repeat(np.arange(len(times_b)), values_b.shape[1])
+    terms = Terms(losses, (times_b > times_b.mean())[samples].astype(np.int64), samples[:, None])
     told = "explains the motion", "Move the body to and fro, quickly and irregularly, in view of both."
-    found = search_lags(losses, half, float(values_b.var(axis=0).mean()), lag_max_s, step_s, told)
+    found = search_lags(terms, float(values_b.var(axis=0).mean()), lag_max_s, step_s, told)
     left = _left_over(times_a, values_a, times_b - found.lags[found.best], values_b)
     free = max(left.size - (values_a.shape[1] + 1) * values_b.shape[1] - 1, 1)
     residual = sqrt(float(found.profiles[0, found.best]) * left.size / free)
-    free /= serial_inflation(left, np.ones(len(left), dtype=np.bool_))
     spans_s = stream_spans(times_a, times_b)
-    plain = only_one(lag_fits(found, losses, residual, free, (*notes_a, *notes_b)))
+    plain = only_one(lag_fits(found, residual, free, (*notes_a, *notes_b)))
     halves = steady(plain, found, False, free, *spans_s)
     return _drifting(plain, times_a, values_a, times_b, values_b, *spans_s) or halves
 
@@ -81,18 +82,24 @@ def _drifting(
     slopes = [slope, slope * ((times_b - times_b.mean()) / half_s)[:, None]]
     left, *across = (part - axes @ (axes.T @ part) for part in (values_b, *slopes))
     design = np.stack([part.ravel() for part in across], axis=1)
-    step = solve(design.T @ design, design.T @ left.ravel())
+    bread = invert(design.T @ design)
+    step = bread @ (design.T @ left.ravel())
     left = left - (design @ step).reshape(left.shape)
     free = max(left.size - axes.shape[1] * left.shape[1] - 2, 1)
-    variance = float((left**2).sum()) / free * serial_inflation(left, np.ones(len(left), dtype=np.bool_))
-    change, sigma = float(step[1]), sqrt(variance * float(invert(design.T @ design)[1, 1]))
+    variances = float((left**2).sum()) / free * np.diag(bread)
+    shares = ((design @ bread).reshape(*left.shape, 2) * left[:, :, None]).sum(axis=1)  # of the samples in the step
+    late, sigma = (
+        sqrt(variance * serial_inflation(share[:, None], np.ones(len(share), dtype=np.bool_)))
+        for variance, share in zip(variances.tolist(), shares.T, strict=True)
+    )
+    change = float(step[1])
     if abs(change) > SIGMAS_APART * sigma + RIPPLE * frame_s:
         return changing(fit, fit.lag_s - change / 2.0, fit.lag_s + change / 2.0, frame_s, half_s)
     if SIGMAS_APART * sigma <= frame_s:
         return None
     hidden = SIGMAS_APART * sigma / half_s
     told = f"too little motion to show clocks that drift apart by {hidden:.1%}: counted in; move faster, or longer"
-    return replace(fit, sigma_s=hypot(fit.sigma_s, hypot(change, sigma) / 2.0), notes=(*fit.notes, told))
+    return replace(fit, sigma_s=hypot(late, change / 2.0, sigma / 2.0), notes=(*fit.notes, told))
 
 
 def place_lag(
@@ -204,11 +211,12 @@ def pose_lags(
         return _incongruence(times_a, poses_a, times_b - lag, first, second, angles)
 
     later = times_b > times_b.mean()
-    half = np.where(later[first] == later[second], later[first], 2)
+    half = np.where(later[first] == later[second], later[first], 2).astype(np.int64)
+    terms = Terms(losses, half, np.stack([first, second], axis=1))
     told = "makes the two turn alike", "Are both fixed to one body? Turn it irregularly in view of both."
-    found = search_lags(losses, half, float(angles.var()), lag_max_s, step_s, told)
+    found = search_lags(terms, float(angles.var()), lag_max_s, step_s, told)
     residual, free = sqrt(float(found.profiles[0, found.best])), float(len(times_b))
-    fits = lag_fits(found, losses, residual, free, (*notes_a, *notes_b))
+    fits = lag_fits(found, residual, free, (*notes_a, *notes_b))
     return [steady(fits[0], found, len(fits) > 1, free, *stream_spans(times_a, times_b)), *fits[1:]]
 
 

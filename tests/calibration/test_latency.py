@@ -315,3 +315,28 @@ def test_clocks_that_run_alike_pass_however_slow_the_motion_and_the_sigma_holds(
         told.append(any("too little motion" in note for note in fit.notes))
     assert np.sqrt(np.mean(np.square(ratios))) < 1.5  # 1, which 8 trials know to 25 %
     assert np.mean(told) > 0.5 if slower == 0.15 else not any(told)
+
+
+def slow_noise(rng, n, k, samples):
+    """Return noise of variance 1, shape (n, k), alike over about as many samples (an autoregression of order 1)."""
+    kept = np.exp(-1.0 / samples)
+    fresh = rng.normal(size=(n, k)) * np.sqrt(1.0 - kept**2)
+    fresh[0] /= np.sqrt(1.0 - kept**2)
+    for row in range(1, n):
+        fresh[row] += kept * fresh[row - 1]
+    return fresh
+
+
+@pytest.mark.parametrize(
+    ("find", "samples", "least"), [("turning", 20, 0.5), ("moving", 20, 0.5), ("moving", 200, 0.3)]
+)
+def test_the_sigma_holds_for_noise_that_is_alike_from_sample_to_sample(find, samples, least):
+    times, ratios = np.arange(0.0, 20.0, 1 / 30), []
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        a, b = (carried(3.7 * seed + times - lag, [0.0, 0.0, 0.0], 0.0, rng)[0] for lag in (0.0, 0.04))
+        b[:, :3, :3] = b[:, :3, :3] @ exponential(5e-3 * slow_noise(rng, len(times), 3, samples))
+        b[:, :3, 3] += 1e-3 * slow_noise(rng, len(times), 3, samples)
+        fit = pose_lag(times, a, times, b) if find == "turning" else place_lag(times, a, times, b[:, :3, 3])
+        ratios.append((fit.lag_s - 0.04) / fit.sigma_s)
+    assert least < np.sqrt(np.mean(np.square(ratios))) < 1.35  # 1, and 25 trials know it to 14 %
