@@ -20,7 +20,7 @@ from twinguide.case import Case
 from twinguide.clock import MS, SECOND
 from twinguide.deformation import Deformation
 from twinguide.errors import BusError, FrameError
-from twinguide.frames import Pose, p95_from_covariance, p95_from_covariances, points_covariance
+from twinguide.frames import Pose, p95_from_covariance, points_covariance
 from twinguide.headset import FrameTiming
 from twinguide.history import DisplacementHistory
 from twinguide.messages import (
@@ -267,7 +267,7 @@ class Twin:
         """Return the 95 % error at each centre [m]: the moving carry the motion's covariance [m2] and the solver's."""
         covariances = self._centre_covariances(pose).copy()
         covariances[self._moves] += motion + self._deformation.variances[:, None, None] * EYE
-        return p95_from_covariances(covariances).tolist()
+        return list(map(p95_from_covariance, covariances))
 
     def _status(self, trust: Trust, p95: float | None, frame: _Frame, registration: Registration, fault: str) -> Status:
         """Return a structure's status for its 95 % error [m]; `fault` is why its own place is not to be trusted."""
