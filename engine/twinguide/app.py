@@ -29,7 +29,7 @@ from twinguide.guarding import HUNG_S, BreakOff, Guarded
 from twinguide.headset import Headset
 from twinguide.hookspecs import Guidance, Motion, Operator, Overlay, Solver
 from twinguide.hosting.plan import PartPlan, RunPlan
-from twinguide.hosting.printing import printed_to
+from twinguide.hosting.printing import aloud, printed_to
 from twinguide.hosting.session import Session
 from twinguide.ledger import Ledger
 from twinguide.loop import STAGES, Loop
@@ -69,7 +69,8 @@ def run_scenario(
 ) -> str:
     """Run a scenario into the session folder `out`, and return a line about what it left.
 
-    Errors name the `file` that it was read from, if any, or the `dotted.key=value` of the settings laid over it.
+    `say` is told each line as it comes; what the parts print meanwhile goes to the session's logs. Errors name the
+    `file` that it was read from, if any, or the `dotted.key=value` of the settings laid over it.
 
     Raises ScenarioError, PluginError, CaseError or HeadsetError before the first frame; an earlier session in `out` is
     then as it was. From then on the folder stays valid: an interrupt, a lost runtime or a full disk ends the run, not
@@ -79,7 +80,7 @@ def run_scenario(
     check(scenario, registry, origin)
     needed = [*named_files(scenario, registry), *registry.files, *([file] if file and file.is_file() else [])]
     with make_folder(out, needed):
-        return _run(Run(scenario, registry, out, say, origin), draw=draw)
+        return _run(Run(scenario, registry, out, aloud(say), origin), draw=draw)
 
 
 def _run(run: Run, *, draw: bool) -> str:

@@ -243,11 +243,10 @@ def run(scenario: str, out: Path, settings: tuple[str, ...], plugins: tuple[Path
     changes = [f"{KEYS.get(name, name)}={json.dumps(value)}" for name, value in given.items() if value is not None]
     file, laid_over = locate(scenario, registry), [*changes, *settings]
     ready = overridden(find(scenario, registry), laid_over, str(file))
-    stdout = sys.stdout  # whatever takes its place while the run lasts
 
     def say(line: str) -> None:
         with suppress(OSError):  # nobody listens any more: the session is still to be written
-            click.echo(line, stdout)
+            click.echo(line)
 
     left = run_scenario(ready, registry, out, say=say, file=file, settings=laid_over)
     for number in ENDS:  # all is written, and Python restores the defaults some 0.3 s before its process is gone

@@ -287,6 +287,13 @@ def test_a_generator_that_fails_is_named_with_its_reason_and_costs_no_earlier_se
     assert (tmp_path / "session.mcap").read_text() == "yesterday"
 
 
+def test_what_the_run_says_is_printed_where_its_caller_prints(tmp_path, registry, capsys):
+    parts = registry.parts | {"liver": replace(registry.part("liver"), make="math:sqrt")}
+    with pytest.raises(PluginError):
+        run_scenario(puncture(registry), replace(registry, parts=parts), tmp_path, say=print)
+    assert capsys.readouterr().out == "making a patient from seed 1\n"
+
+
 def test_a_session_that_cannot_be_set_aside_is_refused_with_the_reason_and_stays(tmp_path, monkeypatch):
     names = {".twinguide-session", "report.html", "session.mcap", "summary.json"}
     with make_folder(tmp_path):

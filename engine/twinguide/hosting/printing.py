@@ -6,7 +6,8 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Generator
+import sys
+from collections.abc import Callable, Generator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,17 @@ class _Lossy(io.FileIO):
 def log_stream(fd: int) -> io.TextIOWrapper:
     """Return a stream for text into an open file, line by line; closing it closes the file."""
     return io.TextIOWrapper(io.BufferedWriter(_Lossy(fd, "w")), "utf-8", "replace", line_buffering=True)
+
+
+def aloud(say: Callable[[str], object]) -> Callable[[str], None]:
+    """Return what says a line where its caller prints now, whatever takes that place meanwhile."""
+    stdout, stderr = sys.stdout, sys.stderr
+
+    def said(line: str) -> None:
+        with redirect_stdout(stdout), redirect_stderr(stderr):
+            say(line)
+
+    return said
 
 
 @contextlib.contextmanager
