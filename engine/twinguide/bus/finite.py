@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from math import isfinite, prod
 from operator import attrgetter
@@ -50,15 +50,16 @@ def _check_of(kind: type[msgspec.Struct]) -> Check:
             numbers.append(field.name)
         elif check := _check_for(info):
             rest.append((attrgetter(field.name), check))
-    if not numbers:
-        return lambda value: all(check(get(value)) for get, check in rest)
-    if len(numbers) == 1:
-        rest.insert(0, (attrgetter(*numbers), isfinite))
-        return lambda value: all(check(get(value)) for get, check in rest)
-    get_numbers = attrgetter(*numbers)
-    if not rest:
-        return lambda value: isfinite(sum(get_numbers(value)))
-    return lambda value: isfinite(sum(get_numbers(value))) and all(check(get(value)) for get, check in rest)
+    if numbers:  # of one the attribute, of several a tuple
+        rest.insert(0, (attrgetter(*numbers), _are_finite if len(numbers) > 1 else isfinite))
+
+    def is_sound(value: msgspec.Struct) -> bool:
+        for get, check in rest:  # noqa: SIM110 - a fifth faster than `all`, for every message on both sides
+            if not check(get(value)):
+                return False
+        return True
+
+    return is_sound
 
 
 def _check_for(info: types.Type) -> Check | None:
@@ -85,11 +86,15 @@ def _check_for(info: types.Type) -> Check | None:
 def _check_for_all(items: tuple[types.Type, ...]) -> Check | None:
     """Return the check of a container of these types."""
     if all(isinstance(item, NUMBERS) for item in items):
-        return lambda values: isfinite(sum(values))
+        return _are_finite
     if all(item == items[0] for item in items):
         check = _check_for(items[0])
         return check and (lambda values: all(map(check, values)))
     return _is_sound if any(map(_check_for, items)) else None
+
+
+def _are_finite(numbers: Iterable[float]) -> bool:
+    return isfinite(sum(numbers))
 
 
 def _is_sound(value: Any) -> bool:  # noqa: ANN401 - a field whose type leaves open what it holds
