@@ -79,17 +79,15 @@ class Puncture:
         turn = image_from_reference.rotation
         gap = target.position - tip.position
         length = math.hypot(*gap.tolist())
-        moved = twin.displacement.position if twin.displacement else np.zeros(3)
-        ways = np.stack([gap, length * direction]) @ turn.T  # where it is to go, and where it goes if only pushed
-        at_rest = (image_from_reference.apply(tip.position) + self._share * ways).reshape(-1, 3)
-        points = at_rest - self._moves * (turn @ moved)  # what moves is asked for where it was at rest
+        ways = np.array([gap, length * direction]) @ turn.T  # where it is to go, and where it goes if only pushed
+        points = (image_from_reference.apply(tip.position) + self._share * ways).reshape(-1, 3)
+        moved = turn @ twin.displacement.position if twin.displacement else np.zeros(3)
+        distances, margins = self._distances(points - self._moves * moved)  # what moves, where it was at rest
         slack = 0.5 * length / (PATH_SAMPLES - 1)
-        distances, margins = self._distances(points)
-        distances = distances - slack
         sigma = math.sqrt(max(0.0, largest_variance(target.covariance + tip.covariance)))
         error = NORMAL_95 * sigma  # one-sided: with 95 % nothing is nearer by more
-        nearest_m = distances.min(axis=1).tolist()
-        spare_m = (distances - margins).min(axis=1).tolist()
+        nearest_m = (distances.min(axis=1) - slack).tolist()
+        spare_m = ((distances - margins).min(axis=1) - slack).tolist()
         for structure, nearest, spare in zip(self._critical, nearest_m, spare_m, strict=True):
             lower = nearest - error
             # so asked that what is not a number warns
