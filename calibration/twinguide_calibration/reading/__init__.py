@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from twinguide_calibration.reading.logs import read_log
 from twinguide_calibration.reading.points import (
     By,
     NamedPoints,
@@ -45,13 +46,13 @@ __all__ = [
 
 
 def read_poses(path: Path) -> PoseRecording:
-    """Read tracks of poses from a sequence (`.mha`, `.mhd`, `.nrrd`), a CSV or a `.yml` of OpenCV's.
+    """Read tracks of poses from a sequence (`.mha`, `.mhd`, `.nrrd`), a CSV, a log or a `.yml` of OpenCV's.
 
     Raises CalibrationRefused for what cannot be used.
     """
     kinds = (
         (read_sequence, (".mha", ".mhd", ".nrrd", ".nhdr")),
-        (read_poses_csv, (".csv", ".tsv", ".txt")),
+        (_read_text, (".csv", ".tsv", ".txt", ".tum")),
         (read_storage, (".yml", ".yaml")),
     )
     for reader, suffixes in kinds:
@@ -59,3 +60,7 @@ def read_poses(path: Path) -> PoseRecording:
             return reader(path)
     wanted = f"{', '.join(suffix for _, suffixes in kinds for suffix in suffixes)}, or a session's folder"
     raise CalibrationRefused(f"wanted poses as {wanted}; got {path.suffix or 'no suffix'}; {path}", CSV_RECIPE)
+
+
+def _read_text(path: Path) -> PoseRecording:
+    return read_log(path) or read_poses_csv(path)

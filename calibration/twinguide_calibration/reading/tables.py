@@ -75,8 +75,8 @@ class Table:
 
 def columns_of(path: Path) -> tuple[str, ...]:
     """Return a CSV's column names, in lower case; `time_` and `timestamp_` are `t_`."""
-    lines = _lines(path)
-    words = next(csv.reader(lines[:1], dialect=_dialect(lines[0])))
+    lines = lines_of(path)
+    words = next(csv.reader(lines[:1], dialect=dialect_of(lines[0])))
     return tuple(re.sub(r"^time(stamp)?(?=_|$)", "t", word.strip().lower()) for word in words)
 
 
@@ -86,7 +86,7 @@ def read_table(path: Path) -> Table:
     Raises CalibrationRefused for a file without rows, a column named twice, rows of another length, and cells that are
     no numbers. A column of words that nobody asks for is left out and told.
     """
-    lines = _lines(path)
+    lines = lines_of(path)
     header = columns_of(path)
     if 2 * sum(bool(re.fullmatch(r"[-+.\de]+|nan", name)) for name in header) > len(header):
         raise CalibrationRefused(
@@ -95,7 +95,7 @@ def read_table(path: Path) -> Table:
     twice = {name for name in header if header.count(name) > 1}
     if twice:
         raise CalibrationRefused(f"wanted columns with names of their own; got {sorted(twice)} twice; in {path.name}")
-    rows = list(csv.reader(lines[1:], dialect=_dialect(lines[0])))
+    rows = list(csv.reader(lines[1:], dialect=dialect_of(lines[0])))
     if not rows:
         raise CalibrationRefused(f"wanted rows below the header; got none; in {path.name}", "Was it cut off?")
     short = [i for i, row in enumerate(rows) if len(row) != len(header)]
@@ -206,13 +206,7 @@ def _frames(
 def _turns(table: Table, where: str) -> Array:
     """Return rotations, shape (n, 3, 3), NaN where a quaternion has no unit length."""
     if set(QUATERNION) <= table.numbers.keys():
-        q = np.stack([table.numbers[name] for name in QUATERNION], axis=1)
-        length = np.linalg.norm(q, axis=1)
-        off = np.abs(length - 1.0) > UNIT_QUATERNION
-        if off.sum() > FAULTY_SHARE * len(off):
-            got = f"{off.sum()} of {len(off)} that are off, the first of length {length[off][0]:.4g}"
-            raise CalibrationRefused(f"wanted unit quaternions qx, qy, qz, qw; got {got}; in {where}", "Norm them.")
-        return _from_quaternions(np.where(off[:, None], np.nan, q / np.where(off, 1.0, length)[:, None]))
+        return turns_of(np.stack([table.numbers[name] for name in QUATERNION], axis=1), where)
     if set(MATRIX) <= table.numbers.keys():
         return np.stack([table.numbers[name] for name in MATRIX], axis=1).reshape(-1, 3, 3)
     raise CalibrationRefused(
@@ -220,9 +214,17 @@ def _turns(table: Table, where: str) -> Array:
     )
 
 
-def _from_quaternions(q: Array) -> Array:
-    """Return the rotations, shape (n, 3, 3), of unit quaternions xyzw, shape (n, 4)."""
-    x, y, z, w = q.T
+def turns_of(quaternions: Array, where: str) -> Array:
+    """Return the rotations, shape (n, 3, 3), of quaternions xyzw, shape (n, 4): NaN of one that has no unit length.
+
+    Raises CalibrationRefused for many of those.
+    """
+    length = np.linalg.norm(quaternions, axis=1)
+    off = np.abs(length - 1.0) > UNIT_QUATERNION
+    if off.sum() > FAULTY_SHARE * len(off):
+        got = f"{off.sum()} of {len(off)} that are off, the first of length {length[off][0]:.4g}"
+        raise CalibrationRefused(f"wanted unit quaternions qx, qy, qz, qw; got {got}; in {where}", "Norm them.")
+    x, y, z, w = np.where(off[:, None], np.nan, quaternions / np.where(off, 1.0, length)[:, None]).T
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
         [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
@@ -248,14 +250,17 @@ def text_of(path: Path) -> str:
         raise CalibrationRefused(f"wanted a file of text in UTF-8; got {got}; {path}", remedy) from error
 
 
-def _lines(path: Path) -> list[str]:
+def lines_of(path: Path) -> list[str]:
+    """Return a text's lines that are neither blank nor a comment; raise CalibrationRefused where there is none."""
     lines = [line for line in text_of(path).splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if not lines:
         raise CalibrationRefused(f"wanted a header and rows; got comments alone; in {path.name}", "Save it anew.")
     return lines
 
 
-def _dialect(header: str) -> type[csv.Dialect]:
+def dialect_of(header: str) -> type[csv.Dialect]:
+    """Return how a table with such a header parts its cells: by commas, semicolons or tabs."""
+
     class Dialect(csv.excel):
         delimiter = max(",;\t", key=header.count)
 
