@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 RECENT = 0.05  # a frame's weight in the share of slow frames: some twenty of them count
 OFTEN = 0.5  # of the recent frames over budget: a single one is more often another process's doing
 HUNG_S = 5.0  # a call that takes longer is broken off; until then the picture stands still
+LATE = 0.1
 MOST = 256  # marks or findings of one part in a frame: more hide the field, and cost the frame
 
 
@@ -26,7 +27,7 @@ class BreakOff:
     """A context that raises TimeoutError in what takes longer than `seconds`, again and again.
 
     One for all calls of a process, for it has one alarm. Setting it costs some 50 us: it is set every so often, not in
-    every frame, and comes after `seconds` and half as many more, at most. Signals are the main thread's; code that
+    every frame, and comes after `seconds` and `LATE` of them more, at most. Signals are the main thread's; code that
     never returns to Python cannot be broken off. To be closed, for an alarm ends a process that no longer runs Python.
     """
 
@@ -41,9 +42,9 @@ class BreakOff:
 
     def __enter__(self) -> None:
         self._since = now = time.monotonic()
-        if now - self._set > 0.5 * self.seconds and threading.current_thread() is threading.main_thread():
+        if now - self._set > LATE * self.seconds and threading.current_thread() is threading.main_thread():
             handler = signal.signal(signal.SIGALRM, self._alarm)
-            timer = signal.setitimer(signal.ITIMER_REAL, 1.5 * self.seconds, self.seconds)
+            timer = signal.setitimer(signal.ITIMER_REAL, (1.0 + LATE) * self.seconds, self.seconds)
             if self._set == -inf:
                 self._others = handler, timer
             self._set = now

@@ -81,6 +81,15 @@ def test_a_part_that_hangs_in_the_frame_is_broken_off_and_withdrawn(swallowed, n
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+def test_what_hangs_is_broken_off_soon_after_its_time_is_up(no_alarm):
+    break_off, left = BreakOff(20.0), []
+    for _ in range(2):
+        with break_off:
+            left.append(signal.getitimer(signal.ITIMER_REAL)[0])
+    break_off.close()
+    assert all(20.0 < one <= 22.0 for one in left)  # never before the call's time is up
+
+
 def test_an_alarm_that_others_had_set_is_set_again(no_alarm):
     rung = []
     signal.signal(signal.SIGALRM, lambda *_: rung.append(True))
@@ -96,7 +105,7 @@ def test_an_alarm_is_taken_back_where_nothing_is_called_any_more(no_alarm):
     guarded = Guarded("quick", lambda twin: [], 1.0, break_off=BreakOff(0.4))
     assert guarded(None) == []
     assert signal.getitimer(signal.ITIMER_REAL)[0] > 0.0
-    time.sleep(0.9)  # the alarm comes after 0.6 s
+    time.sleep(0.9)  # the alarm comes after 0.44 s
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     assert guarded(None) == []
     assert not guarded.withdrawn
