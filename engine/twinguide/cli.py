@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial, reduce
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
 
 from twinguide.calibrating.commands import calibrate
+from twinguide.ending import heed, ignore, leave
 from twinguide.errors import PluginError, RecordingError, TwinGuideError
 
-ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # end a run; the first is Ctrl-C
-REPEATS = 5  # of them that are ignored while the session is written
 LONG = 200  # characters of either end of what the system tells
 PHASES = ("end-expiration", "end-inspiration", "free-breathing", "unknown")
 PATH = click.Path(path_type=Path)
@@ -234,9 +231,7 @@ def run(scenario: str, out: Path, settings: tuple[str, ...], plugins: tuple[Path
     from twinguide.registry import Registry
     from twinguide.scenario import find, locate, overridden
 
-    for number in ENDS:
-        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # nohup ignores SIGHUP
-            signal.signal(number, _interrupt)
+    heeded = heed()
     registry = Registry.load(plugins)
     for plugin, why in registry.refused.items():
         click.echo(f"plugin {plugin} was refused: {why}", err=True)
@@ -249,9 +244,9 @@ def run(scenario: str, out: Path, settings: tuple[str, ...], plugins: tuple[Path
             click.echo(line)
 
     left = run_scenario(ready, registry, out, say=say, file=file, settings=laid_over)
-    for number in ENDS:  # all is written, and Python restores the defaults some 0.3 s before its process is gone
-        signal.signal(number, signal.SIG_IGN)
+    ignore(heeded)
     say(left)
+    leave(heeded)
 
 
 @main.command()
@@ -260,18 +255,6 @@ def run(scenario: str, out: Path, settings: tuple[str, ...], plugins: tuple[Path
 def demo(ctx: click.Context, **options: Any) -> None:  # noqa: ANN401 - click's options
     """Guide a needle to a tumour in a breathing liver, all simulated: `twinguide run liver_puncture`."""
     ctx.invoke(run, scenario="liver_puncture", **options)
-
-
-def _interrupt(_number: int, _frame: FrameType | None, ignored: int = 0) -> None:
-    """End the run, once: people press Ctrl-C again, `timeout` sends its signal twice, a closed terminal several.
-
-    Who goes on regardless, `REPEATS` times, ends what is still being written.
-    """
-    for number in ENDS:
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, partial(_interrupt, ignored=(ignored or REPEATS + 1) - 1))
-    if not ignored:
-        raise KeyboardInterrupt
 
 
 @main.command()

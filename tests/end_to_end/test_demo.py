@@ -150,6 +150,47 @@ def test_ctrl_c_an_end_that_is_asked_for_and_a_closed_terminal_leave_a_valid_fol
     assert "twinguide.part.talks WARNING and another\n" in printed
 
 
+LINGERS = """
+import threading
+
+from twinguide import Overlay, hookimpl
+
+
+@hookimpl
+def parts():
+    return [Overlay("lingers", make="acme_lingers:Lingers")]
+
+
+class Lingers:
+    def __init__(self, ctx):
+        threading.Thread(target=threading.Event().wait).start()  # for ever
+
+    def marks(self, twin):
+        return []
+"""
+
+
+def test_a_process_that_a_part_s_thread_keeps_ends_by_one_signal_once_all_is_written(demo_case, tmp_path):
+    (tmp_path / "acme_lingers.py").write_text(LINGERS)
+    arguments = ["demo", "--out", tmp_path / "session", "--set", f"case={demo_case.folder}", "--set", "record=false"]
+    arguments += ["--plugin", tmp_path / "acme_lingers.py", "--set", "parts.lingers={}", *SMALL]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "twinguide", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    for line in run.stdout:
+        if "register" in line:
+            run.send_signal(signal.SIGTERM)
+        if "nothing was recorded" in line:
+            break
+    with pytest.raises(subprocess.TimeoutExpired):
+        run.wait(timeout=3.0)
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(timeout=20) == 0
+
+
 def test_an_error_of_the_run_is_told_with_its_log_and_recorded_without(monkeypatch, registry, demo_case, tmp_path):
     def frame(loop):
         if loop.frames == 10:
