@@ -172,6 +172,7 @@ def case_show(folder: Path, stills: Path | None) -> None:
     from rich.table import Column, Table
 
     from twinguide.case import Case
+    from twinguide.importing.planning import obstacles_of, told
     from twinguide.render.stills import draw_stills
 
     loaded = Case.load(folder)
@@ -184,12 +185,11 @@ def case_show(folder: Path, stills: Path | None) -> None:
     for name, s in loaded.structures.items():
         if s.note:
             click.echo(f"{name}: {s.note}")
-    plan = loaded.plan
     click.echo(f"laterality: {loaded.laterality}")
     click.echo(f"breathing phase: {loaded.breathing_phase}; units {loaded.source_units}, axes {loaded.source_axes}")
     click.echo(f"body: {loaded.body_note}")
     click.echo(f"missing: {', '.join(loaded.missing) or 'nothing'}")
-    click.echo(f"plan: {1e3 * plan.length_m:.0f} mm to {plan.target_structure}; {plan.note}")
+    click.echo(f"plan: {told(loaded.plan, obstacles_of(loaded))}")
     for path in draw_stills(loaded, stills or folder / "stills"):
         click.echo(f"drew {path}")
 

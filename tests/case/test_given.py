@@ -2,6 +2,7 @@
 
 import re
 import resource
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from twinguide.errors import CaseError
 from twinguide.importing import import_case
 from twinguide.importing.geometry import contour, lattice
 from twinguide.importing.landmarks import read_landmarks
-from twinguide.importing.planning import Obstacles, check_target, judged
+from twinguide.importing.planning import Obstacles, check_target, obstacles_of, told
 from twinguide.preparing import check_known
 from twinguide.scenario import load
 
@@ -82,16 +83,33 @@ def test_a_plan_that_is_not_this_patient_s_is_refused_before_the_mesh_and_leaves
 
 
 def test_a_good_plan_states_the_margins_that_it_keeps_and_its_length(given, tmp_path):
-    told = given(b"\xef\xbb\xbf" + PLAN.encode(), MARKS).plan
-    assert told == "55 mm to tumour; given with the source; keeps all margins of what is in this case"
-    assert f"55 mm to tumour; {Case.load(tmp_path / 'case').plan.note}" == told
+    said = given(b"\xef\xbb\xbf" + PLAN.encode(), MARKS).plan
+    assert said == "55 mm to tumour; keeps all margins of what is in this case; when imported: given with the source"
+    case = Case.load(tmp_path / "case")
+    assert told(case.plan, obstacles_of(case)) == said
+
+
+def test_what_a_plan_keeps_is_told_of_the_case_as_it_is_now(imported, tmp_path):
+    shutil.copytree(imported[0], tmp_path / "case")
+    file = tmp_path / "case" / "case.toml"
+    before = Case.load(imported[0])
+    wanted_mm = 1e3 * (before.structures["vein"].margin_m + 0.1)
+    file.write_text(re.sub(r'(name = "vein".*?margin_mm = )[\d.]+', rf"\g<1>{wanted_mm}", file.read_text(), flags=re.S))
+    edited = Case.load(tmp_path / "case")
+    kept, short = (told(case.plan, obstacles_of(case)).partition("; when imported")[0] for case in (before, edited))
+    assert kept == "55 mm to tumour; keeps all margins of what is in this case"
+    assert re.fullmatch(r"55 mm to tumour; WARNING: falls short of the margin of vein by \d+\.\d mm", short)
+    assert edited.plan.note == before.plan.note
 
 
 def test_a_plan_that_misses_a_margin_is_warned_of_with_by_how_much(imported):
     case = Case.load(imported[0])
     obstacles = Obstacles({"vein": (case.distance("vein"), 0.004)}, case.distance("ball"), case.distance("tumour"))
     plan = Plan(np.array([-0.068, -0.092, 0.010]), np.array([-0.068, 0.0, 0.010]), "tumour", "given")
-    found = re.fullmatch(r"given; WARNING: falls short of the margin of vein by (.*) mm$", judged(plan, obstacles).note)
+    said = told(plan, obstacles)
+    found = re.fullmatch(
+        r"92 mm to tumour; WARNING: falls short of the margin of vein by (.*) mm; when .*: given$", said
+    )
     # past the middle of the vein, a ball of 5 mm, by 8 mm; h^2/8 times the curvature 2/r of a grid of 3 mm are 0.45 mm
     assert float(found[1]) == pytest.approx(1.0, abs=0.45)
 

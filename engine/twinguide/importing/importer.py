@@ -19,11 +19,11 @@ from twinguide.importing.meshing import body_of
 from twinguide.importing.planning import (
     Obstacles,
     check_target,
-    judged,
     read_plan,
     search_entry,
     share_outside,
     target_of,
+    told,
 )
 from twinguide.importing.plausibility import check_side, check_size
 from twinguide.importing.reading import (
@@ -99,7 +99,7 @@ def import_case(
         for name, s in patient.surfaces.items()
     )  # fmt: skip
     landmarks = f"{len(made.landmarks)} {made.landmarks_from}"
-    plan = f"{made.plan.length_m * 1e3:.0f} mm to {made.plan.target_structure}; {made.plan.note}"
+    plan = told(made.plan, _obstacles(patient, made.plan.target_structure))
     return ImportReport(
         rows, patient.missing, tuple(patient.left_out), made.laterality, made.body_note, plan, landmarks
     )
@@ -183,7 +183,7 @@ def _skin(patient: Patient, progress: Progress, *, needed: bool) -> Surface:
 
 
 def _plan(patient: Patient, given: Plan | None, skin: Surface, file: str, progress: Progress) -> Plan:
-    """Return the plan, given in a file and judged, or searched; fill the patient's grids, state what is out."""
+    """Return the plan, given in a file or searched; fill the patient's grids, state what is out."""
     organ = patient.organ_name
     target = given.target_structure if given else next(n for n, a in patient.anatomy.items() if a.risk == "target")
     _fill_grids(patient, target, progress)
@@ -195,13 +195,16 @@ def _plan(patient: Patient, given: Plan | None, skin: Surface, file: str, progre
     if out > OUT_SHARE:
         patient.repairs[target].append(f"WARNING: {out:.0%} of it lies outside the {organ}; left as it is")
     progress("planning", 0.65)
+    return given or search_entry(skin, middle, target, _obstacles(patient, target))
+
+
+def _obstacles(patient: Patient, target: str) -> Obstacles:
     critical = {
-        name: (grids[name], anatomy.margin_mm * 1e-3)
+        name: (patient.grids[name], anatomy.margin_mm * 1e-3)
         for name, anatomy in patient.anatomy.items()
         if anatomy.risk == "critical" and name != target
     }
-    obstacles = Obstacles(critical, grids[organ], grids[target])
-    return judged(given, obstacles) if given else search_entry(skin, middle, target, obstacles)
+    return Obstacles(critical, patient.grids[patient.organ_name], patient.grids[target])
 
 
 def _fill_grids(patient: Patient, target: str, progress: Progress) -> None:

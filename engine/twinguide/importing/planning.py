@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from twinguide.case import TARGET_OFF_M, Plan, Surface
+from twinguide.case import TARGET_OFF_M, Case, Plan, Surface
 from twinguide.case_file import PlanRow
 from twinguide.distances import DistanceGrid
 from twinguide.embedding import LOOSE_M
@@ -95,12 +95,24 @@ def share_outside(target: DistanceGrid, organ: DistanceGrid) -> float:
     return float((organ.at(points) > 0).mean()) if len(points) else 0.0
 
 
-def judged(plan: Plan, obstacles: Obstacles) -> Plan:
-    """Return a given plan whose note tells what it keeps and by how much it falls short of a searched one's rules."""
+def obstacles_of(case: Case) -> Obstacles:
+    """Return what a case's plan must respect, as the case is now; raise CaseError where a grid cannot be read."""
+    target = case.plan.target_structure
+    critical = {
+        name: (case.distance(name), structure.margin_m)
+        for name, structure in case.structures.items()
+        if structure.risk == "critical" and name != target
+    }
+    return Obstacles(critical, case.distance(case.organ), case.distance(target))
+
+
+def told(plan: Plan, obstacles: Obstacles) -> str:
+    """Return in words how long a plan is, what it keeps or misses by how much, and what its import has noted."""
     shortfall, _ = _judge(plan.entry[None], plan.target, obstacles)
     short = _short(shortfall, 0)
-    told = f"WARNING: falls short of {short}" if short else "keeps all margins of what is in this case"
-    return replace(plan, note=f"{plan.note}; {told}")
+    kept = f"WARNING: falls short of {short}" if short else "keeps all margins of what is in this case"
+    noted = f"; when imported: {plan.note}" if plan.note else ""
+    return f"{plan.length_m * 1e3:.0f} mm to {plan.target_structure}; {kept}{noted}"
 
 
 def target_of(surface: Surface, grid: DistanceGrid) -> Array:
