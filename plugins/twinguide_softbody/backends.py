@@ -21,7 +21,8 @@ def machine_for(backend: Backend, lay: Layout, material: str, threads: int) -> M
     Raises PluginError where `cuda` is asked for and cannot be had.
     """
     if backend == "cuda":
-        from .cuda import Cuda, device  # CuPy and its driver are loaded only where they are asked for
+        from .cuda import Cuda  # CuPy and its driver are loaded only where they are asked for
+        from .launchers import device
 
         return Cuda(lay, material, device())
     machine = on_cpu(lay, material, threads)

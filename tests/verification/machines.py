@@ -10,7 +10,8 @@ from problems import POISSON, YOUNG, clamped, mesh
 
 from twinguide_softbody.attachment import Attachment
 from twinguide_softbody.body import Body, Springs
-from twinguide_softbody.cuda import Cuda, Shim
+from twinguide_softbody.cuda import Cuda
+from twinguide_softbody.launchers import Shim
 from twinguide_softbody.layout import layout
 from twinguide_softbody.machine import Native
 from twinguide_softbody.newton import Newton

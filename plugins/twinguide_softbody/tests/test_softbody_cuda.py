@@ -10,11 +10,12 @@ import pytest
 import scipy.sparse as sp
 
 from twinguide.errors import PluginError
-from twinguide_softbody import cuda, native, quasistatic
+from twinguide_softbody import launchers, native, quasistatic
 from twinguide_softbody.arrays import Host
 from twinguide_softbody.attachment import Attachment
 from twinguide_softbody.body import Body, Springs, joined
-from twinguide_softbody.cuda import LAST, ROWS, SCALARS, Cuda, Shim
+from twinguide_softbody.cuda import LAST, ROWS, SCALARS, Cuda
+from twinguide_softbody.launchers import Shim
 from twinguide_softbody.layout import layout
 from twinguide_softbody.machine import Native
 from twinguide_softbody.mesh import block
@@ -305,7 +306,7 @@ def test_a_device_that_cannot_build_the_kernels_is_refused_with_its_reason(monke
     def refuses(**_):
         raise RuntimeError("nvrtc: no such architecture")
 
-    monkeypatch.setattr(cuda, "array_module", lambda _: SimpleNamespace(RawModule=refuses))
+    monkeypatch.setattr(launchers, "array_module", lambda _: SimpleNamespace(RawModule=refuses))
     with pytest.raises(PluginError, match="builds the kernels; got RuntimeError: nvrtc: no such architecture"):
         Solver(BODY, SPRINGS, backend="cuda")
 

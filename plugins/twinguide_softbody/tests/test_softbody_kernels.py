@@ -12,8 +12,9 @@ from twinguide_softbody import native
 from twinguide_softbody.arrays import MATERIALS
 from twinguide_softbody.attachment import Attachment, difference
 from twinguide_softbody.body import Body, Springs, joined
-from twinguide_softbody.cuda import Cuda, Shim
+from twinguide_softbody.cuda import Cuda
 from twinguide_softbody.jit import Jit
+from twinguide_softbody.launchers import Shim
 from twinguide_softbody.layout import layout
 from twinguide_softbody.machine import Native
 from twinguide_softbody.mesh import block, quadratic
