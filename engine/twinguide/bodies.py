@@ -53,6 +53,7 @@ class Bodies:
             name: PoseHistory(static=tool.role == "reference", capacity=capacity) for name, tool in patient_side.items()
         }
         self._shown = [name for name, tool in patient_side.items() if tool.role in ("needle", "pointer")]
+        self._advances_m: dict[str, float] = {}  # of needles that push tissue
         self.untracked = any(tool.fixed for tool in patient_side.values())  # the headset's room is the reference
         self.controllers: dict[str, PoseWire] = {}  # stage_from_<tool> of this frame, as the headset reported them
         headset = scenario.headset
@@ -133,7 +134,10 @@ class Bodies:
     def _foresee(self) -> None:
         """Work out what a frame will ask of the newest exposure: it comes while the loop waits, as a rule."""
         for name in self._shown:
-            self.histories[name].settle()
+            tool, history = self.tools[name], self.histories[name]
+            history.settle()
+            if tool.pushes_mm:
+                self._advances_m[name] = history.advance_m(tip_of(tool), ADVANCE_NS)
         reference = self.histories[self.roles["reference"]].settle() if "reference" in self.roles else None
         if isinstance(reference, Pose):
             self.in_stage(reference)
@@ -165,6 +169,8 @@ class Bodies:
             self.controllers[name] = PoseWire.of(Transform("stage", name, grip.matrix), NO_COVARIANCE)
             self.histories[name].add(t_ns, self.controllers[name])
             self._presence[name].hit()
+        if self._sides:
+            self._foresee()
 
     def place(self, stage_from_reference: Transform) -> None:
         """Lay the patient down in stage, for rehearsal; nothing moves it from there."""
@@ -230,8 +236,7 @@ class Bodies:
             if pose is not None:
                 horizon_ns = timing.t_display_ns - (self.histories[name].newest_ns or timing.t_display_ns)
                 status = Status("valid", "", sighting.silence, horizon_ns)
-                pushes = tool.pushes_mm and not self.placed  # a rehearsal's patient lies still by definition
-                advance_m = self.histories[name].advance_m(tip_of(tool), ADVANCE_NS) if pushes else 0.0
+                advance_m = 0.0 if self.placed else self._advances_m.get(name, 0.0)  # there the patient lies still
                 tools[name] = tool_view(name, tool, pose, status, entry, advance_m)
             elif tool.role == IN_HAND.get(step):
                 lost[name] = Status("hidden", reason, sighting.silence)

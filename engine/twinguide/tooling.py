@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +21,15 @@ FULL_ADVANCE_M = 0.02  # within that time, for which its push is stated
 PUSH_REACH_M = 0.03  # from the tip: how far around it tissue is pushed along
 
 
+@cache
 def tip_of(tool: Tool) -> Array:
-    """Return the calibrated tip [m], shape (3,), in the tool's frame."""
+    """Return the calibrated tip [m], shape (3,), in the tool's frame: one array, to be read only."""
     return np.array(tool.tip_mm) * 1e-3
 
 
+@cache
 def tip_covariance(tool: Tool) -> Array:
-    """Return the covariance of the calibrated tip [m2], shape (3, 3), in the tool's frame."""
+    """Return the covariance of the calibrated tip [m2], shape (3, 3), in the tool's frame: one array, to be read only."""
     if tool.tip_covariance_mm2 is not None:
         return np.array(tool.tip_covariance_mm2) * 1e-6
     return np.eye(3) * (tool.tip_sigma_mm * 1e-3) ** 2
@@ -48,9 +51,10 @@ def tool_view(
     direction = pose.transform.rotation @ axis
     depth = max(0.0, float((position - entry) @ direction)) if entry is not None else 0.0
     bend_m = tool.bends_mm * 1e-3 * min(1.0, (depth / FULL_DEPTH_M) ** 2)
-    across = EYE - direction[:, None] * direction
     turn = pose.transform.rotation
-    own = turn @ tip_covariance(tool) @ turn.T + across * bend_m**2
+    own = turn @ tip_covariance(tool) @ turn.T
+    if bend_m:
+        own += (EYE - direction[:, None] * direction) * bend_m**2
     covariance = pose.point_covariance(tip) + own
     p95 = p95_from_covariance(covariance)
     if not p95 <= tool.tolerance_mm * 1e-3:  # NaN is over
