@@ -23,13 +23,13 @@ PUSH_REACH_M = 0.03  # from the tip: how far around it tissue is pushed along
 
 @cache
 def tip_of(tool: Tool) -> Array:
-    """Return the calibrated tip [m], shape (3,), in the tool's frame: one array, to be read only."""
+    """Return the calibrated tip [m], shape (3,), in the tool's frame: one array, read only."""
     return np.array(tool.tip_mm) * 1e-3
 
 
 @cache
 def tip_covariance(tool: Tool) -> Array:
-    """Return the covariance of the calibrated tip [m2], shape (3, 3), in the tool's frame: one array, to be read only."""
+    """Return the covariance of the calibrated tip [m2], shape (3, 3), in the tool's frame: one array, read only."""
     if tool.tip_covariance_mm2 is not None:
         return np.array(tool.tip_covariance_mm2) * 1e-6
     return np.eye(3) * (tool.tip_sigma_mm * 1e-3) ** 2
