@@ -193,7 +193,7 @@ def _followed(found: Profiles, lag_s: float, terms: Bools) -> float:
     bend = 2.0 * slope**2 / np.maximum(later + before, 1e-300)  # of a square: its root's slope, squared
     slope -= bend * (slope.sum() / max(float(bend.sum()), 1e-300))  # at the very least misfit, where it adds to none
     samples = found.terms.samples[terms]
-    score = np.bincount(samples.ravel(), np.repeat(slope, samples.shape[1]))[np.unique(samples)]
+    score = as_floats(np.bincount(samples.ravel(), np.repeat(slope, samples.shape[1]))[np.unique(samples)])
     return sqrt(serial_inflation(score[:, None], np.ones(len(score), dtype=np.bool_)))
 
 

@@ -32,6 +32,7 @@ LEAST_POSES = 6
 SPREAD_LEAST = 1e-4  # [rad] of the turning: less tells no tip
 SIDES, SIDE_RAD = 8, radians(10.0)  # where a swing should have been: coverage, as a person reads it
 SIGMAS_95 = 1.6449  # of one slow error, to one side
+STRAYS = 0.1  # of the marker's own motion: residuals of a tip that slips are smaller
 ONE_PLACE_M = 0.05  # a tracker's slow error changes over its volume, and hardly within so much
 
 
@@ -91,7 +92,7 @@ def calibrate_pivot(poses: Array, *, p95_max: float = 1.0e-3, systematic: float 
     state = iterate(rotation, translation)
     fit = _result(state, rotation, translation, checked.kept, len(poses), systematic, checked.notes)
     fit = _one_tip(fit, state, rotation, translation, checked.kept, p95_max)
-    _gate(fit, p95_max)
+    _gate(fit, p95_max, float(np.sqrt(translation.var(axis=0).mean())))
     used = int(np.isfinite(fit.residuals).sum())
     told = f"{len(fit.rejected)} of {used} poses lie beyond the noise of the others: see the picture for when"
     return replace(fit, notes=(*fit.notes, told)) if len(fit.rejected) > MANY_REJECTED * used else fit
@@ -197,7 +198,8 @@ def _swing(rotation: Array, tip: Array) -> tuple[float, int]:
     return float(np.quantile(away, 0.95)), len(np.unique(side[away >= SIDE_RAD]))
 
 
-def _gate(fit: PivotFit, p95_max: float) -> None:
+def _gate(fit: PivotFit, p95_max: float, moved: float) -> None:
+    """Refuse a tip that is not known; `moved` [m] per axis is how far the marker's places scatter."""
     used = int(np.isfinite(fit.residuals).sum())
     check_majority(
         len(fit.rejected),
@@ -211,7 +213,12 @@ def _gate(fit: PivotFit, p95_max: float) -> None:
     steady = hypot(fit.tip_p95 / sqrt(fit.inflation), fit.systematic_p95) <= p95_max
     needed = asin(min(sin(min(fit.swing_rad, pi / 2)) * known / p95_max, 1.0))
     wanted = max(ceil(degrees(needed) / 5.0) * 5.0, 20.0)
-    if steady:
+    if fit.sigma > STRAYS * moved:
+        remedy = (
+            "They turn about no point: was the tip held in a divot, and are places and rotations those of one body, in "
+            "one order and the same axes?"
+        )
+    elif steady:
         remedy = (
             f"It is widened {fit.inflation:.0f} times by errors that follow one another: the tip slips. Hold it firmly."
         )

@@ -148,6 +148,9 @@ TOLD_OTHERWISE = {
         lambda poses: with_turns(poses, Rotation.from_quat(np.roll(turns_of(poses).as_quat(), 1, axis=1))),
         "order w, x, y, z",
     ),
+    "places with two axes exchanged": (lambda poses: with_places(poses, np.eye(3)[[0, 2, 1]]), "Places with y and z"),
+    "places with an axis reversed": (lambda poses: with_places(poses, np.diag([-1, 1, 1])), "Places with x reversed"),
+    "places of other instants": (lambda poses: with_turns(poses, turns_of(poses[::-1])), "They turn about no point"),
     "metres for millimetres": (
         lambda poses: poses * ([[1, 1, 1, 1e-3]] * 3 + [[1, 1, 1, 1]]),
         "metres taken for millimetres",
@@ -162,6 +165,12 @@ def turns_of(poses):
 def with_turns(poses, turns):
     out = poses.copy()
     out[:, :3, :3] = turns.as_matrix()
+    return out
+
+
+def with_places(poses, axes):
+    out = poses.copy()
+    out[:, :3, 3] = poses[:, :3, 3] @ axes.T
     return out
 
 

@@ -21,6 +21,7 @@ from twinguide_calibration.reading import Track, relative, without_repeats
 from twinguide_calibration.rigid import compose
 
 Array = NDArray[np.float64]
+EXCHANGED = {"x and y": (1, 0, 2), "y and z": (0, 2, 1), "z and x": (2, 1, 0)}
 LONGEST_MM = 500.0  # of a tool that a hand swings
 
 
@@ -166,9 +167,17 @@ def _told_otherwise(poses: Array) -> list[tuple[str, Array]]:
     """Return what the usual mistakes make of poses, each undone."""
     places, quaternions = poses[:, :3, 3], Rotation.from_matrix(poses[:, :3, :3]).as_quat()
     rolled = Rotation.from_quat(np.roll(quaternions, -1, axis=1)).as_matrix()
+    axes = [
+        *((f"Places with {names} exchanged", np.eye(3)[list(order)]) for names, order in EXCHANGED.items()),
+        *(
+            (f"Places with {name} reversed", np.eye(3) - 2.0 * np.diag(row))
+            for name, row in zip("xyz", np.eye(3), strict=True)
+        ),
+    ]
     return [
         ("Rotations transposed", compose(poses[:, :3, :3].transpose(0, 2, 1), places)),
         ("Quaternions in the order w, x, y, z", compose(rolled, places)),
+        *((told, compose(poses[:, :3, :3], places @ axis.T)) for told, axis in axes),
     ]
 
 
