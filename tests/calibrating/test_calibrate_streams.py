@@ -216,10 +216,13 @@ def test_stamps_without_a_unit_or_with_too_few_pairs_are_refused(run, tmp_path):
 
 
 def table(path, poses):
-    """Write poses [mm] as a CSV without time stamps."""
-    rows = (
-        ",".join(f"{v:.6f}" for v in (*p[:3, 3], *Rotation.from_matrix(p[:3, :3]).as_quat())) for p in np.array(poses)
-    )
+    """Write poses [mm] as a CSV without time stamps, NaN ones as empty cells."""
+    rows = [
+        ",".join(f"{v:.6f}" for v in (*p[:3, 3], *Rotation.from_matrix(p[:3, :3]).as_quat()))
+        if np.isfinite(p).all()
+        else "," * 6
+        for p in np.array(poses)
+    ]
     path.write_text("\n".join(["x_mm,y_mm,z_mm,qx,qy,qz,qw", *rows]))
     return path
 
@@ -252,6 +255,17 @@ def test_rows_without_a_partner_are_refused_or_told(run, tmp_path):
     code, text = run("calibrate", "handeye", *files, "--no-offset", "--out", tmp_path / "h.toml")
     assert code == 0, text
     assert "3 of 12 rows without a partner" in " ".join(read_result(tmp_path / "h.toml", HandEyeResult).notes)
+
+
+def test_a_station_at_which_the_board_was_not_seen_leaves_the_other_rows_paired(run, tmp_path):
+    a, b = stations()
+    b[[2, 11]] = np.nan
+    files = table(tmp_path / "a.csv", a), table(tmp_path / "b.csv", b)
+    code, text = run("calibrate", "handeye", *files, "--out", tmp_path / "h.toml")
+    assert code == 0, text
+    result = read_result(tmp_path / "h.toml", HandEyeResult)
+    assert result.samples == 10
+    assert np.array(result.x)[:3, 3] * 1e3 == pytest.approx(X[:3, 3], abs=1.0)  # 0.2 mm and 0.05 deg on 1.2 m
 
 
 def test_poses_that_are_both_inverse_are_told(run, tmp_path):

@@ -43,7 +43,7 @@ class Track:
     """One body's poses `target_from_source`, in the order of their recording.
 
     `frames` numbers the rows of the file, so that tracks of one file can be paired; `times_ns` is None where the file
-    has no time stamps.
+    has no time stamps; `told` is how many poses the file tells, those left out too.
     """
 
     target: str
@@ -52,6 +52,7 @@ class Track:
     translations: Array  # (n, 3) [m]
     frames: Times  # (n,)
     times_ns: Times | None  # (n,), rising
+    told: int = 0
 
     @property
     def name(self) -> str:
@@ -65,13 +66,19 @@ class Track:
     def take(self, rows: NDArray[Any]) -> Track:
         """Return some of the poses: `rows` are indices or a mask, shape (n,)."""
         times = None if self.times_ns is None else self.times_ns[rows]
-        return Track(self.target, self.source, self.rotations[rows], self.translations[rows], self.frames[rows], times)
+        return replace(
+            self,
+            rotations=self.rotations[rows],
+            translations=self.translations[rows],
+            frames=self.frames[rows],
+            times_ns=times,
+        )
 
     def inverse(self) -> Track:
         """Return the poses `source_from_target`."""
         turned = self.rotations.transpose(0, 2, 1)
         moved = -np.einsum("nij,nj->ni", turned, self.translations)
-        return Track(self.source, self.target, turned, moved, self.frames, self.times_ns)
+        return replace(self, target=self.source, source=self.target, rotations=turned, translations=moved)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,6 +196,7 @@ def checked(rows: Rows, unit_m: float, where: str) -> tuple[Track, list[str]]:
     poses = check_poses(matrices, f"{name} of {where}", 1, numbers)
     notes += poses.notes
     rotations, translations = poses.matrices[:, :3, :3], poses.matrices[:, :3, 3]
+    told = len(rows.matrices) + rows.invalid
     farthest, turned = float(np.abs(translations).max()), float(np.ptp(rotations, axis=0).max())
     if farthest < NEAR_M and turned > TURNS and len(rotations) >= MANY:
         raise CalibrationRefused(
@@ -196,13 +204,13 @@ def checked(rows: Rows, unit_m: float, where: str) -> tuple[Track, list[str]]:
             f"{1e3 * farthest:.2g} mm of its origin",
             "The unit is not the one stated: metres taken for millimetres?",
         )
-    track = Track(rows.target, rows.source, rotations, translations, rows.frames[poses.kept], None)
+    track = Track(rows.target, rows.source, rotations, translations, rows.frames[poses.kept], None, told)
     if rows.times_s is None:
         return track, notes
     times_s = rows.times_s[poses.kept]
-    order, told = _rising(times_s, f"{name} of {where}")
+    order, repairs = _rising(times_s, f"{name} of {where}")
     times_ns = np.round(times_s[order] * 1e9).astype(np.int64)
-    return replace(track.take(order), times_ns=times_ns), [*notes, *told]
+    return replace(track.take(order), times_ns=times_ns), [*notes, *repairs]
 
 
 def _rising(times_s: Array, where: str) -> tuple[NDArray[Any], tuple[str, ...]]:

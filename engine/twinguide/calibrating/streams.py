@@ -63,13 +63,13 @@ def _notes(recording: PoseRecording, track: Track) -> list[str]:
 def has_stamps(streams: Streams) -> bool:
     """Tell whether either stream of two files has time stamps; refuse rows that nothing pairs.
 
-    Without stamps they are paired row by row, which wants as many of either.
+    Without stamps they are paired row by row, which wants as many of either in the files.
     """
     if streams.a.times_ns is not None or streams.b.times_ns is not None:
         return True
-    if len(streams.a) != len(streams.b):
+    if streams.a.told != streams.b.told:
         raise CalibrationRefused(
-            f"wanted time stamps, or rows in pairs; got {len(streams.a)} of {streams.a.name} and {len(streams.b)} of "
+            f"wanted time stamps, or rows in pairs; got {streams.a.told} of {streams.a.name} and {streams.b.told} of "
             f"{streams.b.name}, without stamps",
             "Record with time stamps, or write both poses of a station into the same row.",
         )
