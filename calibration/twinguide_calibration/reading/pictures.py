@@ -32,23 +32,18 @@ class Picture:
 def read_pictures(path: Path) -> Iterator[Picture]:
     """Yield the pictures of a folder in the order of their names, or all frames of a video.
 
-    Raises CalibrationRefused where there is none, where one cannot be read, and where they differ in size.
+    Raises CalibrationRefused where there is none, and where one cannot be read.
     """
     if not path.exists():
         raise CalibrationRefused(
             f"wanted a folder of images, or a video; got no such file; in {path}", "Check the path."
         )
-    size: tuple[int, ...] | None = None
-    for picture in _stills(path) if path.is_dir() or path.suffix.lower() in STILLS else _frames(path):
-        size = size or picture.grey.shape
-        if picture.grey.shape != size:
-            got = f"{picture.grey.shape[1]}x{picture.grey.shape[0]} after {size[1]}x{size[0]}"
-            raise CalibrationRefused(
-                f"wanted pictures of one size; got {got} in {picture.name} of {path.name}",
-                "Of two cameras, put each one's into a folder of its own; do not turn pictures.",
-            )
+    count = 0
+    for count, picture in enumerate(  # noqa: B007 - told below
+        _stills(path) if path.is_dir() or path.suffix.lower() in STILLS else _frames(path), start=1
+    ):
         yield picture
-    if size is None:
+    if not count:
         raise CalibrationRefused(
             f"wanted pictures; got none; in {path}", f"Put them there: {', '.join(sorted(STILLS))}."
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +30,7 @@ Array = NDArray[np.float64]
 MOVED = 0.03  # of the picture's width: a video's frame in which the board moved less shows nothing new
 VIEWS_MOST = 60  # more cost minutes and gain nothing
 LISTED_MOST = 8  # pictures named in a note
+OTHERS_MOST = 0.2  # of the pictures, of another size: more are another camera's
 
 
 def camera(path: Path, board_text: str, name: str, rms_max_px: float) -> Outcome:
@@ -73,11 +76,10 @@ def _views(path: Path, board: Board) -> tuple[list[tuple[str, BoardView]], tuple
     seen: list[tuple[str, BoardView]] = []
     wrong: list[str] = []
     without: list[str] = []
+    sizes: dict[str, tuple[int, int]] = {}
     refusal: CalibrationRefused | None = None
-    size, count = (0, 0), 0
     for picture in read_pictures(path):
-        count += 1
-        size = (picture.grey.shape[1], picture.grey.shape[0])
+        sizes[picture.name] = (picture.grey.shape[1], picture.grey.shape[0])
         if len(seen) == VIEWS_MOST:
             continue
         try:
@@ -90,15 +92,36 @@ def _views(path: Path, board: Board) -> tuple[list[tuple[str, BoardView]], tuple
             without.append(picture.name)
         elif _new(picture, view, [other for _, other in seen], path.is_dir()):
             seen.append((picture.name, view))
+    size, others = _one_size(sizes, path.name)
+    seen = [(name, view) for name, view in seen if name not in others]
     if refusal is not None and not seen:
         raise refusal
+    count = len(sizes) - len(others)
     rest = count - len(seen) - len(wrong)
+    wrong += [f"of another size, left out: {_listed(others)}"] * bool(others)
     if path.is_dir() and without:
-        more = f" and {len(without) - LISTED_MOST} more" * (len(without) > LISTED_MOST)
-        wrong.append(f"no {board.name} seen in {', '.join(without[:LISTED_MOST])}{more}")
+        wrong.append(f"no {board.name} seen in {_listed(without)}")
         rest -= len(without)
     unused = f"{rest} of {count} pictures not used: no board, or nothing new"
     return seen, size, count, [*wrong, *[unused] * (rest > 0)]
+
+
+def _one_size(sizes: Mapping[str, tuple[int, int]], where: str) -> tuple[tuple[int, int], list[str]]:
+    """Return the size (width, height) of most pictures, by name, and the others' names; refuse many others."""
+    size, most = Counter(sizes.values()).most_common(1)[0]
+    others = [name for name, other in sizes.items() if other != size]
+    if len(sizes) - most > OTHERS_MOST * len(sizes):
+        width, height = sizes[others[0]]
+        got = f"{width}x{height} in {_listed(others)}, {size[0]}x{size[1]} in {most}"
+        raise CalibrationRefused(
+            f"wanted pictures of one size; got {got}; in {where}",
+            "Of two cameras, put each one's into a folder of its own; do not turn pictures.",
+        )
+    return size, others
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:LISTED_MOST]) + f" and {len(names) - LISTED_MOST} more" * (len(names) > LISTED_MOST)
 
 
 def _new(picture: Picture, view: BoardView, earlier: list[BoardView], still: bool) -> bool:
