@@ -9,24 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
-import numpy as np
 from msgspec import Meta
 
 from twinguide.calibrating.checks import check_covariance, check_rigid
-from twinguide.calibrating.result import (
-    HandEyeResult,
-    PivotResult,
-    PointsResult,
-    RigidResult,
-    SurfaceResult,
-    pose_of,
-    read_result,
-    rows_of,
-    symmetric,
-)
+from twinguide.calibrating.named import mount_of, registration_of, tip_of
 from twinguide.errors import CalibrationError, ScenarioError
 from twinguide.flaws import UNTOLD, Origin, flaw_of
-from twinguide.frames import vector_from_rotation
 from twinguide.registry import Registry
 
 Positive = Annotated[float, Meta(gt=0, le=1e6)]
@@ -206,11 +194,14 @@ def calibrated(scenario: Scenario, origin: Origin = UNTOLD) -> Scenario:
                     check_covariance(rows, size, "")
         if tool.calibration:
             with _told_of(f"tools.{name}.calibration", origin):
-                tools[name] = _with_mount(tool) if tool.role == "headset" else _with_tip(tool)
+                given = Path(tool.calibration)
+                keys = {"mount": Mount(**mount_of(given))} if tool.role == "headset" else tip_of(given)
+                tools[name] = msgspec.structs.replace(tool, **keys)
     settings = scenario.registration
     if settings.calibration:
         with _told_of("registration.calibration", origin):
-            settings = msgspec.structs.replace(settings, known=_registered(Path(settings.calibration)))
+            known = Registered(**registration_of(Path(settings.calibration)))
+            settings = msgspec.structs.replace(settings, known=known)
     elif settings.known is not None:
         with _told_of("registration.known", origin):
             check_rigid(settings.known.matrix, settings.known.covariance, "known")
@@ -224,42 +215,6 @@ def _told_of(key: str, origin: Origin) -> Generator[None]:
     except CalibrationError as error:
         where = ", ".join(part for part in (origin.of(key), error.where) if part)
         raise ScenarioError(error.wanted, error.got, where, error.next_step) from error
-
-
-def _registered(path: Path) -> Registered:
-    """Return a registration's result, told in either direction, as `reference_from_image`."""
-    result = cast("RigidResult", read_result(path, PointsResult, SurfaceResult))
-    pose = pose_of(result)
-    frames = (result.target, result.source)
-    if sorted(frames) != ["image", "reference"]:
-        got = f"{result.target}_from_{result.source}"
-        raise CalibrationError(
-            "reference_from_image, or its inverse", got, f"{path}, target", "Set --source, --target."
-        )
-    if result.target == "image":
-        pose = pose.inverse()
-    return Registered(
-        matrix=rows_of(pose.transform.matrix),  # pyright: ignore[reportArgumentType]
-        covariance=symmetric(pose.covariance),
-        fre_mm=result.fre_mm,
-        landmarks=result.names if isinstance(result, PointsResult) else (),
-        case_hash=result.case_hash,
-    )
-
-
-def _with_tip(tool: Tool) -> Tool:
-    result = read_result(Path(tool.calibration), PivotResult)
-    return msgspec.structs.replace(tool, tip_mm=result.tip_mm, tip_covariance_mm2=result.tip_covariance_mm2)
-
-
-def _with_mount(tool: Tool) -> Tool:
-    """Return the body with `x` of a hand-eye calibration, headset against tracker, as its mount."""
-    result = read_result(Path(tool.calibration), HandEyeResult)
-    matrix = np.array(result.x)
-    x, y, z = (1e3 * matrix[:3, 3]).tolist()
-    u, v, w = np.degrees(vector_from_rotation(matrix[:3, :3])).tolist()
-    own = tuple(row[:6] for row in result.covariance[:6])
-    return msgspec.structs.replace(tool, mount=Mount(at_mm=(x, y, z), turn_deg=(u, v, w), covariance=own))
 
 
 def convert(tables: Any, kind: type[S], origin: Origin, under: str = "") -> S:  # noqa: ANN401 - whatever TOML holds
