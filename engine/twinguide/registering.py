@@ -14,6 +14,7 @@ from twinguide.errors import RegistrationRefused
 from twinguide.frames import Pose, Transform, p95_from_covariance
 from twinguide.messages import Array, Landmark, PoseWire, Registration
 from twinguide.scenario import Registered
+from twinguide.wording import text
 from twinguide_calibration import CalibrationRefused, register_points
 
 TREMBLE_M = 0.001  # of a hand that holds a pointer on a spot
@@ -45,6 +46,11 @@ class Landmarks:
     def remaining(self, step: str, touched: Collection[str]) -> list[str]:
         """Return the landmarks that are still to be touched in a step, in order."""
         return [name for name in self.wanted(step) if name not in touched]
+
+    def progress(self, step: str, touched: Collection[str]) -> tuple[str, tuple[str, ...]]:
+        """Return what a step waits for, and how far it is, as the wearer reads it."""
+        remaining, count = self.remaining(step, touched), len(self.wanted(step))
+        return f"touch {next(iter(remaining), '')}", (text("touched", done=count - len(remaining), all=count),)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,7 +7,7 @@ tracker that was moved, where the headset's room is followed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from twinguide.calibrating.guided import GuidedPivot
 from twinguide.clock import MS, SECOND
-from twinguide.errors import CalibrationError, RegistrationRefused
+from twinguide.errors import RegistrationRefused
 from twinguide.messages import Ack, Command, Landmark, Message, PoseWire, Registration, WorkflowState
 from twinguide.registering import (
     Landmarks,
@@ -32,8 +32,8 @@ from twinguide.wording import text
 
 START_S = 2.0  # for which a rehearsal's start screen states the intended use
 
+WAITS_FOR = {"setup": "start", "confirm": "confirm", "train": "training"}  # by step
 Step = Literal["setup", "calibrate", "register", "verify", "confirm", "train", "guide", "review"]
-Array = NDArray[np.float64]
 
 
 class Workflow:
@@ -43,7 +43,7 @@ class Workflow:
         self,
         settings: RegistrationSettings,
         landmarks: Landmarks,
-        target: Array,
+        target: NDArray[np.float64],
         *,
         trains: bool,
         touch: Callable[[int, int], Touch],
@@ -123,30 +123,13 @@ class Workflow:
         return ""
 
     def _calibrate(self, pivot: GuidedPivot, command: Command, t_ns: int) -> str:
-        """Begin a swing, accept the tip that it gave, or discard it; return why that is refused, or nothing."""
-        if command.kind == "swing":
-            refusal = pivot.begin(command.argument, t_ns)
-            if refusal:
-                return refusal
-        elif command.kind == "confirm" and pivot.waits_for != "confirm":
-            return "there is no tip to accept yet"
-        elif command.kind == "confirm":
-            return self._accept(pivot, t_ns)
-        else:
-            pivot.redo()
-        self._go("calibrate", t_ns)
-        return ""
-
-    def _accept(self, pivot: GuidedPivot, t_ns: int) -> str:
-        note = ""
-        try:
-            pivot.accept()
-        except CalibrationError as error:
-            note = str(error)  # the tip is used all the same
+        """Go on with the tips that are to be calibrated, then register; return why that is refused, or nothing."""
+        if refusal := pivot.carry_out(command.kind, command.argument, t_ns):
+            return refusal
         if pivot.tool:
-            self._go("calibrate", t_ns, note)
+            self._go("calibrate", t_ns, pivot.note)
         else:
-            self._begin_registration(t_ns, note)
+            self._begin_registration(t_ns, pivot.note)
         return ""
 
     def _begin_registration(self, t_ns: int, note: str = "") -> None:
@@ -248,11 +231,9 @@ class Workflow:
         return changes
 
     def _take_touch(self, name: str, since_ns: int, t_ns: int) -> None:
-        touch = self._touch(since_ns, t_ns)
-        touch_sigma_m = self._settings.touch_sigma_mm * 1e-3
-        still_m = self._settings.still_mm * 1e-3
+        touch, s = self._touch(since_ns, t_ns), self._settings
         try:
-            mark = landmark_of(name, touch, touch_sigma_m=touch_sigma_m, still_m=still_m)
+            mark = landmark_of(name, touch, touch_sigma_m=s.touch_sigma_mm * 1e-3, still_m=s.still_mm * 1e-3)
             self._marks[name] = mark
             if self.step == "register" and not self._remaining():
                 self._register(t_ns)
@@ -304,26 +285,15 @@ class Workflow:
 
     def _go(self, step: Step, t_ns: int, note: str = "") -> None:
         self.step = step
-        version = self.state.version + 1
-        touched = tuple(self._marks)
+        version, touched = self.state.version + 1, tuple(self._marks)
+        waits, progress = WAITS_FOR.get(step, ""), tuple[str, ...]()
         if step == "calibrate" and self._pivot:
             waits, progress = self._pivot.waits_for, self._pivot.rows
-        else:
-            waits, progress = _progress(step, self._landmarks, touched, settled=self._settled)
+        elif step in ("register", "verify"):
+            waits, progress = self._landmarks.progress(step, touched)
+        elif step == "confirm" and not self._settled:
+            waits = "settling"
         self.state = WorkflowState(
             t_ns=t_ns, step=step, waits_for=waits, note=note, version=version, touched=touched, progress=progress
         )
         self._changes.append(self.state)
-
-
-def _progress(
-    step: Step, landmarks: Landmarks, touched: Sequence[str], *, settled: bool
-) -> tuple[str, tuple[str, ...]]:
-    """Return what a step waits for, and how far it is, as the wearer reads it."""
-    if step in ("register", "verify"):
-        wanted = landmarks.wanted(step)
-        remaining = landmarks.remaining(step, touched)
-        done = len(wanted) - len(remaining)
-        return f"touch {next(iter(remaining), '')}", (text("touched", done=done, all=len(wanted)),)
-    confirm = "confirm" if settled else "settling"
-    return {"setup": "start", "confirm": confirm, "train": "training"}.get(step, ""), ()

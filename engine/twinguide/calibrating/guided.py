@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from twinguide.calibrating.pivot import divot_of, result_of
 from twinguide.calibrating.result import PivotResult, write_result
 from twinguide.clock import MS, SECOND
+from twinguide.errors import CalibrationError
 from twinguide.wording import text
 from twinguide_calibration import CalibrationRefused, PivotFit, calibrate_pivot, compare_pivots
 from twinguide_calibration.pivot import SIDES
@@ -46,7 +47,7 @@ class GuidedPivot:
         self._swing: _Swing | None = None
         self._looked_ns = 0
         self._fit: PivotFit | None = None
-        self.note = ""  # why the last swing was refused
+        self.note = ""  # why the last swing was refused, or its tip not kept
         self.rows = self._wanted()  # what the wearer reads of it
 
     @property
@@ -60,6 +61,21 @@ class GuidedPivot:
         if self._fit is not None:
             return "confirm"
         return "" if self._swing else f"swing {self.tool}"
+
+    def carry_out(self, command: str, tool: str, t_ns: int) -> str:
+        """Begin a swing, accept the tip that it gave, or discard it; return why that is refused, or nothing."""
+        if command == "swing":
+            return self.begin(tool, t_ns)
+        if command == "reject":
+            self.redo()
+        elif self._fit is None:
+            return "there is no tip to accept yet"
+        else:
+            try:
+                self.accept()
+            except CalibrationError as error:
+                self.note = str(error)  # the tip is used all the same
+        return ""
 
     def begin(self, tool: str, t_ns: int) -> str:
         """Listen to the tool from `t_ns` [ns] on; return why not, or nothing."""
