@@ -33,6 +33,7 @@ FRAMES, RATE = 90, 90.0
 PARTS = ("guidance", "kernels", "mesh", "peers")
 MESHES = {1: (9, 15), 2: (3, 4, 5, 6)}  # cells by order
 RANGE = np.diag([0.008, 0.010, 0.015])  # [m]
+FLOPS = 112 + 95 + 12  # of a tetrahedron of 4 nodes: products and sums of its forces, and their sums at its nodes
 
 
 @dataclass(frozen=True)
@@ -147,12 +148,19 @@ def roof(size: float) -> float:
     return round(size / min(times) / 1e9, 1)
 
 
+def product_roof() -> float:
+    """Return the rate [GFLOP/s] of one core at a float64 matrix product, so small that BLAS shares it with no other."""
+    a, b, out = (np.ones((64, 64)) for _ in range(3))
+    return round(2 * 64**3 / min(_timed(lambda: np.matmul(a, b, out=out)) for _ in range(300)) / 1e9, 1)
+
+
 def kernels(cells: int) -> dict[str, float]:
     """Return rates of one core: element forces and a conjugate gradient iteration, beside a copy of as many bytes.
 
     So a body that fits a cache is held against that cache, and a larger one against memory. Bytes are those that a pass
     must move once: of an element, connectivity, data, its forces written and read, and where they go; of an iteration,
-    the matrix, the nodes' inverses and shares, the vectors, and the coarse lattice's dense inverse.
+    the matrix, the nodes' inverses and shares, the vectors, and the coarse lattice's dense inverse. Forces are also
+    held against the arithmetic of a matrix product, which has nothing but fused products to do.
     """
     solver = problem(cells).solver(1)
     machine, lay = solver.machine, solver.layout
@@ -164,6 +172,9 @@ def kernels(cells: int) -> dict[str, float]:
     few = min(_timed(lambda: machine.solve(right, force, 2, 0.0)) for _ in range(10))
     many = min(_timed(lambda: machine.solve(right, force, 22, 0.0)) for _ in range(10))
     out = {"element_force_mtet_s": round(m / forces / 1e6, 1), "iteration_us": round((many - few) / 20 * 1e6, 1)}
+    arithmetic, most = FLOPS * m / forces / 1e9, product_roof()
+    out |= {"element_force_gflop_s": round(arithmetic, 1), "element_force_roof_gflop_s": most}
+    out["element_force_share_of_product"] = round(arithmetic / most, 2)
     passes = (
         ("element_force", forces, m * (16 + 96 + 96 + 96 + 16)),
         ("iteration", (many - few) / 20, blocks * 40 + n * (36 + 16 * 12 + 32) + 4 * (3 * lay.lattice.count) ** 2),
