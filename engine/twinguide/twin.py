@@ -19,10 +19,10 @@ from twinguide.bodies import Bodies, ReferenceSeen
 from twinguide.case import Case
 from twinguide.clock import MS, SECOND
 from twinguide.deformation import Deformation
+from twinguide.displacement import DisplacementHistory
 from twinguide.errors import BusError, FrameError
 from twinguide.frames import Pose, p95_from_covariance, points_covariance
 from twinguide.headset import FrameTiming
-from twinguide.history import DisplacementHistory
 from twinguide.messages import (
     BulkRef,
     Calibration,

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from twinguide.clock import MS, SECOND, ClockMapping
+from twinguide.displacement import DisplacementHistory
 from twinguide.errors import BusError
 from twinguide.frames import Transform, rotation_from_vector
-from twinguide.history import DisplacementHistory, PoseHistory
+from twinguide.history import PoseHistory
 from twinguide.messages import Array, Displacement, PoseWire
 
 PERIOD = SECOND // 60
