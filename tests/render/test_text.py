@@ -118,10 +118,10 @@ GUIDING = (("title", "Guidance"), *(("normal", f"row {number}") for number in ra
 
 
 def test_the_panel_takes_the_spot_where_it_fits_and_follows_no_sway():
-    page = panels.Typesetter(ATLAS).page(GUIDING, hanging.panel_room(hanging.Sight.of(view_of(0.454, 720)), 0.12).width)
+    page = panels.Typesetter(ATLAS).page(GUIDING[:11], 13.0)
 
     def at(x, before):
-        return held(page, (x, 0.0, -0.55), before=before)
+        return held(page, (x, 0.0, -0.55), before=before, radius=0.095)
 
     assert at(0.08, "right").spot.side == "left"  # the field is on the right of the view
     assert at(-0.08, "left").spot.side == "right"

@@ -32,6 +32,7 @@ ARM_M = 0.55  # from which a field is mostly seen
 NEAREST_M = 0.2  # before the head: what is nearer, or behind it, is not hung by
 DEPTHS_M = (0.3, 1.5)  # before the head, between which the panel hangs
 ALONE_M = 1.0  # and where there is no field
+STAY_TANGENT = 0.005  # by how much the panel may reach over something before it goes elsewhere
 SWITCH_TANGENT = 0.03  # by how much less the panel must cover elsewhere to go there: it follows no sway
 Side = Literal["right", "left", "below", "above"]  # of the field
 Corner = tuple[float, float]  # as tangents
@@ -153,7 +154,7 @@ def hang(
         u, v = (place[:2] / depth).tolist()
         field, seen = (u, v, field_radius / depth + GAP_TANGENT), kept.seen(head, depth)
         x, y = _within(_wanted(spot, field, size), size, sight, depth)
-        if least := seen.covered((x, y), size):
+        if least := seen.covered((x, y), size, -STAY_TANGENT):
             for other in (Spot(side, slide) for side in (spot.side, *sides) for slide in (0, -1, 1)):
                 at = _within(_wanted(other, field, size), size, sight, depth)
                 covered = seen.covered(at, size, SWITCH_TANGENT)
