@@ -54,13 +54,15 @@ class Trust:
 
         `fault` is why the place is not to be trusted; `unseen` why a tracker that is not silent has no sample.
         """
-        self._over = not p95_m <= self.tolerance_m * (RELEASE if self._over else 1.0)  # NaN is over
+        limit_m = self.tolerance_m * (RELEASE if self._over else 1.0)
+        over = not p95_m <= limit_m  # NaN is over
+        self._over = over and not fault  # what a fault has marked is judged afresh once it is over
         if silence * period_ns > GONE_NS:
             return Status("hidden", unseen or "tracker silent", silence, horizon_ns, p95_m)
         if unseen or fault:
             return Status("degraded", unseen or fault, silence, horizon_ns, p95_m)
-        if self._over:
-            reason = f"error {p95_m * 1e3:.1f} mm > {self.tolerance_m * 1e3:.1f} mm"
+        if over:
+            reason = f"error {p95_m * 1e3:.1f} mm > {limit_m * 1e3:.1f} mm"
             return Status("degraded", reason, silence, horizon_ns, p95_m)
         if silence >= SILENT_PERIODS:
             return Status("predicted", "tracker silent", silence, horizon_ns, p95_m)

@@ -29,8 +29,16 @@ def test_an_error_that_is_no_number_or_has_no_limit_is_marked(tolerance_m, p95_m
     assert [judge(trust, p95_mm).state for _ in range(2)] == ["degraded", "degraded"]
 
 
-def test_the_reason_names_error_and_tolerance():
-    assert judge(Trust(0.005), 7.25).reason == "error 7.2 mm > 5.0 mm"
+def test_the_reason_names_the_error_and_what_it_must_fall_below():
+    trust = Trust(0.005)
+    assert judge(trust, 7.25).reason == "error 7.2 mm > 5.0 mm"
+    assert judge(trust, 4.6).reason == "error 4.6 mm > 4.2 mm"
+
+
+def test_a_large_error_while_the_model_is_at_fault_leaves_no_mark_behind():
+    trust = Trust(0.005)
+    assert judge(trust, 28.0, fault="breathing not learnt").reason == "breathing not learnt"
+    assert judge(trust, 4.9).state == "valid"
 
 
 @pytest.mark.parametrize(
