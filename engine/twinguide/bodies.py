@@ -19,7 +19,7 @@ from twinguide.history import PoseHistory
 from twinguide.messages import Exposure, PoseWire
 from twinguide.scenario import Scenario
 from twinguide.scene import Status, ToolView
-from twinguide.tooling import ADVANCE_NS, tip_of, tool_view
+from twinguide.tooling import tool_view
 from twinguide.trust import SILENT_PERIODS, Move, Presence, Stream, move_of
 
 Array = NDArray[np.float64]
@@ -53,7 +53,6 @@ class Bodies:
             name: PoseHistory(static=tool.role == "reference", capacity=capacity) for name, tool in patient_side.items()
         }
         self._shown = [name for name, tool in patient_side.items() if tool.role in ("needle", "pointer")]
-        self._advances_m: dict[str, float] = {}  # of needles that push tissue
         self.untracked = any(tool.fixed for tool in patient_side.values())  # the headset's room is the reference
         self.controllers: dict[str, PoseWire] = {}  # stage_from_<tool> of this frame, as the headset reported them
         headset = scenario.headset
@@ -134,10 +133,7 @@ class Bodies:
     def _foresee(self) -> None:
         """Work out what a frame will ask of the newest exposure: it comes while the loop waits, as a rule."""
         for name in self._shown:
-            tool, history = self.tools[name], self.histories[name]
-            history.settle()
-            if tool.pushes_mm:
-                self._advances_m[name] = history.advance_m(tip_of(tool), ADVANCE_NS)
+            self.histories[name].settle()
         reference = self.histories[self.roles["reference"]].settle() if "reference" in self.roles else None
         if isinstance(reference, Pose):
             self.in_stage(reference)
@@ -236,8 +232,7 @@ class Bodies:
             if pose is not None:
                 horizon_ns = timing.t_display_ns - (self.histories[name].newest_ns or timing.t_display_ns)
                 status = Status("valid", "", sighting.silence, horizon_ns)
-                advance_m = 0.0 if self.placed else self._advances_m.get(name, 0.0)  # there the patient lies still
-                tools[name] = tool_view(name, tool, pose, status, entry, advance_m)
+                tools[name] = tool_view(name, tool, pose, status, entry)
             elif tool.role == IN_HAND.get(step):
                 lost[name] = Status("hidden", reason, sighting.silence)
         return tools, lost

@@ -157,19 +157,6 @@ class PoseHistory:
         slots = self._since(since_ns)
         return self._matrices[slots], self._covariances[slots]
 
-    def advance_m(self, tip: Array, within_ns: int) -> float:
-        """Return how far a tip [m], shape (3,), in the tool's frame, went along the way it points within a time [ns].
-
-        Back is negative; 0 without samples.
-        """
-        slots = self._since(self.newest_ns - within_ns)
-        if not len(slots):
-            return 0.0
-        before, now = self._matrices[slots[0]], self._matrices[slots[-1]]
-        axis = now[:3, :3] @ tip
-        way = axis + now[:3, 3] - before[:3, :3] @ tip - before[:3, 3]
-        return float(way @ axis) / sqrt(float(axis @ axis))
-
     def step_m(self, lever_m: float, within_ns: int = 0) -> float:
         """Return how far the body has stepped between the two places of `places` [m]; 0 while samples are too few.
 

@@ -91,7 +91,7 @@ class Tool(Strict, frozen=True, kw_only=True):
     fixed: bool = False  # a reference that is the headset's room itself: no tracker, and a patient who lies still
     mount: Mount | None = None
     bends_mm: NonNegative = 0.0  # 1 sigma of a needle's bending at full depth, lateral
-    pushes_mm: NonNegative = 0.0  # 1 sigma of what tissue at the tip follows a needle that advances by 20 mm in 2 s
+    pushes_mm: NonNegative = 0.0  # 1 sigma of how far tissue at the tip follows a needle that advances at 10 mm/s
     tolerance_mm: Positive = 6.0  # the predicted 95 % error of its tip up to which it is shown unmarked
 
 

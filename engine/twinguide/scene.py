@@ -56,7 +56,6 @@ class ToolView:
     tip: Point
     direction: Array  # (3,) unit, in reference, from handle to tip
     role: str  # the scenario's: "needle", "pointer", ...; its name is anybody's choice
-    push_m: float = 0.0  # 1 sigma of how far tissue at its tip may have followed it, along `direction`
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,8 +16,8 @@ from twinguide.scene import Point, Status, ToolView
 Array = NDArray[np.float64]
 EYE = np.eye(3)
 FULL_DEPTH_M = 0.1  # of a needle in tissue, for which its bending is stated
-ADVANCE_NS = 2 * SECOND  # tissue slips back along a needle that rests within a second or two
-FULL_ADVANCE_M = 0.02  # within that time, for which its push is stated
+SLIP_NS = SECOND  # in which tissue that followed a needle slips back to a third
+FULL_LEAD_M = 0.01  # of a tip at 10 mm/s, for which its push is stated
 PUSH_REACH_M = 0.03  # from the tip: how far around it tissue is pushed along
 
 
@@ -35,15 +35,8 @@ def tip_covariance(tool: Tool) -> Array:
     return np.eye(3) * (tool.tip_sigma_mm * 1e-3) ** 2
 
 
-def tool_view(
-    name: str, tool: Tool, pose: Pose, status: Status, entry: Array | None, advance_m: float = 0.0
-) -> ToolView:
-    """Place a tool's tip and judge it.
-
-    A needle bends with the square of its depth behind the entry [m], shape (3,), and pushes tissue along with what it
-    has advanced there of late, `advance_m` [m] (needle insertion displaces targets: Abolhassani 2007,
-    doi:10.1016/j.medengphy.2006.07.003).
-    """
+def tool_view(name: str, tool: Tool, pose: Pose, status: Status, entry: Array | None) -> ToolView:
+    """Place a tool's tip and judge it; a needle bends with the square of its depth behind the entry [m]."""
     tip = tip_of(tool)
     length = math.hypot(*tip.tolist())
     axis = tip / length if length else np.array([0.0, 0.0, -1.0])
@@ -62,14 +55,40 @@ def tool_view(
         status = Status("degraded", reason, status.silence, status.horizon_ns, p95)
     else:
         status = Status(status.state, status.reason, status.silence, status.horizon_ns, p95)
-    push_m = tool.pushes_mm * 1e-3 * min(1.0, max(0.0, min(advance_m, depth)) / FULL_ADVANCE_M)
-    return ToolView(name, status, Point(position, covariance), direction, tool.role, push_m)
+    return ToolView(name, status, Point(position, covariance), direction, tool.role)
 
 
-def pushed(point: Point, needle: ToolView | None) -> Point:
-    """Add what a needle may have pushed tissue at a point; the less, the farther from its tip."""
-    if needle is None or needle.push_m == 0.0:
-        return point
-    way = point.position - needle.tip.position
-    push = needle.push_m * math.exp(-0.5 * float(way @ way) / PUSH_REACH_M**2) * needle.direction
-    return Point(point.position, point.covariance + push[:, None] * push)
+class Push:
+    """How far tissue about a needle's tip may follow it (targets are displaced so: Abolhassani 2007).
+
+    Tissue sticks to an advancing needle and slips back: it follows the tip's lead over a place that lags behind it by
+    `SLIP_NS`. Survey of needle insertion: doi:10.1016/j.medengphy.2006.07.003.
+    """
+
+    def __init__(self, sigma_m: float) -> None:
+        """Take 1 sigma [m] of how far tissue at the tip follows a needle that advances at 10 mm/s."""
+        self._sigma_m = sigma_m
+        self._tip = self._behind = self._direction = np.zeros(3)
+        self._seen = False
+        self._t_ns = 0
+
+    def follow(self, needle: ToolView | None, entry: Array | None, t_ns: int) -> None:
+        """Follow the needle at `t_ns` [ns], behind the entry [m], shape (3,), in reference; unseen, it stays."""
+        first = not self._seen
+        if needle is not None:
+            self._tip, self._direction, self._seen = needle.tip.position, needle.direction, True
+        if first or entry is None or (self._tip - entry) @ self._direction <= 0.0:  # not known to have been in tissue
+            self._behind = self._tip
+        lag = math.exp(-max(0, t_ns - self._t_ns) / SLIP_NS)
+        self._behind = self._tip + lag * (self._behind - self._tip)
+        self._t_ns = t_ns
+
+    def on(self, point: Point) -> Point:
+        """Add to a point what it may have been pushed: along the needle, the less, the farther from its tip."""
+        lead = float((self._tip - self._behind) @ self._direction)
+        if not lead > 0.0:
+            return point
+        way = point.position - self._tip
+        near = math.exp(-0.5 * float(way @ way) / PUSH_REACH_M**2)
+        push = self._sigma_m * min(1.0, lead / FULL_LEAD_M) * near * self._direction
+        return Point(point.position, point.covariance + push[:, None] * push)

@@ -38,7 +38,7 @@ from twinguide.messages import (
 )
 from twinguide.scenario import Scenario
 from twinguide.scene import Point, Status, StructureView, TwinView
-from twinguide.tooling import pushed
+from twinguide.tooling import Push
 from twinguide.trust import Trust
 from twinguide.wording import text
 
@@ -87,6 +87,7 @@ class Twin:
         self.bodies = Bodies(scenario, exposure_hz)
         followed = any(tool.role == "headset" for tool in scenario.tools.values())
         self._stage_is_given = not (followed or self.bodies.untracked)
+        self._push = Push(max((tool.pushes_mm for tool in scenario.tools.values()), default=0.0) * 1e-3)
         self._displacement = DisplacementHistory()
         self._deformation = Deformation(
             case, [n for n, s in case.structures.items() if s.moves], None if still else levels
@@ -186,10 +187,12 @@ class Twin:
         plan = self._case.plan
         entry = pose.transform.apply(plan.entry) if pose else None
         tools, lost = self.bodies.tools_at(timing, sighting, entry, workflow.step)
+        if not self.bodies.placed:  # a rehearsal's patient lies still by definition
+            self._push.follow(tools.get(self.bodies.roles.get("needle", "")), entry, t_ns)
         target = target_p95 = None
         if pose is not None:
             target = _carry(pose, plan.target, motion, self._deformation.target_covariance)
-            target = pushed(target, next((tool for tool in tools.values() if tool.role == "needle"), None))
+            target = self._push.on(target)
             target_p95 = p95_from_covariance(target.covariance)
         room = self._room_fault(sighting.stage_from_reference, target)
         frame = _Frame(pose, motion, displacement is not None or at_rest, fault, sighting, room)

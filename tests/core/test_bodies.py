@@ -66,7 +66,7 @@ def test_a_tool_is_told_in_reference_and_the_room_through_the_reference(bodies):
 def test_what_a_frame_asks_of_an_exposure_was_worked_out_when_it_came(bodies, monkeypatch):
     bodies.follow(STAGE)
     t_ns = see(bodies, 12)
-    for work in ("_mean", "_fit", "advance_m"):
+    for work in ("_mean", "_fit"):
         monkeypatch.delattr(PoseHistory, work)
     assert bodies.at(frame(t_ns)).stage_from_reference is not None
     assert list(tools_at(bodies, t_ns)[0]) == ["needle"]
