@@ -56,7 +56,8 @@ class Trust:
         """
         limit_m = self.tolerance_m * (RELEASE if self._over else 1.0)
         over = not p95_m <= limit_m  # NaN is over
-        self._over = over and not fault  # what a fault has marked is judged afresh once it is over
+        if not fault:  # what a fault marks is judged afresh once it is over
+            self._over = over
         if silence * period_ns > GONE_NS:
             return Status("hidden", unseen or "tracker silent", silence, horizon_ns, p95_m)
         if unseen or fault:

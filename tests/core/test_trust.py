@@ -23,6 +23,13 @@ def test_an_error_over_the_tolerance_degrades_with_hysteresis():
     assert judge(trust, 4.9).state == "valid"
 
 
+def test_a_fault_that_comes_and_goes_lifts_no_mark_of_the_error():
+    trust = Trust(0.005)
+    assert judge(trust, 5.1).state == "degraded"
+    for fault in ("out of model: cough", "") * 3:
+        assert judge(trust, 4.8, fault=fault).state == "degraded"
+
+
 @pytest.mark.parametrize(("tolerance_m", "p95_mm"), [(float("nan"), 28.0), (0.005, float("nan"))])
 def test_an_error_that_is_no_number_or_has_no_limit_is_marked(tolerance_m, p95_mm):
     trust = Trust(tolerance_m)
