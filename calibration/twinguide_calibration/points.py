@@ -45,6 +45,7 @@ class RigidFit:
     freedom: float = inf
     rejected: Ints = field(default_factory=no_rows)  # a least-squares fit takes every row; `register_robust` does not
     notes: tuple[str, ...] = ()
+    shared: Array | None = None  # (6, k) covariance of the pose's error with those that all points share
 
     @property
     def transform(self) -> Array:
@@ -160,6 +161,7 @@ def _shared(fit: RigidFit, source: Array, target: Array, covariances: Array, sha
         residuals=distances,
         fre_rms=sqrt(float((distances**2).mean())),
         misfit=square / (3 * len(source) - 6),
+        shared=covariance[:6, 6:],
     )
 
 

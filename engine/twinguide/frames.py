@@ -205,10 +205,14 @@ class Pose:
 
     def point_covariance(self, point: Array) -> Array:
         """Return the covariance [m2], shape (3, 3), in target, of a point [m], shape (3,), fixed in source."""
+        jacobian = self.point_jacobian(point)
+        return jacobian @ self.covariance @ jacobian.T
+
+    def point_jacobian(self, point: Array) -> Array:
+        """Return how the pose's error moves a point [m], shape (3,), fixed in source: in target, shape (3, 6)."""
         x, y, z = point.tolist()
         jacobian = [[0.0, z, -y, 1.0, 0.0, 0.0], [-z, 0.0, x, 0.0, 1.0, 0.0], [y, -x, 0.0, 0.0, 0.0, 1.0]]
-        turned = self.transform.matrix[:3, :3] @ np.array(jacobian)
-        return turned @ self.covariance @ turned.T
+        return self.transform.matrix[:3, :3] @ np.array(jacobian)
 
 
 def pose_covariance(sigma_rad: float, sigma_m: float) -> Array:

@@ -209,6 +209,7 @@ class Registration(Message, frozen=True, kw_only=True, tag="twinguide.registrati
     verification_p95_mm: dict[str, float] = {}  # and the radius that holds 95 % of such errors, as predicted
     verified_ns: int = 0  # when the last of them was touched; 0: never
     landmarks: tuple[Landmark, ...] = ()
+    shared: Array | None = None  # (6, k) covariance of the pose's error with those that all touches have in common
 
 
 class Calibration(Message, frozen=True, kw_only=True, tag="twinguide.calibration/1"):

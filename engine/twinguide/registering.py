@@ -134,6 +134,7 @@ def register(landmarks: Sequence[Landmark], image: Points, target: NDArray[np.fl
         fre_mm=fit.fre_rms * 1e3,
         tre_p95_mm=p95_from_covariance(pose.point_covariance(target)) * 1e3,
         landmarks=tuple(landmarks),
+        shared=None if fit.shared is None else Array.of(fit.shared),
     )
 
 
@@ -157,8 +158,15 @@ def known_registration(known: Registered, target: NDArray[np.float64]) -> Regist
 
 
 def verification_error(mark: Landmark, image: NDArray[np.float64], registration: Registration) -> tuple[float, float]:
-    """Return (measured, predicted 95 %) error [m] at a landmark kept back from the fit, `image` [m], shape (3,)."""
+    """Return (measured, predicted 95 %) error [m] at a landmark kept back from the fit, `image` [m], shape (3,).
+
+    What the fit's touches have in common with this one, the pointer's tip, is hardly seen here and not counted twice.
+    """
     assert registration.reference_from_image is not None
     pose = registration.reference_from_image.pose(0)
     error = np.array(mark.position) - pose.transform.apply(image)
-    return float(np.linalg.norm(error)), p95_from_covariance(pose.point_covariance(image) + mark.covariance.numpy())
+    expected = pose.point_covariance(image) + mark.covariance.numpy()
+    if mark.shared is not None and registration.shared is not None:
+        cross = pose.point_jacobian(image) @ registration.shared.numpy() @ mark.shared.numpy().T
+        expected = expected + cross + cross.T
+    return float(np.linalg.norm(error)), p95_from_covariance(expected)

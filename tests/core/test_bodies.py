@@ -10,7 +10,7 @@ from twinguide.frames import Pose, Transform, rotation_from_vector
 from twinguide.headset import HANDS, FrameTiming, Hand
 from twinguide.history import PoseHistory
 from twinguide.messages import Array, Exposure, PoseWire
-from twinguide.registering import landmark_of, register
+from twinguide.registering import landmark_of, register, verification_error
 from twinguide.scenario import HeadsetSettings, Scenario, Tool
 from twinguide.touching import read_swing, read_touch
 from twinguide.trust import Move
@@ -234,8 +234,13 @@ def test_the_error_of_the_pointers_tip_is_that_of_every_touch_and_stays_in_the_r
         for name, place in image.items()
     ]
     assert marks[0].covariance.numpy()[2, 2] == pytest.approx(0.5e-3**2 + 3e-4**2, rel=0.01)
-    at_centre = register(marks, image, np.zeros(3), 1).reference_from_image.pose(0).point_covariance(np.zeros(3))
+    made = register(marks, image, np.zeros(3), 1)
+    at_centre = made.reference_from_image.pose(0).point_covariance(np.zeros(3))
     np.testing.assert_allclose(np.diag(at_centre), 0.5e-3**2 + 3e-4**2 / 6, rtol=0.01)  # only their own error averages
+    kept_back = landmark_of("V", replace(touch, tips=touch.tips * 0.0), touch_sigma_m=3e-4, still_m=1e-3)
+    _, unseen = verification_error(kept_back, np.zeros(3), made)
+    sigma = np.sqrt(3e-4**2 * 7 / 6)  # the tip's error is that of the fit's touches too: no landmark shows it
+    assert unseen == pytest.approx(2.7955 * sigma, rel=0.01)
 
 
 def test_a_touch_without_a_sight_of_the_chest_proves_no_breath_hold():
