@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -27,6 +27,9 @@ from twinguide.hookspecs import ENTRY_POINT_GROUP, Hooks, Organ, Part, Topic
 from twinguide.messages import Message
 
 STEPPED = ("publishes", "subscribes", "wakes_on", "rate_hz")  # fields of a part that only its steps make use of
+OPEN = frozenset(  # words by which a module may bind what its source does not name
+    ("*", "__getattr__", "globals", "locals", "vars", "setattr", "exec", "modules", "__dict__")
+)
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ def check_make(make: str, where: str, *, here: bool = True) -> None:
     Where it is not to be imported `here`, by this Python, that is no more than how it is written.
     """
     module, _, name = make.partition(":")
-    if not all(part.isidentifier() for part in (*module.split("."), name)):
+    if not name or (module not in sys.modules and not all(module.split("."))):
         raise PluginError('"package.module:name"', repr(make), where, "Correct it in the plugin's parts().")
     if here and (missing := _missing(module, name)):
         wanted, nearby = missing
@@ -157,18 +160,19 @@ def check_make(make: str, where: str, *, here: bool = True) -> None:
 
 def _missing(module: str, name: str) -> tuple[str, list[str]] | None:
     """Return what of a `make` string is not there, and what is like it; None where it is, or may be."""
-    packages = accumulate(module.split("."), "{}.{}".format)
-    first = next((package for package in packages if package not in sys.modules), "")
-    if not first:
+    packages = reversed([*accumulate(module.split("."), "{}.{}".format)])  # a plugin file's module is v1.2, without v1
+    absent = [*takewhile(lambda package: package not in sys.modules, packages)]
+    if not absent:
         names = dir(sys.modules[module])
         there = hasattr(sys.modules[module], name)
     else:
+        first = absent[-1]
         parent, _, last = first.rpartition(".")
         path: Sequence[str] | None = getattr(sys.modules[parent], "__path__", []) if parent else None
         spec = _found(first, path)
         if spec is None:
             return f"a module {first!r}", difflib.get_close_matches(last, [m.name for m in pkgutil.iter_modules(path)])
-        names = _bound(spec) if first == module else []  # in a package that is not imported may be anything
+        names = _written(spec) if first == module else []  # in a package that is not imported may be anything
         there = not names or name in names
     return None if there else (f"{name!r} in {module!r}", difflib.get_close_matches(name, names))
 
@@ -179,25 +183,16 @@ def _found(module: str, path: Sequence[str] | None) -> importlib.machinery.Modul
     return next((spec for find in finders if find and (spec := find(module, path))), None)
 
 
-def _bound(spec: importlib.machinery.ModuleSpec) -> list[str]:
-    """Return every name in a module's source; none where there is no source, or more may come about as it runs."""
+def _written(spec: importlib.machinery.ModuleSpec) -> list[str]:
+    """Return every name and string in a module's source; none where there is no source, or more may come as it runs."""
     try:
         source = cast("importlib.abc.InspectLoader", spec.loader).get_source(spec.name)
         nodes = ast.walk(ast.parse(source or ""))
     except (AttributeError, OSError, ImportError, SyntaxError, ValueError):  # what it is, the import will tell
         return []
-    names = list[str]()
-    for node in nodes:
-        match node:
-            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
-                names.append(node.name)
-            case ast.alias():
-                names.append((node.asname or node.name).partition(".")[0])
-            case ast.Name():
-                names.append(node.id)
-            case _:
-                pass
-    return [] if {"*", "__getattr__", "globals", "setattr", "exec", "vars"} & {*names} else names
+    fields = (value for node in nodes for _, value in ast.iter_fields(node))
+    names = [name for value in fields if isinstance(value, str) for name in value.split(".")]
+    return [] if OPEN & {*names} else names
 
 
 def made(make: str, *arguments: object, where: str, method: str = "") -> Any:  # noqa: ANN401 - whatever it makes

@@ -16,7 +16,7 @@ from twinguide.flaws import Origin
 from twinguide.frames import rotation_from_vector
 from twinguide.hookspecs import Sensor, Topic
 from twinguide.messages import Displacement, Exposure, Message, Solution
-from twinguide.registry import Registry
+from twinguide.registry import Registry, resolve
 from twinguide.scenario import Scenario, Tool, calibrated, convert, find, load, overridden
 from twinguide.staging import mount_of
 
@@ -185,6 +185,10 @@ def test_a_part_that_nobody_declares_is_told_with_the_setting_that_asked_for_it(
         ("own_parts:Device", ""),
         ("own_parts.open:Anything", ""),  # as it tells no names before it runs
         ("own_parts.broken:Anything", ""),  # as its import tells
+        ("own_parts.matched:Device", ""),
+        ("own_parts.keyed:Device", ""),
+        ("own_parts.held:Anything", ""),
+        ("own_parts.swapped:Anything", ""),
         ("math:hypot", ""),
     ],
 )
@@ -195,6 +199,10 @@ def test_a_part_whose_class_is_not_there_is_refused_before_the_run(tmp_path, mon
     (package / "driver.py").write_text("raise SystemExit\nclass Device: ...\nfrom os import path as Alias\n")
     (package / "open.py").write_text("from math import *\n")
     (package / "broken.py").write_text("class\n")
+    (package / "matched.py").write_text("match int:\n    case Device: ...\n")
+    (package / "keyed.py").write_text("import importlib\nimportlib.import_module(__name__).Device = int\n")
+    (package / "held.py").write_text("locals()['Any' + 'thing'] = int\n")
+    (package / "swapped.py").write_text("import sys\nsys.modules[__name__] = type('', (), {'Any' + 'thing': int})\n")
     monkeypatch.syspath_prepend(tmp_path)
     importlib.import_module("own_parts")
     parts = registry.parts | {"force": Sensor("force", make=make, rate_hz=10)}
@@ -208,6 +216,20 @@ def test_a_part_whose_class_is_not_there_is_refused_before_the_run(tmp_path, mon
             check(elsewhere, own)  # of whose modules nothing is known here
     finally:
         sys.modules.pop("own_parts")
+
+
+@pytest.mark.parametrize("name", ["own-force", "own.v1.2"])
+def test_a_plugin_file_whose_name_is_no_identifier_may_name_its_own_class(tmp_path, name):
+    text = (
+        "from twinguide import Overlay, hookimpl\n@hookimpl\ndef parts():\n    return [Overlay('force', make=MAKE)]\n"
+    )
+    (tmp_path / f"{name}.py").write_text(f"MAKE = __name__ + ':Force'\n{text}class Force: ...\n")
+    try:
+        own = Registry.load([tmp_path / f"{name}.py"])
+        check(overridden(find("liver_puncture", own), ["parts.force={}"]), own)
+        assert resolve(own.part("force").make).__name__ == "Force"
+    finally:
+        sys.modules.pop(name)
 
 
 def test_a_scenario_that_notepad_saved_is_read_and_a_key_that_stands_twice_is_told_as_that(tmp_path):
