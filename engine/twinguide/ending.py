@@ -14,11 +14,19 @@ REPEATS = 5  # of them that are ignored while the session is written
 
 
 def heed() -> list[signal.Signals]:
-    """Let them interrupt the run, and return them: all but those that the process ignores, as nohup has SIGHUP."""
-    heeded = [one for one in ENDS if signal.getsignal(one) in (signal.SIG_DFL, signal.default_int_handler)]
+    """Let them interrupt the run, and return them: all but those that the process ignores, as nohup has SIGHUP.
+
+    What an earlier run in this process left counts as the default.
+    """
+    heeded = [one for one in ENDS if _is_free(signal.getsignal(one))]
     for one in heeded:
         signal.signal(one, partial(_interrupt, heeded))
     return heeded
+
+
+def _is_free(handler: object) -> bool:
+    ours = handler is _exit or (isinstance(handler, partial) and handler.func is _interrupt)
+    return ours or handler in (signal.SIG_DFL, signal.default_int_handler)
 
 
 def _interrupt(heeded: list[signal.Signals], _number: int, _frame: FrameType | None, ignored: int = 0) -> None:
