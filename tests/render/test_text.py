@@ -299,6 +299,21 @@ def test_long_state_words_are_whole_for_both_eyes_in_every_view(half_fov, pixels
         assert np.abs(corners[:, 1] / depth).max() <= limit + BORDER_EM * sight.em  # about a glyph
 
 
+@pytest.mark.parametrize("lift", [0.0, 2.0])
+@pytest.mark.parametrize("v", [-1.0, -0.7, 0.0, 0.7, 1.0])
+def test_a_label_taller_than_half_its_width_is_whole_in_a_flat_view(v, lift):
+    aside, up, text = 0.2, 0.113, "degraded: out of model: the…\nnot confirmed: error 6.1 mm…\ndegraded: solver silent…"
+    sight = hanging.Sight.of(View(HEAD, (-aside, aside, up, -up), 1280, 720))
+    label = panels.Typesetter(ATLAS).label(text, hanging.label_width(0.75, sight))
+    assert label.height > 0.5 * label.width
+    place, out = np.array([0.0, v * np.tan(up), -1.0]) * 0.55, np.zeros((200, 24), dtype=np.float32)
+    words = [Words(place, text, (1.0, 1.0, 1.0), lift=lift)]
+    count = hanging.label_quads([label], words, HEAD.apply(place)[None], head=HEAD, sight=sight, out=out)
+    low = out[:count, 1].astype(float) - HEAD.translation[1]
+    reach = np.abs([low, low + out[:count, 9]]).max() / 0.55
+    assert reach <= np.tan(up) + BORDER_EM * sight.em  # about a glyph
+
+
 def test_a_short_label_stays_at_its_place_and_one_out_of_view_stays_out():
     sight = hanging.Sight.of(view_of(0.454, 320))
     label = panels.Typesetter(ATLAS).label("S", hanging.label_width(0.8, sight))

@@ -235,20 +235,21 @@ def label_quads(
 ) -> int:
     """Write short texts that face the wearer, upright, each centred at its place; return how many rectangles.
 
-    `places` [m], shape (k, 3), in stage. Where a label would leave the view it slides back, by half its width at most:
-    it is whole where its place is in view. All at once: a frame has few glyphs but many small steps.
+    `places` [m], shape (k, 3), in stage. Where a label would leave the view it slides back, until its far edge is by
+    its place at most: it is whole where its place is in view and it fits there. All at once: a frame has few glyphs
+    but many small steps.
     """
     seen = (places - head.translation) @ head.rotation
     depth = np.maximum(-seen[:, 2], NEAREST_M)
     em = np.array([label_em(one.size, sight) for one in words]) * depth
     half = 0.5 * em * [label.width for label in labels]
     low = em * (np.array([one.lift for one in words]) - 0.5 * CAPITAL_EM)
-    high = low + em * [label.height for label in labels]
-    room = np.maximum((sight.aside - MARGIN_TANGENT) * depth - HALF_IPD_M - half, 0.0)
+    margin = MARGIN_TANGENT * depth
+    under, over = low - DESCENT_EM * em - margin, low + em * [label.height for label in labels] + margin
+    room = np.maximum(sight.aside * depth - margin - HALF_IPD_M - half, 0.0)
     aside = np.clip(np.clip(seen[:, 0], -room, room) - seen[:, 0], -half, half)
-    bottom = (sight.down + MARGIN_TANGENT) * depth - low + DESCENT_EM * em
-    top = (sight.up - MARGIN_TANGENT) * depth - high
-    above = np.clip(np.minimum(np.maximum(seen[:, 1], bottom), top) - seen[:, 1], -half, half)
+    above = np.minimum(np.maximum(seen[:, 1], sight.down * depth - under), sight.up * depth - over) - seen[:, 1]
+    above = np.clip(above, -np.maximum(over, 0.0), np.maximum(-under, 0.0))
     right, up = head.rotation[:, 0], head.rotation[:, 1]
     corners = places + aside[:, None] * right + (low + above)[:, None] * up
     r = np.concatenate([label.rectangles for label in labels])
