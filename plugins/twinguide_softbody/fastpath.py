@@ -136,7 +136,8 @@ def ready(solver: Solver, job: Job) -> Reduced | None:
         model = load(path)
         if model is not None:
             return Reduced(solver, job.body, job.springs, None, job.drive, threads=1, model=model)
-    except (native.NoCompiler, OSError, RuntimeError):  # no compiler, or no place to keep anything
+    except (native.NoCompiler, OSError, RuntimeError) as error:  # no compiler, or no place to keep anything
+        _log.warning("no fast path: solved in full; %s", error)
         return None
     told = MAKING
     try:

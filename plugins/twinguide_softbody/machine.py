@@ -98,16 +98,9 @@ class Native:
     ) -> tuple[float, float, float, float]:
         """Write what is out of balance; return energy [J] of springs and load, and squares of the three forces."""
         self._library.balance(
-            *(
-                self._system,
-                pointer(u),
-                pointer(element),
-                pointer(targets),
-                ctypes.c_double(share),
-                pointer(self._held),
-            ),
-            *(pointer(right), pointer(self._out)),
-        )
+            self._system, pointer(u), pointer(element), pointer(targets), ctypes.c_double(share), pointer(self._held),
+            pointer(right), pointer(self._out),
+        )  # fmt: skip
         energy, left, inner, outer = self._out.tolist()
         return energy, left, inner, outer
 

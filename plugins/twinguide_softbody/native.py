@@ -66,7 +66,8 @@ def library(source: str = "cpu.c", extra: tuple[str, ...] = ("-fopenmp",)) -> ct
     if cc is None:
         raise NoCompiler(NONE)
     errors: list[str] = []
-    for flags in dict.fromkeys([(*FLAGS, *extra), FLAGS]):  # a clang without its OpenMP still runs, on one thread
+    alone = (*FLAGS, *(flag for flag in extra if flag != "-fopenmp"))  # a clang without its OpenMP still runs
+    for flags in dict.fromkeys([(*FLAGS, *extra), alone]):
         try:
             return _load(cc, source, flags)
         except (OSError, subprocess.SubprocessError) as error:

@@ -245,7 +245,7 @@ def _by_edges(lay: Layout, elements: NDArray[np.intp], ends: NDArray[np.intp]) -
 
 
 def _side_by_side(lay: Layout) -> tuple[NDArray[np.int32], Array]:
-    """Return nodes and law of what `full_block` of kernels/reduced.c takes: elements of 10 nodes, or pairs of 4.
+    """Return nodes and law as `ten_block` and `pair_block` of kernels/reduced.c take them: elements of 10, or pairs.
 
     A pair shares the face (a, b, c): nodes (a, b, d, c, e) of the elements (a, b, d, c) and (a, b, c, e).
     """

@@ -185,10 +185,14 @@ INLINE void add_lanes(const f32x16 *f, int unit, const int32_t *place, float *to
     const f32x16 high = QUARTERS(f[0], f[1], HIGH_PAIRS), rest = QUARTERS(f[2], f[2], HIGH_PAIRS);
     const f32x16 r[4] = {QUARTERS(low, more, LOW_HALVES), QUARTERS(low, more, HIGH_HALVES),
                           QUARTERS(high, rest, LOW_HALVES), QUARTERS(high, rest, HIGH_HALVES)};
-    _Pragma("GCC unroll 16") for (int l = 0; l < 16; l++) {
-        float *row = ROW(to, unit, place[l]);
-        _mm_storeu_ps(row, _mm_loadu_ps(row) + _mm512_extractf32x4_ps((__m512)r[l % 4], l / 4));
+#define ADD(l) /* a quarter is a constant of the instruction: no loop's variable */ \
+    { \
+        float *row = ROW(to, unit, place[l]); \
+        _mm_storeu_ps(row, _mm_loadu_ps(row) + _mm512_extractf32x4_ps((__m512)r[(l) % 4], (l) / 4)); \
     }
+    ADD(0) ADD(1) ADD(2) ADD(3) ADD(4) ADD(5) ADD(6) ADD(7)
+    ADD(8) ADD(9) ADD(10) ADD(11) ADD(12) ADD(13) ADD(14) ADD(15)
+#undef ADD
 #else
     for (int l = 0; l < 16; l++)
         for (int i = 0; i < 3; i++) ROW(to, unit, place[l])[i] += f[i][l];

@@ -6,6 +6,7 @@
  * Only for neo_hookean. Built by `native.py` as a library of its own.
  */
 #include <math.h>
+#include <stddef.h>
 #include <stdint.h>
 #ifdef _OPENMP
 #include <omp.h>

@@ -220,6 +220,7 @@ def test_springs_joined_to_themselves_are_refused():
         joined(one, one)
 
 
+@compiled
 def test_springs_joined_of_parts_act_as_whole_ones_and_a_further_part_leaves_the_matrix_alone():
     body = body_of(1)
     lay = layout(body, body.vertices[:, 0] < 1e-9)
