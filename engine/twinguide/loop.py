@@ -122,9 +122,9 @@ class Loop:
 
     def _draw(self, scene: Scene, views: tuple[View, View]) -> bool:
         assert self.renderer is not None
-        drawn = False
+        drawn, blend = False, self.headset.info.blend_mode
         for eye, framebuffer in self.headset.eyes():
-            self.renderer.draw(scene, views[eye], framebuffer, self.headset.info.blend_mode, head=self.wearer.head)
+            self.renderer.draw(scene, views[eye], framebuffer, blend, head=self.wearer.head, views=views)
             if self.footage:
                 self.footage.take(eye, framebuffer)
             drawn = True

@@ -191,9 +191,9 @@ def lit_share():
 def picture(renderer, canvas_of):
     """Return a function that draws a scene for one eye and returns its (height, width, 4) pixels."""
 
-    def draw(scene, view, blend="alpha", head=None, by=None):
+    def draw(scene, view, blend="alpha", head=None, by=None, views=()):
         canvas = canvas_of((view.width, view.height))
-        (by or renderer).draw(scene, view, canvas.framebuffer, blend, head=head)
+        (by or renderer).draw(scene, view, canvas.framebuffer, blend, head=head, views=views)
         return canvas.rgba()
 
     return draw

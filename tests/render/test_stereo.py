@@ -1,5 +1,7 @@
 """The eyes differ as the geometry says: a point's disparity is focal length times baseline over depth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -87,3 +89,18 @@ def test_canted_eyes_see_the_panel_in_one_place_given_the_head(renderer, scene_o
     scene = scene_of()
     hashes = [picture(scene, view, head=head).tobytes() for _, view in pictures]
     assert hashes[0] != hashes[1]
+
+
+def test_eyes_of_unlike_fields_see_the_panel_at_one_place(scene_of, eyes_of, picture):
+    """As they come from a headset's calibration: it is as far from the head, by the rays of both."""
+    head, (left, right) = eyes_of((1024, 1024), half_fov=0.7, ipd=IPD)
+    views = (replace(left, fov=(-0.74, 0.70, 0.70, -0.68)), replace(right, fov=(-0.66, 0.74, 0.66, -0.70)))
+    scene = scene_of(tools={}, target=None, entry=None, structures={}, panel=(("normal", "word " * 40),))
+    edges, tops = [], []
+    for view in views:
+        a, b, up, down = np.tan(view.fov)
+        plate = picture(scene, view, head=head, views=views)[..., 3] > 128
+        edges.append(a + (b - a) * np.flatnonzero(plate.sum(axis=0) > 50)[-1] / 1024)
+        tops.append(up + (down - up) * np.flatnonzero(plate.sum(axis=1) > 50)[0] / 1024)
+    assert IPD / (edges[0] - edges[1]) == pytest.approx(0.5, rel=0.03)  # a pixel is 1.3 %
+    assert tops[0] == pytest.approx(tops[1], abs=3e-3)

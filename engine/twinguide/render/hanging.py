@@ -107,15 +107,15 @@ class Sight:
     """What both eyes of a display share: pixels per unit of tangent, and how far they see, as tangents."""
 
     density: float
-    aside: float  # the narrower side's, so that mirrored eyes give the same
+    aside: float  # the narrowest side's
     up: float
     down: float  # negative
 
     @staticmethod
-    def of(view: View) -> Sight:
-        """Return an eye's."""
-        left, right, up, down = (float(np.tan(angle)) for angle in view.fov)
-        return Sight(pixels_per_tangent(view), min(-left, right), up, down)
+    def of(*views: View) -> Sight:
+        """Return what all these eyes share."""
+        left, right, up, down = np.tan([view.fov for view in views]).T.tolist()
+        return Sight(min(map(pixels_per_tangent, views)), min(-max(left), *right), min(up), max(down))
 
     @property
     def em(self) -> float:

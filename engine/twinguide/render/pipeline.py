@@ -7,7 +7,7 @@ target, error and tip. Colour is premultiplied by alpha in every mode. `opaque` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import moderngl
 import numpy as np
@@ -64,16 +64,18 @@ class Renderer:
         blend: BlendMode,
         *,
         head: Transform | None = None,
+        views: Sequence[View] = (),
     ) -> None:
         """Draw one eye into a framebuffer with depth; `head` (stage_from_headset) places what faces the wearer.
 
-        Without `head`, the eye's own pose stands for it: right for parallel displays only.
+        Without `head`, the eye's own pose stands for it: right for parallel displays only. Text hangs where all `views`
+        of the frame see it: without them, where this one does.
         """
         if target.size != (view.width, view.height) or not _has_depth(target):
             got = f"{target.size}, depth {_has_depth(target)}"
             raise RenderError(f"a framebuffer of {(view.width, view.height)} with depth", got)
         head = head or view.stage_from_eye
-        sight = hanging.Sight.of(view)
+        sight = hanging.Sight.of(*(views or (view,)))
         if (scene, head, sight) != self._taken:
             self._take(scene, head, sight)
         self._take_eye(scene, view, see_through=blend != "opaque")
