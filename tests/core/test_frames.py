@@ -115,6 +115,14 @@ def test_an_absurd_covariance_raises_nothing_and_is_as_large_as_it_is():
     assert largest_variance(np.diag([1e160, 1.0, 1.0])) > 1e159
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [(0, 0), (0, 1), (2, 1)])
+def test_a_covariance_that_is_not_finite_exceeds_every_tolerance(number, place):
+    covariance = np.eye(3) * 1e-6
+    covariance[place] = number
+    assert p95_from_covariance(covariance) == np.inf
+
+
 @given(vectors, st.lists(st.one_of(st.just(1.0), st.floats(0.0, 1.0)), min_size=3, max_size=3))
 def test_the_largest_variance_is_the_one_along_the_longest_axis(turn, variances):
     rotation = rotation_from_vector(turn)
