@@ -14,15 +14,19 @@ from math import inf, isfinite, sqrt
 
 import numpy as np
 
+from twinguide_calibration.layouts import (
+    COLLINEAR_RATIO,
+    check_layouts,
+    check_mirror,
+    check_rotation,
+    check_size,
+    inverse_of,
+)
 from twinguide_calibration.refused import CalibrationRefused
 from twinguide_calibration.rigid import Array, Ints, as_floats, compose, exponential, no_rows, point_jacobian
 
-COLLINEAR_RATIO = 0.01  # second over first singular value of the source layout: a line but for 1 %
-ROTATION_SIGMA_MAX = 0.2  # [rad] beyond it the linear covariance says nothing any more
 ROOT_STEPS = 30
 STEP_CONVERGED = 1e-9  # [rad, m] a nanometre is far below any sensor's noise
-SIZE_RATIO = 2.0  # two layouts of one object never differ so much in size: a wrong unit does
-MIRROR_GAIN = 5.0  # a reflection that fits five times better is no accident of noise
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +70,7 @@ def align_points(source: Array, target: Array, weights: Array | None = None) -> 
     """
     n = len(source)
     if n < 3 or source.shape != (n, 3) or target.shape != (n, 3):
-        _check(source[None], target[None], None)
+        check_layouts(source[None], target[None], None)
     share = np.full(n, 1.0 / n) if weights is None else weights / weights.sum()
     centre_s: Array = share.dot(source)  # `dot` takes half of the time of `@` on matrices as small as these
     centre_t: Array = share.dot(target)
@@ -75,7 +79,7 @@ def align_points(source: Array, target: Array, weights: Array | None = None) -> 
         left = (target - centre_t).T if weights is None else (target - centre_t).T * share
         rotation = _rotation_of(left.dot(source - centre_s))
     if rotation is None:
-        _check(source[None], target[None], None)
+        check_layouts(source[None], target[None], None)
         return tuple(part[0] for part in _closed_form(source[None], target[None], share[None]))
     return rotation, centre_t - rotation.dot(centre_s)
 
@@ -124,8 +128,8 @@ def register_points(
     and noise too large for the layout.
     """
     source, target = as_floats(source), as_floats(target)
-    _check_size(source, target)
-    _check_mirror(source, target)
+    check_size(source, target)
+    check_mirror(source, target)
     if covariances is None:
         return _isotropic(source, target)
     fit = register_layouts(source[None], target[None], as_floats(covariances)[None])[0]
@@ -143,7 +147,7 @@ def _shared(fit: RigidFit, source: Array, target: Array, covariances: Array, sha
     turn, count = fit.rotation, shared.shape[2]
     jacobian = np.concatenate([point_jacobian(source), turn.T @ shared], axis=2)
     own = covariances - shared @ shared.transpose(0, 2, 1)
-    weights = turn.T @ _inverse(own, "a point's covariance, less what all share,") @ turn
+    weights = turn.T @ inverse_of(own, "a point's covariance, less what all share,") @ turn
     residual = ((target - fit.translation) @ turn - source)[..., None]
     product = jacobian.transpose(0, 2, 1) @ weights
     information = (product @ jacobian).sum(axis=0) + np.diag([0.0] * 6 + [1.0] * count)
@@ -167,7 +171,7 @@ def _shared(fit: RigidFit, source: Array, target: Array, covariances: Array, sha
 
 def _isotropic(source: Array, target: Array) -> RigidFit:
     """Return the fit in closed form: the information comes from the layout's first and second moments."""
-    extents = _check(source[None], target[None], None)[0]
+    extents = check_layouts(source[None], target[None], None)[0]
     n = len(source)
     rotation, translation = align_points(source, target)
     residual = target - source @ rotation.T - translation
@@ -176,7 +180,7 @@ def _isotropic(source: Array, target: Array) -> RigidFit:
     variance = float(square.sum()) / freedom
     jacobian = point_jacobian(source).reshape(3 * n, 6)
     covariance = as_floats(np.linalg.inv(jacobian.T @ jacobian)) * variance
-    _check_rotation(covariance[None])
+    check_rotation(covariance[None])
     rms = sqrt(float(square.sum()) / n)
     return RigidFit(
         rotation=rotation,
@@ -190,44 +194,6 @@ def _isotropic(source: Array, target: Array) -> RigidFit:
     )
 
 
-def _check_size(source: Array, target: Array) -> None:
-    """Refuse layouts whose sizes tell of mixed units; what has no size at all is left to `_check`."""
-    if source.shape != target.shape or source.ndim != 2 or not len(source):
-        return
-    if not np.isfinite(source.sum() + target.sum()):
-        return
-    size_s, size_t = _size(source), _size(target)
-    if size_s > 0.0 and not 1.0 / SIZE_RATIO < size_t / size_s < SIZE_RATIO and size_t > 0.0:
-        raise CalibrationRefused(
-            f"the target layout is {size_t / size_s:.4g} times as large as the source layout",
-            "Are both in metres, and paired row by row?",
-        )
-
-
-def _size(points: Array) -> float:
-    centred = points - points.sum(axis=0) / len(points)
-    return sqrt(float((centred**2).sum()))
-
-
-def _check_mirror(source: Array, target: Array) -> None:
-    """Refuse points that a reflection maps far better than any rotation."""
-    if len(source) < 4 or source.shape != target.shape or not np.isfinite(source.sum() + target.sum()):
-        return
-    centred_s, centred_t = source - source.mean(axis=0), target - target.mean(axis=0)
-    cross = centred_t.T @ centred_s
-    if np.linalg.det(cross) >= 0.0:
-        return
-    values = as_floats(np.linalg.svd(cross, compute_uv=False))
-    total = float((centred_s**2).sum() + (centred_t**2).sum())
-    mirrored = sqrt(max(total - 2.0 * float(values.sum()), 0.0) / len(source))
-    turned = sqrt(max(total - 2.0 * float(values @ [1.0, 1.0, -1.0]), 0.0) / len(source))
-    if mirrored * MIRROR_GAIN < turned and turned**2 > 1e-6 * total / len(source):
-        raise CalibrationRefused(
-            f"a reflection fits better than any rotation ({mirrored * 1e3:.2g} mm against {turned * 1e3:.2g} mm rms)",
-            "Two axes are swapped or one is mirrored (LPS and RAS?): check the frames.",
-        )
-
-
 def register_layouts(
     source: Array, target: Array, covariances: Array | None = None, iterations: int = 20
 ) -> Sequence[RigidFit]:
@@ -237,9 +203,9 @@ def register_layouts(
     steps; from the closed form one is enough where the noise is small against the layout. Raises as
     `register_points`; one layout that is refused refuses all.
     """
-    extents = _check(source, target, covariances)
+    extents = check_layouts(source, target, covariances)
     n = source.shape[1]
-    weights = np.tile(np.eye(3), (*source.shape[:2], 1, 1)) if covariances is None else _inverse(covariances)
+    weights = np.tile(np.eye(3), (*source.shape[:2], 1, 1)) if covariances is None else inverse_of(covariances)
     rotation, translation = _closed_form(source, target, np.trace(weights, axis1=2, axis2=3))
     jacobian = point_jacobian(source)
     for _ in range(iterations if covariances is not None else 0):
@@ -255,7 +221,7 @@ def register_layouts(
     freedom = inf
     if covariances is None:
         covariance, misfit, freedom = covariance * misfit[:, None, None], np.ones_like(misfit), 3.0 * n - 6.0
-    _check_rotation(covariance)
+    check_rotation(covariance)
     distances = np.sqrt((residual**2).sum(axis=2))
     rms = np.sqrt((distances**2).mean(axis=1))
     return [
@@ -271,47 +237,6 @@ def register_layouts(
         )
         for k in range(len(source))
     ]
-
-
-def _check(source: Array, target: Array, covariances: Array | None) -> Array:
-    """Refuse what cannot carry a fit; return the layouts' rms extents [m], shape (k, 3)."""
-    if source.ndim != 3 or source.shape[2] != 3 or source.shape != target.shape:
-        raise CalibrationRefused(f"wanted paired points of shape (n, 3); got {source.shape[1:]} and {target.shape[1:]}")
-    if source.shape[1] < 3:
-        raise CalibrationRefused(f"wanted at least 3 points; got {source.shape[1]}", "Touch more landmarks.")
-    if covariances is not None and covariances.shape != (*source.shape, 3):
-        raise CalibrationRefused(f"wanted one 3x3 covariance a point; got shape {covariances.shape[1:]}")
-    if not all(np.isfinite(a).all() for a in (source, target, covariances) if a is not None):
-        sound = [np.isfinite(a).reshape(*a.shape[:2], -1).all(axis=(0, 2)) for a in (source, target)]
-        rows = ", ".join(map(str, np.flatnonzero(~(sound[0] & sound[1]))[:5] + 1))
-        where = f"in row {rows}" if rows else "in a covariance"
-        raise CalibrationRefused(f"wanted finite points and covariances; got NaN or infinity {where}")
-    extents = _extents(np.stack([source, target]))
-    for extents_of, name in ((extents[0], "source"), (extents[1], "target")):
-        if extents_of[:, 0].min() < 1e-9:
-            raise CalibrationRefused(f"all {name} points coincide", "Touch landmarks that lie apart.")
-        ratio = float((extents_of[:, 1] / extents_of[:, 0]).min())
-        if ratio < COLLINEAR_RATIO:
-            raise CalibrationRefused(
-                f"the {name} points lie on a line (second extent {ratio:.2g} of the first), so the turn about it is "
-                "unknown",
-                "Add a landmark away from the line.",
-            )
-    return extents[0]
-
-
-def _extents(points: Array) -> Array:
-    centred = points - points.mean(axis=-2, keepdims=True)
-    scatter: Array = np.swapaxes(centred, -1, -2) @ centred / points.shape[-2]
-    return np.sqrt(np.maximum(as_floats(np.linalg.eigvalsh(scatter))[..., ::-1], 0.0))
-
-
-def _inverse(covariances: Array, what: str = "a point's covariance") -> Array:
-    try:
-        np.linalg.cholesky(covariances)
-        return as_floats(np.linalg.inv(covariances))
-    except np.linalg.LinAlgError as error:
-        raise CalibrationRefused(f"{what} is not positive definite") from error
 
 
 def _closed_form(source: Array, target: Array, weights: Array) -> tuple[Array, Array]:
@@ -336,12 +261,3 @@ def _gauss_newton(
     information: Array = (product @ jacobian).sum(axis=1)
     gradient = (product @ residual[..., None]).sum(axis=1)
     return (as_floats(np.linalg.inv(information)) @ gradient)[..., 0], information
-
-
-def _check_rotation(covariance: Array) -> None:
-    worst = float(np.sqrt(np.linalg.eigvalsh(covariance[:, :3, :3])[:, -1].max()))
-    if not worst <= ROTATION_SIGMA_MAX:
-        raise CalibrationRefused(
-            f"the points leave the rotation unknown by {np.degrees(worst):.0f} deg (1 sigma)",
-            "Use points that lie farther apart, or touch them more exactly.",
-        )
