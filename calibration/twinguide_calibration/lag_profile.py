@@ -188,7 +188,8 @@ def _followed(found: Profiles, lag_s: float, terms: Bools) -> float:
     motion meets it to and fro, and adds little, however alike it is from one sample to the next.
     """
     reach = REACH * float(found.lags[1] - found.lags[0])
-    later, before = (np.nan_to_num(found.terms.losses(lag_s + step)[terms]) for step in (reach, -reach))
+    both = np.stack([found.terms.losses(lag_s + step)[terms] for step in (reach, -reach)])
+    later, before = np.where(np.isfinite(both).all(axis=0), both, 0.0)  # not what only one of the two lags tells
     slope = (later - before) / (4.0 * reach)
     bend = 2.0 * slope**2 / np.maximum(later + before, 1e-300)  # of a square: its root's slope, squared
     slope -= bend * (slope.sum() / max(float(bend.sum()), 1e-300))  # at the very least misfit, where it adds to none

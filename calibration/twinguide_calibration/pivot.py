@@ -213,7 +213,7 @@ def _gate(fit: PivotFit, p95_max: float, moved: float) -> None:
     steady = hypot(fit.tip_p95 / sqrt(fit.inflation), fit.systematic_p95) <= p95_max
     needed = asin(min(sin(min(fit.swing_rad, pi / 2)) * known / p95_max, 1.0))
     wanted = max(ceil(degrees(needed) / 5.0) * 5.0, 20.0)
-    if fit.sigma > STRAYS * moved:
+    if fit.sigma > STRAYS * moved and fit.swing_rad >= radians(20.0):  # a smaller swing hardly moves the marker
         remedy = (
             "They turn about no point: was the tip held in a divot, and are places and rotations those of one body, in "
             "one order and the same axes?"

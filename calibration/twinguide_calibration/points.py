@@ -131,6 +131,8 @@ def register_points(
     check_size(source, target)
     check_mirror(source, target)
     if covariances is None:
+        if shared is not None:
+            raise CalibrationRefused("wanted the points' covariances beside what their errors share; got none")
         return _isotropic(source, target)
     fit = register_layouts(source[None], target[None], as_floats(covariances)[None])[0]
     return fit if shared is None else _shared(fit, source, target, as_floats(covariances), as_floats(shared))

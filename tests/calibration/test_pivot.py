@@ -70,6 +70,11 @@ def test_a_narrow_cone_is_refused_with_the_swing_that_would_do():
         calibrate_pivot(swing(2, 6.0)[0])
 
 
+def test_a_narrow_and_noisy_cone_is_no_tool_that_turns_about_no_point():
+    with pytest.raises(CalibrationRefused, match=r"Swing to \d+ deg or more"):
+        calibrate_pivot(swing(2, 3.0, noise_m=1e-3)[0])
+
+
 def test_a_narrow_cone_without_noise_is_refused_for_the_trackers_slow_error():
     with pytest.raises(CalibrationRefused, match="Swing to 20 deg"):
         calibrate_pivot(swing(2, 4.0, noise_m=0.0, noise_rad=0.0)[0])

@@ -187,6 +187,8 @@ def test_shared_errors_larger_than_the_covariance_that_contains_them_are_refused
         register_points(FIDUCIALS, FIDUCIALS, np.tile(1e-8 * np.eye(3), (6, 1, 1)), shared)
     with pytest.raises(CalibrationRefused, match=r"wanted finite shared errors of shape \(6, 3\) and k"):
         register_points(FIDUCIALS, FIDUCIALS, np.tile(1e-5 * np.eye(3), (6, 1, 1)), shared[:5])
+    with pytest.raises(CalibrationRefused, match="covariances beside what their errors share"):
+        register_points(FIDUCIALS, FIDUCIALS, None, shared)
 
 
 def test_target_covariance_is_the_jacobians_whole_product():

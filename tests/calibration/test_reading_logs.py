@@ -42,11 +42,12 @@ def test_euroc_s_ground_truth_is_read_by_its_header(tmp_path):
     scalar_first = np.roll(TURNS.as_quat(), 1, axis=1)
     rows = [[t, *p, *q, 0.1, 0.2] for t, p, q in zip(stamps, PLACES_M, scalar_first, strict=True)]
     columns = ["p_RS_R_x [m]", "p_RS_R_y [m]", "p_RS_R_z [m]", "q_RS_w []", "q_RS_x []", "q_RS_y []", "q_RS_z []"]
-    header = [", ".join(["#timestamp", *columns, "v_RS_R_x [m s^-1]", "v_RS_R_y [m s^-1]"])]
-    track = read_poses(written(tmp_path / "data.csv", rows, header, ",")).only()
-    assert track.translations == pytest.approx(PLACES_M, abs=1e-12)
-    assert track.rotations == pytest.approx(TURNS.as_matrix(), abs=1e-9)
-    assert np.diff(track.times_ns) == pytest.approx(5e6, abs=1e3)
+    for between, first in ((", ", "#timestamp"), (",", "#timestamp [ns]")):  # as different writers spell it
+        header = [between.join([first, *columns, "v_RS_R_x [m s^-1]", "v_RS_R_y [m s^-1]"])]
+        track = read_poses(written(tmp_path / "data.csv", rows, header, ",")).only()
+        assert track.translations == pytest.approx(PLACES_M, abs=1e-12)
+        assert track.rotations == pytest.approx(TURNS.as_matrix(), abs=1e-9)
+        assert np.diff(track.times_ns) == pytest.approx(5e6, abs=1e3)
 
 
 def ndi(tools, states):
@@ -78,3 +79,25 @@ def test_a_table_of_ndi_s_is_read_in_millimetres_with_what_was_not_seen_left_out
     header, rows = ndi(1, [["MISSING"] * 30])
     with pytest.raises(CalibrationRefused, match=r"none that is told as OK; in c\.tsv. Record with the tool in view"):
         read_poses(written(tmp_path / "c.tsv", rows, header, "\t"))
+
+
+def test_a_table_of_ndi_s_own_sample_is_read_by_its_header_and_states(tmp_path):
+    header, rows = ndi(1, [["OK"] * 30])
+    header = ["#" + header[0].replace("State", "TransformStatus")]
+    rows = [["Enabled" if cell == "OK" else cell for cell in row] for row in rows]
+    track = read_poses(written(tmp_path / "a.csv", rows, [header[0].replace("\t", ",")], ",")).only()
+    assert track.translations == pytest.approx(PLACES_M, abs=1e-12)
+
+
+def test_a_row_that_was_cut_off_is_left_out_and_decimal_commas_are_named(tmp_path):
+    header, rows = ndi(1, [["OK"] * 30])
+    assert len(read_poses(written(tmp_path / "a.tsv", [*rows[:-1], rows[-1][:8]], header, "\t")).only()) == 29
+    commas = [[str(cell).replace(".", ",") for cell in row] for row in rows]
+    with pytest.raises(CalibrationRefused, match=r"wanted numbers; got .* in row 1; .*decimal points, not commas"):
+        read_poses(written(tmp_path / "b.tsv", commas, header, "\t"))
+
+
+def test_quaternions_and_places_of_no_unit_are_no_table_of_ndi_s(tmp_path):
+    rows = np.column_stack([np.roll(TURNS.as_quat(), 1, axis=1), PLACES_M])[:9].tolist()
+    with pytest.raises(CalibrationRefused, match="unit"):
+        read_poses(written(tmp_path / "a.csv", rows, ["q0,qx,qy,qz,tx,ty,tz"], ","))

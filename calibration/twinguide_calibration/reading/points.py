@@ -148,6 +148,8 @@ def pair_points(source: NamedPoints, target: NamedPoints, by: By = "name") -> Po
         *(_ordered(names, [target.names[i] for i in others]) if by == "order" else ()),
     ]
     notes += [f"without a partner, left out: {', '.join(lonely)}"] if lonely else []
+    if source.shared is not None:
+        notes.append(f"what the points of {source.file} share is taken as each one's own: give them as the target")
     parts = [(source.covariances, rows), (target.covariances, others)]
     known = [covariances[picked] for covariances, picked in parts if covariances is not None]
     covariances = np.sum(known, axis=0) if known else None
