@@ -106,7 +106,6 @@ def test_a_report_is_rebuilt_from_the_recording_alone(demos):
     ("ending", "clock"), [(signal.SIGINT, "virtual"), (signal.SIGTERM, "real"), (signal.SIGHUP, "virtual")]
 )
 def test_ctrl_c_an_end_that_is_asked_for_and_a_closed_terminal_leave_a_valid_folder(demo_case, tmp_path, ending, clock):
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so its children
     out = tmp_path / "session"
     (tmp_path / "acme_talks.py").write_text(TALKS)
     arguments = ["demo", "--out", out, "--set", f"case={demo_case.folder}", "--clock", clock, *SMALL]
@@ -116,6 +115,7 @@ def test_ctrl_c_an_end_that_is_asked_for_and_a_closed_terminal_leave_a_valid_fol
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=lambda: signal.signal(ending, signal.SIG_DFL),  # ignored by a job of a shell, or of nohup
     )
     for line in run.stdout:
         assert "a word of its own" not in line  # of a part inside, between the run's own lines
