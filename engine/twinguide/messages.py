@@ -187,13 +187,16 @@ class Solution(Message, frozen=True, kw_only=True, tag="twinguide.solution/1"):
 # ---- state ----------------------------------------------------------------------------------------------------------
 
 
+UNSHARED = Array.of([[0.0] * 3] * 3)
+
+
 class Landmark(msgspec.Struct, frozen=True):
     """A touched landmark: where the pointer was."""
 
     name: str
     position: Vec3  # [m], in reference
     covariance: Array  # (3, 3) [m2]
-    shared: Array | None = None  # (3, k) [m], how k errors of variance 1 move it that all touches have; in `covariance`
+    shared: Array = UNSHARED  # (3, 3) [m], in `covariance`: how it moves by three errors of variance 1 of all touches
 
 
 class Registration(Message, frozen=True, kw_only=True, tag="twinguide.registration/1"):
@@ -209,7 +212,7 @@ class Registration(Message, frozen=True, kw_only=True, tag="twinguide.registrati
     verification_p95_mm: dict[str, float] = {}  # and the radius that holds 95 % of such errors, as predicted
     verified_ns: int = 0  # when the last of them was touched; 0: never
     landmarks: tuple[Landmark, ...] = ()
-    shared: Array | None = None  # (6, k) covariance of the pose's error with those that all touches have in common
+    shared: Array | None = None  # (6, 3) covariance of the pose's error with those that all touches have in common
 
 
 class Calibration(Message, frozen=True, kw_only=True, tag="twinguide.calibration/1"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isfinite
 
 import numpy as np
@@ -62,7 +62,7 @@ class Touch:
     common: NDArray[np.float64]  # (3, 3) [m2], that averaging does not reduce: the reference's
     surrogate_motion_m: float  # infinite where it was not seen
     reference_seen: bool = True
-    shared: NDArray[np.float64] | None = None  # (3, k) [m], that other touches have as well: the tip's calibration
+    shared: NDArray[np.float64] = field(default_factory=lambda: np.zeros((3, 3)))  # [m], the tip's in all touches
 
 
 def landmark_of(name: str, touch: Touch, *, touch_sigma_m: float, still_m: float) -> Landmark:
@@ -97,20 +97,7 @@ def landmark_of(name: str, touch: Touch, *, touch_sigma_m: float, still_m: float
     # The median of n samples has pi/2 times the variance of their mean (Kendall & Stuart, 14.6).
     noise = touch.covariance * (np.pi / 2) / len(touch.tips) + touch.common + np.eye(3) * touch_sigma_m**2
     x, y, z = np.median(touch.tips, axis=0).tolist()
-    if touch.shared is None:
-        return Landmark(name, (x, y, z), Array.of(noise))
     return Landmark(name, (x, y, z), Array.of(noise + touch.shared @ touch.shared.T), Array.of(touch.shared))
-
-
-def shared_errors(landmarks: Sequence[Landmark]) -> NDArray[np.float64]:
-    """Return how far errors of variance 1 that all touches have in common moved each landmark [m], shape (n, 3, k)."""
-    told = [None if mark.shared is None else mark.shared.numpy() for mark in landmarks]
-    most = max((shared.shape[1] for shared in told if shared is not None), default=0)
-    errors = np.zeros((len(told), 3, most))
-    for row, shared in zip(errors, told, strict=True):
-        if shared is not None:
-            row[:, : shared.shape[1]] = shared
-    return errors
 
 
 def register(landmarks: Sequence[Landmark], image: Points, target: NDArray[np.float64], version: int) -> Registration:
@@ -122,8 +109,9 @@ def register(landmarks: Sequence[Landmark], image: Points, target: NDArray[np.fl
     source = np.array([image[mark.name] for mark in landmarks])
     positions = np.array([mark.position for mark in landmarks])
     covariances = np.array([mark.covariance.numpy() for mark in landmarks])
+    shared = np.array([mark.shared.numpy() for mark in landmarks])
     try:
-        fit = register_points(source, positions, covariances, shared_errors(landmarks))
+        fit = register_points(source, positions, covariances, shared)
     except CalibrationRefused as error:
         raise RegistrationRefused("fiducials that carry a registration", str(error), "registration") from error
     pose = Pose(Transform.of("reference", "image", fit.rotation, fit.translation), 0, fit.covariance)
@@ -166,7 +154,7 @@ def verification_error(mark: Landmark, image: NDArray[np.float64], registration:
     pose = registration.reference_from_image.pose(0)
     error = np.array(mark.position) - pose.transform.apply(image)
     expected = pose.point_covariance(image) + mark.covariance.numpy()
-    if mark.shared is not None and registration.shared is not None:
+    if registration.shared is not None:
         cross = pose.point_jacobian(image) @ registration.shared.numpy() @ mark.shared.numpy().T
         expected = expected + cross + cross.T
     return float(np.linalg.norm(error)), p95_from_covariance(expected)

@@ -38,15 +38,14 @@ def read_pictures(path: Path) -> Iterator[Picture]:
         raise CalibrationRefused(
             f"wanted a folder of images, or a video; got no such file; in {path}", "Check the path."
         )
-    count = 0
-    for count, picture in enumerate(  # noqa: B007 - told below
-        _stills(path) if path.is_dir() or path.suffix.lower() in STILLS else _frames(path), start=1
-    ):
-        yield picture
-    if not count:
+    pictures = _stills(path) if path.is_dir() or path.suffix.lower() in STILLS else _frames(path)
+    first = next(pictures, None)
+    if first is None:
         raise CalibrationRefused(
             f"wanted pictures; got none; in {path}", f"Put them there: {', '.join(sorted(STILLS))}."
         )
+    yield first
+    yield from pictures
 
 
 def _stills(path: Path) -> Iterator[Picture]:

@@ -16,7 +16,6 @@ from twinguide.errors import BusError, CalibrationError, FrameError
 from twinguide.frames import Pose
 from twinguide.messages import Exposure, PoseWire, Registration, Shown
 from twinguide.playback import Recording
-from twinguide.registering import shared_errors
 from twinguide_calibration import CalibrationRefused
 from twinguide_calibration.reading import By, NamedPoints, PoseRecording, Track, read_points, read_poses
 
@@ -69,8 +68,8 @@ def _touched(folder: Path) -> NamedPoints:
         raise CalibrationError("a session with touched landmarks", "none", str(folder))
     places = np.array([mark.position for mark in made.landmarks])
     covariances = np.array([mark.covariance.numpy() for mark in made.landmarks])
-    names = tuple(mark.name for mark in made.landmarks)
-    return NamedPoints(folder.name, names, places, covariances, shared=shared_errors(made.landmarks))
+    shared = np.array([mark.shared.numpy() for mark in made.landmarks])
+    return NamedPoints(folder.name, tuple(mark.name for mark in made.landmarks), places, covariances, shared=shared)
 
 
 def hashed(paths: tuple[Path, ...]) -> tuple[Source, ...]:

@@ -46,8 +46,11 @@ QUAD_NUMBERS = 24  # of each rectangle, as quad.vert takes it
 class Spot(NamedTuple):
     """A spot of the panel at a side of the field: level with it (0), or past it down or left (-1), up or right (1)."""
 
-    side: Side = "right"
+    side: Side
     slide: int = 0
+
+
+LEVEL_RIGHT = Spot("right")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +61,7 @@ class Hanging:
     right: Array
     up: Array
     em: float
-    spot: Spot = Spot()  # noqa: RUF009 - a tuple
+    spot: Spot = LEVEL_RIGHT
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,7 +138,7 @@ def hang(
     sight: Sight,
     *,
     kept: Kept,
-    before: Spot = Spot(),  # noqa: B008 - a tuple
+    before: Spot = LEVEL_RIGHT,
     sides: tuple[Side, Side] = BESIDE,
 ) -> Hanging:
     """Hang the panel at one of two sides of the field, as far as the view reaches; before the wearer if there is none.

@@ -42,7 +42,7 @@ class Renderer:
         if samples not in SAMPLES:
             raise RenderError(f"samples of {SAMPLES}", str(samples))
         self._ctx, self._samples = ctx, samples
-        self.panel_spot = hanging.Spot()  # by the field, where the panel hung last
+        self.panel_spot = hanging.LEVEL_RIGHT  # by the field, where the panel hung last
         self._surfaces = Surfaces(ctx, surfaces, show_skin)
         atlas = make_atlas()
         self._typesetter = panels.Typesetter(atlas)
